@@ -1,0 +1,176 @@
+"""The error model: who raises what, where it surfaces, and what it costs the user.
+
+    XRouterError
+    ├── ConfigurationError (ValueError)      found before the first request
+    │   ├── PoolError                        a pool or a card is wrong
+    │   ├── MissingKeyError                  an API key's variable is not set
+    │   └── PolicyConfigError                a policy can't be built from what was given
+    ├── RequestError (ValueError)            this request can't be routed as it stands
+    │   ├── EmptyMessagesError               no message at all
+    │   ├── NoHumanMessageError              nothing was asked
+    │   ├── RequestOptionError               a bad value in ``config["configurable"]``
+    │   └── NoCandidateError                 every card was removed; says which rule removed which
+    ├── BudgetExceededError (RuntimeError)   the call would cost more than is left
+    ├── PolicyError (RuntimeError)           a policy failed: caught by the router, costs a fallback
+    │   ├── PolicyTimeoutError
+    │   └── InvalidProposalError             unknown card, NaN probability, nonsense
+    ├── WorkerError (RuntimeError)           one attempt failed: caught by failover
+    ├── AllCandidatesFailedError             nobody answered; lists each attempt, its cost and cause
+    ├── StreamInterruptedError               a worker failed after its tokens began to stream
+    ├── StoreError (RuntimeError)            the local trace store can't be opened or read
+    └── MissingExtraError (ImportError)      an optional dependency is not installed
+
+Configuration and request errors reach the caller as they are. Policy and worker errors are
+classified at the boundary where they happen, recorded in the route record, and reach the caller
+only as the cause of :class:`AllCandidatesFailedError`. Every message names the value, the place
+and the fix. All of them pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+
+class ErrorClass(StrEnum):
+    """Why an attempt failed; decides retry, failover and what the attempt may have cost."""
+
+    RATE_LIMIT = "rate_limit"
+    SERVER = "server"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    AUTH = "auth"
+    BAD_REQUEST = "bad_request"
+    CONTEXT_LENGTH = "context_length"
+    QUOTA = "quota"
+    EMPTY = "empty"
+    MALFORMED = "malformed"
+    CONTENT_FILTER = "content_filter"
+    TRUNCATED = "truncated"
+    STREAM_CUT = "stream_cut"
+    BUDGET = "budget"
+    CIRCUIT_OPEN = "circuit_open"
+    UNKNOWN = "unknown"
+
+
+class XRouterError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class ConfigurationError(XRouterError, ValueError):
+    """Something is set up wrongly; raised before the first request."""
+
+
+class PoolError(ConfigurationError):
+    """A pool file or a model card is wrong."""
+
+
+class MissingKeyError(ConfigurationError):
+    """The environment variable that should hold an API key is not set."""
+
+
+class PolicyConfigError(ConfigurationError):
+    """A policy can't be built from what was given."""
+
+
+class RequestError(XRouterError, ValueError):
+    """This request can't be routed as it stands."""
+
+
+class EmptyMessagesError(RequestError):
+    """There is no message to answer."""
+
+
+class NoHumanMessageError(RequestError):
+    """There are messages, but none by the user."""
+
+
+class RequestOptionError(RequestError):
+    """A per-request option in ``config["configurable"]`` has a bad value."""
+
+
+class NoCandidateError(RequestError):
+    """No card is left after the constraints; ``removed`` maps card name to the rule that fired."""
+
+    def __init__(self, removed: Mapping[str, str]) -> None:
+        self.removed = dict(removed)
+        lines = "; ".join(f"{card!r}: {why}" for card, why in self.removed.items())
+        super().__init__(
+            f"no card of the pool can take this request. Removed: {lines}. "
+            "Loosen the rule named beside a card, or add a card that fits."
+        )
+
+    def __reduce__(self) -> tuple[type[NoCandidateError], tuple[dict[str, str]]]:
+        return type(self), (self.removed,)
+
+
+class BudgetExceededError(XRouterError, RuntimeError):
+    """A call's worst case is dearer than what is left of the budget (USD)."""
+
+
+class PolicyError(XRouterError, RuntimeError):
+    """A policy failed. The router catches it and falls to the pool's default card."""
+
+
+class PolicyTimeoutError(PolicyError):
+    """A policy did not propose within its deadline (seconds)."""
+
+
+class InvalidProposalError(PolicyError):
+    """A policy proposed something that is not an action on the candidates."""
+
+
+class WorkerError(XRouterError, RuntimeError):
+    """One call to a card failed after its retries; ``error_class`` says how."""
+
+    def __init__(self, card: str, error_class: ErrorClass, detail: str) -> None:
+        self.card, self.error_class, self.detail = card, error_class, detail
+        super().__init__(f"card {card!r} failed ({error_class}): {detail}")
+
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, ErrorClass, str]]:
+        return type(self), (self.card, self.error_class, self.detail)
+
+
+class StreamInterruptedError(WorkerError):
+    """A worker failed after tokens had reached the caller: no other card is asked, because its
+    text would be glued to the first one's."""
+
+
+class AllCandidatesFailedError(XRouterError, RuntimeError):
+    """Every candidate was tried and none answered; ``attempts`` lists each with cost and cause."""
+
+    def __init__(self, attempts: Sequence[Mapping[str, object]]) -> None:
+        self.attempts = [dict(attempt) for attempt in attempts]
+        lines = "; ".join(
+            f"{a.get('card')!r} {a.get('error')} "
+            f"(cost {'unknown' if a.get('cost_usd') is None else '$' + str(a.get('cost_usd'))})"
+            f"{': ' + str(a['detail']) if a.get('detail') else ''}"
+            for a in self.attempts
+        )
+        super().__init__(
+            f"every candidate failed: {lines or 'none could be tried'}. "
+            "Check the cards with `xrouter pool check --live`."
+        )
+
+    def __reduce__(
+        self,
+    ) -> tuple[type[AllCandidatesFailedError], tuple[list[dict[str, object]]]]:
+        return type(self), (self.attempts,)
+
+
+class StoreError(XRouterError, RuntimeError):
+    """The local trace store can't be opened, read or written."""
+
+
+class MissingExtraError(XRouterError, ImportError):
+    """An optional dependency is missing; the message names the pip command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package, self.extra, self.purpose = package, extra, purpose
+        super().__init__(
+            f"{purpose} needs {package!r}, which is not installed: "
+            f'pip install "xrouter_lg[{extra}]"'
+        )
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return type(self), (self.package, self.extra, self.purpose)

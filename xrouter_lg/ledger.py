@@ -1,0 +1,161 @@
+"""Charges, reservations and budgets: what a request has paid, and what it still may."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal, Protocol
+
+from xrouter_lg.errors import BudgetExceededError, ConfigurationError
+from xrouter_lg.types import Charge
+
+OnExceeded = Literal["cheapest", "error", "interrupt"]
+
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A hard limit in USD. No call is made whose worst case does not fit into what is left.
+
+    ``on_exceeded`` says what happens when no candidate fits: ``cheapest`` lowers the cheapest
+    card's ``max_tokens`` to what is left pays for, ``error`` raises
+    :class:`BudgetExceededError`, ``interrupt`` asks a human through LangGraph's ``interrupt``
+    (resume with a new limit in USD, or with a false value to refuse).
+
+    Raises:
+        ConfigurationError: a limit that is no finite number above zero.
+    """
+
+    per_request_usd: Decimal | float | str | None = None
+    on_exceeded: OnExceeded = "cheapest"
+
+    def __post_init__(self) -> None:
+        if self.per_request_usd is not None:
+            limit = parse_usd(self.per_request_usd, "Budget.per_request_usd")
+            object.__setattr__(self, "per_request_usd", limit)
+        if self.on_exceeded not in ("cheapest", "error", "interrupt"):
+            raise ConfigurationError(
+                f"Budget.on_exceeded is {self.on_exceeded!r}; it must be 'cheapest', 'error' or "
+                "'interrupt'"
+            )
+
+
+def parse_usd(value: Any, where: str, error: type[ValueError] = ConfigurationError) -> Decimal:
+    """A limit in USD as Decimal.
+
+    Raises:
+        ConfigurationError: (or ``error``) it is no finite number above zero.
+    """
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
+        raise error(f"{where} is {value!r}; it must be USD, a finite number above zero")
+    return amount
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money set aside for one call (USD)."""
+
+    amount: Decimal
+    serial: int
+
+
+class Account(Protocol):
+    """Where a limit is kept. A request's own is :class:`RequestAccount`; limits that several
+    requests share (per thread, per day, across replicas) implement the same three calls."""
+
+    @property
+    def remaining(self) -> Decimal | None: ...
+
+    def reserve(self, amount: Decimal) -> Reservation: ...
+
+    def settle(self, reservation: Reservation, charges: Iterable[Charge]) -> None: ...
+
+
+class RequestAccount:
+    """One request's limit: reserve the worst case before a call, settle by its charges after.
+
+    A charge of unknown cost counts with its worst case, so that a limit holds whatever a failed
+    attempt has really cost. Thread-safe.
+    """
+
+    def __init__(self, limit_usd: Decimal | None, charges: Iterable[Charge] = ()) -> None:
+        self.limit_usd = limit_usd
+        self._lock = threading.Lock()
+        self._spent = sum((counted(charge) for charge in charges), _ZERO)
+        self._open: dict[int, Decimal] = {}
+        self._serial = 0
+
+    @property
+    def remaining(self) -> Decimal | None:
+        """What is neither spent nor reserved (USD), None without a limit."""
+        if self.limit_usd is None:
+            return None
+        with self._lock:
+            return self._left()
+
+    def _left(self) -> Decimal:
+        assert self.limit_usd is not None
+        return self.limit_usd - self._spent - sum(self._open.values(), _ZERO)
+
+    def reserve(self, amount: Decimal) -> Reservation:
+        """Set ``amount`` USD aside.
+
+        Raises:
+            BudgetExceededError: less than that is left. Nothing is then set aside.
+        """
+        with self._lock:
+            if self.limit_usd is not None and amount > (left := self._left()):
+                raise BudgetExceededError(
+                    f"a call may cost up to ${amount:f} and ${left:f} of the request's "
+                    f"${self.limit_usd:f} is left; raise max_cost_usd (or "
+                    "Budget.per_request_usd), or lower max_tokens"
+                )
+            self._serial += 1
+            self._open[self._serial] = amount
+            return Reservation(amount, self._serial)
+
+    def settle(self, reservation: Reservation, charges: Iterable[Charge]) -> None:
+        """Put what was really charged in the place of a reservation. Settling twice counts once."""
+        with self._lock:
+            if self._open.pop(reservation.serial, None) is not None:
+                self._spent += sum((counted(charge) for charge in charges), _ZERO)
+
+
+def counted(charge: Charge) -> Decimal:
+    """What a budget counts for a charge (USD): its cost, or its worst case while unknown."""
+    if charge.cost_usd is not None:
+        return charge.cost_usd
+    return charge.held_usd or _ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a request's charges (USD). A total is None as soon as one part is unknown."""
+
+    total: Decimal | None
+    router: Decimal | None
+    worker: Decimal | None
+    known: Decimal
+
+
+def totals(charges: Iterable[Charge]) -> Totals:
+    """Router and workers apart, and together."""
+    router: Decimal | None = _ZERO
+    worker: Decimal | None = _ZERO
+    known = _ZERO
+    for charge in charges:
+        cost = charge.cost_usd
+        known += cost or _ZERO
+        if charge.kind == "router":
+            router = None if router is None or cost is None else router + cost
+        else:
+            worker = None if worker is None or cost is None else worker + cost
+    together = None if router is None or worker is None else router + worker
+    return Totals(together, router, worker, known)

@@ -1,0 +1,326 @@
+"""Frozen values that pass between the rooms. Nothing here does I/O or knows LangGraph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+RECORD_SCHEMA_VERSION = 1
+"""Version of the route record's layout; raised when a field changes its meaning."""
+
+ROUTER_ROUTE = "router"
+"""The ``route`` of a request that the router answered itself; no card may have this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one attempt. ``input_tokens`` includes cached and cache-written ones,
+    ``output_tokens`` includes reasoning ones, as LangChain's ``usage_metadata`` has it."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @classmethod
+    def from_message(cls, message: BaseMessage) -> Usage | None:
+        """The usage that a provider reported with a message, None where it reported none."""
+        meta = getattr(message, "usage_metadata", None)
+        if not meta:
+            return None
+        inputs = meta.get("input_token_details") or {}
+        outputs = meta.get("output_token_details") or {}
+        return cls(
+            input_tokens=int(meta.get("input_tokens") or 0),
+            output_tokens=int(meta.get("output_tokens") or 0),
+            cached_input_tokens=int(inputs.get("cache_read") or 0),
+            cache_write_tokens=int(inputs.get("cache_creation") or 0),
+            reasoning_tokens=int(outputs.get("reasoning") or 0),
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One attempt that may have been paid for.
+
+    ``cost_usd`` is None when the cost is unknown, never zero for want of knowledge.
+    ``held_usd`` is the attempt's worst case: what a budget counts while the cost is unknown.
+    """
+
+    kind: Literal["router", "worker", "verifier", "judge", "backfill"]
+    card: str
+    model: str
+    attempt: int
+    usage: Usage | None
+    cost_usd: Decimal | None
+    price_source: str | None
+    """``provider``, ``card``, ``genai-prices DATE``, ``rejected`` (refused before any token)."""
+    latency_s: float
+    served_model: str | None = None
+    error: str | None = None
+    held_usd: Decimal | None = None
+    call_id: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form; USD as decimal strings."""
+        return {
+            "kind": self.kind,
+            "card": self.card,
+            "model": self.model,
+            "attempt": self.attempt,
+            "usage": None if self.usage is None else self.usage.to_dict(),
+            "cost_usd": usd_str(self.cost_usd),
+            "price_source": self.price_source,
+            "latency_s": round(self.latency_s, 6),
+            "served_model": self.served_model,
+            "error": self.error,
+            "held_usd": usd_str(self.held_usd),
+            "call_id": self.call_id,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Charge:
+        usage = data.get("usage")
+        return cls(
+            kind=data["kind"],
+            card=data["card"],
+            model=data["model"],
+            attempt=data["attempt"],
+            usage=None if usage is None else Usage(**usage),
+            cost_usd=usd(data.get("cost_usd")),
+            price_source=data.get("price_source"),
+            latency_s=data["latency_s"],
+            served_model=data.get("served_model"),
+            error=data.get("error"),
+            held_usd=usd(data.get("held_usd")),
+            call_id=data.get("call_id"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one call of this request gave, as a policy sees it on a later turn."""
+
+    call_id: str
+    card: str
+    message: AIMessage
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """One request as the router and its policy see it.
+
+    ``prompt_tokens`` is an estimate for prices and windows; ``prompt_tokens_max`` an upper bound
+    that budgets reserve. ``remaining_usd`` is None without a budget.
+    """
+
+    messages: Sequence[BaseMessage]
+    cost_weight: float = 0.0
+    quality_target: float | None = None
+    allow: frozenset[str] | None = None
+    deny: frozenset[str] = frozenset()
+    max_cost_usd: Decimal | None = None
+    thread_id: str | None = None
+    tenant: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    needs: frozenset[str] = frozenset()
+    """Capabilities that this request needs: ``vision``, ``tools``, ``structured_output``."""
+    prompt_tokens: int = 0
+    prompt_tokens_max: int = 0
+    turn: int = 1
+    max_turns: int = 1
+    answers: tuple[Answer, ...] = ()
+    router_messages: tuple[BaseMessage, ...] = ()
+    remaining_usd: Decimal | None = None
+    default: str | None = None
+    """The pool's default card."""
+    unreachable: frozenset[str] = frozenset()
+    """Cards that joined the pool after the graph was built, and so have no node in it."""
+    charges: list[Charge] = field(default_factory=list)
+    """Where a policy puts what it pays for, as it pays: what a proposal that fails or times out
+    has cost stays on the bill."""
+
+    @property
+    def last_turn(self) -> bool:
+        """Whether this is the last decision: there are answers, and no call may follow."""
+        return self.turn >= self.max_turns and bool(self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing a policy can do: call a card, select an earlier answer, or answer itself."""
+
+    kind: Literal["call", "select", "answer"]
+    card: str | None = None
+    hint: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    call_id: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A policy's output.
+
+    ``probabilities`` is over the candidates and orders failover; ties go to the cheaper card.
+    ``actions`` is what the policy would do now; left empty, the router takes the most probable
+    card.
+    ``propensity`` is the probability with which ``actions`` was drawn, None where unknown (a
+    chat model without logprobs).
+    """
+
+    probabilities: Mapping[str, float]
+    actions: tuple[Action, ...] = ()
+    propensity: float | None = None
+    reason: str = ""
+    quality: Mapping[str, float] | None = None
+    message: AIMessage | None = None
+    """The router model's own message, kept for the next turn."""
+    prompt_hash: str | None = None
+    token_ids: Mapping[str, Any] | None = None
+    """``prompt_token_ids``, ``completion_token_ids`` and ``logprobs`` of a language model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that the router decided on. ``allowance_usd`` is what was reserved for it."""
+
+    id: str
+    card: str
+    hint: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    allowance_usd: Decimal | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "allowance_usd": usd_str(self.allowance_usd)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Call:
+        return cls(**{**data, "allowance_usd": usd(data.get("allowance_usd"))})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the router does on one turn, and why."""
+
+    turn: int
+    calls: tuple[Call, ...]
+    order: tuple[str, ...]
+    """Candidates in the policy's own order: the order of failover."""
+    reason: str
+    policy: str
+    policy_version: str
+    scores: Mapping[str, float]
+    propensity: float | None
+    select: str | None = None
+    """The id of the earlier call whose answer is returned verbatim."""
+    text: str | None = None
+    """The router's own answer."""
+    policy_error: str | None = None
+    explored: bool = False
+    prompt_hash: str | None = None
+    removed: Mapping[str, str] = field(default_factory=dict)
+    final: bool = True
+    """Whether an answer to this turn's calls ends the request: the policy looks no further."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Proposed calls that were not made, by id, and why."""
+    charges: tuple[Charge, ...] = ()
+    message: AIMessage | None = None
+    token_ids: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form but for ``message``: what a checkpointer keeps between two steps."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["calls"] = [call.to_dict() for call in self.calls]
+        data["charges"] = [charge.to_dict() for charge in self.charges]
+        data["order"] = list(self.order)
+        data["scores"] = dict(self.scores)
+        data["removed"], data["skipped"] = dict(self.removed), dict(self.skipped)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
+        return cls(
+            **{
+                **data,
+                "calls": tuple(Call.from_dict(call) for call in data["calls"]),
+                "charges": tuple(Charge.from_dict(charge) for charge in data["charges"]),
+                "order": tuple(data["order"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """The product of a request: which card answered, why, at what price. USD are decimal strings.
+
+    ``cost_usd`` is router and workers together and None as soon as one part is unknown;
+    ``known_cost_usd`` is then the sum of what is known.
+    """
+
+    route: str | None
+    reason: str
+    policy: str
+    policy_version: str
+    prompt_hash: str | None
+    pool_fingerprint: str
+    cost_weight: float
+    scores: dict[str, float]
+    propensity: float | None
+    cost_usd: str | None
+    router_cost_usd: str | None
+    worker_cost_usd: str | None
+    known_cost_usd: str
+    charges: list[dict[str, Any]]
+    fallbacks: list[dict[str, Any]]
+    turns: int
+    latency_s: float
+    trace_id: str | None
+    run_id: str | None
+    candidates: list[str]
+    removed: dict[str, str]
+    served_model: str | None
+    truncated: bool
+    decisions: list[dict[str, Any]]
+    started_at: float
+    """Unix time in seconds."""
+    thread_id: str | None = None
+    tenant: str | None = None
+    schema_version: int = RECORD_SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form: what ``message.response_metadata["xrouter"]`` holds."""
+        return {f.name: getattr(self, f.name) for f in _RECORD_FIELDS}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RouteRecord:
+        """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
+        names = {f.name for f in _RECORD_FIELDS}
+        return cls(**{key: value for key, value in data.items() if key in names})
+
+
+_RECORD_FIELDS = dataclasses.fields(RouteRecord)
+
+
+def usd(value: str | Decimal | None) -> Decimal | None:
+    """Decimal USD from its stored form; None stays None."""
+    return None if value is None else Decimal(value)
+
+
+def usd_str(value: Decimal | None) -> str | None:
+    """Plain decimal notation (never ``1E-7``); None stays None."""
+    if value is None:
+        return None
+    return format(value, "f")
