@@ -1,0 +1,65 @@
+"""Circuit breaker: a card that keeps failing is left alone for a while, then probed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Breaker:
+    """Opens after ``threshold`` failures in a row, lets one probe through after ``cooldown_s``
+    seconds, closes when a call succeeds. Thread-safe.
+
+    State is this process's own; sharing it between replicas means another object with the same
+    four methods.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: int = 5,
+        cooldown_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.threshold, self.cooldown_s, self._clock = threshold, cooldown_s, clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._opened_at: float | None = None
+        self._probing = False
+
+    @property
+    def open(self) -> bool:
+        """Whether a call should go elsewhere now. Changes nothing."""
+        # Reading one attribute is atomic, and this runs for every card of every request.
+        if self._opened_at is None:
+            return False
+        with self._lock:
+            if self._opened_at is None:
+                return False
+            return self._probing or self._clock() - self._opened_at < self.cooldown_s
+
+    def begin(self) -> None:
+        """A call starts. In the half-open state it becomes the one probe."""
+        if self._opened_at is not None:
+            with self._lock:
+                if self._opened_at is not None:
+                    self._probing = True
+
+    def success(self) -> None:
+        """The call was answered: closed again."""
+        with self._lock:
+            self._failures, self._opened_at, self._probing = 0, None, False
+
+    def failure(self) -> None:
+        """The call failed in a way that speaks against the card."""
+        with self._lock:
+            self._failures += 1
+            if self._probing or self._failures >= self.threshold:
+                self._opened_at = self._clock()
+            self._probing = False
+
+    def cancel(self) -> None:
+        """The call ended without saying anything about the card (cancelled, bad request)."""
+        with self._lock:
+            self._probing = False
