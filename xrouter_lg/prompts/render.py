@@ -1,0 +1,94 @@
+"""Cards and conversations as text for a router model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+
+from xrouter_lg.pool import ModelCard
+
+QUESTION_CHARS = 4_000
+CONTEXT_CHARS = 400
+CONTEXT_MESSAGES = 4
+ANSWER_CHARS = 2_000
+
+
+def card_lines(candidates: Sequence[ModelCard]) -> list[str]:
+    """One short line per candidate: tool, relative price in and out, what it is for.
+
+    Prices are multiples of the cheapest candidate's. Neither vendor nor model is named: a policy
+    that reads names learns names.
+    """
+    prices = [card.effective_price for card in candidates]
+    least_in = _least([price.input for price in prices if price is not None])
+    least_out = _least([price.output for price in prices if price is not None])
+    lines = []
+    for card, price in zip(candidates, prices, strict=True):
+        cost = (
+            "price unknown"
+            if price is None
+            else f"price {_times(price.input, least_in)} in, {_times(price.output, least_out)} out"
+        )
+        text = f": {card.description.strip()}" if card.description.strip() else ""
+        lines.append(f"- {card.tool_name} ({cost}){text}")
+    return lines
+
+
+def clip(text: str, limit: int) -> str:
+    """At most ``limit`` characters; of a longer text the head and the tail, since questions
+    stand at either end."""
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 3
+    tail = limit - head
+    return f"{text[:head]}\n[... {len(text) - limit} characters left out ...]\n{text[-tail:]}"
+
+
+def conversation(messages: Sequence[BaseMessage]) -> str:
+    """The user's conversation as delimited data: the system prompt and the latest exchanges in
+    short, the last message whole (clipped)."""
+    *before, last = messages
+    system = [m for m in before if isinstance(m, SystemMessage)]
+    recent = [m for m in before if not isinstance(m, SystemMessage)][-CONTEXT_MESSAGES:]
+    parts = []
+    if system or recent:
+        lines = [f"{_role(m)}: {clip(_text(m), CONTEXT_CHARS)}" for m in [*system[-1:], *recent]]
+        parts.append(_delimit("context", "\n".join(lines)))
+    parts.append(_delimit("request", clip(_text(last), QUESTION_CHARS)))
+    return "\n".join(parts)
+
+
+def _text(message: BaseMessage) -> str:
+    text = str(message.text)
+    if isinstance(message, AIMessage) and message.tool_calls:
+        names = ", ".join(call["name"] for call in message.tool_calls)
+        text = f"{text} [called {names}]".strip()
+    if not isinstance(message.content, str):
+        others = sum(
+            1 for block in message.content if isinstance(block, dict) and "text" not in block
+        )
+        if others:
+            text = f"{text} [{others} attachment(s)]".strip()
+    return text
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, ToolMessage):
+        return "tool"
+    return {"human": "user", "ai": "assistant"}.get(message.type, message.type)
+
+
+def _delimit(tag: str, text: str) -> str:
+    # A closing tag inside the text would let it pretend to be outside.
+    return f"<{tag}>\n{text.replace(f'</{tag}', f'< /{tag}')}\n</{tag}>"
+
+
+def _least(values: Sequence[Decimal]) -> Decimal:
+    positive = [value for value in values if value > 0]
+    return min(positive) if positive else Decimal(1)
+
+
+def _times(value: Decimal, least: Decimal) -> str:
+    return "free" if value == 0 else f"{float(value / least):.3g}x"
