@@ -1,0 +1,184 @@
+"""``xrouter traces`` as a user types it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.tracing.routed import Worker, app_around, question, routed_graph
+from xrouter_lg import cli
+from xrouter_lg.cli.traces import parse_when
+from xrouter_lg.tracing import Recorder, TraceStore
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """Three routed requests: plain, with a fallback, of another policy."""
+    path = tmp_path / "traces.db"
+
+    async def fill() -> None:
+        with Recorder(path) as recorder:
+            for changes in (
+                {"thread_id": "t1"},
+                {"fallbacks": [{"card": "large", "error": "timeout"}], "route": "backup"},
+                {"policy": "knn", "cost_usd": None, "reason": "[bold]near[/bold]"},
+            ):
+                await app_around(routed_graph(**changes)).ainvoke(
+                    question(), {"callbacks": [recorder]}
+                )
+
+    asyncio.run(fill())
+    return path
+
+
+def xrouter(*args: str | Path, **env: str) -> Any:
+    return CliRunner().invoke(cli.app, [str(arg) for arg in args], env=env)
+
+
+def listed(*args: str | Path) -> list[dict[str, Any]]:
+    result = xrouter("traces", "list", "--json", *args)
+    assert result.exit_code == 0, result.output
+    rows: list[dict[str, Any]] = json.loads(result.stdout)
+    return rows
+
+
+def test_the_list_shows_each_request_with_route_policy_and_cost(db: Path) -> None:
+    result = xrouter("traces", "list", "--store", db)
+    assert result.exit_code == 0
+    for word in ("small", "backup", "knn 1", "unknown", "11+7", "0.0000012", "t1", "3 shown"):
+        assert word in result.output
+
+
+def test_markup_in_a_reason_is_shown_as_it_is(db: Path) -> None:
+    assert "[bold]near[/bold]" in xrouter("traces", "list", "--store", db).output
+
+
+def test_the_store_comes_from_the_environment(db: Path) -> None:
+    assert "3 shown" in xrouter("traces", "list", XROUTER_TRACES=str(db)).output
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ((), 3),
+        (("--route", "backup"), 1),
+        (("--policy", "knn"), 1),
+        (("--thread", "t1"), 1),
+        (("--fallbacks",), 1),
+        (("--limit", "2"), 2),
+        (("--min-cost", "1"), 0),
+        (("--since", "2100-01-01"), 0),
+        (("--until", "2100-01-01"), 3),
+    ],
+)
+def test_each_option_narrows_the_list(db: Path, options: tuple[str, ...], count: int) -> None:
+    assert len(listed("--store", db, *options)) == count
+
+
+def test_an_empty_list_says_so(db: Path) -> None:
+    result = xrouter("traces", "list", "--store", db, "--route", "nobody")
+    assert "No routed requests match" in result.output
+
+
+def test_show_draws_the_tree_the_decision_and_the_charges(db: Path) -> None:
+    [row] = listed("--store", db, "--thread", "t1")
+    result = xrouter("traces", "show", row["trace_id"], "--store", db)
+    assert result.exit_code == 0
+    for word in ("app", "xrouter", "Worker", "18 tokens", "small 0.700", "worker-1", "cheapest"):
+        assert word in result.output
+
+
+def test_show_takes_the_beginning_of_a_route_id(db: Path) -> None:
+    [row] = listed("--store", db, "--thread", "t1")
+    result = xrouter("traces", "show", row["id"][:30], "--store", db, "--json")
+    assert json.loads(result.stdout)["trace_id"] == row["trace_id"]
+
+
+def test_show_as_json_holds_runs_routes_and_feedback(db: Path) -> None:
+    [row] = listed("--store", db, "--thread", "t1")
+    with TraceStore(db) as store:
+        store.record_feedback(row["trace_id"], "good", 1.0)
+    shown = json.loads(xrouter("traces", "show", row["trace_id"], "--store", db, "--json").stdout)
+    assert (len(shown["runs"]), len(shown["routes"]), shown["feedback"][0]["key"]) == (7, 1, "good")
+
+
+def test_show_prints_an_error_of_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+
+    async def fail() -> None:
+        with Recorder(path) as recorder, pytest.raises(RuntimeError):
+            await routed_graph(Worker(error="boom")).ainvoke(question(), {"callbacks": [recorder]})
+
+    asyncio.run(fail())
+    with TraceStore(path) as store:
+        [trace] = store.find("")
+    assert "RuntimeError('boom')" in xrouter("traces", "show", trace, "--store", path).output
+
+
+def test_an_unknown_id_is_bad_input(db: Path) -> None:
+    result = xrouter("traces", "show", "zzz", "--store", db)
+    assert result.exit_code == 2
+    assert "begins with 'zzz'" in " ".join(result.output.split())
+
+
+def test_an_ambiguous_id_is_bad_input_and_lists_what_it_could_be(db: Path) -> None:
+    result = xrouter("traces", "show", "0", "--store", db)
+    assert result.exit_code == 2
+    assert "begins more than one trace" in " ".join(result.output.split())
+
+
+def test_a_bad_time_is_bad_input(db: Path) -> None:
+    result = xrouter("traces", "list", "--store", db, "--since", "yesterday")
+    assert result.exit_code == 2
+    assert "'yesterday' is no time" in result.output
+
+
+def test_a_missing_store_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    result = xrouter("traces", "list", "--store", tmp_path / "none.db")
+    assert result.exit_code == 1
+    assert "there is no trace store at" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_export_writes_runs_or_routes(db: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert "21 runs written" in xrouter("traces", "export", "--to", out, "--store", db).output
+    options = ("--to", out, "--store", db, "--routes-only", "--policy", "knn")
+    assert "1 routes written" in xrouter("traces", "export", *options).output
+    assert json.loads(out.read_text())["record"]["policy"] == "knn"
+
+
+def test_export_into_no_folder_is_exit_code_1(db: Path, tmp_path: Path) -> None:
+    out = tmp_path / "nowhere" / "x.jsonl"
+    assert xrouter("traces", "export", "--to", out, "--store", db).exit_code == 1
+
+
+def test_an_age_counts_back_from_now() -> None:
+    earlier, later = parse_when("2w", "--since"), parse_when("7d", "--since")
+    assert earlier is not None and later is not None and earlier < later
+
+
+def test_help_names_the_sub_commands_without_loading_them() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom xrouter_lg import cli\n"
+        "out = CliRunner().invoke(cli.app, ['--help'])\n"
+        "assert out.exit_code == 0 and 'traces' in out.output, out.output\n"
+        "print([m for m in ('sqlalchemy', 'langgraph', 'langchain_core') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_typer_the_command_names_the_extra() -> None:
+    code = "import sys\nsys.modules['typer'] = None\nfrom xrouter_lg.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'pip install "xrouter_lg[cli]"' in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

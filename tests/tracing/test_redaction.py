@@ -1,0 +1,147 @@
+"""What must never reach the disk: looked for in the bytes of the files themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
+
+from tests.tracing.routed import Worker, question, routed_graph
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns
+from xrouter_lg.tracing.redact import MASK, scrub_json, scrub_text
+
+KEY = "sk-planted-0123456789abcdefghij"
+
+
+def bytes_on_disk(db: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in db.parent.glob(f"{db.name}*"))
+
+
+def stored_bytes(db: Path, recorder: Recorder) -> bytes:
+    assert recorder.flush(10)
+    with recorder.store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert recorder.store.counts()["runs"] > 0
+    return bytes_on_disk(db)
+
+
+async def test_an_api_key_of_a_real_client_is_not_stored(db: Path, recorder: Recorder) -> None:
+    with FakeOpenAIServer([FakeModel(name="small", reply="fine")]) as server:
+        model = ChatOpenAI(
+            model="small",
+            base_url=server.base_url,
+            api_key=KEY,
+            default_headers={"Authorization": f"Bearer {KEY}", "X-Api-Key": KEY},
+            include_response_headers=True,
+        )
+        await model.ainvoke("hi", {"callbacks": [recorder]})
+    assert KEY.encode() not in stored_bytes(db, recorder)
+
+
+async def test_a_key_among_the_call_parameters_is_not_stored(db: Path, recorder: Recorder) -> None:
+    worker = Worker(
+        extra={"api_key": "plain-secret-value", "headers": {"Authorization": "xyzzy-1"}}
+    )
+    await routed_graph(worker).ainvoke(question(), {"callbacks": [recorder]})
+    data = stored_bytes(db, recorder)
+    assert b"plain-secret-value" not in data
+    assert b"xyzzy-1" not in data
+
+
+async def test_response_headers_lose_cookies_and_keys(db: Path, recorder: Recorder) -> None:
+    headers = {"Set-Cookie": "session=abcdef", "x-api-key": "another-value", "date": "today"}
+    answer = AIMessage("x", response_metadata={"headers": headers})
+    await RunnableLambda(lambda _: {"messages": [answer]}).ainvoke({}, {"callbacks": [recorder]})
+    data = stored_bytes(db, recorder)
+    assert b"session=abcdef" not in data
+    assert b"another-value" not in data
+    assert b"today" in data
+
+
+async def test_a_key_in_an_error_is_not_stored(db: Path, recorder: Recorder) -> None:
+    worker = Worker(error=f"Incorrect API key provided: {KEY}; api_key='other-secret'")
+    with pytest.raises(RuntimeError):
+        await routed_graph(worker).ainvoke(question(), {"callbacks": [recorder]})
+    data = stored_bytes(db, recorder)
+    assert KEY.encode() not in data
+    assert b"api_key='other-secret'" not in data
+
+
+async def test_the_value_of_a_key_variable_is_not_stored_wherever_it_occurs(
+    db: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_KEY", "n0-particular-shape")
+    await routed_graph().ainvoke(
+        question("my key is n0-particular-shape"), {"callbacks": [recorder]}
+    )
+    assert b"n0-particular-shape" not in stored_bytes(db, recorder)
+
+
+async def test_redaction_happens_before_anything_is_stored(db: Path) -> None:
+    with Recorder(db, redact=redact_patterns(r"[\w.]+@[\w.]+")) as recorder:
+        await routed_graph(thread_id="jo@example.org").ainvoke(
+            question("I am jo@example.org"),
+            {"callbacks": [recorder], "metadata": {"who": "jo@example.org"}, "tags": ["jo@b.org"]},
+        )
+        data = stored_bytes(db, recorder)
+        assert b"jo@" not in data
+        assert recorder.store.routes()[0].record.thread_id == MASK
+
+
+async def test_an_error_is_redacted_too(db: Path) -> None:
+    with Recorder(db, redact=redact_patterns(r"[\w.]+@[\w.]+")) as recorder:
+        with pytest.raises(RuntimeError):
+            await routed_graph(Worker(error="no jo@example.org")).ainvoke(
+                question(), {"callbacks": [recorder]}
+            )
+        assert b"no jo@" not in stored_bytes(db, recorder)
+
+
+async def test_a_redactor_that_fails_stores_nothing_of_the_value(db: Path) -> None:
+    def broken(value: Any) -> Any:
+        raise KeyError("oops")
+
+    with Recorder(db, redact=broken) as recorder:
+        await RunnableLambda(lambda x: x).ainvoke("private words", {"callbacks": [recorder]})
+        assert b"private words" not in stored_bytes(db, recorder)
+        [trace] = recorder.store.find("")
+        [run] = recorder.store.runs(trace)
+        assert run["inputs"] == {"redaction_failed": "KeyError"}
+
+
+def test_a_tools_schema_keeps_an_argument_named_api_key() -> None:
+    schema = '{"properties":{"api_key":{"type":"string"}}}'
+    assert scrub_json(schema) == schema
+
+
+def test_token_counts_are_no_secrets() -> None:
+    text = '{"input_tokens":5,"prompt_token_ids":[1,2],"token":"word"}'
+    assert scrub_json(text) == text
+
+
+def test_a_bearer_token_is_removed_from_text() -> None:
+    assert scrub_text("sent Bearer abcdefghijkl to host") == f"sent {MASK} to host"
+
+
+def test_an_ordinary_sentence_is_left_alone() -> None:
+    sentence = "The task-force asked for the api key policy of the bearer."
+    assert scrub_text(sentence) == sentence
+
+
+def test_the_store_never_sees_what_was_redacted(store: TraceStore, db: Path) -> None:
+    with Recorder(store, redact=lambda value: "gone") as recorder:
+        RunnableLambda(lambda x: x).invoke({"a": "private"}, {"callbacks": [recorder]})
+        assert b"private" not in stored_bytes(db, recorder)
+
+
+async def test_a_dummy_key_is_an_ordinary_word(
+    db: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_KEY", "not-needed")
+    await routed_graph().ainvoke(question("a key is not-needed"), {"callbacks": [recorder]})
+    assert b"a key is not-needed" in stored_bytes(db, recorder)

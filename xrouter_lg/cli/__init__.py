@@ -1,0 +1,78 @@
+"""The ``xrouter`` command. Sub-commands load when they are called, so ``--help`` is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from xrouter_lg.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import typer
+
+    app: typer.Typer
+
+__all__ = ["app", "main"]
+
+_SUB_APPS = {
+    "pool": "Check and show a pool of models.",
+    "verifiers": "Check the graders that score answers.",
+    "traces": "List, show and export local traces.",
+}
+"""Each is the Typer ``app`` of the module of that name in this package."""
+
+
+def main() -> None:
+    """Entry point of the ``xrouter`` script."""
+    try:
+        command = _build()
+    except MissingExtraError as error:
+        print(f"xrouter: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from None
+    command()
+
+
+def _build() -> typer.Typer:
+    """The Typer app.
+
+    Raises:
+        MissingExtraError: typer is not installed.
+    """
+    try:
+        import typer
+        from typer.core import TyperGroup
+        from typer.main import get_command
+    except ImportError as error:
+        raise MissingExtraError("typer", "cli", "the xrouter command") from error
+
+    class LazyGroup(TyperGroup):
+        """Knows its sub-commands' names and help; imports one when it is called."""
+
+        def __init__(self, **attrs: Any) -> None:
+            super().__init__(**attrs)
+            for name, summary in _SUB_APPS.items():
+                if find_spec(f"{__name__}.{name}") is not None:
+                    self.commands[name] = TyperGroup(name=name, help=summary)
+
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            if args and args[0] in self.commands:
+                module = import_module(f"{__name__}.{args[0]}")
+                self.commands[args[0]] = get_command(module.app)
+            return super().resolve_command(ctx, args)
+
+    built = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)
+
+    @built.callback()
+    def xrouter() -> None:
+        """Learned, cost-aware model routing for LangGraph."""
+
+    return built
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        globals()["app"] = built = _build()
+        return built
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,35 @@
+"""Local traces: record runs, keep them, read route records out of them. Nothing loads at import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xrouter_lg.tracing.extract import annotate as annotate
+    from xrouter_lg.tracing.extract import route_records as route_records
+    from xrouter_lg.tracing.extract import run_ids as run_ids
+    from xrouter_lg.tracing.recorder import Recorder as Recorder
+    from xrouter_lg.tracing.redact import redact_patterns as redact_patterns
+    from xrouter_lg.tracing.store import TraceStore as TraceStore
+
+DEFAULT_STORE = "xrouter_traces.db"
+"""Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
+
+_HOMES = {
+    "Recorder": "recorder",
+    "TraceStore": "store",
+    "annotate": "extract",
+    "redact_patterns": "redact",
+    "route_records": "extract",
+    "run_ids": "extract",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,187 @@
+"""Between a run tree and the route record: read it out, and write what matters into metadata.
+
+One code path for the recorder's runs, the store's rows and LangSmith's runs, dicts or objects.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.base import BaseTracer
+from langgraph.types import Command
+
+from xrouter_lg.types import RouteRecord
+
+logger = logging.getLogger(__name__)
+
+RECORD_KEY = "xrouter"
+"""Key of the record in a message's ``response_metadata``."""
+
+ROLE_KEY = "xrouter_role"
+"""Node metadata that says which part of the router a run is: ``route``, ``call``, ``collect``."""
+
+COLLECT = "collect"
+
+
+class ExtractedRoute(NamedTuple):
+    """A route record and where it was found. ``run_id`` is the router's own run."""
+
+    collect_run_id: str
+    run_id: str | None
+    trace_id: str
+    record: RouteRecord
+
+
+class RunIds(NamedTuple):
+    """Ids of the node that runs now, of the run above it, and of the whole trace."""
+
+    node_run_id: str | None
+    parent_run_id: str | None
+    trace_id: str | None
+
+
+def route_records(runs: Iterable[Any]) -> list[ExtractedRoute]:
+    """Route records of the given runs, in their order.
+
+    A run holds one if its metadata says ``xrouter_role: collect`` and its outputs (a dict or a
+    ``Command``, live or read back from JSON) hold a message with the record. Runs below such a
+    run inherit the metadata and are passed over. A record that can't be read is logged and
+    left out.
+    """
+    listed = list(runs)
+    collecting = {str(field_of(run, "id")) for run in listed if _role(run) == COLLECT}
+    found: list[ExtractedRoute] = []
+    for run in listed:
+        run_id, parent_id = str(field_of(run, "id")), _parent_id(run)
+        if run_id not in collecting or str(parent_id) in collecting:
+            continue
+        record = _record_in(field_of(run, "outputs"), run_id)
+        if record is None:
+            continue
+        router_run = parent_id or record.run_id
+        trace_id = field_of(run, "trace_id") or record.trace_id or run_id
+        found.append(
+            ExtractedRoute(
+                run_id, None if router_run is None else str(router_run), str(trace_id), record
+            )
+        )
+    return found
+
+
+def annotate(config: RunnableConfig, metadata: Mapping[str, Any]) -> None:
+    """Add metadata to the running node's run and to its parent's, in every tracer.
+
+    Called from inside a node with its own config. Both runs are still open, so LangSmith gets
+    the addition with their end; the local recorder stores it. Does nothing without a tracer.
+    """
+    for tracer, run_id in _tracers(config):
+        run = tracer.run_map.get(run_id)
+        parent_id = None if run is None else run.parent_run_id
+        parent = None if parent_id is None else tracer.run_map.get(str(parent_id))
+        for target in (run, parent):
+            if target is not None:
+                # A new dict: the old one is shared with other handlers and the run's children.
+                old = target.extra.get("metadata") or {}
+                target.extra["metadata"] = {**old, **metadata}
+
+
+def run_ids(config: RunnableConfig) -> RunIds:
+    """Ids of the run that a node's config belongs to; None for what no tracer knows.
+
+    Where tracers see different roots (the recorder on one node, LangSmith on the whole app),
+    the trace is the one with the outermost root: the id by which LangSmith knows the request.
+    """
+    node_run_id = _current_run_id(config)
+    parent_run_id = trace_id = None
+    depth = -1
+    for tracer, run_id in _tracers(config):
+        run = tracer.run_map.get(run_id)
+        if run is None:
+            continue
+        if run.parent_run_id is not None:
+            parent_run_id = str(run.parent_run_id)
+        if (run_depth := run.dotted_order.count(".")) > depth:
+            depth, trace_id = run_depth, str(run.trace_id)
+    return RunIds(node_run_id, parent_run_id, trace_id)
+
+
+def field_of(run: Any, name: str) -> Any:
+    """A field of a run that may be a dict or an object."""
+    return run.get(name) if isinstance(run, Mapping) else getattr(run, name, None)
+
+
+def role_of(extra: Mapping[str, Any] | None) -> str | None:
+    """The router's part that a run's ``extra`` declares."""
+    metadata = (extra or {}).get("metadata")
+    return metadata.get(ROLE_KEY) if isinstance(metadata, Mapping) else None
+
+
+def _parent_id(run: Any) -> Any:
+    """LangSmith's second API names all ancestors, the root first, instead of the parent."""
+    ancestors = field_of(run, "parent_run_ids")
+    return field_of(run, "parent_run_id") or (ancestors[-1] if ancestors else None)
+
+
+def _role(run: Any) -> str | None:
+    return role_of(field_of(run, "extra"))
+
+
+def _current_run_id(config: RunnableConfig) -> str | None:
+    run_id = getattr(config.get("callbacks"), "parent_run_id", None)
+    return None if run_id is None else str(run_id)
+
+
+def _tracers(config: RunnableConfig) -> Iterator[tuple[BaseTracer, str]]:
+    run_id = _current_run_id(config)
+    if run_id is not None:
+        for handler in getattr(config.get("callbacks"), "handlers", ()):
+            if isinstance(handler, BaseTracer):
+                yield handler, run_id
+
+
+def _record_in(outputs: Any, run_id: str) -> RouteRecord | None:
+    for values in _updates(outputs):
+        for value in values.values():
+            for message in value if isinstance(value, (list, tuple)) else (value,):
+                data = _response_metadata(message).get(RECORD_KEY)
+                if isinstance(data, Mapping):
+                    return _read(data, run_id)
+    return None
+
+
+def _updates(outputs: Any) -> Iterator[Mapping[str, Any]]:
+    """State updates among a node's outputs, whichever way they were returned or stored."""
+    if isinstance(outputs, Command):
+        outputs = outputs.update
+    if isinstance(outputs, (list, tuple)):
+        for item in outputs:
+            yield from _updates(item)
+    if not isinstance(outputs, Mapping):
+        return
+    yield outputs
+    for key in ("output", "update"):  # how tracers wrap what is not a dict, and a Command's part
+        if isinstance(outputs.get(key), (Mapping, Command, list)):
+            yield from _updates(outputs[key])
+
+
+def _response_metadata(message: Any) -> Mapping[str, Any]:
+    if isinstance(message, BaseMessage):
+        return message.response_metadata
+    if isinstance(message, Mapping):
+        inner = message.get("kwargs") if message.get("lc") else message
+        metadata = inner.get("response_metadata") if isinstance(inner, Mapping) else None
+        if isinstance(metadata, Mapping):
+            return metadata
+    return {}
+
+
+def _read(data: Mapping[str, Any], run_id: str) -> RouteRecord | None:
+    try:
+        return RouteRecord.from_dict(data)
+    except TypeError as error:
+        logger.warning("the route record of run %s can't be read: %s", run_id, error)
+        return None

@@ -1,0 +1,370 @@
+"""The recorder: LangChain callbacks in, rows of the local trace store out."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.schemas import Run
+from langsmith import get_current_run_tree
+
+from xrouter_lg.errors import StoreError
+from xrouter_lg.tracing import DEFAULT_STORE
+from xrouter_lg.tracing.rows import RowMaker, RunData
+from xrouter_lg.tracing.sink import BatchSink
+from xrouter_lg.tracing.snapshot import (
+    Frozen,
+    freeze,
+    snapshot,
+    snapshot_messages,
+    snapshot_result,
+)
+
+if TYPE_CHECKING:
+    from xrouter_lg.tracing.store import TraceStore
+
+_RETRY_AFTER_S = 0.2
+
+
+class Recorder(BaseTracer):
+    """Records runs into a :class:`TraceStore` without ever delaying or failing a request.
+
+    Pass it in ``config["callbacks"]`` of a whole app or of one node. The request's thread only
+    copies inputs and outputs; one writer thread makes rows of them and commits in batches, at
+    most about 0.05 s after a run ended. A full queue drops the newest run (``dropped``); what
+    the database refuses is counted too (``failed``, ``last_error``). Both warn once in the log.
+
+    ``redact`` gets inputs, outputs, metadata, tags and errors as JSON values and returns what
+    may be stored; when it raises, the value is left out. Credentials are removed regardless.
+
+    It is a ``BaseTracer`` because LangGraph hands some payloads to tracers only, but it
+    overrides every callback: its ``RunTree`` costs 0.09 ms per run, this 0.04 ms.
+    """
+
+    run_inline = True
+    """Called on the event loop itself: the order of events is kept, and no thread is started."""
+
+    def __init__(
+        self,
+        store: TraceStore | str | os.PathLike[str] = DEFAULT_STORE,
+        *,
+        project: str = "default",
+        max_queue: int = 20_000,
+        redact: Callable[[Any], Any] | None = None,
+    ) -> None:
+        from xrouter_lg.tracing.store import TraceStore  # SQLAlchemy loads when traces are kept
+
+        super().__init__()
+        self._owns_store = not isinstance(store, TraceStore)
+        self.store = store if isinstance(store, TraceStore) else TraceStore(store)
+        self.project = project
+        self._rows = RowMaker(project, redact)
+        self._open: dict[str, RunData] = {}
+        # Where `annotate` and LangChain look for a tracer's open runs.
+        self.run_map = cast("dict[str, Run]", self._open)
+        self._sink: BatchSink[RunData] = BatchSink(self._write, max_queue=max_queue)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    @property
+    def dropped(self) -> int:
+        """Runs that were not queued because the queue was full or the recorder closed."""
+        return self._sink.dropped
+
+    @property
+    def failed(self) -> int:
+        """Runs that the database did not take."""
+        return self._sink.failed
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """The latest reason for ``failed``."""
+        return self._sink.last_error
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything recorded so far was written; False on timeout (seconds)."""
+        return self._sink.flush(timeout)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Write what is queued (for at most ``timeout`` seconds), stop, close an own store."""
+        self._sink.close(timeout)
+        if self._owns_store:
+            self.store.close()
+
+    # --- starts ----------------------------------------------------------------------------
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any] | None,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        run_type: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        self._begin(
+            run_type or "chain",
+            serialized,
+            _copied(inputs, "input"),
+            run_id,
+            parent_run_id,
+            (tags, metadata, name, kwargs),
+        )
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        self._begin(
+            "llm",
+            serialized,
+            freeze(snapshot_messages(messages)),
+            run_id,
+            parent_run_id,
+            (tags, metadata, name, kwargs),
+        )
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        described = (tags, metadata, name, kwargs)
+        inputs = freeze({"prompts": list(prompts)})
+        self._begin("llm", serialized, inputs, run_id, parent_run_id, described)
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        inputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        described = (tags, metadata, name, kwargs)
+        copied = _copied(inputs if isinstance(inputs, dict) else input_str, "input")
+        self._begin("tool", serialized, copied, run_id, parent_run_id, described)
+
+    def on_retriever_start(
+        self,
+        serialized: dict[str, Any],
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        described = (tags, metadata, name or "Retriever", kwargs)
+        self._begin(
+            "retriever", serialized, freeze({"query": query}), run_id, parent_run_id, described
+        )
+
+    # --- ends ------------------------------------------------------------------------------
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, inputs: Any = None, **kwargs: Any) -> Any:
+        self._end(run_id, _copied(outputs, "output"), inputs=inputs)
+
+    def on_chain_error(
+        self, error: BaseException, *, inputs: Any = None, run_id: UUID, **kwargs: Any
+    ) -> Any:
+        self._end(run_id, None, inputs=inputs, error=error)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._end(run_id, freeze(snapshot_result(response)))
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        response = kwargs.get("response")
+        self._end(
+            run_id, None if response is None else freeze(snapshot_result(response)), error=error
+        )
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._end(run_id, freeze({"output": snapshot(output)}))
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._end(run_id, None, error=error)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._end(run_id, freeze({"documents": snapshot(documents)}))
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._end(run_id, None, error=error)
+
+    # --- between ---------------------------------------------------------------------------
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Keep the time of the first token only, as LangSmith does."""
+        run = self._open.get(str(run_id))
+        if run is not None and not run.events:
+            run.events.append({"name": "new_token", "time": datetime.now(UTC).isoformat()})
+
+    def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        run = self._open.get(str(run_id))
+        if run is not None:
+            now = datetime.now(UTC).isoformat()
+            details = {"attempt": retry_state.attempt_number, "slept": retry_state.idle_for}
+            run.events.append({"name": "retry", "time": now, "kwargs": details})
+
+    def _persist_run(self, run: Run) -> None:
+        """Required by ``BaseTracer``, whose own callbacks are all overridden here."""
+
+    def _begin(
+        self,
+        run_type: str,
+        serialized: dict[str, Any] | None,
+        inputs: Frozen,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        described: tuple[list[str] | None, dict[str, Any] | None, str | None, dict[str, Any]],
+    ) -> None:
+        tags, metadata, name, extra = described
+        key = str(run_id)
+        if key in self._open:
+            return  # attached twice to one request
+        parent = self._open.get(str(parent_run_id)) if parent_run_id is not None else None
+        if metadata:
+            extra["metadata"] = dict(metadata)
+        run = RunData(
+            id=run_id,
+            parent=parent,
+            trace_id=_root_trace_id(run_id, parent_run_id) if parent is None else parent.trace_id,
+            name=name or _name_of(serialized),
+            run_type=run_type,
+            inputs=inputs,
+            tags=tags or [],
+            extra=extra,
+        )
+        self._open[key] = run
+        run.open_runs[run_id] = run
+        if parent is None:
+            # Queued at its start too, so that a killed process leaves a row of it.
+            self._sink.offer(run)
+
+    def _end(
+        self,
+        run_id: UUID,
+        outputs: Frozen | None,
+        *,
+        inputs: Any = None,
+        error: BaseException | None = None,
+    ) -> None:
+        run = self._open.pop(str(run_id), None)
+        if run is None:
+            return
+        run.outputs = outputs
+        if inputs is not None:  # they came as a stream and are complete only now
+            run.inputs = _copied(inputs, "input")
+        if error is not None:
+            run.error = _describe(error)
+        run.end_time = datetime.now(UTC)
+        run.open_runs.pop(run_id, None)
+        if run.parent is None:
+            # Runs that were cancelled without a word would stay here for ever.
+            for child in list(run.open_runs.values()):
+                self._open.pop(str(child.id), None)
+                self._sink.put(child)
+            run.open_runs.clear()
+        self._sink.put(run)
+
+    # --- the writer's thread ---------------------------------------------------------------
+
+    def _write(self, batch: list[RunData]) -> None:
+        # A root that started and ended within one batch is in it twice: one row is enough.
+        runs = list({id(run): run for run in batch}.values())
+        try:
+            behind = len(batch) >= self._sink.batch
+            run_rows, route_rows = self._rows.rows(runs, polite=not behind)
+            self._write_rows(run_rows, route_rows)
+        except StoreError as error:
+            self._sink.record_failure(len(runs), error)
+        except Exception:  # one odd run must not take the others with it
+            self._write_singly(runs)
+
+    def _write_rows(self, run_rows: list[dict[str, Any]], route_rows: list[dict[str, Any]]) -> None:
+        try:
+            self.store.write(run_rows, route_rows)
+        except StoreError:
+            time.sleep(_RETRY_AFTER_S)
+            self.store.write(run_rows, route_rows)
+
+    def _write_singly(self, runs: list[RunData]) -> None:
+        for run in runs:
+            try:
+                self.store.write(*self._rows.rows([run]))
+            except Exception as error:
+                self._sink.record_failure(1, error)
+
+
+def _copied(value: Any, key: str) -> Frozen:
+    copied = snapshot(value)
+    if isinstance(value, dict) and isinstance(copied, dict):
+        return freeze(copied)
+    return freeze({key: copied})
+
+
+def _name_of(serialized: dict[str, Any] | None) -> str:
+    if serialized:
+        if serialized.get("name"):
+            return str(serialized["name"])
+        if serialized.get("id"):
+            return str(serialized["id"][-1])
+    return "Unnamed"
+
+
+def _root_trace_id(run_id: UUID, parent_run_id: UUID | None) -> UUID:
+    """The trace that a first-seen run belongs to.
+
+    With the recorder on one node and LangSmith on the whole app, the node's run has a parent
+    that only LangSmith knows; taking its trace id gives both stores the same one.
+    """
+    if parent_run_id is not None:
+        above = get_current_run_tree()
+        if above is not None and above.id == parent_run_id:
+            return above.trace_id
+    return run_id
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return repr(error) + "\n\n" + "".join(traceback.format_exception(error))
+    except Exception:  # an exception's own repr may raise
+        return type(error).__name__
