@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+import ssl
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
+from pydantic import SecretStr
 
 from xrouter_lg.errors import MissingKeyError, PoolError
 from xrouter_lg.failures import describe
@@ -32,13 +36,13 @@ def build_chat_model(card: ModelCard) -> BaseChatModel:
         if card.base_url is not None and card.provider in (None, "openai"):
             return _openai_compatible(card, kwargs)
         return _by_provider(card, kwargs)
-    except PoolError:
+    except (PoolError, MissingKeyError):
         raise
     except ImportError as error:
         raise PoolError(f"card {card.name!r}: {describe(error)}") from error
     except Exception as error:
         # What a provider's constructor raises is its own affair; what we know is the card.
-        raise _build_error(card, error) from error
+        raise _build_error(card, error, has_key="api_key" in kwargs) from error
 
 
 def output_limit(model: BaseChatModel, tokens: int) -> dict[str, int]:
@@ -56,28 +60,52 @@ def _limit_name(kind: type[BaseChatModel]) -> str:
     return "max_tokens"
 
 
-def _key_of(card: ModelCard, variable: str) -> str:
+def _key_of(card: ModelCard, variable: str) -> SecretStr:
     key = os.environ.get(variable)
     if not key:
         raise MissingKeyError(
             f"card {card.name!r}: the environment variable {variable} is not set; put the API "
             "key into it, or remove api_key_env from the card"
         )
-    return key
+    return SecretStr(key)
 
 
 def _openai_compatible(card: ModelCard, kwargs: dict[str, Any]) -> BaseChatModel:
     from langchain_openai import ChatOpenAI
-    from openai import DefaultAsyncHttpxClient
 
     assert card.base_url is not None
-    if "api_key" not in kwargs and _is_local(card.base_url):
-        kwargs["api_key"] = "not-needed"  # a server on this machine; the client insists on one
+    if "api_key" not in kwargs:
+        if is_local(card.base_url):
+            # A server on this machine needs none, but the client insists on one.
+            kwargs["api_key"] = "not-needed"
+        elif card.provider is None:
+            # The client would send OPENAI_API_KEY to whoever runs that server.
+            raise MissingKeyError(
+                f"card {card.name!r}: no API key for {card.base_url!r}; put it into an "
+                "environment variable and the variable's name into api_key_env"
+            )
     kwargs.setdefault("stream_usage", True)
     # A client of its own: the library's default one is shared by every event loop of the
     # process, and a pooled connection of a closed loop can't be used by the next.
-    kwargs.setdefault("http_async_client", DefaultAsyncHttpxClient())
+    kwargs.setdefault("http_async_client", _http_client())
     return ChatOpenAI(model=card.model_name, base_url=card.base_url, **{"max_retries": 0, **kwargs})
+
+
+def _http_client() -> Any:
+    from openai import DefaultAsyncHttpxClient
+
+    return DefaultAsyncHttpxClient(verify=_ssl_context())
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    """One for all clients: reading the certificates takes most of the time to build a card. It
+    is made by the HTTP library that openai's client is built on (httpx, later httpx2)."""
+    from openai import DefaultAsyncHttpxClient
+
+    library = import_module(DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
+    context: ssl.SSLContext = library.create_ssl_context()
+    return context
 
 
 def _by_provider(card: ModelCard, kwargs: dict[str, Any]) -> BaseChatModel:
@@ -87,10 +115,8 @@ def _by_provider(card: ModelCard, kwargs: dict[str, Any]) -> BaseChatModel:
     if card.base_url is not None:
         kwargs["base_url"] = card.base_url
     if card.provider == "openai":
-        from openai import DefaultAsyncHttpxClient
-
         kwargs.setdefault("stream_usage", True)
-        kwargs.setdefault("http_async_client", DefaultAsyncHttpxClient())
+        kwargs.setdefault("http_async_client", _http_client())
     # model_provider is given apart: init_chat_model would otherwise guess a provider for a
     # prefix that it does not know, and a model name may hold a colon itself.
     model: BaseChatModel = init_chat_model(card.model_name, model_provider=card.provider, **kwargs)
@@ -101,17 +127,20 @@ def _by_provider(card: ModelCard, kwargs: dict[str, Any]) -> BaseChatModel:
     return model
 
 
-def _build_error(card: ModelCard, error: Exception) -> PoolError | MissingKeyError:
+def _build_error(
+    card: ModelCard, error: Exception, *, has_key: bool
+) -> PoolError | MissingKeyError:
     text = describe(error)
     if "Unsupported provider" in text or "Unsupported model provider" in text:
-        known = text.partition("are:")[2].strip(" .")
+        known = str(error).partition("are:")[2].strip(" .")
         return PoolError(
             f"card {card.name!r}: unknown provider {card.provider!r} in model {card.model!r}; "
             f"init_chat_model knows {known or 'others'}"
         )
     lowered = text.lower()
-    if "api_key" in lowered or "api key" in lowered or "credentials" in lowered:
-        variable = f"{(card.provider or 'openai').upper()}_API_KEY"
+    if not has_key and re.search("api[_ ]key|credentials", lowered):
+        named = re.search(r"[A-Z][A-Z0-9_]*_(API_KEY|TOKEN|KEY)\b", text)
+        variable = named[0] if named else f"{(card.provider or 'openai').upper()}_API_KEY"
         return MissingKeyError(
             f"card {card.name!r}: no API key for {card.provider or card.base_url!r}; set "
             f"{variable}, or name another variable in api_key_env ({text})"
@@ -119,7 +148,8 @@ def _build_error(card: ModelCard, error: Exception) -> PoolError | MissingKeyErr
     return PoolError(f"card {card.name!r}: can't build its chat model: {text}")
 
 
-def _is_local(base_url: str) -> bool:
+def is_local(base_url: str) -> bool:
+    """Whether a server is on this machine."""
     host = urlsplit(base_url).hostname or ""
     if host == "localhost":
         return True

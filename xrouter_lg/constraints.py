@@ -9,7 +9,7 @@ from decimal import Decimal
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.types import RouteRequest
-from xrouter_lg.workers import worst_case
+from xrouter_lg.workers import hint_tokens, worst_case
 
 LEAST_ANSWER_TOKENS = 16
 """Room for an answer (tokens) that a card's window must have behind the prompt."""
@@ -92,9 +92,13 @@ def output_cap(card: ModelCard, request: RouteRequest) -> int:
     return cap
 
 
-def reserve_for(card: ModelCard, request: RouteRequest, max_tokens: int | None) -> Decimal | None:
-    """What a call has to set aside (USD): its worst case. None where its price is unknown."""
-    return worst_case(card, request.prompt_tokens_max, max_tokens or output_cap(card, request))
+def reserve_for(
+    card: ModelCard, request: RouteRequest, max_tokens: int | None, hint: str | None = None
+) -> Decimal | None:
+    """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
+    top of the user's messages. None where its price is unknown."""
+    bound = request.prompt_tokens_max + hint_tokens(hint)
+    return worst_case(card, bound, max_tokens or output_cap(card, request))
 
 
 def _hard_rule(card: ModelCard, request: RouteRequest) -> str | None:

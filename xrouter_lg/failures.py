@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from langchain_core import exceptions as core
 from pydantic import ValidationError
 
-from xrouter_lg.errors import ErrorClass
+from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
 
 RETRYABLE = frozenset(
     {
@@ -70,7 +71,12 @@ _CONTEXT_TEXT = re.compile(
     r"context.?length|context.?window|maximum context|too many tokens", re.IGNORECASE
 )
 # Anything that looks like a credential, so that a provider that echoes a key leaks nothing.
-_SECRET = re.compile(r"(?i)\b(sk|pk|key|bearer|token)[-_ ][A-Za-z0-9*._-]{8,}")
+_SECRET = re.compile(
+    r"\b((?:sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|pplx)[-_]|AIza|AKIA)[A-Za-z0-9*._-]{8,}"
+    r"|((?i:api[-_ ]?key|bearer|token|secret|password|authorization|credentials?)"
+    r"(?:[ ]\w+)?[\"']?(?:\s*[:=]\s*|\s+)[\"']?)(?=[^\s\"',]*[0-9*])[^\s\"',;)]{8,}"
+)
+_SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 _DETAIL_CHARS = 300
 
@@ -96,16 +102,29 @@ def classify(error: BaseException) -> Failure:
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
-    return Failure(error_class, detail, _retry_after(error), free=refused or _never_sent(error))
+    free = refused or _never_sent(error) or isinstance(error, ConfigurationError)
+    return Failure(error_class, detail, _retry_after(error), free=free)
 
 
 def describe(error: BaseException) -> str:
-    """The error in one line without anything that looks like a key."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return _SECRET.sub(r"\1-[hidden]", f"{type(error).__name__}: {text}")[:_DETAIL_CHARS]
+    """The error in one line, without anything that looks like a key and without the value of
+    any environment variable that is named like one."""
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "(its text can't be read)"
+    for variable, value in os.environ.items():
+        if len(value) >= 8 and _SECRET_VARIABLE.search(variable):
+            text = text.replace(value, "[hidden]")
+    text = _SECRET.sub(lambda found: f"{found[1] or found[2]}[hidden]", text)
+    return f"{name}: {text}"[:_DETAIL_CHARS] if text else name
 
 
 def _class_of(error: BaseException, status: int | None) -> ErrorClass:
+    if isinstance(error, ConfigurationError):  # a card that can't be built; nothing was sent
+        is_key = isinstance(error, MissingKeyError)
+        return ErrorClass.AUTH if is_key else ErrorClass.BAD_REQUEST
     for kind, error_class in _BY_CORE:
         if isinstance(error, kind):
             return error_class

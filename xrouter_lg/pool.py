@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
@@ -29,6 +31,25 @@ DEFAULT_MAX_OUTPUT_TOKENS = 4096
 
 TYPICAL_OUTPUT_TOKENS = 300
 """Output tokens assumed where two cards are compared by price before either has answered."""
+
+# With a base_url only these prefixes are providers (langchain 1.4 has them): "llama3:8b" is the
+# name that a server of the user's own gives its model.
+# fmt: off
+_PROVIDERS = frozenset({
+    "anthropic", "anthropic_bedrock", "azure_ai", "azure_openai", "baseten", "bedrock",
+    "bedrock_converse", "bedrock_mantle_anthropic", "bedrock_mantle_openai", "cohere", "deepseek",
+    "fireworks", "google_anthropic_vertex", "google_genai", "google_vertexai", "groq",
+    "huggingface", "ibm", "langsmith", "litellm", "meta", "mistralai", "nvidia", "ollama",
+    "openai", "openrouter", "perplexity", "together", "upstage", "xai",
+})
+# fmt: on
+
+# A key pasted where a variable's name belongs: a known prefix, or too motley for a name.
+_LOOKS_LIKE_KEY = re.compile(
+    r"^(sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|AIza|AKIA|pplx)_?[A-Za-z0-9_]{16,}$"
+    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\w{20,}$"
+)
+_SECRET_PARAM = re.compile(r"api_?key$|secret|password|credential|access_key|^token$|auth_token$")
 
 # OpenAI allows 64 characters in a tool's name; "call_" takes five.
 _NAME = re.compile(r"^[a-z0-9_]{1,59}$")
@@ -62,7 +83,7 @@ class ModelCard:
     """Seconds for one attempt."""
     max_retries: int = 2
     """Further attempts on the same card after a failure that may pass."""
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``)."""
 
     def __post_init__(self) -> None:
@@ -81,19 +102,21 @@ class ModelCard:
                 f"{where}: model {self.model!r} names no provider; write 'provider:model', "
                 "or add base_url for an OpenAI-compatible server"
             )
-        if self.base_url is not None and not re.match(r"^https?://[^/\s]+", str(self.base_url)):
-            raise PoolError(
-                f"{where}: base_url is {self.base_url!r}; it must start with http:// or https://"
-            )
-        if self.api_key_env is not None and not re.match(r"^[A-Za-z_]\w*$", self.api_key_env):
+        if self.base_url is not None:
+            _check_url(where, self.base_url)
+        if self.api_key_env is not None and not _is_variable(self.api_key_env):
             # The value may be a key that was pasted here by mistake: never repeat it.
             raise PoolError(
                 f"{where}: api_key_env must be the NAME of an environment variable "
                 "(letters, digits, _); the key itself goes into that variable"
             )
-        capabilities = frozenset(
-            [self.capabilities] if isinstance(self.capabilities, str) else self.capabilities
-        )
+        listed = [self.capabilities] if isinstance(self.capabilities, str) else self.capabilities
+        if not isinstance(listed, Iterable):
+            raise PoolError(
+                f"{where}: capabilities is {listed!r}; give a list out of "
+                f"{', '.join(sorted(CAPABILITIES))}"
+            )
+        capabilities = frozenset(map(str, listed))
         if unknown := sorted(capabilities - CAPABILITIES):
             raise PoolError(
                 f"{where}: unknown capability {unknown[0]!r}; known: "
@@ -111,7 +134,9 @@ class ModelCard:
                 f"{where}: price is {self.price!r}; give a mapping such as "
                 "{input: 0.02, output: 0.06} in USD per million tokens"
             )
-        put("params", dict(self.params))
+        if not isinstance(self.description, str):
+            raise PoolError(f"{where}: description is {self.description!r}; it must be text")
+        put("params", _checked_params(where, self.params))
 
     @cached_property
     def tool_name(self) -> str:
@@ -124,7 +149,9 @@ class ModelCard:
         if not isinstance(self.model, str):
             return None
         head, colon, _ = self.model.partition(":")
-        return head if colon and re.match(r"^[a-z][a-z0-9_]*$", head) else None
+        if not colon or (self.base_url is not None and head not in _PROVIDERS):
+            return None
+        return head if re.match(r"^[a-z][a-z0-9_]*$", head) else None
 
     @cached_property
     def model_name(self) -> str:
@@ -141,7 +168,7 @@ class ModelCard:
         """The card's own price, else the published one, else None: unknown."""
         if isinstance(self.price, Price):
             return self.price
-        if self.base_url is not None:
+        if self.base_url is not None or getattr(self.model, "openai_api_base", None):
             return None  # a server of the user's own has no list price, whatever it calls its model
         return published_price(self.provider, self.model_name)
 
@@ -153,7 +180,7 @@ class ModelCard:
         outputs = TYPICAL_OUTPUT_TOKENS if output_tokens is None else output_tokens
         if self.max_output_tokens is not None:
             outputs = min(outputs, self.max_output_tokens)
-        return Price.cost(price, Usage(input_tokens, outputs))
+        return Price.cost(price.at(input_tokens), Usage(input_tokens, outputs))
 
     def fingerprint_data(self) -> dict[str, Any]:
         """What makes this card what it is, without secrets; hashed into the pool's fingerprint."""
@@ -168,7 +195,7 @@ class ModelCard:
             "max_output_tokens": self.max_output_tokens,
             "capabilities": sorted(self.capabilities),
             "description": self.description,
-            "params": {key: repr(value) for key, value in sorted(self.params.items())},
+            "params": dict(self.params),
         }
 
 
@@ -216,7 +243,8 @@ class ModelPool:
         self.on_truncated: Literal["mark", "escalate"] = on_truncated
         self._source = source
         data = [card.fingerprint_data() for card in self.cards]
-        blob = json.dumps([data, default], sort_keys=True, ensure_ascii=False)
+        # An object among the params stands for its type: its repr would hold an address.
+        blob = json.dumps([data, default], sort_keys=True, default=lambda it: str(type(it)))
         self.fingerprint: str = hashlib.sha256(blob.encode()).hexdigest()[:16]
         """Changes whenever a card, its price or the default does."""
 
@@ -309,6 +337,48 @@ def _check_number(
     if value is None and optional:
         return
     kind: type | tuple[type, ...] = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:  # type: ignore[operator]
+    if (
+        isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf  # type: ignore[operator]
+    ):
         unit = "a whole number" if whole else "a number"
         raise PoolError(f"{where}: {name} is {value!r}; it must be {unit}, at least {least:g}")
+
+
+def _check_url(where: str, url: object) -> None:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and not re.search(r"\s", url) else None
+        good = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and (parts is None or parts.port is None or parts.port > 0)
+    except ValueError:
+        parts, good = None, False
+    if parts is not None and "@" in parts.netloc:
+        raise PoolError(
+            f"{where}: base_url holds a user name or password; put the key into an environment "
+            "variable and its name into api_key_env"
+        )
+    if not good:
+        raise PoolError(
+            f"{where}: base_url is {url!r}; it must be a URL that starts with http:// or https://"
+        )
+
+
+def _is_variable(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+        and _LOOKS_LIKE_KEY.match(name) is None
+    )
+
+
+def _checked_params(where: str, params: object) -> dict[str, Any]:
+    if not isinstance(params, Mapping):
+        raise PoolError(f"{where}: params must be a mapping, not {type(params).__name__}")
+    for key in params:
+        if not isinstance(key, str):
+            raise PoolError(f"{where}: params has the key {key!r}; its keys must be text")
+        if _SECRET_PARAM.search(key.lower()):
+            raise PoolError(
+                f"{where}: params.{key} would put a secret into the pool; put it into an "
+                "environment variable and the variable's name into api_key_env"
+            )
+    return dict(params)

@@ -54,8 +54,8 @@ class PoolFile:
             self._stamp = stamp
             try:
                 pool = self._load()
-            except PoolError as error:
-                self.last_error = str(error)
+            except Exception as error:  # a request never fails for a file that is being edited
+                self.last_error = str(error) or type(error).__name__
                 logger.warning("pool file changed but is not usable, old pool kept: %s", error)
                 return
             self.last_error = None
@@ -77,8 +77,10 @@ class PoolFile:
             data = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise PoolError(f"can't read the pool file {self.path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise PoolError(f"the pool file {self.path} is not YAML: {error}") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise PoolError(f"the pool file {self.path} is not YAML: {_yaml_why(error)}") from None
+        if data is None:
+            raise PoolError(f"the pool file {self.path} is empty; it needs `models:` with a card")
         try:
             return ModelPool.from_dict(data, source=self)
         except PoolError as error:
@@ -104,15 +106,19 @@ def cards_from(data: object) -> tuple[list[ModelCard], dict[str, Any]]:
             raise PoolError(f"{where} is {entry!r}; it must be a mapping with name and model")
         _refuse_unknown(entry, _CARD_KEYS, where)
         for key in ("name", "model"):
-            if key not in entry:
+            if entry.get(key) is None:
                 raise PoolError(f"{where} has no `{key}`")
         values = {key: value for key, value in entry.items() if value is not None}
-        if isinstance(capabilities := values.get("capabilities"), list):
-            values["capabilities"] = frozenset(map(str, capabilities))
-        if not isinstance(values.get("params", {}), Mapping):
-            raise PoolError(f"{where}.params is {values['params']!r}; it must be a mapping")
         cards.append(ModelCard(**values))
     return cards, {key: data[key] for key in _OPTIONS if data.get(key) is not None}
+
+
+def _yaml_why(error: Exception) -> str:
+    """Where and why, without the line itself: a key may have been pasted into it."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error) if isinstance(error, ValueError) else type(error).__name__
+    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '')}"
 
 
 def _refuse_unknown(data: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:

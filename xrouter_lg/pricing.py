@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 
 from xrouter_lg.errors import PoolError
 from xrouter_lg.types import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +27,11 @@ _KINDS = ("input", "cached_input", "cache_write", "output", "reasoning")
 @dataclass(frozen=True, slots=True)
 class Price:
     """USD per million tokens, by kind of token. A kind left out costs what its parent does:
-    cached and cache-written tokens as input, reasoning tokens as output."""
+    cached and cache-written tokens as input, reasoning tokens as output.
+
+    Raises:
+        PoolError: a value that is negative or no number. Floats become the decimals they print as.
+    """
 
     input: Decimal
     output: Decimal
@@ -31,6 +39,12 @@ class Price:
     cache_write: Decimal | None = None
     reasoning: Decimal | None = None
     source: str = "card"
+
+    def __post_init__(self) -> None:
+        for kind in _KINDS:
+            raw = getattr(self, kind)
+            if raw is not None or kind in ("input", "output"):
+                object.__setattr__(self, kind, _rate(raw, kind))
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, where: str) -> Price:
@@ -40,30 +54,25 @@ class Price:
             PoolError: an unknown kind, a missing ``input`` or ``output``, a value that is
                 negative or no number. ``where`` names the place.
         """
-        unknown = sorted(set(data) - set(_KINDS))
+        unknown = sorted(set(data) - set(_KINDS), key=str)
         if unknown:
             raise PoolError(f"{where}: unknown price {unknown[0]!r}; known: {', '.join(_KINDS)}")
-        values: dict[str, Any] = {}
-        for kind, raw in data.items():
-            if raw is None:
-                continue
-            try:
-                value = Decimal(str(raw))
-            except InvalidOperation:
-                value = Decimal("NaN")
-            if isinstance(raw, bool) or not value.is_finite() or value < 0:
-                raise PoolError(
-                    f"{where}: price.{kind} is {raw!r}; it must be USD per million tokens, "
-                    "a finite number, zero or more"
-                )
-            values[kind] = value
+        values = {kind: raw for kind, raw in data.items() if raw is not None}
         for kind in ("input", "output"):
             if kind not in values:
                 raise PoolError(
                     f"{where}: price.{kind} is missing; give USD per million tokens for input "
                     "and output, or leave `price` out to use genai-prices"
                 )
-        return cls(**values)
+        try:
+            return cls(**values)
+        except PoolError as error:
+            raise PoolError(f"{where}: {error}") from None
+
+    def at(self, input_tokens: int) -> Price:
+        """The rates for a prompt of this length: the same for every length, but for a published
+        price with tiers."""
+        return self
 
     def cost(self, usage: Usage) -> Decimal:
         """USD of one attempt."""
@@ -119,11 +128,26 @@ def reported_cost(message: BaseMessage) -> Decimal | None:
 @dataclass(frozen=True, slots=True)
 class PublishedPrice(Price):
     """A price out of genai-prices' list. Attempts are priced by that package itself, which knows
-    tiers by prompt length; the fields hold each kind's dearest tier, so that a budget that
-    reserves by them is never too low."""
+    tiers by prompt length and rates by time of day. The fields hold the rates of a short prompt
+    at the time of the look-up."""
 
     model: str = ""
     provider: str | None = None
+    tiers: tuple[tuple[int, Price], ...] = ()
+    """Rates for prompts longer than so many tokens, ascending, the first from 0."""
+    ceilings: tuple[tuple[int, Price], ...] = ()
+    """As ``tiers``, each kind at the dearest rate that a prompt of this length can meet at any
+    hour and after any announced change: what a budget reserves by is never too low."""
+
+    def at(self, input_tokens: int) -> Price:
+        return _step(self.tiers, input_tokens, self)
+
+    def worst_case(self, input_tokens: int, output_tokens: int) -> Decimal:
+        ceiling = _step(self.ceilings, input_tokens, self)
+        return Price.worst_case(ceiling, input_tokens, output_tokens)
+
+    def output_tokens_for(self, usd: Decimal, input_tokens: int) -> int | None:
+        return Price.output_tokens_for(_step(self.ceilings, input_tokens, self), usd, input_tokens)
 
     def cost(self, usage: Usage) -> Decimal:
         from genai_prices import Usage as PricedUsage
@@ -140,7 +164,7 @@ class PublishedPrice(Price):
         except (LookupError, ValueError) as error:
             logger.warning("genai-prices can't price %r: %s; list price used", self.model, error)
             # Not super(): slots=True makes a new class, and zero-argument super() keeps the old.
-            return Price.cost(self, usage)
+            return Price.cost(self.at(usage.input_tokens), usage)
 
 
 @lru_cache(maxsize=512)
@@ -153,30 +177,92 @@ def published_price(provider: str | None, model: str) -> PublishedPrice | None:
     from genai_prices import calc_price
 
     try:
-        listed = calc_price(PricedUsage(input_tokens=1), model, provider_id=provider).model_price
+        found = calc_price(PricedUsage(input_tokens=1), model, provider_id=provider)
     except (LookupError, ValueError):
         return None
-    rate = {kind: _dearest(getattr(listed, f"{kind}_mtok", None)) for kind in _LISTED_KINDS}
-    if rate["input"] is None or rate["output"] is None:
+    source = f"genai-prices {version('genai-prices')}"
+    tiers = _steps([found.model_price], source)
+    if tiers is None:
         return None
+    base = tiers[0][1]
     return PublishedPrice(
-        input=rate["input"],
-        output=rate["output"],
-        cached_input=rate["cache_read"],
-        cache_write=rate["cache_write"],
-        source=f"genai-prices {version('genai-prices')}",
+        input=base.input,
+        output=base.output,
+        cached_input=base.cached_input,
+        cache_write=base.cache_write,
+        source=source,
         model=model,
         provider=provider,
+        tiers=tiers,
+        ceilings=_steps(_prices_ahead(found.model), source) or tiers,
     )
 
 
-_LISTED_KINDS = ("input", "output", "cache_read", "cache_write")
+def _prices_ahead(model: ModelInfo) -> list[ModelPrice]:
+    """The rates that a request may meet from now on: of every hour of the day, since some
+    providers are cheaper at night, and from every announced date on."""
+    now = datetime.now(UTC)
+    moments = [now + timedelta(hours=hour) for hour in range(24)]
+    for entry in model.prices if isinstance(model.prices, list) else ():
+        start = getattr(entry.constraint, "start_date", None)
+        if start is not None and start > now.date():
+            moments.append(datetime.combine(start, time(12), UTC))
+    return [model.get_prices(moment) for moment in moments]
 
 
-def _dearest(value: Any) -> Decimal | None:
-    if value is None:
-        return None
-    tiers = getattr(value, "tiers", None)
-    if tiers is None:
-        return Decimal(str(value))
-    return max(Decimal(str(value.base)), *(Decimal(str(tier.price)) for tier in tiers))
+def _steps(prices: Iterable[ModelPrice], source: str) -> tuple[tuple[int, Price], ...] | None:
+    """Each kind's dearest rate among ``prices`` by length of prompt; None where a price has no
+    rate for input or output."""
+    prices = list(prices)
+    listed = [getattr(price, kind) for price in prices for kind in _LISTED]
+    starts = {0} | {tier.start for value in listed for tier in getattr(value, "tiers", ())}
+    steps = []
+    for start in sorted(starts):
+        rates: dict[str, Any] = {}
+        for key, kind in _LISTED.items():
+            known = [value for price in prices if (value := getattr(price, key)) is not None]
+            rates[kind] = max((_tier(value, start) for value in known), default=None)
+        if rates["input"] is None or rates["output"] is None:
+            return None
+        steps.append((start, Price(**rates, source=source)))
+    return tuple(steps)
+
+
+def _step(steps: tuple[tuple[int, Price], ...], input_tokens: int, otherwise: Price) -> Price:
+    """The last step that starts below a prompt's length."""
+    found = otherwise
+    for start, price in steps:
+        if start < input_tokens or start == 0:
+            found = price
+    return found
+
+
+_LISTED = {
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cached_input",
+    "cache_write_mtok": "cache_write",
+}
+"""Rates in genai-prices' list by our names."""
+
+
+def _tier(value: Any, start: int) -> Decimal:
+    """The rate of a prompt one token longer than ``start``."""
+    rate = Decimal(str(getattr(value, "base", value)))
+    for tier in getattr(value, "tiers", ()):
+        if tier.start <= start:
+            rate = Decimal(str(tier.price))
+    return rate
+
+
+def _rate(raw: Any, kind: str) -> Decimal:
+    try:
+        value = Decimal(str(raw))
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if isinstance(raw, bool) or not value.is_finite() or value < 0:
+        raise PoolError(
+            f"price.{kind} is {raw!r}; it must be USD per million tokens, a finite number, "
+            "zero or more"
+        )
+    return value

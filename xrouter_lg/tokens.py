@@ -33,11 +33,8 @@ def estimate_tokens(
     """
     likely, bound = 0, BOUND_PREAMBLE
     for message in messages:
-        chars, size, images = _measure(message)
-        # Each character past ASCII has at least one byte more than characters; those are counted
-        # in full, since tokenizers give other scripts about a token a character.
-        wide = min(chars, size - chars)
-        likely += (chars - wide) // CHARS_PER_TOKEN + wide
+        narrow, wide, size, images = _measure(message)
+        likely += narrow // CHARS_PER_TOKEN + wide
         likely += TOKENS_PER_MESSAGE + images * IMAGE_TOKENS
         bound += size + BOUND_PER_MESSAGE + images * BOUND_PER_IMAGE
     for tool in tools:
@@ -57,10 +54,10 @@ def has_images(messages: Iterable[BaseMessage]) -> bool:
     )
 
 
-def _measure(message: BaseMessage) -> tuple[int, int, int]:
-    """Characters, UTF-8 bytes and images of a message."""
+def _measure(message: BaseMessage) -> tuple[int, int, int, int]:
+    """ASCII characters, other characters, UTF-8 bytes and images of a message."""
     content = message.content
-    chars = size = images = 0
+    narrow = wide = size = images = 0
     for block in [content] if isinstance(content, str) else content:
         if isinstance(block, str):
             text = block
@@ -69,10 +66,15 @@ def _measure(message: BaseMessage) -> tuple[int, int, int]:
             continue
         else:
             text = str(block.get("text") or json.dumps(block, default=str))
-        chars += len(text)
+        ascii_count = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
+        narrow += ascii_count
+        wide += len(text) - ascii_count
         size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    if isinstance(message, AIMessage) and message.tool_calls:
-        text = json.dumps(message.tool_calls, default=str)
-        chars += len(text)
-        size += len(text.encode())
-    return chars, size, images
+    extras: list[Any] = [message.name, getattr(message, "tool_call_id", None)]
+    if isinstance(message, AIMessage):
+        extras += [*message.tool_calls, *message.invalid_tool_calls]
+    for extra in filter(None, extras):
+        text = json.dumps(extra, default=str)  # ASCII: a byte a character
+        narrow += len(text)
+        size += len(text)
+    return narrow, wide, size, images
