@@ -68,7 +68,9 @@ def next_step(
     answered = [result for result in mine if result.message is not None]
     complete = [result for result in answered if not result.truncated]
     escalate = pool.on_truncated == "escalate"
-    if complete or (answered and not escalate):
+    # A cut answer that has streamed is the answer: another one's text would be glued to it.
+    shown = any(result.streamed for result in answered)
+    if complete or (answered and (shown or not escalate)):
         if not turn.final:
             return NextTurn()
         best = (complete or answered)[0]
@@ -174,7 +176,7 @@ def _next_candidate(
         if request.remaining_usd is not None:
             cap = constraints.output_cap(card, request)
             max_tokens = cap if max_tokens is None else min(max_tokens, cap)
-            allowance = constraints.reserve_for(card, request, max_tokens)
+            allowance = constraints.reserve_for(card, request, max_tokens, first.hint)
             if allowance is None or allowance > request.remaining_usd:
                 continue
         number = sum(1 for result in results if _belongs(result.call_id, turn))

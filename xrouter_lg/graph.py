@@ -17,7 +17,7 @@ from langgraph.graph.message import add_messages
 
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool import ModelPool
-from xrouter_lg.router import Router
+from xrouter_lg.router import Router, as_router
 from xrouter_lg.steps import Names, Step, Steps, ToolBinding
 
 RUN_NAME = "xrouter"
@@ -51,11 +51,17 @@ def build_router_graph(
     Raises:
         ConfigurationError: a bad card, policy or option.
     """
-    if isinstance(router, ModelPool):
-        router = Router(router, policy, max_turns=max_turns)
+    router = as_router(router, **_changed(policy, max_turns))
+    return graph_of(router, router.pool.names, tools or ToolBinding())
+
+
+def graph_of(
+    router: Router, cards: tuple[str, ...], tools: ToolBinding
+) -> StateGraph[RouterState, None, RouterState, RouterState]:
+    """The router's graph with a node for each of ``cards``."""
     builder = StateGraph(RouterState)
-    names = Names(cards=router.pool.names)
-    _add_steps(builder, Steps(router, names, tools=tools or ToolBinding()), RouterState)
+    names = Names(cards=cards)
+    _add_steps(builder, Steps(router, names, tools=tools), RouterState)
     builder.add_edge(START, names.route)
     return builder
 
@@ -80,8 +86,7 @@ def add_router(
     Raises:
         ConfigurationError: a bad card, policy or option.
     """
-    if isinstance(router, ModelPool):
-        router = Router(router, policy, max_turns=max_turns)
+    router = as_router(router, **_changed(policy, max_turns))
     names = Names(
         cards=router.pool.names,
         route=name,
@@ -103,6 +108,16 @@ def add_router(
     )
     _add_steps(builder, Steps(router, names, tools=tools or ToolBinding()), schema)
     return name
+
+
+def _changed(policy: PolicyLike, max_turns: int) -> dict[str, Any]:
+    """The options that are not at their defaults."""
+    given: dict[str, Any] = {}
+    if not isinstance(policy, str) or policy != "fixed":
+        given["policy"] = policy
+    if max_turns != 1:
+        given["max_turns"] = max_turns
+    return given
 
 
 def _add_steps(builder: StateGraph[Any, Any, Any, Any], steps: Steps, schema: Any) -> None:

@@ -12,14 +12,15 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph.state import CompiledStateGraph
 
-from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.graph import RUN_NAME, build_router_graph
+from xrouter_lg.errors import ConfigurationError, NoCandidateError
+from xrouter_lg.graph import RUN_NAME, graph_of
 from xrouter_lg.ledger import Budget
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool import ModelPool
 from xrouter_lg.requests import to_messages
-from xrouter_lg.router import Router
-from xrouter_lg.steps import OUTER_KEY, ToolBinding
+from xrouter_lg.router import Router, as_router
+from xrouter_lg.steps import OUTER_KEY, POOL_KEY, ToolBinding
+from xrouter_lg.tracing.extract import RECORD_KEY
 from xrouter_lg.tracing.recorder import Recorder
 
 _STREAM_KEYS = (
@@ -73,17 +74,14 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         traces: Recorder | str | Path | None = None,
         exploration: float = 0.0,
     ) -> None:
-        if isinstance(pool, Router):
-            self.router = pool
-        else:
-            self.router = Router(
-                pool,
-                policy,
-                cost_weight=cost_weight,
-                max_turns=max_turns,
-                budget=budget,
-                exploration=exploration,
-            )
+        given: dict[str, Any] = {
+            "policy": policy,
+            "cost_weight": cost_weight,
+            "max_turns": max_turns,
+            "budget": budget,
+            "exploration": exploration,
+        }
+        self.router = as_router(pool, **_changed(given))
         if not messages_key or not isinstance(messages_key, str):
             raise ConfigurationError(f"messages_key is {messages_key!r}; it must name a state key")
         self.messages_key, self.output_key = messages_key, output_key or messages_key
@@ -95,11 +93,14 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The compiled router graph, for the pool's present cards."""
-        names = self.router.pool.names
-        if self._compiled is None or self._compiled[0] != names:
-            graph = build_router_graph(self.router, tools=self._tools).compile(name=RUN_NAME)
-            self._compiled = names, graph
-        return self._compiled[1]
+        return self._graph_for(self.router.pool)
+
+    def _graph_for(self, pool: ModelPool) -> CompiledStateGraph[Any, Any, Any, Any]:
+        compiled = self._compiled
+        if compiled is None or compiled[0] != pool.names:
+            builder = graph_of(self.router, pool.names, self._tools)
+            compiled = self._compiled = pool.names, builder.compile(name=RUN_NAME)
+        return compiled[1]
 
     def bind_tools(self, tools: Sequence[Any], **options: Any) -> XRouterNode:
         """The same node with the app's tools bound to whichever model answers; a card without
@@ -117,14 +118,18 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         value, messages = self._read(input)
-        state = self.graph.invoke({"messages": messages}, self._config(config))
+        pool = self.router.pool
+        state = self._graph_for(pool).invoke({"messages": messages}, self._config(config, pool))
         return self._write(value, state)
 
     async def ainvoke(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         value, messages = self._read(input)
-        state = await self.graph.ainvoke({"messages": messages}, self._config(config))
+        pool = self.router.pool
+        state = await self._graph_for(pool).ainvoke(
+            {"messages": messages}, self._config(config, pool)
+        )
         return self._write(value, state)
 
     def _read(self, state: Any) -> tuple[Any, list[BaseMessage]]:
@@ -136,16 +141,26 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
 
     def _write(self, value: Any, state: Mapping[str, Any]) -> dict[str, Any]:
         message = state["messages"][-1]
+        if RECORD_KEY not in message.response_metadata:
+            # LangGraph passes over a call to a node that the graph no longer has.
+            raise NoCandidateError(
+                dict.fromkeys(
+                    (turn["calls"][0]["card"] for turn in state["xrouter_turns"] if turn["calls"]),
+                    "left the pool while the request was suspended; ask again",
+                )
+            )
         if isinstance(value, str):
             return {self.output_key: str(message.text)}
         return {self.output_key: [message]}
 
-    def _config(self, config: RunnableConfig | None) -> RunnableConfig:
+    def _config(self, config: RunnableConfig | None, pool: ModelPool) -> RunnableConfig:
         merged: RunnableConfig = {**config} if config else {}
         metadata = merged.get("metadata") or {}
+        configurable = {**(merged.get("configurable") or {}), POOL_KEY: pool.fingerprint}
         if "langgraph_node" in metadata:
             outer = {key: metadata[key] for key in _STREAM_KEYS if key in metadata}
-            merged["configurable"] = {**(merged.get("configurable") or {}), OUTER_KEY: outer}
+            configurable[OUTER_KEY] = outer
+        merged["configurable"] = configurable
         if self.recorder is not None:
             merged["callbacks"] = _with_recorder(merged.get("callbacks"), self.recorder)
         return merged
@@ -158,6 +173,24 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"XRouterNode({', '.join(self.router.pool.names)}; {self.router.policy.name})"
+
+
+_DEFAULTS = {
+    "policy": "fixed",
+    "cost_weight": 0.0,
+    "max_turns": 1,
+    "budget": None,
+    "exploration": 0.0,
+}
+
+
+def _changed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are not at their defaults (a policy object may define its own equality)."""
+    return {
+        key: value
+        for key, value in given.items()
+        if type(value) is not type(_DEFAULTS[key]) or value != _DEFAULTS[key]
+    }
 
 
 def _recorder(traces: Recorder | str | Path) -> Recorder:

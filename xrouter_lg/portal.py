@@ -24,23 +24,28 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     coroutine. Ctrl-C in the waiting thread cancels it.
     """
     loop = _running_loop()
+    if _inside(loop):
+        # The portal's own thread asks (a policy that runs a sync graph): waiting for itself
+        # would never end.
+        with concurrent.futures.ThreadPoolExecutor(1, "xrouter-nested") as thread:
+            return thread.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
     context = contextvars.copy_context()
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
-    task: asyncio.Task[T] | None = None
+    task: asyncio.Task[None] | None = None
+
+    async def run() -> None:
+        # Nothing may leave this task: a SystemExit would take the loop's thread with it, and
+        # everybody who waits for it would wait for ever.
+        try:
+            result = await coroutine
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(result)
 
     def start() -> None:
         nonlocal task
-        task = loop.create_task(coroutine, context=context)
-        task.add_done_callback(finish)
-
-    def finish(finished: asyncio.Task[T]) -> None:
-        if finished.cancelled():
-            done.cancel()
-            done.set_running_or_notify_cancel()
-        elif (error := finished.exception()) is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(finished.result())
+        task = loop.create_task(run(), context=context)
 
     loop.call_soon_threadsafe(start)
     try:
@@ -49,6 +54,13 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         if not done.done():
             loop.call_soon_threadsafe(lambda: task.cancel() if task is not None else None)
         raise
+
+
+def _inside(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

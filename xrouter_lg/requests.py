@@ -48,7 +48,7 @@ def to_messages(value: Any, where: str) -> list[BaseMessage]:
     else:
         try:
             messages = convert_to_messages(value)
-        except (ValueError, NotImplementedError, KeyError) as error:
+        except Exception as error:  # what LangChain raises for nonsense is of many kinds
             raise RequestError(f"state[{where!r}] holds no messages: {error}") from error
     if not any(message.type == "human" for message in messages):
         kinds = ", ".join(message.type for message in messages)

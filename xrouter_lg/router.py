@@ -62,8 +62,14 @@ class Router:
             )
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
             raise ConfigurationError(f"max_turns is {max_turns!r}; it must be 1 or more")
-        if not 0.0 <= exploration <= 1.0:
-            raise ConfigurationError(f"exploration is {exploration!r}; it must lie in [0, 1]")
+        if not isinstance(exploration, int | float) or not 0.0 <= exploration <= 1.0:
+            raise ConfigurationError(
+                f"exploration is {exploration!r}; it must be a number in [0, 1]"
+            )
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigurationError(
+                f"budget is {budget!r}; give a Budget, such as Budget(per_request_usd={budget!r})"
+            )
         self._pool = pool
         self.policy = resolve_policy(policy, pool)
         self.cost_weight = check_cost_weight(cost_weight, "cost_weight", ConfigurationError)
@@ -115,14 +121,10 @@ class Router:
     async def _ask(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan:
         """The policy's proposal, or the fallback for whatever went wrong with it."""
         policy = self.policy
-        timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
         try:
+            timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
             if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
-                cost = policy.worst_case_usd(request, cards)
-                if cost is None or cost > request.remaining_usd:
-                    raise BudgetExceededError(
-                        f"asking the policy may cost {'an unknown sum' if cost is None else cost}"
-                    )
+                _check_affordable(policy.worst_case_usd(request, cards), request, cards)
             try:
                 async with asyncio.timeout(timeout) as deadline:
                     proposal = await policy.propose(request, cards)
@@ -130,7 +132,13 @@ class Router:
                 if not deadline.expired():
                     raise
                 raise PolicyTimeoutError(f"no proposal within {timeout:g} s") from error
-            check_proposal(proposal, cards)
+            check_proposal(proposal, cards, request.answers)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled the request: it leaked out of something the policy ran.
+            return self._fallback(request, cards, describe(error))
         except Exception as error:
             # Whatever a policy does wrong costs a fallback, never the request.
             return self._fallback(request, cards, describe(error))
@@ -169,8 +177,8 @@ class Router:
             reason=f"{proposal.reason} (explored)" if explored else proposal.reason,
             policy=self.policy.name,
             policy_version=self.policy.version,
-            scores=dict(proposal.probabilities),
-            propensity=propensity,
+            scores={name: float(p) for name, p in proposal.probabilities.items()},
+            propensity=None if propensity is None else float(propensity),
             policy_error=plan.error,
             explored=explored,
             final=plan.error is not None
@@ -191,7 +199,15 @@ class Router:
         account = RequestAccount(request.remaining_usd, request.charges)
         left = replace(request, remaining_usd=account.remaining)
         calls, skipped = _reserve(actions, left, pool, account)
-        if not calls:  # asking the policy has used up what the call needed
+        for name in order:  # asking the policy may have used up what its favourite needed
+            if calls:
+                break
+            instead = replace(first, card=name, hint=None)
+            calls, _ = _reserve((instead,), left, pool, account)
+            if calls:
+                why = skipped.pop(calls[0].id)
+                decision = replace(decision, reason=f"{decision.reason}; next in order: {why}")
+        if not calls:
             late = constraints.apply(pool, left, self.circuit_open)
             return self._over_budget(left, pool, {**late.removed, **found.removed})
         return replace(decision, calls=calls, skipped=skipped)
@@ -270,6 +286,22 @@ class _Plan:
     sticky: bool = False
 
 
+def as_router(router: Router | ModelPool, **options: Any) -> Router:
+    """The router itself, or one for a bare pool. ``options`` are the ones that were given.
+
+    Raises:
+        ConfigurationError: options beside a router, which has its own.
+    """
+    if not isinstance(router, Router):
+        return Router(router, **options)
+    if options:
+        names = ", ".join(options)
+        raise ConfigurationError(
+            f"{names} beside a Router, which has its own; give {names} to the Router instead"
+        )
+    return router
+
+
 def best_answer(answers: Sequence[Answer]) -> Answer | None:
     """The latest complete answer, else the latest cut one."""
     complete = [answer for answer in answers if not answer.truncated]
@@ -317,7 +349,7 @@ def _reserve(
         if account.limit_usd is not None:
             cap = constraints.output_cap(card, request)
             max_tokens = cap if max_tokens is None else min(max_tokens, cap)
-            allowance = constraints.reserve_for(card, request, max_tokens)
+            allowance = constraints.reserve_for(card, request, max_tokens, action.hint)
             try:
                 if allowance is None:
                     raise BudgetExceededError("its price is unknown")
@@ -329,6 +361,28 @@ def _reserve(
             Call(call_id, card.name, action.hint, action.temperature, max_tokens, allowance)
         )
     return tuple(calls), skipped
+
+
+def _check_affordable(
+    cost: Decimal | None, request: RouteRequest, cards: Sequence[ModelCard]
+) -> None:
+    """Money spent on a decision that leaves none for an answer is wasted.
+
+    Raises:
+        BudgetExceededError: the policy's worst case leaves too little for the cheapest call.
+    """
+    assert request.remaining_usd is not None
+    if cost == 0:
+        return
+    known = [constraints.reserve_for(card, request, None) for card in cards]
+    least = min((amount for amount in known if amount is not None), default=Decimal(0))
+    if request.answers:  # one of them can be selected at no cost
+        least = Decimal(0)
+    if cost is None or cost + least > request.remaining_usd:
+        raise BudgetExceededError(
+            f"asking the policy may cost {'an unknown sum' if cost is None else f'${cost:f}'}, "
+            f"the answer at least ${least:f}, and ${request.remaining_usd:f} is left"
+        )
 
 
 def _sticky(request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +22,7 @@ from xrouter_lg.collect import (
     next_step,
     outcomes_of,
 )
-from xrouter_lg.errors import BudgetExceededError, ErrorClass
+from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.ledger import RequestAccount, parse_usd
 from xrouter_lg.pool import ModelPool
 from xrouter_lg.portal import run_sync
@@ -29,12 +31,16 @@ from xrouter_lg.record import build_record
 from xrouter_lg.requests import build_request, to_messages
 from xrouter_lg.router import Router
 from xrouter_lg.tracing.extract import annotate, run_ids
-from xrouter_lg.types import Call, Charge, Decision, RouteRequest
+from xrouter_lg.types import Call, Charge, Decision, RouteRequest, usd, usd_str
 from xrouter_lg.workers import CallResult
 
 OUTER_KEY = "xrouter_outer"
 """Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
 is, so that a worker's tokens stream as that node's own."""
+
+POOL_KEY = "__xrouter_pool"
+"""Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
+that is reloaded between the node and its first step would have none of them."""
 
 _CONTEXT_KEYS = ("pool_fingerprint", "cost_weight", "started_at", "thread_id", "tenant")
 
@@ -100,9 +106,10 @@ class Steps:
         key = self.names.messages_key
         messages = to_messages(state.get(key), key)
         turns, results = _under_way(state, messages)
-        pool = self.router.pool_of(turns[0]["pool_fingerprint"]) if turns else self.router.pool
+        begun_with = turns[0]["pool_fingerprint"] if turns else _pool_pin(config)
+        pool = self.router.pool if begun_with is None else self.router.pool_of(begun_with)
         request = self._request(messages, config, pool, state, turns, results)
-        decision = await self._decide(request, pool, turns, results)
+        request, decision = await self._decide(request, pool)
         entry = {
             **decision.to_dict(),
             "pool_fingerprint": pool.fingerprint,
@@ -110,6 +117,7 @@ class Steps:
             "started_at": started,
             "thread_id": request.thread_id,
             "tenant": request.tenant,
+            "limit_usd": usd_str(request.max_cost_usd),
             "anchor": _anchor(messages),
         }
         update: dict[str, Any] = {"xrouter_turns": [entry]}
@@ -170,7 +178,7 @@ class Steps:
             bound = request().prompt_tokens_max
             alone = turns[-1].final
             return Command(goto=[self._send(step.call, messages, entries[-1], bound, alone=alone)])
-        return self._answer(step, turns, results, entries, config)
+        return self._answer(step, turns, results, entries, messages, config)
 
     def _answer(
         self,
@@ -178,6 +186,7 @@ class Steps:
         turns: Sequence[Decision],
         results: Sequence[CallResult],
         entries: Sequence[Mapping[str, Any]],
+        messages: Sequence[BaseMessage],
         config: RunnableConfig,
     ) -> Any:
         _, run_id, trace_id = run_ids(config)
@@ -203,7 +212,12 @@ class Steps:
             },
         )
         metadata = {**finish.message.response_metadata, "xrouter": record.to_dict()}
-        message = finish.message.model_copy(update={"response_metadata": metadata})
+        changes: dict[str, Any] = {"response_metadata": metadata}
+        if any(message.id == finish.message.id for message in messages):
+            # A cache or a proxy has repeated an id: add_messages would replace the older message
+            # where it stands, and the answer would not be the last one.
+            changes["id"] = f"xrouter-{uuid.uuid4()}"
+        message = finish.message.model_copy(update=changes)
         update = {
             self.names.messages_key: [message],
             "xrouter_turns": Overwrite([]),
@@ -238,6 +252,8 @@ class Steps:
         )
         if not entries:
             return request
+        # A human may have raised the limit on an earlier turn.
+        request = replace(request, max_cost_usd=usd(entries[-1]["limit_usd"]))
         found = [_result(data) for data in results]
         turns = [_decision(entry, state) for entry in entries]
         account = RequestAccount(request.max_cost_usd, _charges(turns, found))
@@ -257,14 +273,12 @@ class Steps:
         self,
         request: RouteRequest,
         pool: ModelPool,
-        entries: Sequence[Mapping[str, Any]],
-        results: Sequence[Mapping[str, Any]],
-    ) -> Decision:
+    ) -> tuple[RouteRequest, Decision]:
         """A decision; where the budget says so, a human is asked to raise a limit that is too
-        low."""
+        low. The request comes back with the limit that holds from now on."""
         budget = self.router.budget
         try:
-            return await self.router.decide(request, pool)
+            return request, await self.router.decide(request, pool)
         except BudgetExceededError as error:
             if budget is None or budget.on_exceeded != "interrupt":
                 raise
@@ -279,13 +293,12 @@ class Steps:
                     "detail": str(error),
                 }
             )
-            if granted is None or granted is False:
+            if not granted:
                 raise
-            limit = parse_usd(granted, "the resumed budget", error=ValueError)
+            limit = parse_usd(granted, "the resumed budget", RequestOptionError)
             more = limit - request.max_cost_usd + request.remaining_usd
-            return await self.router.decide(
-                replace(request, max_cost_usd=limit, remaining_usd=more), pool
-            )
+            request = replace(request, max_cost_usd=limit, remaining_usd=more)
+            return request, await self.router.decide(request, pool)
 
     def _send(
         self,
@@ -313,6 +326,11 @@ class Steps:
         )
 
 
+def _pool_pin(config: RunnableConfig) -> str | None:
+    pin = (config.get("configurable") or {}).get(POOL_KEY)
+    return pin if isinstance(pin, str) else None
+
+
 def _under_way(
     state: Mapping[str, Any], messages: Sequence[BaseMessage]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -324,8 +342,10 @@ def _under_way(
 
 
 def _anchor(messages: Sequence[BaseMessage]) -> list[Any]:
-    """Tells one request of a thread from the next: how many messages, and the last one's id."""
-    return [len(messages), messages[-1].id]
+    """Tells one request of a thread from the next: how many messages, and the last one's id and
+    content (an app may replace a question under its old id)."""
+    last = messages[-1]
+    return [len(messages), last.id, hashlib.sha256(repr(last.content).encode()).hexdigest()[:16]]
 
 
 def _charges(turns: Sequence[Decision], results: Sequence[CallResult]) -> list[Charge]:
@@ -339,7 +359,7 @@ def _decision(entry: Mapping[str, Any], state: Mapping[str, Any]) -> Decision:
     )
 
 
-_ENTRY_ONLY = frozenset({*_CONTEXT_KEYS, "anchor"})
+_ENTRY_ONLY = frozenset({*_CONTEXT_KEYS, "limit_usd", "anchor"})
 
 
 def _result_to_dict(result: CallResult) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -26,8 +27,13 @@ from xrouter_lg.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.pricing import reported_cost
 from xrouter_lg.types import Call, Charge, Usage
 
+_HINT_FRAME_TOKENS = 64
+
 RETRY_AFTER_LIMIT_S = 5.0
 """A provider that asks for a longer pause than this is left for the next candidate."""
+
+_CUT = frozenset({ErrorClass.TRUNCATED, ErrorClass.CONTENT_FILTER})
+"""Flaws that leave a part of an answer, which is handed on marked as cut."""
 
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
@@ -36,7 +42,7 @@ _BACKOFF_LIMIT_S = 4.0
 @dataclass(frozen=True, slots=True)
 class CallResult:
     """What a call gave: a message, or the class and wording of its last failure; and what was
-    charged on the way. ``streamed`` says that tokens of a failed call have reached the caller."""
+    charged on the way. ``streamed`` says that tokens of the call have reached the caller."""
 
     call_id: str
     card: str
@@ -54,9 +60,9 @@ class Workers:
     def __init__(self) -> None:
         self._shared: dict[int, tuple[ModelCard, BaseChatModel]] = {}
         # An HTTP connection pool belongs to the event loop that opened it.
-        self._by_loop: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[int, tuple[ModelCard, BaseChatModel]]
-        ] = weakref.WeakKeyDictionary()
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, _Built]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._breakers: dict[str, Breaker] = {}
         self._lock = threading.Lock()
 
@@ -72,23 +78,30 @@ class Workers:
 
     def model(self, card: ModelCard) -> BaseChatModel:
         """The card's chat model for the running event loop."""
+        return self._built(card).model
+
+    def _built(self, card: ModelCard) -> _Built:
         if isinstance(card.model, BaseChatModel):
-            return card.model
+            return _Built(card, card.model)
         loop = asyncio.get_running_loop()
         built = self._by_loop.get(loop)
         if built is None:
             with self._lock:
+                for old in [old for old in self._by_loop if old.is_closed()]:
+                    del self._by_loop[old]
                 built = self._by_loop.setdefault(loop, {})
         entry = built.get(id(card))
         if entry is None:
             with self._lock:
                 # The first loop takes over what prepare() built; it has not been used yet.
-                entry = self._shared.pop(id(card), None)
-            entry = entry or (card, build_chat_model(card))
-            if len(built) > 256:  # cards of pools that were reloaded away
-                built.clear()
+                _, model = self._shared.pop(id(card), (card, None))
+            model = model or build_chat_model(card)
+            entry = _Built(card, model)
+            _close_with_loop(loop, card, model, weakref.ref(self))
+            if len(built) >= 256:  # cards of pools that were reloaded away
+                built.pop(next(iter(built)))
             built[id(card)] = entry
-        return entry[1]
+        return entry
 
     def breaker(self, card: str) -> Breaker:
         """The health of a card, by name: it outlives a pool's reload."""
@@ -121,6 +134,7 @@ class Workers:
         """
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
+        prompt_tokens_max += hint_tokens(call.hint)
         bill = _Bill(kind, card, call, pool, worst_case(card, prompt_tokens_max, call.max_tokens))
         watch = _stream_watch(config)
         if watch is not None:
@@ -146,10 +160,15 @@ class Workers:
             else:
                 flaw = _flaw(message)
                 charges.append(bill.answered(attempt, started, message, flaw))
-                if flaw is None or (flaw.error_class is ErrorClass.TRUNCATED and message.content):
+                if flaw is None or (flaw.error_class in _CUT and message.content):
                     breaker.success()
                     return CallResult(
-                        call.id, card.name, message, tuple(charges), truncated=flaw is not None
+                        call.id,
+                        card.name,
+                        message,
+                        tuple(charges),
+                        truncated=flaw is not None,
+                        streamed=watch is not None and watch.seen,
                     )
                 failure = flaw
             if failure.error_class in UNHEALTHY:
@@ -181,7 +200,8 @@ class Workers:
         tools: Sequence[Mapping[str, Any]],
         tool_options: Mapping[str, Any] | None,
     ) -> AIMessage:
-        model = self.model(card)
+        built = self._built(card)  # held until the answer is here, whatever is reloaded meanwhile
+        model = built.model
         kwargs: dict[str, Any] = {}
         if call.temperature is not None:
             kwargs["temperature"] = call.temperature
@@ -199,6 +219,55 @@ class Workers:
         return message
 
 
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A card's chat model in one event loop. The card keeps its id from being given again."""
+
+    card: ModelCard
+    model: BaseChatModel
+
+
+def _close_with_loop(
+    loop: asyncio.AbstractEventLoop,
+    card: ModelCard,
+    model: BaseChatModel,
+    workers: weakref.ref[Workers],
+) -> None:
+    """Close the client that was made for this loop when the loop shuts down (``asyncio.run``,
+    uvicorn) or the model goes. A loop has one hook for this: it closes its async generators."""
+    client = getattr(model, "http_async_client", None)
+    if client is None or "http_async_client" in card.params:
+        return
+    key = id(card)
+
+    async def keep() -> AsyncGenerator[None, None]:
+        # Neither model nor workers may be reached from here: that would keep them for ever.
+        try:
+            yield
+        finally:
+            finalizer.detach()
+            owner = workers()
+            if owner is not None:
+                owner._by_loop.get(loop, {}).pop(key, None)
+            await client.aclose()
+
+    keeper = keep()
+    # finalize keeps the generator, and with it the client, out of what goes with the model.
+    finalizer = weakref.finalize(model, _close_soon, loop, keeper)
+    finalizer.atexit = False
+    with contextlib.suppress(StopIteration):  # runs to the yield, and so registers with the loop
+        keeper.__anext__().send(None)
+
+
+def _close_soon(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None, None]) -> None:
+    async def close() -> None:
+        await keeper.aclose()
+
+    if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # closed in this moment
+            loop.call_soon_threadsafe(lambda: loop.create_task(close()))
+
+
 def worst_case(card: ModelCard, prompt_tokens_max: int, max_tokens: int | None) -> Decimal | None:
     """The most one attempt can cost (USD), None where the card's price is unknown."""
     price = card.effective_price
@@ -208,23 +277,32 @@ def worst_case(card: ModelCard, prompt_tokens_max: int, max_tokens: int | None) 
     return price.worst_case(prompt_tokens_max, outputs)
 
 
+def hint_tokens(hint: str | None) -> int:
+    """An upper bound of the tokens that a hint adds to a prompt: one a byte, and its frame."""
+    if not hint:
+        return 0
+    return len(hint.encode("utf-8", "surrogatepass")) + _HINT_FRAME_TOKENS
+
+
 def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[BaseMessage]:
     """The user's messages with a policy's hint as a delimited note behind the system prompt.
 
-    The user's system prompt stays whole and in front. It is one message, because several chat
+    The user's system prompt stays whole and where it is. It is one message, because several chat
     templates refuse a second system message.
     """
     if not hint:
         return messages
-    note = f"<routing_note>\n{hint}\n</routing_note>"
-    first = messages[0] if messages else None
-    if not isinstance(first, SystemMessage):
+    note = f"<routing_note>\n{hint.replace('</', '< /')}\n</routing_note>"
+    place = next((i for i, m in enumerate(messages) if isinstance(m, SystemMessage)), None)
+    if place is None:
         return [SystemMessage(note), *messages]
-    if isinstance(first.content, str):
-        content: Any = f"{first.content}\n\n{note}"
+    system = messages[place]
+    if isinstance(system.content, str):
+        content: Any = f"{system.content}\n\n{note}"
     else:
-        content = [*first.content, {"type": "text", "text": note}]
-    return [first.model_copy(update={"content": content}), *messages[1:]]
+        content = [*system.content, {"type": "text", "text": note}]
+    noted = system.model_copy(update={"content": content})
+    return [*messages[:place], noted, *messages[place + 1 :]]
 
 
 def _affordable(call: Call, charges: Sequence[Charge], worst: Decimal | None) -> bool:
@@ -251,7 +329,7 @@ def _flaw(message: AIMessage) -> Failure | None:
     finish = meta.get("finish_reason") or meta.get("stop_reason") or meta.get("done_reason")
     if isinstance(finish, str):
         finish = finish.lower()
-    if finish in ("content_filter", "safety", "refusal") and not message.content:
+    if finish in ("content_filter", "safety", "refusal"):
         return Failure(ErrorClass.CONTENT_FILTER, "the provider's content filter stopped it")
     if finish in ("length", "max_tokens"):
         return Failure(ErrorClass.TRUNCATED, "the answer was cut at its length limit")
@@ -347,7 +425,8 @@ class _StreamWatch(BaseCallbackHandler):
         self.seen = False
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
-        if token:
+        message = getattr(kwargs.get("chunk"), "message", None)
+        if token or getattr(message, "tool_call_chunks", None):
             self.seen = True
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from xrouter_lg.errors import InvalidProposalError
 from xrouter_lg.pool import ModelCard
-from xrouter_lg.types import Action, Proposal, RouteRequest
+from xrouter_lg.types import Action, Answer, Proposal, RouteRequest
 
 MAX_PARALLEL_CALLS = 4
 """Calls that a policy may propose in one turn."""
@@ -65,17 +65,22 @@ def _price_key(cost: Decimal | None) -> tuple[bool, Decimal]:
     return cost is None, cost or Decimal(0)
 
 
-def check_proposal(proposal: Proposal, candidates: Sequence[ModelCard]) -> None:
-    """Refuse a proposal that is not a set of actions on the candidates.
+def check_proposal(
+    proposal: Proposal, candidates: Sequence[ModelCard], answers: Sequence[Answer] = ()
+) -> None:
+    """Refuse a proposal that is not a set of actions on the candidates and the answers so far.
 
     Raises:
         InvalidProposalError: unknown card, probability that is no number in [0, 1], none above
-            zero, propensity outside (0, 1], too many calls, mixed kinds of action.
+            zero and no action either, propensity outside (0, 1], too many calls, mixed kinds of
+            action, an answer selected that is not there.
     """
     names = {card.name for card in candidates}
     if not isinstance(proposal, Proposal):
         raise InvalidProposalError(f"it returned a {type(proposal).__name__}, not a Proposal")
     _check_probabilities(proposal.probabilities, names)
+    if not proposal.actions and not any(proposal.probabilities.values()):
+        raise InvalidProposalError("it gives no card a probability above 0, and names no action")
     if proposal.propensity is not None and not 0.0 < proposal.propensity <= 1.0 + 1e-6:
         raise InvalidProposalError(
             f"propensity is {proposal.propensity!r}; it must be above 0 and at most 1, or None"
@@ -90,7 +95,7 @@ def check_proposal(proposal: Proposal, candidates: Sequence[ModelCard]) -> None:
             f"it proposes {len(proposal.actions)} calls in one turn; at most {MAX_PARALLEL_CALLS}"
         )
     for action in proposal.actions:
-        _check_action(action, names)
+        _check_action(action, names, answers)
 
 
 def _check_probabilities(probabilities: Mapping[str, float], names: set[str]) -> None:
@@ -111,17 +116,30 @@ def _check_probabilities(probabilities: Mapping[str, float], names: set[str]) ->
             )
 
 
-def _check_action(action: Action, names: set[str]) -> None:
+def _check_action(action: Action, names: set[str], answers: Sequence[Answer]) -> None:
+    if action.kind not in ("call", "select", "answer"):
+        raise InvalidProposalError(
+            f"its action is a {action.kind!r}; it must be a call, a select or an answer"
+        )
     if action.kind == "call" and action.card not in names:
         raise InvalidProposalError(
             f"it calls {action.card!r}, which is no candidate ({', '.join(sorted(names))})"
         )
     if action.kind == "answer" and not (action.text or "").strip():
         raise InvalidProposalError("it answers itself with an empty text")
-    if action.kind == "select" and not action.call_id:
-        raise InvalidProposalError("it selects an answer without naming the call")
-    if action.max_tokens is not None and action.max_tokens < 1:
-        raise InvalidProposalError(f"max_tokens is {action.max_tokens!r}; it must be at least 1")
+    if action.kind == "select" and all(a.call_id != action.call_id for a in answers):
+        known = ", ".join(answer.call_id for answer in answers) or "none"
+        raise InvalidProposalError(f"it selects {action.call_id!r}, which is no answer ({known})")
+    if action.max_tokens is not None and (
+        isinstance(action.max_tokens, bool)
+        or not isinstance(action.max_tokens, int)
+        or action.max_tokens < 1
+    ):
+        raise InvalidProposalError(
+            f"max_tokens is {action.max_tokens!r}; it must be a whole number, at least 1"
+        )
+    if action.hint is not None and not isinstance(action.hint, str):
+        raise InvalidProposalError(f"hint is {action.hint!r}; it must be text")
     if action.temperature is not None and not 0.0 <= action.temperature <= 2.0:
         raise InvalidProposalError(
             f"temperature is {action.temperature!r}; it must lie between 0 and 2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -13,6 +14,14 @@ QUESTION_CHARS = 4_000
 CONTEXT_CHARS = 400
 CONTEXT_MESSAGES = 4
 ANSWER_CHARS = 2_000
+
+
+def render_limits() -> list[int]:
+    """What is cut where: part of the prompt's identity."""
+    return [QUESTION_CHARS, CONTEXT_CHARS, CONTEXT_MESSAGES, ANSWER_CHARS]
+
+
+_TAG = re.compile(r"<\s*(/?\s*(?:request|context)\b)", re.IGNORECASE)
 
 
 def card_lines(candidates: Sequence[ModelCard]) -> list[str]:
@@ -81,8 +90,8 @@ def _role(message: BaseMessage) -> str:
 
 
 def _delimit(tag: str, text: str) -> str:
-    # A closing tag inside the text would let it pretend to be outside.
-    return f"<{tag}>\n{text.replace(f'</{tag}', f'< /{tag}')}\n</{tag}>"
+    # A tag inside the text would let it pretend to be outside.
+    return f"<{tag}>\n{_TAG.sub(lambda found: f'< {found[1]}', text)}\n</{tag}>"
 
 
 def _least(values: Sequence[Decimal]) -> Decimal:

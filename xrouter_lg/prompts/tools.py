@@ -24,7 +24,13 @@ from langchain_core.messages import (
 
 from xrouter_lg.errors import InvalidProposalError
 from xrouter_lg.pool import ModelCard
-from xrouter_lg.prompts.render import ANSWER_CHARS, card_lines, clip, conversation
+from xrouter_lg.prompts.render import (
+    ANSWER_CHARS,
+    card_lines,
+    clip,
+    conversation,
+    render_limits,
+)
 from xrouter_lg.types import Action, Answer, RouteRequest
 
 SELECT_TOOL = "select_response"
@@ -84,6 +90,7 @@ def prompt_hash() -> str:
         [_RULE_CALL, _RULE_PARALLEL, _RULE_DIRECT, _RULE_SELECT, _RULE_LAST],
         _CALL_PARAMETERS,
         _SELECT_SCHEMA,
+        render_limits(),
     ]
     return hashlib.sha256(json.dumps(["tools", *parts]).encode()).hexdigest()[:16]
 

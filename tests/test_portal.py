@@ -1,0 +1,112 @@
+"""The event loop behind sync callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from xrouter_lg.portal import run_sync
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+async def _value() -> str:
+    await asyncio.sleep(0)
+    return VARIABLE.get()
+
+
+def test_the_callers_context_variables_are_seen() -> None:
+    token = VARIABLE.set("mine")
+    try:
+        assert run_sync(_value()) == "mine"
+    finally:
+        VARIABLE.reset(token)
+
+
+def test_exceptions_come_out_as_they_are() -> None:
+    async def fail() -> None:
+        raise KeyError("as it is")
+
+    with pytest.raises(KeyError, match="as it is"):
+        run_sync(fail())
+
+
+def test_it_works_where_an_event_loop_is_running() -> None:
+    async def main() -> str:
+        return run_sync(_value())
+
+    assert asyncio.run(main()) == "unset"
+
+
+def test_it_works_from_inside_the_portal_itself() -> None:
+    async def outer() -> str:
+        return run_sync(_value())
+
+    assert run_sync(outer()) == "unset"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_no_exception_takes_the_portal_down(kind: type[BaseException]) -> None:
+    async def fail() -> None:
+        raise kind
+
+    with pytest.raises(kind):
+        run_sync(fail())
+    assert run_sync(_value()) == "unset"
+
+
+def test_many_threads_wait_at_once() -> None:
+    async def nap() -> int:
+        await asyncio.sleep(0.1)
+        return 1
+
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(run_sync(nap()))) for _ in range(32)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sum(results), time.perf_counter() - started < 2) == (32, True)
+
+
+def test_ctrl_c_in_the_waiting_thread_cancels_the_work() -> None:
+    cancelled = threading.Event()
+
+    async def long() -> None:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_sync(long())
+    assert cancelled.wait(2)
+
+
+def test_a_forked_child_gets_a_portal_of_its_own() -> None:
+    code = (
+        "import os, asyncio\n"
+        "from xrouter_lg.portal import run_sync\n"
+        "run_sync(asyncio.sleep(0))\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    run_sync(asyncio.sleep(0, 3))\n"
+        "    os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.strip() == "7"
