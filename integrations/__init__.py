@@ -1,0 +1,1 @@
+"""Outside systems xrouter_lg works with, one folder each, run from a checkout."""

