@@ -1,0 +1,135 @@
+"""``xrouter verifiers``: let graders prove themselves before they grade."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from training.verifiers import CheckReport, Verifier
+
+app = typer.Typer(help="Check the graders that score answers.", no_args_is_help=True)
+
+_NEEDS_CHECKOUT = (
+    "xrouter: verifiers live in the repository's training/ folder, which the installed package "
+    "does not have. From a checkout: pip install -e '.[cli,train]', then run this again there."
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def verifiers() -> None:
+    """Check the graders that score answers."""
+
+
+@app.command("check")
+def check(
+    spec: Annotated[
+        Path | None, typer.Argument(help="YAML list of verifiers; left out: the built-in ones.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge answers whose verdict is known; exit code 1 if any verifier misjudges one."""
+    if find_spec("training") is None or find_spec("training.verifiers") is None:
+        typer.echo(_NEEDS_CHECKOUT, err=True)
+        raise typer.Exit(2)
+    with _said():
+        rows = [
+            _row(label, verifier, verifier.check() if verifier is not None else None, skipped)
+            for label, verifier, skipped in _verifiers(spec)
+        ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _print(rows)
+    if any(row["ok"] is False for row in rows):
+        raise typer.Exit(1)
+
+
+def _verifiers(spec: Path | None) -> Iterator[tuple[str, Verifier | None, str]]:
+    """Label, verifier, and why there is none; each is closed before the next one is built."""
+    from training.verifiers import Suite, build, names, needs_arguments
+    from xrouter_lg.errors import MissingExtraError
+
+    if spec is not None:
+        with Suite.from_yaml(spec) as suite:
+            for rule in suite.rules:
+                where = ", ".join(rule.where)
+                label = rule.verifier.name + ("" if where == "*" else f" ({where})")
+                yield label, rule.verifier, ""
+        return
+    for name in names():
+        if needs_arguments(name):
+            yield name, None, "needs arguments: name it in a YAML file"
+            continue
+        try:
+            verifier = build(name)
+        except MissingExtraError as error:
+            yield name, None, str(error)
+            continue
+        with verifier:
+            yield name, verifier, ""
+
+
+def _row(
+    label: str, verifier: Verifier | None, report: CheckReport | None, skipped: str
+) -> dict[str, Any]:
+    if report is None:
+        return {"verifier": label, "ok": None, "cases": [], "problems": [], "skipped": skipped}
+    cases = [
+        {
+            "kind": "good" if result.case.good else "bad",
+            "answer": result.case.answer,
+            "ok": result.ok,
+            **result.verdict.to_dict(),
+        }
+        for result in report.results
+    ]
+    return {
+        "verifier": label,
+        "ok": report.ok,
+        "cases": cases,
+        "problems": report.problems,
+        "skipped": "",
+    }
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("verifier", "good", "bad", "result")
+    for row in rows:
+        counts = [
+            f"{sum(c['ok'] for c in row['cases'] if c['kind'] == kind)}/"
+            f"{sum(c['kind'] == kind for c in row['cases'])}"
+            if row["ok"] is not None
+            else ""
+            for kind in ("good", "bad")
+        ]
+        said = {True: "proved", False: "; ".join(row["problems"]), None: row["skipped"]}
+        style = {True: "green", False: "red", None: "dim"}
+        # As Text: an answer with brackets in it is no markup.
+        table.add_row(row["verifier"], *counts, Text(said[row["ok"]], style=style[row["ok"]]))
+    Console().print(table)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """A wrong spec or a missing package in one line, without a traceback."""
+    from training.verifiers import VerifierConfigError
+    from xrouter_lg.errors import XRouterError
+
+    try:
+        yield
+    except (VerifierConfigError, XRouterError) as error:
+        typer.echo(f"xrouter: {error}", err=True)
+        raise typer.Exit(2) from None
