@@ -1,0 +1,59 @@
+"""The one interface of a learned baseline: fit on a train table, predict score and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from training.judge.curve import Predictions
+from training.judge.table import Floats, Ints, Paired
+
+
+class Fitted(Protocol):
+    """What an estimator learned. Only the told-label bound may look at `families`."""
+
+    def predict(
+        self, prompts: Sequence[str], families: Sequence[str] | None = None
+    ) -> Predictions: ...
+
+
+class Estimator(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def fit(self, train: Paired) -> Fitted: ...
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean score and cost per model and group, shrunk towards the means over everything.
+
+    A group of n prompts counts n / (n + strength): the mean of a normal prior worth `strength`
+    prompts. Unseen groups get the overall means.
+    """
+
+    groups: tuple[str, ...]
+    quality: Floats
+    """[G + 1, M]; the last row is the overall mean."""
+    cost: Floats
+
+    @classmethod
+    def of(cls, train: Paired, groups: Sequence[str], *, strength: float) -> Means:
+        names = tuple(sorted(set(groups)))
+        member = np.array(groups)[None, :] == np.array(names)[:, None]
+        count = member.sum(1, keepdims=True).astype(float)
+        keep = count / (count + strength)
+        shrunk = []
+        for values in (train.score, train.cost):
+            overall = values.mean(0)
+            own = (member @ values) / count
+            shrunk.append(np.vstack([overall + keep * (own - overall), overall]))
+        return cls(names, shrunk[0], shrunk[1])
+
+    def index(self, groups: Sequence[str]) -> Ints:
+        """Rows of the groups, the last row for those never seen."""
+        at = {name: i for i, name in enumerate(self.groups)}
+        return np.array([at.get(g, len(self.groups)) for g in groups], dtype=np.int64)
