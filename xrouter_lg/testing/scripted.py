@@ -28,6 +28,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
+
 from xrouter_lg.testing.tokens import count_tokens, split_tokens
 
 Answer = str | AIMessage | Exception | type[Exception]
