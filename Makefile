@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test test-train check bench clean help
 
 help:
 	@echo "make demo   route real questions over real local models (installs what it needs)"
 	@echo "make test   install and run all tests"
+	@echo "make test-train  install torch and TRL too, and run the tests of training"
 	@echo "make check  format, lint, types and import direction"
 	@echo "make bench  overhead and throughput, side by side with a hand-written graph"
 
@@ -23,6 +24,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-train: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train]"
+	$(BIN)/python -m pytest -m train $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+
+TRAIN_TESTS = ("checkpoint_policy", "grpo", "runs", "train_config", "warm_start")
+"""Tests of what the train extra brings: `make test-train` installs it and runs them."""
+
+if find_spec("torch") is None:
+    here = Path(__file__).parent
+    collect_ignore = [
+        str(path.relative_to(here))
+        for name in TRAIN_TESTS
+        for path in here.rglob(f"test_{name}.py")
+    ]
 
 
 @pytest.fixture

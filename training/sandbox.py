@@ -272,7 +272,7 @@ class Program:
                     f"the program got no processor for {report['waited_s']:.1f} of "
                     f"{report['duration_s']:.1f} s; run fewer at a time or raise the limit"
                 )
-        elif report["status"] < 0 and report["cpu_s"] >= 0.95 * self._limits.cpu_s:
+        elif report["status"] < 0 and report["cpu_s"] >= 0.8 * self._limits.cpu_s:
             cause = "cpu"
         return Ended(report["status"], stdout, stderr, cause, report["cpu_s"], report["duration_s"])
 

