@@ -91,12 +91,13 @@ def compare(
     *,
     seed: int = 0,
     folds: int = 3,
+    depth: int | None = None,
     draws: int = DRAWS,
 ) -> Comparison:
-    """Judge every builder on both splits of one table."""
+    """Judge every builder on both splits of one table; `depth` as in `family_folds`."""
     train, test = random_split(table, seed=seed)
     reference = Reference.of(train)
-    every_fold = [(a, b) for a, b, _ in family_folds(table, seed=seed, folds=folds)]
+    every_fold = [(a, b) for a, b, _ in family_folds(table, seed=seed, folds=folds, depth=depth)]
     rows = []
     for name, build in builders.items():
         sample = resample(build(train, test, reference), test, reference, draws=draws, seed=seed)

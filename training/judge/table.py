@@ -158,16 +158,20 @@ def random_split(table: Paired, *, seed: int, train_share: float = 0.5) -> tuple
 
 
 def family_folds(
-    table: Paired, *, seed: int, folds: int = 3
+    table: Paired, *, seed: int, folds: int = 3, depth: int | None = None
 ) -> Iterator[tuple[Paired, Paired, Bools]]:
-    """Train, test and the test mask over the table, each family being unseen in one fold.
+    """Train, test and the test mask over the table, each group of families unseen in one fold.
 
-    Families are dealt by their hash, so a fold's families are the same for every pool.
+    `depth` holds out by the first parts of `source|task|category`: 1 holds out whole sources, 2
+    tasks with all their categories, None single families, whose siblings stay in sight. Groups
+    are dealt by their hash, so a fold's groups are the same for every pool.
     """
-    names = sorted(set(table.families), key=lambda name: _unit(name, seed))
+    groups = ["|".join(name.split("|")[:depth]) for name in table.families]
+    names = sorted(set(groups), key=lambda name: _unit(name, seed))
     if len(names) < 2:
         raise ValueError(f"leaving families out needs at least two, got {names!r}")
-    for fold in range(min(folds, len(names))):
-        held_out = set(names[fold :: min(folds, len(names))])
-        test = np.array([family in held_out for family in table.families])
+    used = min(folds, len(names))
+    for fold in range(used):
+        held_out = set(names[fold::used])
+        test = np.array([group in held_out for group in groups])
         yield table.rows(~test), table.rows(test), test

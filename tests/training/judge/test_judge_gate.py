@@ -114,6 +114,20 @@ def test_beating_every_fixed_model_but_one_is_not_enough(where: World) -> None:
     assert not found.promote
 
 
+def test_a_routers_own_cost_counts_on_both_sides_of_its_shuffle(where: World) -> None:
+    free = informed(where, 0.9, "free")
+    own = np.full_like(free.cost, 0.001)
+    paid = Curve("paid", free.cost_weight, free.score, free.cost + own, free.choice, own)
+    gains = [
+        {row.over: row.gain.value for row in verdict(where, policy).gains}
+        for policy in (free, paid)
+    ]
+    shuffle = "cost-matched shuffle"
+    assert gains[0][shuffle] == pytest.approx(gains[1][shuffle])
+    lost = WEIGHT * 0.001 / 0.004
+    assert gains[0]["best fixed"] == pytest.approx((gains[1]["best fixed"] or 0.0) + lost)
+
+
 def test_more_looks_at_the_same_test_half_widen_the_intervals(where: World) -> None:
     policy = informed(where, 0.9, "good")
     once = verdict(where, policy).gains[0].gain

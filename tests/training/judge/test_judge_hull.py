@@ -131,5 +131,9 @@ def test_parity_below_the_first_point_costs_the_first_point() -> None:
     assert cost_of(np.array([[1.0, 0.4], [3.0, 0.8]]), 0.2) == 1.0
 
 
+def test_a_quality_that_is_only_just_reached_is_reached() -> None:
+    assert cost_of(np.array([[1.0, 0.4], [3.0, 0.8]]), 0.8) == 3.0
+
+
 def test_parity_is_never_reached_above_every_point() -> None:
     assert cost_of(np.array([[1.0, 0.4], [3.0, 0.8]]), 0.81) == np.inf

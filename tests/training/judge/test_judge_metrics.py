@@ -152,6 +152,13 @@ def test_a_shuffle_keeps_the_shares_and_loses_the_knowledge(hand: Paired) -> Non
     assert shuffled.points[0] == pytest.approx([3.0, 0.625])
 
 
+def test_a_shuffle_pays_for_the_router_too(hand: Paired) -> None:
+    predictions = Predictions(hand.score, hand.cost)
+    paid = predicted_curve("paid", predictions, hand, c_ref=5.0, router_cost=0.5, dial=(0.0,))
+    # Two prompts cheap, two dear.
+    assert shuffled_curve(paid, hand).points[0, 0] == pytest.approx(3.5)
+
+
 def test_random_is_the_mean_model(hand: Paired) -> None:
     assert random_curve(hand).points[0] == pytest.approx([3.0, 0.625])
 

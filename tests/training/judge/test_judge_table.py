@@ -88,6 +88,15 @@ def test_every_family_is_unseen_in_exactly_one_fold(two_tasks: Paired) -> None:
     assert (held_out == 1).all()
 
 
+def test_siblings_are_held_out_together_at_a_smaller_depth(
+    make_table: Callable[..., Paired],
+) -> None:
+    families = ["s|t|easy", "s|t|hard", "s|u|easy"]
+    table = make_table([[1], [0], [1]], [[1], [1], [1]], families=families)
+    sets = {frozenset(test.families) for _, test, _ in family_folds(table, seed=0, depth=2)}
+    assert sets == {frozenset(families[:2]), frozenset(families[2:])}
+
+
 def test_one_family_cannot_be_left_out(make_table: Callable[..., Paired]) -> None:
     with pytest.raises(ValueError, match="at least two"):
         list(family_folds(make_table([[1], [0]], [[1], [1]]), seed=0))
