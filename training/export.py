@@ -1,0 +1,165 @@
+"""A trained model as a checkpoint: adapter or merged weights, tokenizer, manifest."""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+import xrouter_lg
+from training.base_model import Base
+from training.warm_start import SlotModel
+from xrouter_lg.checkpoint import CardStats, CostModel, DialPoint, Manifest, write_checkpoint
+
+Floats = npt.NDArray[np.float64]
+
+_RIDGE = 30.0
+"""Prompts' worth of pull towards "this prompt costs what the average one does"."""
+_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
+
+
+def export(
+    folder: Path,
+    slot: SlotModel,
+    base: Base,
+    manifest: Manifest,
+    *,
+    weights: Literal["adapter", "merged"] = "adapter",
+) -> Manifest:
+    """Write a checkpoint; the manifest as written. ``slot`` is left as it is.
+
+    ``adapter`` is a plain PEFT adapter (a few MB) that any server with the same base loads;
+    ``merged`` is the whole model and needs no base.
+    """
+
+    def write_files(target: Path) -> None:
+        if weights == "adapter":
+            slot.model.save_pretrained(target, safe_serialization=True)
+            # PEFT writes the folder that the base was read from into both.
+            target.joinpath("README.md").unlink(missing_ok=True)
+            config_file = target / "adapter_config.json"
+            adapter = json.loads(config_file.read_text())
+            adapter["base_model_name_or_path"] = base.identity.model_id
+            config_file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
+        else:
+            merged = copy.deepcopy(slot.model).merge_and_unload()
+            merged.save_pretrained(target)
+        base.tokenizer.save_pretrained(target)
+
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    complete = {
+        **manifest.to_dict(),
+        "weights": weights,
+        "versions": {"xrouter_lg": xrouter_lg.__version__, **versions},
+        "git_revision": git_revision(),
+        "command": " ".join(["python", *sys.argv]),
+        "created_at": time.time(),
+    }
+    return write_checkpoint(folder, Manifest.from_dict(complete), write_files)
+
+
+def card_stats(
+    names: Sequence[str],
+    lines: Sequence[str],
+    slot: SlotModel,
+    mean_cost_usd_M: Floats,
+    mean_output_tokens_M: Floats,
+    prices: Sequence[Mapping[str, str] | None],
+) -> tuple[CardStats, ...]:
+    """The manifest's cards, in slot order."""
+    return tuple(
+        CardStats(
+            name=name,
+            line=lines[m],
+            prior=float(slot.prior_M[m]),
+            centre=float(slot.centre_M[m]),
+            output_tokens=float(mean_output_tokens_M[m]),
+            cost_usd=float(mean_cost_usd_M[m]),
+            price=prices[m],
+        )
+        for m, name in enumerate(names)
+    )
+
+
+def fit_cost_model(z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats) -> CostModel:
+    """Ridge regression of log(cost / mean cost) on log-odds and prompt length.
+
+    A logarithm's mean lies below the mean's logarithm: the bias is set so that the fitted ratios
+    average to 1 over the training prompts, and expected costs add up to what was paid.
+    """
+    floor_M = 1e-3 * cost_usd_N_M.mean(0)
+    ratio_N_M = np.log(np.maximum(cost_usd_N_M, floor_M) / cost_usd_N_M.mean(0))
+    x = np.concatenate([z_N_M, np.log(np.maximum(prompt_tokens_N, 1.0))[:, None]], axis=1)
+    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
+    standard = (x - mean) / scale
+    gram = standard.T @ standard + _RIDGE * np.eye(x.shape[1])
+    weight = np.linalg.solve(gram, standard.T @ (ratio_N_M - ratio_N_M.mean(0))) / scale[:, None]
+    fitted = x @ weight
+    low, high = np.quantile(ratio_N_M, [0.02, 0.98], axis=0)
+    bias = ratio_N_M.mean(0) - fitted.mean(0)
+    for _ in range(8):  # clipping moves the mean a little; this settles at once
+        bias = bias - np.log(np.exp(np.clip(fitted + bias, low, high)).mean(0))
+    return CostModel(
+        bias=tuple(bias.tolist()),
+        weight=tuple(tuple(row) for row in weight[:-1].T.tolist()),
+        tokens=tuple(weight[-1].tolist()),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+    )
+
+
+def apply_cost_model(model: CostModel, z_N_M: Floats, prompt_tokens_N: Floats) -> Floats:
+    """Expected cost over mean cost [N, M]: what serving computes for one prompt, for many."""
+    size_N_1 = np.log(np.maximum(prompt_tokens_N, 1.0))[:, None]
+    raw = z_N_M @ np.array(model.weight).T + size_N_1 * np.array(model.tokens) + model.bias
+    ratios: Floats = np.exp(np.clip(raw, model.low, model.high))
+    return ratios
+
+
+def dial_points(
+    quality_N_M: Floats,
+    expected_usd_N_M: Floats,
+    score_N_M: Floats,
+    cost_usd_N_M: Floats,
+    c_ref_usd: float,
+    cost_weights: Sequence[float],
+) -> tuple[DialPoint, ...]:
+    """What each cost weight gives on held-out outcomes."""
+    points = []
+    rows = np.arange(len(score_N_M))
+    for weight in cost_weights:
+        chosen = (quality_N_M - weight * expected_usd_N_M / c_ref_usd).argmax(1)
+        counts = np.bincount(chosen, minlength=score_N_M.shape[1])
+        points.append(
+            DialPoint(
+                cost_weight=float(weight),
+                quality=float(score_N_M[rows, chosen].mean()),
+                cost_usd=float(cost_usd_N_M[rows, chosen].mean()),
+                largest_share=float(counts.max() / len(rows)),
+            )
+        )
+    return tuple(points)
+
+
+def git_revision() -> str | None:
+    """The checkout's commit, with ``+`` when files differ from it; None outside a checkout."""
+    root = Path(__file__).parent.parent
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(root), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+    try:
+        dirty = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.CalledProcessError):
+        return None
