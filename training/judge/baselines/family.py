@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from training.judge.baselines.base import Means
 from training.judge.curve import Predictions
@@ -35,13 +35,13 @@ class FittedFamily:
 
 @dataclass(frozen=True)
 class PredictedFamily:
-    """Logistic regression over words and characters gives P(family); per-family means are mixed.
+    """Logistic regression over words and pairs gives P(family); per-family means are mixed.
 
     Mixing instead of taking the likeliest family costs nothing when the text is clear and falls
     back to the right blend when two families look alike.
     """
 
-    strength: float = 10.0
+    strength: float = 3.0
     inverse_regularisation: float = 30.0
     name: str = "predicted family"
 
@@ -49,23 +49,9 @@ class PredictedFamily:
         means = Means.of(train, train.families, strength=self.strength)
         if len(means.groups) == 1:
             return FittedFamily(means, None)
-        text = FeatureUnion(
-            [
-                ("words", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)),
-                (
-                    "characters",
-                    TfidfVectorizer(
-                        analyzer="char_wb",
-                        ngram_range=(2, 4),
-                        sublinear_tf=True,
-                        min_df=3,
-                        max_features=20_000,
-                    ),
-                ),
-            ]
-        )
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
         head = LogisticRegression(C=self.inverse_regularisation, max_iter=200, tol=1e-3)
-        return FittedFamily(means, make_pipeline(text, head).fit(train.prompts, train.families))
+        return FittedFamily(means, make_pipeline(words, head).fit(train.prompts, train.families))
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,7 @@ class FittedLabel:
 class ToldLabel:
     """Per-family means for a router that is told the family: bounds "recognise the task"."""
 
-    strength: float = 10.0
+    strength: float = 3.0
     name: str = "told the label"
 
     def fit(self, train: Paired) -> FittedLabel:
