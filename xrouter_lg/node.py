@@ -22,6 +22,7 @@ from xrouter_lg.router import Router, as_router
 from xrouter_lg.steps import OUTER_KEY, POOL_KEY, ToolBinding
 from xrouter_lg.tracing.extract import RECORD_KEY
 from xrouter_lg.tracing.recorder import Recorder
+from xrouter_lg.watch import handlers_of, with_handler
 
 _STREAM_KEYS = (
     "langgraph_node",
@@ -161,8 +162,8 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
             outer = {key: metadata[key] for key in _STREAM_KEYS if key in metadata}
             configurable[OUTER_KEY] = outer
         merged["configurable"] = configurable
-        if self.recorder is not None:
-            merged["callbacks"] = _with_recorder(merged.get("callbacks"), self.recorder)
+        if self.recorder is not None and self.recorder not in handlers_of(merged):
+            merged = with_handler(merged, self.recorder)
         return merged
 
     def _copy(self) -> XRouterNode:
@@ -197,16 +198,3 @@ def _recorder(traces: Recorder | str | Path) -> Recorder:
     if isinstance(traces, Recorder):
         return traces
     return Recorder(traces)
-
-
-def _with_recorder(callbacks: Any, recorder: Recorder) -> Any:
-    """The callbacks with the recorder among them, once."""
-    if callbacks is None:
-        return [recorder]
-    if isinstance(callbacks, list):
-        return callbacks if recorder in callbacks else [*callbacks, recorder]
-    if recorder in callbacks.handlers:
-        return callbacks
-    copied = callbacks.copy()
-    copied.add_handler(recorder, inherit=True)
-    return copied

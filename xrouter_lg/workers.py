@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
@@ -26,6 +25,7 @@ from xrouter_lg.ledger import counted
 from xrouter_lg.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.pricing import reported_cost
 from xrouter_lg.types import Call, Charge, Usage
+from xrouter_lg.watch import stream_watch, with_handler
 
 _HINT_FRAME_TOKENS = 64
 
@@ -136,9 +136,9 @@ class Workers:
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
         bill = _Bill(kind, card, call, pool, worst_case(card, prompt_tokens_max, call.max_tokens))
-        watch = _stream_watch(config)
+        watch = stream_watch(config)
         if watch is not None:
-            config = _with_handler(config, watch)
+            config = with_handler(config, watch)
         asked = with_hint(messages, call.hint)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         for attempt in range(1, card.max_retries + 2):
@@ -414,47 +414,3 @@ class _Bill:
             held_usd=self.worst if cost is None else None,
             call_id=self.call.id,
         )
-
-
-class _StreamWatch(BaseCallbackHandler):
-    """Notices that a token has gone to whoever is streaming."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
-        message = getattr(kwargs.get("chunk"), "message", None)
-        if token or getattr(message, "tool_call_chunks", None):
-            self.seen = True
-
-
-def _handlers(config: RunnableConfig) -> Sequence[Any]:
-    callbacks = config.get("callbacks")
-    if callbacks is None:
-        return ()
-    return callbacks if isinstance(callbacks, list) else callbacks.handlers
-
-
-def _stream_watch(config: RunnableConfig) -> _StreamWatch | None:
-    """A watch when somebody takes the tokens as they come, and this call is not hidden from it.
-
-    LangChain marks such handlers by a method pair of their own (``tap_output_iter``); plain
-    callbacks that only look on do not count, since nothing of a failed attempt reaches a user.
-    """
-    if "nostream" in (config.get("tags") or ()):
-        return None
-    taking = any(hasattr(handler, "tap_output_iter") for handler in _handlers(config))
-    return _StreamWatch() if taking else None
-
-
-def _with_handler(config: RunnableConfig, handler: BaseCallbackHandler) -> RunnableConfig:
-    callbacks = config.get("callbacks")
-    if callbacks is None:
-        return {**config, "callbacks": [handler]}
-    if isinstance(callbacks, list):
-        return {**config, "callbacks": [*callbacks, handler]}
-    copied = callbacks.copy()
-    copied.add_handler(handler, inherit=True)
-    return {**config, "callbacks": copied}
