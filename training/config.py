@@ -59,6 +59,8 @@ class RunConfig:
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
     router_usd_per_million: float = 0.02
     """Price of the router's own tokens when the run is judged."""
+    family_head_share: float = 0.5
+    """Weight of the family head's reading beside the language model's; 0 leaves the head out."""
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)

@@ -14,11 +14,15 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save_file
 
 import xrouter_lg
 from training.base_model import Base
+from training.family_head import HEAD_FILE
 from training.warm_start import SlotModel
 from xrouter_lg.checkpoint import CardStats, CostModel, DialPoint, Manifest, write_checkpoint
+from xrouter_lg.policies.family_head import FamilyHead
+from xrouter_lg.policies.slot_utility import expectations
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +38,7 @@ def export(
     manifest: Manifest,
     *,
     weights: Literal["adapter", "merged"] = "adapter",
+    head: FamilyHead | None = None,
 ) -> Manifest:
     """Write a checkpoint; the manifest as written. ``slot`` is left as it is.
 
@@ -54,6 +59,8 @@ def export(
             merged = copy.deepcopy(slot.model).merge_and_unload()
             merged.save_pretrained(target)
         base.tokenizer.save_pretrained(target)
+        if head is not None:
+            save_file(head.arrays, target / HEAD_FILE)
 
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     complete = {
@@ -117,12 +124,24 @@ def fit_cost_model(z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats)
     )
 
 
-def apply_cost_model(model: CostModel, z_N_M: Floats, prompt_tokens_N: Floats) -> Floats:
-    """Expected cost over mean cost [N, M]: what serving computes for one prompt, for many."""
-    size_N_1 = np.log(np.maximum(prompt_tokens_N, 1.0))[:, None]
-    raw = z_N_M @ np.array(model.weight).T + size_N_1 * np.array(model.tokens) + model.bias
-    ratios: Floats = np.exp(np.clip(raw, model.low, model.high))
-    return ratios
+def expected_of(
+    manifest: Manifest,
+    slot: SlotModel,
+    z_N_M: Floats,
+    prompts: Sequence[str],
+    prompt_tokens_N: Floats,
+    head: FamilyHead | None,
+) -> tuple[Floats, Floats]:
+    """What serving expects of every card on N prompts: score [N, M], and cost over the card's
+    mean cost [N, M]. It is serving's own function, prompt by prompt."""
+    contrast_N_M = z_N_M - slot.prior_M.numpy() + slot.centre_M.numpy()
+    names = [card.name for card in manifest.cards]
+    quality, ratio = np.empty_like(z_N_M), np.empty_like(z_N_M)
+    for row, text in enumerate(prompts):
+        contrasts = dict(zip(names, contrast_N_M[row].tolist(), strict=True))
+        found = expectations(manifest, contrasts, text, round(prompt_tokens_N[row]), head)
+        quality[row], ratio[row] = ([values[name] for name in names] for values in found)
+    return quality, ratio
 
 
 def dial_points(

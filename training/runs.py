@@ -31,12 +31,13 @@ from safetensors.torch import load_file, save_file
 from training.base_model import Base, load_base, materialise, threads
 from training.config import DataConfig, RunConfig
 from training.export import (
-    apply_cost_model,
     card_stats,
     dial_points,
+    expected_of,
     export,
     fit_cost_model,
 )
+from training.family_head import fit_family_head, head_stats
 from training.features import ActivationCache, build_cache
 from training.grpo import train_grpo
 from training.judge.curve import DIAL, Predictions, predicted_curve
@@ -263,13 +264,43 @@ def finish(
     z_train, z_test = upper.predict(work.train), upper.predict(work.test)
     progress("judge", 1, 2, "")
     size = np.array([len(prompt) / 4 for prompt in table.prompts])
+    names = [normalise_name(name) for name in table.models]
     cost_model = fit_cost_model(z_train, size[work.train], train.cost)
-    ratio = apply_cost_model(cost_model, z_test, size[work.test])
-    expected = ratio * train.cost.mean(0)
-    quality = 1.0 / (1.0 + np.exp(-z_test))
     reference = Reference.of(train)
+    head = None
+    if work.config.family_head_share > 0:
+        head = fit_family_head(train.prompts, train.families, train.score, train.cost, names)
     tokens = len(base.tokenizer.encode(work.prefix)) + float(np.mean(cache.lengths))
     router_cost = tokens * work.config.router_usd_per_million / 1e6
+    manifest = Manifest(
+        base=base.identity,
+        cards=card_stats(
+            names,
+            work.lines,
+            slot,
+            train.cost.mean(0),
+            _mean_output_tokens(work),
+            [None] * len(names),
+        ),
+        c_ref_usd=reference.c_ref,
+        best_fixed=names[reference.best_fixed],
+        weights=work.config.weights,
+        cost_model=cost_model,
+        family_head=None
+        if head is None
+        else head_stats(head, train.prompts, share=work.config.family_head_share),
+        data={
+            "fingerprint": _table_digest(table),
+            "train_prompts": len(train),
+            "test_prompts": len(test),
+            "split": "random",
+            "split_seed": work.config.data.split_seed,
+            "families": sorted(set(train.families)),
+        },
+        config=_public(work.config),
+    )
+    quality, ratio = expected_of(manifest, slot, z_test, test.prompts, size[work.test], head)
+    expected = ratio * train.cost.mean(0)
     curve = predicted_curve(
         "checkpoint",
         Predictions(quality, expected),
@@ -278,48 +309,22 @@ def finish(
         router_cost=router_cost,
     )
     figures = evaluate(curve, test, reference)
-    metrics = {
-        "held_out_log_loss": log_loss(z_test, test.score),
-        "aiq": dataclasses.asdict(figures.aiq),
-        "gain_over_zero_router": dataclasses.asdict(figures.gain),
-        "parity_share": dataclasses.asdict(figures.parity_share),
-        "router_usd_per_request": router_cost,
-    }
-    names = [normalise_name(name) for name in table.models]
-    manifest = export(
-        work.folder / "checkpoint",
-        slot,
-        base,
-        Manifest(
-            base=base.identity,
-            cards=card_stats(
-                names,
-                work.lines,
-                slot,
-                train.cost.mean(0),
-                _mean_output_tokens(work),
-                [None] * len(names),
-            ),
-            c_ref_usd=reference.c_ref,
-            best_fixed=names[reference.best_fixed],
-            weights=work.config.weights,
-            cost_model=cost_model,
-            dial=dial_points(quality, expected, test.score, test.cost, reference.c_ref, DIAL),
-            data={
-                "fingerprint": _table_digest(table),
-                "train_prompts": len(train),
-                "test_prompts": len(test),
-                "split": "random",
-                "split_seed": work.config.data.split_seed,
-                "families": sorted(set(train.families)),
-            },
-            metrics=metrics,
-            config=_public(work.config),
-        ),
-        weights=work.config.weights,
+    manifest = dataclasses.replace(
+        manifest,
+        dial=dial_points(quality, expected, test.score, test.cost, reference.c_ref, DIAL),
+        metrics={
+            "held_out_log_loss": log_loss(z_test, test.score),
+            "aiq": dataclasses.asdict(figures.aiq),
+            "gain_over_zero_router": dataclasses.asdict(figures.gain),
+            "parity_share": dataclasses.asdict(figures.parity_share),
+            "router_usd_per_request": router_cost,
+        },
+    )
+    written = export(
+        work.folder / "checkpoint", slot, base, manifest, weights=work.config.weights, head=head
     )
     progress("judge", 2, 2, "")
-    return manifest
+    return written
 
 
 def log_loss(z_N_M: Floats, score_N_M: Floats) -> float:

@@ -90,6 +90,22 @@ class CostModel:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadStats:
+    """The family head beside the language model (``policies/family_head.py``)."""
+
+    file: str
+    families: tuple[str, ...]
+    cards: tuple[str, ...]
+    """Cards that the head knows, in the order of its columns."""
+    share: float
+    """Weight of the head's reading; the language model's has the rest."""
+    known_low: float
+    """Share of known words at and below which a request counts as foreign ..."""
+    known_high: float
+    """... and at and above which both readings are trusted in full."""
+
+
+@dataclass(frozen=True, slots=True)
 class DialPoint:
     """One setting of the dial, measured on held-out prompts."""
 
@@ -116,6 +132,7 @@ class Manifest:
     slot_order: Literal["fixed", "permuted"] = "fixed"
     """``fixed``: a card keeps the letter it was trained with; ``permuted``: any order will do."""
     cost_model: CostModel | None = None
+    family_head: HeadStats | None = None
     dial: tuple[DialPoint, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint, split, seed, numbers of prompts, families."""
@@ -179,6 +196,10 @@ class Manifest:
                 weight = tuple(tuple(row) for row in model["weight"])
                 vectors = {k: tuple(v) for k, v in model.items() if k != "weight"}
                 fields["cost_model"] = CostModel(weight=weight, **vectors)
+            head = data.get("family_head")
+            if head is not None:
+                lists = {name: tuple(head[name]) for name in ("families", "cards")}
+                fields["family_head"] = HeadStats(**{**head, **lists})
             manifest = cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(

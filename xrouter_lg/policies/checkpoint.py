@@ -32,7 +32,7 @@ from xrouter_lg.checkpoint import (
 )
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.policies.base import BasePolicy
-from xrouter_lg.policies.slot_utility import Utilities, utilities
+from xrouter_lg.policies.slot_utility import Utilities, load_head, utilities
 from xrouter_lg.pool import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import Proposal, RouteRequest
@@ -65,6 +65,7 @@ class CheckpointPolicy(BasePolicy):
         self.path = Path(path)
         self.manifest: Manifest = verify(self.path)
         self.version = self.manifest.version
+        self._head = load_head(self.manifest, self.path)
         if self.manifest.weights == "adapter" and base is None:
             raise CheckpointError(
                 f"checkpoint {str(path)!r} is an adapter for {self.manifest.base.model_id!r}; give "
@@ -89,7 +90,7 @@ class CheckpointPolicy(BasePolicy):
         weight = self.cost_weight(request)
         names = [card.name for card in self.manifest.cards]
         contrasts = dict(zip(names, reading.contrasts, strict=True))
-        found = utilities(self.manifest, contrasts, request, candidates, weight)
+        found = utilities(self.manifest, contrasts, request, candidates, weight, self._head)
         return Proposal(
             found.probabilities,
             reason=_reason(found, weight),

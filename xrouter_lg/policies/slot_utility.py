@@ -7,8 +7,11 @@ contrast ``logprob(slot) - logprob(anchor)`` of each trained card. Then
     p_m = 1 / (1 + exp(-z_m))                      expected score
     u_m = p_m - λ · E[cost_m] / c_ref              utility
 
-and the card with the highest utility is taken. Neither p nor E[cost] depends on λ, so a larger λ
-never picks a card of higher expected cost; prices are today's, so a new price acts at once.
+A checkpoint with a family head (``family_head.py``) mixes its expected score and cost into p_m and
+E[cost_m], and where the request's words were never seen in training both fall back to the card's
+overall mean. The card with the highest utility is taken. Neither p nor E[cost] depends on λ, so a
+larger λ never picks a card of higher expected cost; prices are today's, so a new price acts at
+once.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from xrouter_lg.checkpoint import CardStats, CostModel, Manifest
+from xrouter_lg.checkpoint import CardStats, CostModel, HeadStats, Manifest
+from xrouter_lg.policies.family_head import FamilyHead, FamilyReading
 from xrouter_lg.pool import ModelCard
 from xrouter_lg.types import RouteRequest
 
@@ -42,25 +47,78 @@ def utilities(
     request: RouteRequest,
     candidates: Sequence[ModelCard],
     cost_weight: float,
+    head: FamilyHead | None = None,
 ) -> Utilities:
-    """Weigh the candidates. ``contrasts`` are of the manifest's cards, by name.
+    """Weigh the candidates. ``contrasts`` are of the manifest's cards, by name; ``head`` is what
+    :func:`load_head` gave for the checkpoint.
 
     A card that was not there at training time gets the mean prior of those that were, the one
     thing known about it; its cost comes from its own price.
     """
-    z = {card.name: card.prior + contrasts[card.name] - card.centre for card in manifest.cards}
+    text = str(request.messages[-1].text)
+    expected, ratios = expectations(manifest, contrasts, text, request.prompt_tokens, head)
     mean = sum(card.prior for card in manifest.cards) / len(manifest.cards)
-    ratios = cost_ratios(manifest, z, request.prompt_tokens)
     quality, cost, utility = {}, {}, {}
     for card in candidates:
         stats = manifest.card(card.name)
-        quality[card.name] = sigmoid(z.get(card.name, mean))
-        expected = expected_cost(card, stats, ratios.get(card.name, 1.0), request.prompt_tokens)
+        quality[card.name] = expected.get(card.name, sigmoid(mean))
+        usd = expected_cost(card, stats, ratios.get(card.name, 1.0), request.prompt_tokens)
         # An unknown price must not look cheap: it counts as the reference.
-        cost[card.name] = manifest.c_ref_usd if expected is None else expected
+        cost[card.name] = manifest.c_ref_usd if usd is None else usd
         weight = cost_weight * cost[card.name] / manifest.c_ref_usd
         utility[card.name] = quality[card.name] - weight
     return Utilities(quality, cost, utility, softmax(utility, TEMPERATURE))
+
+
+def expectations(
+    manifest: Manifest,
+    contrasts: Mapping[str, float],
+    text: str,
+    prompt_tokens: int,
+    head: FamilyHead | None = None,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Expected score of each trained card on a request with this last message, and its expected
+    cost over the card's mean."""
+    z = {card.name: card.prior + contrasts[card.name] - card.centre for card in manifest.cards}
+    ratios = cost_ratios(manifest, z, prompt_tokens)
+    quality = {name: sigmoid(value) for name, value in z.items()}
+    if head is not None and manifest.family_head is not None:
+        _mix(manifest, manifest.family_head, head.read(text), quality, ratios)
+    return quality, ratios
+
+
+def load_head(manifest: Manifest, folder: Path) -> FamilyHead | None:
+    """The family head of the checkpoint in ``folder``; None where it has none."""
+    stats = manifest.family_head
+    if stats is None:
+        return None
+    return FamilyHead.load(folder / stats.file, stats.families, stats.cards)
+
+
+def trust(stats: HeadStats, known: float) -> float:
+    """How far readings of a request are trusted, 0 to 1, by its share of known words."""
+    width = max(stats.known_high - stats.known_low, 1e-9)
+    return min(max((known - stats.known_low) / width, 0.0), 1.0)
+
+
+def _mix(
+    manifest: Manifest,
+    stats: HeadStats,
+    reading: FamilyReading,
+    quality: dict[str, float],
+    ratios: dict[str, float],
+) -> None:
+    """Mix the head's reading into the language model's, in place, and shrink both by distance."""
+    certain = trust(stats, reading.known)
+    for card in manifest.cards:
+        name = card.name
+        if name in reading.quality:
+            share = stats.share
+            quality[name] += share * (reading.quality[name] - quality[name])
+            ratios[name] += share * (reading.cost_ratio[name] - ratios[name])
+        average = sigmoid(card.prior)
+        quality[name] = average + certain * (quality[name] - average)
+        ratios[name] = 1.0 + certain * (ratios[name] - 1.0)
 
 
 def expected_cost(

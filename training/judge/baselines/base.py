@@ -43,17 +43,25 @@ class Means:
     @classmethod
     def of(cls, train: Paired, groups: Sequence[str], *, strength: float) -> Means:
         names = tuple(sorted(set(groups)))
-        member = np.array(groups)[None, :] == np.array(names)[:, None]
-        count = member.sum(1, keepdims=True).astype(float)
-        keep = count / (count + strength)
-        shrunk = []
-        for values in (train.score, train.cost):
-            overall = values.mean(0)
-            own = (member @ values) / count
-            shrunk.append(np.vstack([overall + keep * (own - overall), overall]))
+        shrunk = [
+            np.vstack([group_means(values, groups, strength=strength), values.mean(0)])
+            for values in (train.score, train.cost)
+        ]
         return cls(names, shrunk[0], shrunk[1])
 
     def index(self, groups: Sequence[str]) -> Ints:
         """Rows of the groups, the last row for those never seen."""
         at = {name: i for i, name in enumerate(self.groups)}
         return np.array([at.get(g, len(self.groups)) for g in groups], dtype=np.int64)
+
+
+def group_means(values_N_M: Floats, groups: Sequence[str], *, strength: float) -> Floats:
+    """[G, M] mean per group in the order of the sorted names, shrunk towards the overall mean as
+    :class:`Means` says."""
+    names = sorted(set(groups))
+    member = np.array(groups)[None, :] == np.array(names)[:, None]
+    count = member.sum(1, keepdims=True).astype(float)
+    overall = values_N_M.mean(0)
+    own = (member @ values_N_M) / count
+    shrunk: Floats = overall + count / (count + strength) * (own - overall)
+    return shrunk
