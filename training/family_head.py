@@ -61,7 +61,9 @@ def fit_family_head(
         weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     quality = group_means(score_N_M, families, strength=_STRENGTH)
     cost = group_means(cost_usd_N_M, families, strength=_STRENGTH)
+    counts = np.array([list(families).count(name) for name in names])
     arrays = {
+        "share_F": (counts / counts.sum()).astype(np.float32),
         "buckets_K": known.astype(np.int32),
         "idf_K": idf.astype(np.float32),
         "weight_F_K": weight.astype(np.float16),

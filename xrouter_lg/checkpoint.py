@@ -133,6 +133,9 @@ class Manifest:
     """``fixed``: a card keeps the letter it was trained with; ``permuted``: any order will do."""
     cost_model: CostModel | None = None
     family_head: HeadStats | None = None
+    added: tuple[CardStats, ...] = ()
+    """Cards that joined after training by a probe set: they have no slot, the family head knows
+    them. Their ``centre`` is 0 and means nothing."""
     dial: tuple[DialPoint, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint, split, seed, numbers of prompts, families."""
@@ -153,14 +156,14 @@ class Manifest:
         """Short name of exactly these weights and statistics, recorded with every decision."""
         parts = [
             dict(self.files),
-            [dataclasses.asdict(card) for card in self.cards],
+            [dataclasses.asdict(card) for card in (*self.cards, *self.added)],
             self.c_ref_usd,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     def card(self, name: str) -> CardStats | None:
-        """The statistics of a card, None for one that was not there at training time."""
-        return next((card for card in self.cards if card.name == name), None)
+        """The statistics of a trained or added card, None for one never heard of."""
+        return next((card for card in (*self.cards, *self.added) if card.name == name), None)
 
     def weight_for_quality(self, target: float) -> float:
         """The largest cost weight of the dial whose quality is at least ``target`` (a share) of
@@ -190,6 +193,7 @@ class Manifest:
             fields = {key: value for key, value in data.items() if key in known}
             fields["base"] = BaseIdentity(**data["base"])
             fields["cards"] = tuple(CardStats(**card) for card in data["cards"])
+            fields["added"] = tuple(CardStats(**card) for card in data.get("added", ()))
             fields["dial"] = tuple(DialPoint(**point) for point in data.get("dial", ()))
             model = data.get("cost_model")
             if model is not None:
@@ -213,7 +217,8 @@ class Manifest:
         if not self.cards:
             raise CheckpointError("the manifest has no card; train again")
         numbers = [self.c_ref_usd]
-        numbers += [n for c in self.cards for n in (c.prior, c.centre, c.output_tokens, c.cost_usd)]
+        for card in (*self.cards, *self.added):
+            numbers += [card.prior, card.centre, card.output_tokens, card.cost_usd]
         if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
             raise CheckpointError("the manifest holds a number that is not finite; train again")
         if self.c_ref_usd <= 0:

@@ -55,7 +55,7 @@ class FamilyHead:
     """A head as it lies in a checkpoint. Arrays: F families, K known buckets, M cards.
 
     ``buckets_K`` rising; ``idf_K``; ``weight_F_K`` and ``bias_F`` of the regression;
-    ``quality_F_M`` in [0, 1]; ``cost_ratio_F_M`` above 0.
+    ``quality_F_M`` in [0, 1]; ``cost_ratio_F_M`` above 0; ``share_F`` of the training prompts.
     """
 
     def __init__(self, arrays: dict[str, Any], families: Sequence[str], cards: Sequence[str]):

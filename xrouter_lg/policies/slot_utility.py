@@ -52,8 +52,9 @@ def utilities(
     """Weigh the candidates. ``contrasts`` are of the manifest's cards, by name; ``head`` is what
     :func:`load_head` gave for the checkpoint.
 
-    A card that was not there at training time gets the mean prior of those that were, the one
-    thing known about it; its cost comes from its own price.
+    A card that joined after training by a probe set is read by the head alone. One never heard of
+    gets the mean prior of those that were trained, the one thing known about it; its cost comes
+    from its own price.
     """
     text = str(request.messages[-1].text)
     expected, ratios = expectations(manifest, contrasts, text, request.prompt_tokens, head)
@@ -110,15 +111,16 @@ def _mix(
 ) -> None:
     """Mix the head's reading into the language model's, in place, and shrink both by distance."""
     certain = trust(stats, reading.known)
-    for card in manifest.cards:
-        name = card.name
+    for card in (*manifest.cards, *manifest.added):
+        name, average = card.name, sigmoid(card.prior)
         if name in reading.quality:
-            share = stats.share
-            quality[name] += share * (reading.quality[name] - quality[name])
-            ratios[name] += share * (reading.cost_ratio[name] - ratios[name])
-        average = sigmoid(card.prior)
-        quality[name] = average + certain * (quality[name] - average)
-        ratios[name] = 1.0 + certain * (ratios[name] - 1.0)
+            share = stats.share if name in quality else 1.0
+            before, ratio = quality.get(name, average), ratios.get(name, 1.0)
+            quality[name] = before + share * (reading.quality[name] - before)
+            ratios[name] = ratio + share * (reading.cost_ratio[name] - ratio)
+        if name in quality:
+            quality[name] = average + certain * (quality[name] - average)
+            ratios[name] = 1.0 + certain * (ratios[name] - 1.0)
 
 
 def expected_cost(
