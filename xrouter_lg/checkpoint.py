@@ -98,7 +98,7 @@ class HeadStats:
     cards: tuple[str, ...]
     """Cards that the head knows, in the order of its columns."""
     share: float
-    """Weight of the head's reading; the language model's has the rest."""
+    """Weight of the head's expected score; the language model's has the rest."""
     known_low: float
     """Share of known words at and below which a request counts as foreign ..."""
     known_high: float

@@ -7,8 +7,8 @@ contrast ``logprob(slot) - logprob(anchor)`` of each trained card. Then
     p_m = 1 / (1 + exp(-z_m))                      expected score
     u_m = p_m - λ · E[cost_m] / c_ref              utility
 
-A checkpoint with a family head (``family_head.py``) mixes its expected score and cost into p_m and
-E[cost_m], and where the request's words were never seen in training both fall back to the card's
+A checkpoint with a family head (``family_head.py``) mixes its expected score into p_m and takes
+E[cost_m] from it, and where the request's words were never seen in training both fall back to the card's
 overall mean. The card with the highest utility is taken. Neither p nor E[cost] depends on λ, so a
 larger λ never picks a card of higher expected cost; prices are today's, so a new price acts at
 once.
@@ -109,15 +109,16 @@ def _mix(
     quality: dict[str, float],
     ratios: dict[str, float],
 ) -> None:
-    """Mix the head's reading into the language model's, in place, and shrink both by distance."""
+    """The head's reading beside the language model's, in place; both shrunk by distance."""
     certain = trust(stats, reading.known)
     for card in (*manifest.cards, *manifest.added):
         name, average = card.name, sigmoid(card.prior)
         if name in reading.quality:
             share = stats.share if name in quality else 1.0
-            before, ratio = quality.get(name, average), ratios.get(name, 1.0)
+            before = quality.get(name, average)
             quality[name] = before + share * (reading.quality[name] - before)
-            ratios[name] = ratio + share * (reading.cost_ratio[name] - ratio)
+            # The head knows costs by kind of task; guessing them from log-odds was never better.
+            ratios[name] = reading.cost_ratio[name]
         if name in quality:
             quality[name] = average + certain * (quality[name] - average)
             ratios[name] = 1.0 + certain * (ratios[name] - 1.0)
