@@ -20,6 +20,10 @@ _SUB_APPS = {
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
     "traces": "List, show and export local traces.",
+    "outcomes": "Turn traces into outcomes, and look at them.",
+    "judge": "Score a checkpoint on an outcome table, and say whether it may serve.",
+    "promote": "Let an alias point to a checkpoint, if a verdict allows it.",
+    "rollback": "Let an alias point to what it pointed to before.",
 }
 """Each is the Typer ``app`` of the module of that name in this package."""
 
