@@ -10,7 +10,15 @@ import pytest
 
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
-TRAIN_TESTS = ("checkpoint_policy", "grpo", "runs", "train_config", "warm_start")
+TRAIN_TESTS = (
+    "checkpoint_policy",
+    "grpo",
+    "judge_run",
+    "runs",
+    "sequential",
+    "train_config",
+    "warm_start",
+)
 """Tests of what the train extra brings: `make test-train` installs it and runs them."""
 
 if find_spec("torch") is None:

@@ -151,8 +151,10 @@ def run_prefix(part: Any, hidden_1_P_D: Tensor) -> tuple[Tensor, DynamicCache]:
     cache = DynamicCache()
     output = part(
         inputs_embeds=hidden_1_P_D,
-        position_ids=torch.arange(hidden_1_P_D.shape[1])[None],
-        attention_mask=causal_mask(torch.tensor([hidden_1_P_D.shape[1]]), 0),
+        position_ids=torch.arange(hidden_1_P_D.shape[1], device=hidden_1_P_D.device)[None],
+        attention_mask=causal_mask(
+            torch.tensor([hidden_1_P_D.shape[1]], device=hidden_1_P_D.device), 0
+        ),
         past_key_values=cache,
         use_cache=True,
     )
@@ -172,7 +174,9 @@ def run_questions(
     cache = expand(prefix, batch)
     output = part(
         inputs_embeds=hidden_B_T_D,
-        position_ids=(torch.arange(width) + seen)[None].expand(batch, -1),
+        position_ids=(torch.arange(width, device=hidden_B_T_D.device) + seen)[None].expand(
+            batch, -1
+        ),
         attention_mask=causal_mask(lengths_B, seen),
         past_key_values=cache,
         use_cache=True,
@@ -195,13 +199,13 @@ def expand(prefix: DynamicCache, batch: int) -> DynamicCache:
 def causal_mask(lengths_B: Tensor, seen: int) -> Tensor:
     """Boolean mask [B, 1, T, seen + T], True where a query may look: the prefix, and what comes
     before it among its own row's ``lengths`` tokens."""
-    width = int(lengths_B.max())
-    own_T_T = torch.ones(width, width, dtype=torch.bool).tril()
-    valid_B_T = torch.arange(width)[None] < lengths_B[:, None]
+    width, device = int(lengths_B.max()), lengths_B.device
+    own_T_T = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    valid_B_T = torch.arange(width, device=device)[None] < lengths_B[:, None]
     mask_B_T_T = own_T_T[None] & valid_B_T[:, None, :]
     # A padding query must look somewhere, or its softmax is 0/0 and NaN spreads to the gradients.
-    mask_B_T_T = mask_B_T_T | torch.eye(width, dtype=torch.bool)[None]
-    prefix = torch.ones(len(lengths_B), width, seen, dtype=torch.bool)
+    mask_B_T_T = mask_B_T_T | torch.eye(width, dtype=torch.bool, device=device)[None]
+    prefix = torch.ones(len(lengths_B), width, seen, dtype=torch.bool, device=device)
     return torch.cat([prefix, mask_B_T_T], dim=2)[:, None]
 
 

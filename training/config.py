@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 import yaml
 
-from training.grpo import GrpoSettings
-from training.warm_start import WarmStartConfig
+from training.grpo_config import GrpoSettings
+from training.replay import Sampling
+from training.reward import RewardConfig
+from training.trainer_config import TrainerConfig
+from training.warm_start_config import WarmStartConfig
 from xrouter_lg.errors import ConfigurationError
 
 
@@ -52,6 +55,8 @@ class RunConfig:
 
     outcomes: str = ""
     """A folder with ``outcomes.parquet`` and ``prompts.parquet``."""
+    pool: str = ""
+    """A pool file whose cards must cover the table's models; not looked at when empty."""
     output: str = "runs/headline"
     """The run folder; the checkpoint is its ``checkpoint``."""
     weights: Literal["adapter", "merged"] = "adapter"
@@ -63,7 +68,11 @@ class RunConfig:
     """Weight of the family head's reading beside the language model's; 0 leaves the head out."""
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    sampling: Sampling = field(default_factory=lambda: Sampling(permute=False))
+    """What changes from episode to episode of GRPO."""
     grpo: GrpoSettings = field(default_factory=lambda: GrpoSettings(steps=0))
     """Reinforcement learning behind the warm start; ``steps: 0`` leaves it out."""
 
@@ -119,7 +128,12 @@ def _build(cls: Any, data: Any, where: str) -> Any:
             values[key] = _build(kind, value, f"{name}.")
         else:
             values[key] = _cast(kind, value, name)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        text = str(error)
+        named = text if text.startswith(where) or not where else f"{where[:-1]}: {text}"
+        raise ConfigurationError(named) from error
 
 
 def _cast(kind: Any, value: Any, name: str) -> Any:

@@ -487,4 +487,4 @@ def _unix(when: Any) -> float:
         return 0.0
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return when.timestamp()
+    return float(when.timestamp())

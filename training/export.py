@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.metadata
 import json
 import subprocess
@@ -22,6 +23,7 @@ from training.family_head import HEAD_FILE
 from training.warm_start import SlotModel
 from xrouter_lg.checkpoint import CardStats, CostModel, DialPoint, Manifest, write_checkpoint
 from xrouter_lg.policies.family_head import FamilyHead
+from xrouter_lg.policies.probe import write_probe
 from xrouter_lg.policies.slot_utility import expectations
 
 Floats = npt.NDArray[np.float64]
@@ -56,11 +58,15 @@ def export(
             adapter["base_model_name_or_path"] = base.identity.model_id
             config_file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
         else:
-            merged = copy.deepcopy(slot.model).merge_and_unload()
-            merged.save_pretrained(target)
+            merged = copy.deepcopy(slot.model)
+            # Without an adapter the weights themselves were trained.
+            whole = merged.merge_and_unload() if hasattr(merged, "peft_config") else merged
+            whole.save_pretrained(target)
         base.tokenizer.save_pretrained(target)
         if head is not None:
             save_file(head.arrays, target / HEAD_FILE)
+        # By serving's own code, from what was just written: a server must give the same.
+        write_probe(target, dataclasses.replace(manifest, weights=weights), base=base.folder)
 
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     complete = {

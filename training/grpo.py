@@ -1,146 +1,221 @@
-"""GRPO over slots with TRL's own trainer: one-token completions and a plain reward function.
+"""GRPO over slots with TRL's own trainer: a completion is a letter a turn, and the reward a plain
+function.
 
-The policy that is trained is the policy that serves. Serving takes the card with the highest
-utility u_m = sigmoid(z_m) - λ · c_m / c_ref; here
+The policy that is trained is the policy that serves. Serving takes the letter with the highest
+utility u = sigmoid(z) - λ · c / c_ref; here
 
-    π(m | prompt) = softmax over legal slots of u_m / T,
+    π(letter | prompt) = softmax over legal letters of u / T,
 
 so an update moves exactly the probabilities that the decision compares, and λ, today's prices and
-the legal slots act through u. They are no part of the prompt (:mod:`xrouter_lg.prompts.slots`), so
-:class:`SlotPolicyHead` holds them per prompt: a forward hook on the model replaces the logits at
-the end of a known prompt. TRL is used as it is, and sampling can't leave the legal slots. A prompt
-has one cost weight per run, which is why rows must be distinct.
+the legal letters act through u. They are no part of the prompt (:mod:`xrouter_lg.prompts.slots`).
 
-``scale_rewards`` must not be ``"group"``: divided by its own standard deviation, a group in which
-every choice is right has the same advantages for every λ > 0, which makes the cost weight inert.
+TRL draws prompts, forms groups, scales rewards, computes loss, clips, steps and reports. Two of
+its methods are replaced. Generation asks an environment (:class:`training.turns.TurnEnvironment`)
+for the state of each turn; sampling can't leave the legal letters. Scoring gives a letter the log
+probability it has in its own turn's prompt. Samples of a group share their prompts, so each
+distinct prompt is computed once, and only by the layers above the frozen ones where a reading has
+their activations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from training.replay import Episodes, Floats, ReplayEnvironment
-from training.warm_start import SlotModel
-from xrouter_lg.prompts import slots
+from training.callbacks import last_checkpoint
+from training.grpo_config import GrpoSettings
+from training.reading import Reading, answering
+from training.slot_model import SlotModel
+from training.trainer_config import TrainerConfig
+from training.turns import Actions, TurnEnvironment, TurnState
+
+__all__ = [
+    "GrpoSettings",
+    "SlotGRPOTrainer",
+    "arguments",
+    "log_policy",
+    "play",
+    "play_greedily",
+    "train_grpo",
+]
 
 _NEVER = -1e9
-"""Logit of a token outside the legal slots; finite, or an entropy would be 0 · inf."""
+"""Logit of an illegal letter; finite, or an entropy would be 0 · inf."""
+
+Choose = Callable[[Tensor, int], list[int]]
+"""Gives an action per row of log probabilities [B, L], on a turn."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GrpoSettings:
-    """How GRPO learns.
+def log_policy(
+    slot: SlotModel, contrast_B_L: Tensor, states: Sequence[TurnState], temperature: float
+) -> Tensor:
+    """Log probability of each letter [B, L] in these states."""
+    device = contrast_B_L.device
 
-    Raises:
-        ValueError: group-wise reward scaling, or a temperature not above 0.
+    def stacked(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(state, name) for state in states])).to(device)
+
+    quality_B_L = torch.sigmoid(slot.z(contrast_B_L, stacked("prior_L").float()))
+    utility_B_L = (quality_B_L - stacked("penalty_L").float()) / temperature
+    return torch.log_softmax(utility_B_L.masked_fill(~stacked("legal_L"), _NEVER), dim=-1)
+
+
+def read_states(
+    model: Any, slot: SlotModel, reading: Reading, states: Sequence[TurnState]
+) -> Tensor:
+    """Contrasts [B, L] of states by one pass over the distinct prompts among them."""
+    numbers = reading.find([state.question for state in states], [state.prefix for state in states])
+    distinct, inverse = np.unique(np.array(numbers), return_inverse=True)
+    tensors = {k: v.to(slot.device) for k, v in reading.inputs(distinct).items()}
+    contrast_U_L: Tensor = model(contrast=True, **tensors)
+    return contrast_U_L[torch.from_numpy(inverse).to(contrast_U_L.device)]
+
+
+def play(
+    environment: TurnEnvironment,
+    episodes: Sequence[int],
+    log_policy_of: Callable[[Sequence[TurnState]], Tensor],
+    choose: Choose,
+) -> list[Actions]:
+    """Play episodes side by side to their end; the actions of each."""
+    actions: list[Actions] = [() for _ in episodes]
+    for turn in range(environment.turns):
+        waiting, states = [], []
+        for row, episode in enumerate(episodes):
+            state = environment.state(episode, actions[row])
+            if state is not None:
+                waiting.append(row)
+                states.append(state)
+        if not states:
+            break
+        everyone_B_L = log_policy_of(states)
+        # A row draws its own number whoever else is still playing.
+        padded = torch.zeros(len(episodes), everyone_B_L.shape[1])
+        padded[waiting] = everyone_B_L.float().cpu()
+        chosen = choose(padded, turn)
+        for row in waiting:
+            actions[row] = (*actions[row], chosen[row])
+        environment.advance([(episodes[row], actions[row]) for row in waiting])
+    return actions
+
+
+@torch.no_grad()
+def play_greedily(
+    slot: SlotModel, reading: Reading, environment: TurnEnvironment, *, batch_size: int = 32
+) -> list[Actions]:
+    """The actions of every episode when the best letter is always taken, as in serving."""
+    training = slot.model.training
+    slot.model.eval()
+    known: dict[int, Tensor] = {}
+
+    def log_policy_of(states: Sequence[TurnState]) -> Tensor:
+        # One prompt stands in many episodes, at other cost weights: it is read once.
+        numbers = reading.find([s.question for s in states], [s.prefix for s in states])
+        new = sorted(set(numbers) - known.keys(), key=lambda n: len(reading.ids(n)))
+        for start in range(0, len(new), batch_size):
+            part = new[start : start + batch_size]
+            tensors = {k: v.to(slot.device) for k, v in reading.inputs(part).items()}
+            known.update(zip(part, reading.contrast(slot, **tensors), strict=True))
+        return log_policy(slot, torch.stack([known[n] for n in numbers]), states, 1.0)
+
+    def best(log_policy_B_L: Tensor, _turn: int) -> list[int]:
+        found: list[int] = log_policy_B_L.argmax(1).tolist()
+        return found
+
+    actions = play(environment, range(len(environment)), log_policy_of, best)
+    slot.model.train(training)
+    return actions
+
+
+class SlotGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """Use within :func:`training.reading.answering`, or by :func:`train_grpo`.
+
+    Rows of the dataset have a ``prompt`` and the number of an ``episode``.
     """
 
-    steps: int = 50
-    learning_rate: float = 2e-4
-    generations: int = 8
-    """Samples per prompt: a group."""
-    prompts_per_step: int = 4
-    temperature: float = 0.1
-    """T, in score points: how far below the best a card may lie and still be tried."""
-    scale_rewards: Literal["batch", "none"] = "none"
-    seed: int = 0
-    report_to: str = "none"
+    def __init__(
+        self,
+        slot: SlotModel,
+        reading: Reading,
+        environment: TurnEnvironment,
+        temperature: float,
+        **options: Any,
+    ) -> None:
+        self._slot, self._reading, self._play_in = slot, reading, environment
+        self._policy_temperature = temperature
+        self._episodes: list[int] = []
+        super().__init__(model=slot.model, reward_funcs=self._reward, **options)
+        self.remove_callback(PrinterCallback)
 
-    def __post_init__(self) -> None:
-        if self.scale_rewards not in ("batch", "none"):
-            raise ValueError(
-                f"scale_rewards is {self.scale_rewards!r}; it must be 'batch' or 'none': scaling "
-                "by group makes the cost weight inert"
-            )
-        if not self.temperature > 0.0:
-            raise ValueError(f"temperature is {self.temperature!r}; it must be above 0")
-
-
-class SlotPolicyHead:
-    """Turns the logits behind a known prompt into the serving policy's, by a forward hook.
-
-    Use as a context manager: the model is itself again afterwards.
-    """
-
-    def __init__(self, slot: SlotModel, temperature: float) -> None:
-        self._slot, self._temperature = slot, temperature
-        self._penalty: dict[tuple[int, ...], Tensor] = {}
-        self._handle: Any = None
-
-    def add(self, prompt_ids: Sequence[int], penalty_M: Floats) -> None:
-        """Register a prompt: λ · c / c_ref per card, infinite where a card is no candidate.
-
-        Raises:
-            ValueError: the prompt is there already, or no card is a candidate.
-        """
-        key = tuple(prompt_ids)
-        if key in self._penalty:
-            raise ValueError("two rows have the same prompt, and a prompt has one cost weight")
-        if not np.isfinite(penalty_M).any():
-            raise ValueError("no card is a candidate")
-        self._penalty[key] = torch.tensor(penalty_M, dtype=torch.float32)
-
-    def __enter__(self) -> SlotPolicyHead:
-        inner = self._slot.model.get_base_model()
-        self._handle = inner.register_forward_hook(self._replace, with_kwargs=True)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.remove()
-
-    def _replace(self, _module: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        ids_B_T, mask_B_T = kwargs["input_ids"], kwargs.get("attention_mask")
-        logits_B_K_V = output.logits
-        kept = logits_B_K_V.shape[1]
-        changed: dict[tuple[int, int], Tensor] = {}
-        for row in range(len(ids_B_T)):
-            real = ids_B_T[row] if mask_B_T is None else ids_B_T[row][mask_B_T[row].bool()]
-            ids = tuple(real.tolist())
-            # Sampling shows the prompt alone, scoring the prompt and the one token behind it.
-            for behind, key in ((0, ids), (1, ids[:-1])):
-                penalty_M = self._penalty.get(key)
-                if penalty_M is not None and behind < kept:
-                    at = kept - 1 - behind
-                    changed[row, at] = self._policy_logits(logits_B_K_V[row, at], penalty_M)
-                    break
-            else:
-                raise RuntimeError(
-                    "GRPO saw a prompt that was not registered: the tokenizer or TRL changed it"
-                )
-        # Rebuilt rather than written into: a write would hide the old values from autograd.
-        rows = [
-            torch.stack([changed.get((b, k), logits_B_K_V[b, k].float()) for k in range(kept)])
-            for b in range(len(ids_B_T))
+    def _reward(
+        self,
+        completion_ids: Sequence[Sequence[int]],
+        episode: Sequence[int],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
+    ) -> list[float | None]:
+        letter_of = {token: letter for letter, token in enumerate(self._slot.slot_ids)}
+        taken = [
+            (number, tuple(letter_of[token] for token in ids))
+            for number, ids in zip(episode, completion_ids, strict=True)
         ]
-        output.logits = torch.stack(rows)
+        results = self._play_in.results(taken)
+        for name, value in results.metrics.items():
+            log_metric(name, value)
+        return [None if np.isnan(value) else float(value) for value in results.reward_B]
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """The first turn's prompts part by part, as serving does."""
+        states = [self._state(episode, ()) for episode in self._episodes]
+        numbers = self._reading.find([s.question for s in states], [s.prefix for s in states])
+        return [self._reading.ids(number) for number in numbers], None, {}
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._episodes = [int(row["episode"]) for row in inputs]
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        # TRL shuffles and splits the batch by its tensors: the episodes go along.
+        output["episode"] = torch.tensor(self._episodes, device=self.accelerator.device)
         return output
 
-    def _policy_logits(self, logits_V: Tensor, penalty_M: Tensor) -> Tensor:
-        slot = self._slot
-        ids = torch.tensor(slot.slot_ids)
-        contrast_M = logits_V[ids].float() - logits_V[slot.anchor_id].float()
-        quality_M = torch.sigmoid(contrast_M - slot.centre_M + slot.prior_M)
-        utility_M = (quality_M - penalty_M) / self._temperature
-        utility_M = torch.where(torch.isfinite(penalty_M), utility_M, _NEVER)
-        return torch.full_like(logits_V, _NEVER, dtype=torch.float32).index_put((ids,), utility_M)
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *_: Any, **__: Any
+    ) -> tuple[list[list[int]], None]:
+        played = play(self._play_in, self._episodes, self._log_policy_now, self._sample)
+        return [[self._slot.slot_ids[a] for a in actions] for actions in played], None
 
+    @torch.no_grad()
+    def _log_policy_now(self, states: Sequence[TurnState]) -> Tensor:
+        contrast_B_L = read_states(self.model, self._slot, self._reading, states)
+        return log_policy(self._slot, contrast_B_L, states, self._policy_temperature)
 
-class SlotGRPOTrainer(GRPOTrainer):
-    """TRL's trainer, scoring by the model's logits.
+    def _sample(self, log_policy_B_L: Tensor, turn: int) -> list[int]:
+        """One draw per row. The draws follow from seed, step and place in the whole batch, so they
+        are the same however many processes share it."""
+        batch, whole = len(log_policy_B_L), self.accelerator.num_processes
+        rng = np.random.default_rng([self.args.seed, self.state.global_step, turn])
+        start = self.accelerator.process_index * batch
+        draw_B = rng.random(batch * whole)[start : start + batch]
+        rising_B_L = log_policy_B_L.double().exp().cumsum(-1).numpy()
+        rising_B_L /= rising_B_L[:, -1:]
+        return [
+            int(np.searchsorted(row, u, side="right"))
+            for row, u in zip(rising_B_L, draw_B, strict=True)
+        ]
 
-    TRL 1.16 scores by a fused head that never shows its logits, which would bypass the hook; a
-    completion of one token needs no such saving.
-    """
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._episodes = inputs["episode"].tolist()
+        loss: Tensor = super()._compute_loss(model, inputs)
+        return loss
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -148,128 +223,102 @@ class SlotGRPOTrainer(GRPOTrainer):
         input_ids: Tensor,
         attention_mask: Tensor,
         logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        **_: Any,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        step = batch_size or len(input_ids)
-        logps, entropies = [], []
-        for start in range(0, len(input_ids), step):
-            ids_B_T = input_ids[start : start + step]
-            logits = model(
-                input_ids=ids_B_T,
-                attention_mask=attention_mask[start : start + step],
-                logits_to_keep=logits_to_keep + 1,
-                use_cache=False,
-            ).logits[:, :-1]
-            logp_B_K_V = torch.log_softmax(logits, dim=-1)
-            taken_B_K_1 = ids_B_T[:, -logits_to_keep:, None]
-            logps.append(logp_B_K_V.gather(-1, taken_B_K_1)[..., 0])
-            entropies.append(-(logp_B_K_V.exp() * logp_B_K_V).sum(-1))
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Tensor, Tensor, None]:
+        """Log probability and entropy [B, T] of the letter of each turn, in that turn's prompt."""
+        letter_of = {token: letter for letter, token in enumerate(self._slot.slot_ids)}
+        taken_B_T = input_ids[:, -logits_to_keep:].tolist()
+        mask_B_T = attention_mask[:, -logits_to_keep:].tolist()
+        states, at, letters = [], [], []
+        for row, episode in enumerate(self._episodes):
+            actions: Actions = ()
+            for turn in range(logits_to_keep):
+                if mask_B_T[row][turn]:
+                    letter = letter_of[taken_B_T[row][turn]]
+                    states.append(self._state(episode, actions))
+                    at.append((row, turn))
+                    letters.append(letter)
+                    actions = (*actions, letter)
+        contrast = read_states(model, self._slot, self._reading, states)
+        logp_S_L = log_policy(self._slot, contrast, states, self._policy_temperature)
+        place = tuple(torch.tensor(side, device=logp_S_L.device) for side in zip(*at, strict=True))
+        chosen_S = torch.tensor(letters, device=logp_S_L.device)
+        empty_B_T = torch.zeros(len(input_ids), logits_to_keep, device=logp_S_L.device)
+        logps = empty_B_T.index_put(place, logp_S_L.gather(1, chosen_S[:, None])[:, 0])
+        entropies = empty_B_T.index_put(place, -(logp_S_L.exp() * logp_S_L).sum(-1))
+        return logps, entropies.detach(), None
+
+    def _state(self, episode: int, actions: Actions) -> TurnState:
+        state = self._play_in.state(episode, actions)
+        assert state is not None, "an action was taken after the end of an episode"
+        return state
 
 
 def train_grpo(
     slot: SlotModel,
-    tokenizer: Any,
-    prefix: str,
-    questions: Sequence[str],
-    environment: ReplayEnvironment,
-    expected_usd_N_M: Floats,
-    c_ref_usd: float,
+    reading: Reading,
+    environment: TurnEnvironment,
     settings: GrpoSettings,
     *,
+    tokenizer: Any,
     folder: Path,
-    on_log: Callable[[dict[str, float]], None] | None = None,
-) -> list[dict[str, float]]:
-    """Train the adapter in place; TRL's log, one entry per step.
+    trainer: TrainerConfig | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+) -> None:
+    """Train ``slot`` in place; an episode of the environment is played by one group.
 
-    ``questions`` are the rendered questions of the environment's N prompts and must differ;
-    ``expected_usd_N_M`` is what the decision expects each card to cost. The environment must not
-    permute slots, since a card keeps its letter here.
+    ``folder`` gets the trainer's checkpoints; ``resume`` goes on from the newest of them.
 
     Raises:
-        ValueError: fewer prompts than ``steps * prompts_per_step``, or slots are permuted.
+        ValueError: fewer episodes than ``steps * prompts_per_step``, or one that has ended before
+            its first decision.
     """
+    how = trainer or TrainerConfig(device="cpu")
     wanted = settings.steps * settings.prompts_per_step
-    if len(questions) < wanted:
+    if len(environment) < wanted:
         raise ValueError(
-            f"{settings.steps} steps of {settings.prompts_per_step} prompts need {wanted} prompts; "
-            f"there are {len(questions)}"
+            f"{settings.steps} steps of {settings.prompts_per_step} prompts need {wanted} "
+            f"episodes; there are {len(environment)}"
         )
-    if environment.sampling.permute:
-        raise ValueError("the environment permutes slots; use Sampling(permute=False)")
-    rng = np.random.default_rng(settings.seed)
-    chosen = rng.permutation(len(questions))[:wanted]
-    episodes = environment.sample(wanted, rng, chosen)
-    head = SlotPolicyHead(slot, settings.temperature)
     rows = []
-    for e in range(wanted):
-        prompt = prefix + questions[episodes.prompt_B[e]]
-        usd_M = expected_usd_N_M[episodes.prompt_B[e]] * episodes.price_factor_B_S[e]
-        penalty_M = episodes.cost_weight_B[e] * usd_M / c_ref_usd
-        head.add(tokenizer(prompt)["input_ids"], np.where(episodes.legal_B_S[e], penalty_M, np.inf))
-        rows.append({"prompt": prompt, "episode": e})
-
-    def reward(completions: list[str], episode: list[int], **_: Any) -> list[float | None]:
-        return _rewards(environment, episodes, np.array(episode), completions)
-
-    arguments = GRPOConfig(
-        output_dir=str(folder),
-        max_steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.generations * settings.prompts_per_step,
-        num_generations=settings.generations,
-        max_completion_length=1,
-        temperature=1.0,
-        scale_rewards=settings.scale_rewards,
-        beta=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=settings.report_to,
-        seed=settings.seed,
-        use_cpu=not torch.cuda.is_available(),
-        bf16=False,
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        shuffle_dataset=False,
-    )
-    with head:
-        trainer = SlotGRPOTrainer(
-            model=slot.model,
-            reward_funcs=reward,
-            args=arguments,
+    for episode in range(wanted):
+        state = environment.state(episode, ())
+        if state is None:
+            raise ValueError(f"episode {episode} has no candidate")
+        rows.append({"prompt": state.prefix + state.question, "episode": episode})
+    found = last_checkpoint(folder) if resume else None
+    with answering(slot, reading):
+        SlotGRPOTrainer(
+            slot,
+            reading,
+            environment,
+            settings.temperature,
+            args=GRPOConfig(**arguments(settings, how, folder, environment.turns)),
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-        )
-        trainer.train()
-    log = [
-        {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
-        for entry in trainer.state.log_history
-        if "reward" in entry
-    ]
-    for number, entry in enumerate(log, 1):
-        entry["step"] = float(number)
-    if on_log is not None:
-        for entry in log:
-            on_log(entry)
-    return log
+            # TRL may give it a padding token; ours must stay as it was hashed.
+            processing_class=deepcopy(tokenizer),
+            callbacks=list(callbacks),
+        ).train(resume_from_checkpoint=None if found is None else str(found))
 
 
-def _rewards(
-    environment: ReplayEnvironment,
-    episodes: Episodes,
-    index: np.typing.NDArray[np.int64],
-    completions: Sequence[str],
-) -> list[float | None]:
-    """Rewards of sampled slots; None (left out of the batch) where an outcome is unknown."""
-    taken = Episodes(
-        episodes.prompt_B[index],
-        episodes.card_B_S[index],
-        episodes.price_factor_B_S[index],
-        episodes.cost_weight_B[index],
-    )
-    letters = [text.strip() for text in completions]
-    slot_B = np.array([slots.CARD_SLOTS.index(letter) for letter in letters])
-    found = environment.step(taken, slot_B).reward_B
-    return [None if np.isnan(value) else float(value) for value in found]
+def arguments(
+    settings: GrpoSettings, how: TrainerConfig, folder: Path, turns: int
+) -> dict[str, Any]:
+    """Arguments of TRL's ``GRPOConfig``."""
+    whole = settings.generations * settings.prompts_per_step
+    return {
+        **how.arguments(folder, seed=settings.seed),
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "per_device_train_batch_size": how.per_device(whole, "generations × prompts_per_step"),
+        "num_generations": settings.generations,
+        "max_completion_length": turns,
+        # The policy has its own temperature, in score points.
+        "temperature": 1.0,
+        "scale_rewards": settings.scale_rewards,
+        "beta": 0.0,
+        "shuffle_dataset": False,
+    }

@@ -1,11 +1,9 @@
-"""Episodes out of recorded outcomes: no API spend, exact, many thousands a second.
+"""Episodes of one decision each, out of an outcome source.
 
 A batch of episodes is drawn at once: prompts, a subset of the pool in a shuffled slot order, prices
-moved at random, and a cost weight for each. Actions are answered from the table. Everything is an
-array over episodes, so the speed is numpy's.
-
-:class:`Environment` is what a trainer needs; a live environment that calls workers has the same
-two methods.
+moved at random, and a cost weight for each. Over recorded outcomes (:class:`ReplayEnvironment`)
+actions cost no API spend and are exact, and everything is an array over episodes, so the speed is
+numpy's. Over workers (:mod:`training.live`) the same two methods call models.
 """
 
 from __future__ import annotations
@@ -15,13 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from training.reward import Reward
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from training.sources import Bools, Floats, Ints, OutcomeSource, RecordedOutcomes
 
 MUST_NOT_CALL = -2
 """Action: the router answers itself. It costs no call."""
@@ -80,6 +74,17 @@ class Episodes:
         return legal
 
 
+def whole_pool(prompts: Ints, cards: int, weights: Sequence[float]) -> Episodes:
+    """Every prompt at every cost weight, all cards in their own slots at their own prices."""
+    prompt_B = np.repeat(prompts, len(weights))
+    return Episodes(
+        prompt_B=prompt_B,
+        card_B_S=np.tile(np.arange(cards), (len(prompt_B), 1)),
+        price_factor_B_S=np.ones((len(prompt_B), cards)),
+        cost_weight_B=np.tile(np.array(weights, dtype=np.float64), len(prompts)),
+    )
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """What came of one action per episode; NaN where a score or a cost is unknown."""
@@ -102,49 +107,52 @@ class Environment(Protocol):
         ...
 
 
-class ReplayEnvironment:
-    """Episodes over a table of N prompts × M cards.
+class EpisodeEnvironment:
+    """Episodes over N prompts × M cards of a source.
 
-    ``score_N_M`` may hold NaN where a card was never asked: the slot stays legal only if it was.
-    ``must_not_call_N`` marks prompts that the router should answer itself (small talk): calling
-    scores 0 there whatever the table says, answering scores 1; elsewhere answering scores 0.
+    A slot is legal only if its card can be asked about the prompt. ``must_not_call_N`` marks
+    prompts that the router should answer itself (small talk): calling scores 0 there whatever the
+    source says, answering scores 1; elsewhere answering scores 0.
 
     Raises:
-        ValueError: shapes that differ, or a prompt without any known outcome.
+        ValueError: a prompt that no card can be asked about, or marks of another number.
     """
 
     def __init__(
         self,
-        score_N_M: Floats,
-        cost_usd_N_M: Floats,
+        source: OutcomeSource,
         reward: Reward,
         *,
         sampling: Sampling | None = None,
         router_cost_usd: float = 0.0,
         must_not_call_N: Sequence[bool] | None = None,
     ) -> None:
-        if score_N_M.ndim != 2 or score_N_M.shape != cost_usd_N_M.shape:
-            raise ValueError(f"scores {score_N_M.shape} and costs {cost_usd_N_M.shape} must agree")
-        self._known_N_M: Bools = np.isfinite(score_N_M) & np.isfinite(cost_usd_N_M)
-        if not self._known_N_M.any(1).all():
-            row = int(np.flatnonzero(~self._known_N_M.any(1))[0])
+        prompts = source.shape[0]
+        possible_N = source.askable().any(1)
+        if not possible_N.all():
+            row = int(np.flatnonzero(~possible_N)[0])
             raise ValueError(f"prompt {row} has no outcome with a known score and cost; drop it")
-        self._score, self._cost, self._reward = score_N_M, cost_usd_N_M, reward
+        self.source, self.reward = source, reward
         self.sampling = sampling or Sampling()
         self.router_cost_usd = router_cost_usd
-        direct = [False] * len(score_N_M) if must_not_call_N is None else must_not_call_N
+        direct = [False] * prompts if must_not_call_N is None else must_not_call_N
         self._direct_N: Bools = np.array(direct, dtype=np.bool_)
-        if len(self._direct_N) != len(score_N_M):
-            raise ValueError(f"{len(self._direct_N)} marks for {len(score_N_M)} prompts")
+        if len(self._direct_N) != prompts:
+            raise ValueError(f"{len(self._direct_N)} marks for {prompts} prompts")
 
     def sample(
         self, episodes: int, rng: np.random.Generator, prompts: Ints | None = None
     ) -> Episodes:
         """Draw prompts (or take ``prompts``, one per episode), candidates in slots, price factors
         and cost weights."""
-        how, cards = self.sampling, self._score.shape[1]
-        prompt_B = rng.integers(0, len(self._score), episodes) if prompts is None else prompts
-        known_B_M = self._known_N_M[prompt_B]
+        how, known_N_M = self.sampling, self.source.askable()
+        cards = known_N_M.shape[1]
+        if prompts is None:
+            # A live source whose money is spent can't be asked about every prompt any more.
+            possible = np.flatnonzero(known_N_M.any(1))
+            prompts = possible[rng.integers(0, len(possible), episodes)]
+        prompt_B = prompts
+        known_B_M = known_N_M[prompt_B]
         # A random key per card deals a subset: the smallest keys are in, unknown ones never.
         key_B_M = np.where(known_B_M, rng.random((episodes, cards)), np.inf)
         least = min(how.smallest_pool, cards)
@@ -170,7 +178,7 @@ class ReplayEnvironment:
         )
 
     def step(self, episodes: Episodes, slot_B: Ints) -> Outcomes:
-        """Look up what the chosen slots gave.
+        """What the chosen slots gave.
 
         Raises:
             ValueError: a slot that is empty or out of range.
@@ -184,14 +192,43 @@ class ReplayEnvironment:
         card_B = episodes.card_B_S[rows, slot]
         if bool(((card_B < 0) & ~direct_B).any()):
             raise ValueError(f"slot {slot_B[(card_B < 0) & ~direct_B][0]} holds no candidate")
-        card_B = np.maximum(card_B, 0)
         prompt_B, wanted_B = episodes.prompt_B, self._direct_N[episodes.prompt_B]
-        called_B = np.where(wanted_B, 0.0, self._score[prompt_B, card_B])
-        score_B: Floats = np.where(direct_B, wanted_B.astype(np.float64), called_B)
-        paid_B = self._cost[prompt_B, card_B] * episodes.price_factor_B_S[rows, slot]
-        cost_B: Floats = np.where(direct_B, 0.0, paid_B) + self.router_cost_usd
-        reward_B = self._reward.many(score_B, cost_B, episodes.cost_weight_B)
+        score_B = wanted_B.astype(np.float64)
+        cost_B = np.full(len(episodes), self.router_cost_usd)
+        called = np.flatnonzero(~direct_B)
+        if len(called):
+            found, paid = self.source.ask(prompt_B[called], card_B[called])
+            score_B[called] = np.where(wanted_B[called], 0.0, found)
+            cost_B[called] += paid * episodes.price_factor_B_S[called, slot[called]]
+        reward_B = self.reward.many(score_B, cost_B, episodes.cost_weight_B)
         return Outcomes(score_B, cost_B, reward_B)
+
+
+class ReplayEnvironment(EpisodeEnvironment):
+    """Episodes over a table of N prompts × M cards; NaN where a card was never asked.
+
+    Raises:
+        ValueError: shapes that differ, or a prompt without any known outcome.
+    """
+
+    def __init__(
+        self,
+        score_N_M: Floats,
+        cost_usd_N_M: Floats,
+        reward: Reward,
+        *,
+        sampling: Sampling | None = None,
+        router_cost_usd: float = 0.0,
+        must_not_call_N: Sequence[bool] | None = None,
+    ) -> None:
+        super().__init__(
+            RecordedOutcomes(score_N_M, cost_usd_N_M),
+            reward,
+            sampling=sampling,
+            router_cost_usd=router_cost_usd,
+            must_not_call_N=must_not_call_N,
+        )
+        self._score, self._cost = score_N_M, cost_usd_N_M
 
     def rewards(self, episodes: Episodes) -> Floats:
         """The reward of every slot [B, S], NaN where it is empty: what one forward pass over all
@@ -201,6 +238,6 @@ class ReplayEnvironment:
         wanted = self._direct_N[rows]
         score = np.where(wanted, 0.0, self._score[rows, cards])
         cost = self._cost[rows, cards] * episodes.price_factor_B_S + self.router_cost_usd
-        found = self._reward.many(score, cost, episodes.cost_weight_B[:, None])
+        found = self.reward.many(score, cost, episodes.cost_weight_B[:, None])
         masked: Floats = np.where(episodes.legal_B_S, found, np.nan)
         return masked

@@ -26,6 +26,23 @@ Floats = npt.NDArray[np.float64]
 RewardKind = Literal["linear", "success_gated"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Which reward a run is trained with."""
+
+    kind: RewardKind = "linear"
+    k: float = 1.0
+    cap: float = 0.8
+
+    def build(self, c_ref_usd: float) -> Reward:
+        """The reward in units of this reference cost.
+
+        Raises:
+            ValueError: as :class:`Reward`.
+        """
+        return Reward(c_ref_usd, self.kind, self.k, self.cap)
+
+
 @dataclass(frozen=True)
 class Reward:
     """A reward function of score in [0, 1], cost in USD and cost weight λ ≥ 0.

@@ -100,6 +100,12 @@ class RequestAccount:
         with self._lock:
             return self._left()
 
+    @property
+    def spent(self) -> Decimal:
+        """What settled calls have cost (USD), unknown costs at their worst case."""
+        with self._lock:
+            return self._spent
+
     def _left(self) -> Decimal:
         assert self.limit_usd is not None
         return self.limit_usd - self._spent - sum(self._open.values(), _ZERO)

@@ -52,6 +52,8 @@ class CallResult:
     detail: str = ""
     truncated: bool = False
     streamed: bool = False
+    retry_after_s: float | None = None
+    """The pause that the provider asked for when it last refused, in seconds."""
 
 
 class Workers:
@@ -189,6 +191,7 @@ class Workers:
             error=failure.error_class,
             detail=failure.detail,
             streamed=watch is not None and watch.seen,
+            retry_after_s=failure.retry_after_s,
         )
 
     async def _attempt(

@@ -9,6 +9,7 @@ Every error names the value, the place and the fix. All of them derive from
     ├── WeightsUnavailableError   no source delivers the file                    (fetch)
     ├── WeightsCorruptError   the bytes differ from the pinned sha256, twice     (fetch)
     ├── ServerStartError      llama.cpp did not come up; carries the log's end   (server)
+    ├── ExportError           a checkpoint that can't be written as GGUF         (export_gguf)
     └── MeasurementError      a running server gave no usable timings            (measure)
 """
 
@@ -37,3 +38,7 @@ class ServerStartError(LocalModelError):
 
 class MeasurementError(LocalModelError):
     """A server's answers carry no timings, or none that prices can be made of."""
+
+
+class ExportError(LocalModelError):
+    """An architecture, tokenizer or adapter that can't be written as GGUF."""

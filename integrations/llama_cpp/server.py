@@ -39,9 +39,13 @@ class LlamaCppServer:
         n_parallel: requests served at once; each has its own context.
         threads: CPU threads that generate tokens; default half the cores. Threads wait for each
             other, spinning, at every layer: one that shares its core with another program holds
-            up all of them (measured: 40 tokens/s fall to 3). Prompts are read with all cores.
+            up all of them (measured: 40 tokens/s fall to 3).
+        batch_threads: CPU threads that read prompts; default all cores.
         port: a fixed port, or 0 for a free one.
         chat_template: a Jinja file instead of the template inside the weights.
+        adapter: a GGUF file with a LoRA adapter for the weights.
+        exact: keys, values and attention in float32, for log probabilities that equal those of
+            transformers (to 2e-5 instead of 2e-2) where the weights are float32 too.
         log_path: where llama.cpp's log goes; default a temporary file, removed after a clean stop.
         start_timeout_s: seconds to load the weights and answer the health check.
 
@@ -58,12 +62,20 @@ class LlamaCppServer:
         n_ctx: int = 4096,
         n_parallel: int = 2,
         threads: int | None = None,
+        batch_threads: int | None = None,
         port: int = 0,
         chat_template: Path | None = None,
+        adapter: Path | None = None,
+        exact: bool = False,
         log_path: Path | None = None,
         start_timeout_s: float = 120.0,
     ) -> None:
-        for label, value in (("n_ctx", n_ctx), ("n_parallel", n_parallel), ("threads", threads)):
+        for label, value in (
+            ("n_ctx", n_ctx),
+            ("n_parallel", n_parallel),
+            ("threads", threads),
+            ("batch_threads", batch_threads),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"{label} of server {name!r} must be at least 1, not {value!r}")
         self.weights_path = Path(weights_path)
@@ -71,11 +83,14 @@ class LlamaCppServer:
         self.n_ctx = n_ctx
         self.n_parallel = n_parallel
         self.threads = threads or max(1, (os.cpu_count() or 1) // 2)
+        self.batch_threads = batch_threads or os.cpu_count() or 1
         self.start_timeout_s = start_timeout_s
         self.startup_s: float | None = None
         """Seconds the last start took."""
         self._port = port
         self._chat_template = chat_template
+        self._adapter = adapter
+        self._exact = exact
         self._log_path = log_path
         self._scratch: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,6 +129,11 @@ class LlamaCppServer:
             raise ServerStartError(
                 f"no weights for server {self.name!r} at {str(self.weights_path)!r}; fetch them "
                 "with 'python -m integrations.llama_cpp fetch'"
+            )
+        if self._adapter is not None and not self._adapter.is_file():
+            raise ServerStartError(
+                f"no adapter for server {self.name!r} at {str(self._adapter)!r}; write it with "
+                "'python -m integrations.llama_cpp.export_gguf --adapter'"
             )
         if importlib.util.find_spec("xllamacpp") is None:
             raise ServerStartError(
@@ -179,11 +199,14 @@ class LlamaCppServer:
             "n_ctx": self.n_ctx,
             "n_parallel": self.n_parallel,
             "threads": self.threads,
+            "batch_threads": self.batch_threads,
             "port": self._port,
             "prompt_cache_mib": 256,
             "chat_template": None
             if self._chat_template is None
             else self._chat_template.read_text(encoding="utf-8"),
+            "adapter": None if self._adapter is None else str(self._adapter.resolve()),
+            "exact": self._exact,
             "ready_path": str(ready_path),
         }
         log_path = self.log_path

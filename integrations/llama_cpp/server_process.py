@@ -36,9 +36,17 @@ def main() -> None:
     params.use_jinja = True  # tool calls need a full chat template
     if settings["chat_template"] is not None:
         params.chat_template = settings["chat_template"]
+    if settings["adapter"] is not None:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = settings["adapter"], 1.0
+        params.lora_adapters = [adapter]
+    if settings["exact"]:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        # The fused kernel computes in half precision whatever it is given.
+        off = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = off
     params.cpuparams.n_threads = settings["threads"]
-    # Reading a prompt is bound by arithmetic and shares cores fairly: it always gets all.
-    params.cpuparams_batch.n_threads = os.cpu_count() or 1
+    params.cpuparams_batch.n_threads = settings["batch_threads"]
     # No busy waiting: servers that share the cores must not burn them between tokens.
     params.cpuparams.poll = params.cpuparams_batch.poll = 0
     # Prompts evicted from a slot are kept in this much memory; the default is 8 GiB a server.

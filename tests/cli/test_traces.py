@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tests.tracing.routed import Worker, app_around, question, routed_graph
 from xrouter_lg import cli
-from xrouter_lg.cli.traces import parse_when
+from xrouter_lg.cli.traces import parse_size, parse_when
 from xrouter_lg.tracing import Recorder, TraceStore
 
 
@@ -182,3 +183,127 @@ def test_without_typer_the_command_names_the_extra() -> None:
     assert done.returncode == 1
     assert 'pip install "xrouter_lg[cli]"' in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+# --- filters, files, deletion --------------------------------------------------------------
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """Requests of two users, one of them judged."""
+    path = tmp_path / "people.db"
+
+    async def fill() -> None:
+        with Recorder(path) as recorder:
+            for user in ("jo", "mo"):
+                config = {"callbacks": [recorder], "tags": [f"tag-{user}"]}
+                graph = app_around(routed_graph(thread_id=f"th-{user}", tenant="acme"))
+                await graph.ainvoke(question(), {**config, "metadata": {"user_id": user}})
+
+    asyncio.run(fill())
+    with TraceStore(path) as store:
+        [row] = store.routes(user="jo")
+        store.record_feedback(row.trace_id, "helpful", 0.2)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--user", "jo"],
+        ["--tag", "tag-jo"],
+        ["--feedback", "helpful", "--max-score", "0.5"],
+        ["--thread", "th-jo", "--tenant", "acme", "--model", "worker-1"],
+    ],
+)
+def test_list_finds_by_person_tag_model_and_feedback(people: Path, options: list[str]) -> None:
+    out = xrouter("traces", "list", "--json", "--store", people, *options).output
+    assert [row["record"]["thread_id"] for row in json.loads(out)] == ["th-jo"]
+
+
+def test_hashed_prompts_are_said_to_train_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "hashed.db"
+    with Recorder(path, prompts="hashed") as recorder:
+        asyncio.run(routed_graph().ainvoke(question(), {"callbacks": [recorder]}))
+    with TraceStore(path) as store:
+        [row] = store.routes()
+    out = xrouter("traces", "list", "--store", path).output
+    assert "1 of them hold hashed prompts" in out and "train nothing" in out
+    assert "it trains nothing" in xrouter("traces", "show", row.trace_id, "--store", path).output
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out"])
+def test_an_export_can_be_imported_and_imported_again(
+    people: Path, tmp_path: Path, name: str
+) -> None:
+    out, new = tmp_path / name, tmp_path / "new.db"
+    said = xrouter("traces", "export", "--to", out, "--store", people).output
+    assert f"14 runs and 1 feedback written to {out}" in said
+    first = xrouter("traces", "import", out, "--store", new).output
+    assert "14 runs (14 new) with 2 routes and 1 feedback entries (1 new) imported" in first
+    again = xrouter("traces", "import", out, "--store", new, "--project", "old").output
+    assert "14 runs (0 new)" in again
+    rows = json.loads(xrouter("traces", "list", "--json", "--store", new).output)
+    assert {row["project"] for row in rows} == {"old"}
+
+
+def test_an_import_of_nothing_and_of_nonsense_say_so(tmp_path: Path) -> None:
+    empty, broken = tmp_path / "empty.jsonl", tmp_path / "broken.jsonl"
+    empty.touch()
+    broken.write_text("{oops")
+    new = tmp_path / "new.db"
+    assert "Nothing to import" in xrouter("traces", "import", empty, "--store", new).output
+    done = xrouter("traces", "import", broken, "--store", new)
+    assert done.exit_code == 1 and "line 1 holds no JSON" in done.stderr
+
+
+def test_delete_tells_asks_and_deletes(people: Path) -> None:
+    what = ("traces", "delete", "--user", "jo", "--store", people)
+    dry = xrouter(*what, "--dry-run").output
+    assert "1 traces, 7 runs, 1 routes, 1 feedback of user 'jo' would be deleted" in dry
+    refused = CliRunner().invoke(cli.app, [str(arg) for arg in what], input="n\n")
+    assert refused.exit_code == 1
+    with TraceStore(people) as store:
+        assert store.counts()["traces"] == 2
+    assert "deleted from" in xrouter(*what, "--yes").output
+    with TraceStore(people) as store:
+        assert [row.record.thread_id for row in store.routes()] == ["th-mo"]
+    assert "Nothing of user 'jo'" in xrouter(*what, "--yes").output
+
+
+def test_a_trace_is_deleted_by_the_beginning_of_its_id(people: Path) -> None:
+    with TraceStore(people) as store:
+        [row] = store.routes(user="mo")
+    options = ("--trace", row.trace_id[:-3], "--store", people, "--yes", "--keep-file")
+    assert "1 traces" in xrouter("traces", "delete", *options).output
+
+
+@pytest.mark.parametrize("options", [[], ["--user", "jo", "--thread", "th-jo"]])
+def test_delete_wants_one_thing_named(people: Path, options: list[str]) -> None:
+    done = xrouter("traces", "delete", *options, "--store", people)
+    assert done.exit_code == 2 and "give one of --thread" in done.stderr
+
+
+def test_prune_tells_and_deletes_by_age_and_size(people: Path) -> None:
+    what = ("traces", "prune", "--store", people)
+    assert (
+        "0 of 2 traces are older than 30d"
+        in xrouter(*what, "--older-than", "30d", "--dry-run").output
+    )
+    assert "0 traces" in xrouter(*what, "--older-than", "30d", "--yes").output
+    assert "2 traces" in xrouter(*what, "--max-size", "1KB", "--yes").output
+    done = xrouter(*what)
+    assert done.exit_code == 2 and "--older-than" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("500MB", 500e6), ("2 gb", 2e9), ("1.5k", 1500), ("7", 7)]
+)
+def test_a_size_is_read(text: str, expected: float) -> None:
+    assert parse_size(text, "--max-size") == expected
+
+
+@pytest.mark.parametrize("text", ["big", "-1MB", "0", "3PB"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"Use e\.g\. 500MB or 2GB"):
+        parse_size(text, "--max-size")

@@ -159,9 +159,9 @@ async def test_a_langsmith_that_is_down_leaves_the_local_store_complete(
     assert recorder.store.counts()["runs"] == 7
 
 
-def test_feedback_sent_by_the_client_arrives(server: LangSmithServer, client: Client) -> None:
-    run_id = "01890000-0000-7000-8000-000000000001"
-    project = server.session("p")["id"]
-    client.create_feedback(run_id, key="good", score=1.0, session_id=project)
+async def test_feedback_sent_by_the_client_arrives(server: LangSmithServer, client: Client) -> None:
+    await both(client, routed_graph())
+    [run_id] = [run["id"] for run in server.runs.values() if run.get("parent_run_id") is None]
+    client.create_feedback(run_id, key="good", score=1.0, session_id=server.session("p")["id"])
     client.flush(10)
     assert [(f.key, f.score) for f in client.list_feedback(run_ids=[run_id])] == [("good", 1.0)]

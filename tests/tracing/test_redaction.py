@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 
+from tests.tracing.on_disk import readable
 from tests.tracing.routed import Worker, question, routed_graph
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns
@@ -18,16 +19,12 @@ from xrouter_lg.tracing.redact import MASK, scrub_json, scrub_text
 KEY = "sk-planted-0123456789abcdefghij"
 
 
-def bytes_on_disk(db: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in db.parent.glob(f"{db.name}*"))
-
-
 def stored_bytes(db: Path, recorder: Recorder) -> bytes:
     assert recorder.flush(10)
     with recorder.store._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     assert recorder.store.counts()["runs"] > 0
-    return bytes_on_disk(db)
+    return readable(db)
 
 
 async def test_an_api_key_of_a_real_client_is_not_stored(db: Path, recorder: Recorder) -> None:
@@ -125,11 +122,11 @@ def test_token_counts_are_no_secrets() -> None:
 
 
 def test_a_bearer_token_is_removed_from_text() -> None:
-    assert scrub_text("sent Bearer abcdefghijkl to host") == f"sent {MASK} to host"
+    assert scrub_text("sent Bearer abcdefghijk1 to host") == f"sent {MASK} to host"
 
 
 def test_an_ordinary_sentence_is_left_alone() -> None:
-    sentence = "The task-force asked for the api key policy of the bearer."
+    sentence = "The task-force asked for the api key policy of the bearer instruments."
     assert scrub_text(sentence) == sentence
 
 

@@ -14,11 +14,17 @@ from sqlalchemy.dialects import postgresql
 
 from tests.tracing.routed import a_record
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing import TraceStore, schema
+from xrouter_lg.tracing import TraceStore, migrations, schema
 from xrouter_lg.tracing.engine import resolve_url
 from xrouter_lg.tracing.extract import ExtractedRoute
+from xrouter_lg.tracing.pack import pack
 from xrouter_lg.tracing.rows import RowMaker
-from xrouter_lg.tracing.store import postgres_upsert
+from xrouter_lg.tracing.write import postgres_upsert
+
+RUN_COLUMNS = (
+    *("parent_run_id", "end_time", "error", "tags", "inputs", "outputs", "extra", "events"),
+    *("prompt_tokens", "completion_tokens", "total_tokens"),
+)
 
 
 def add_route(store: TraceStore, route_id: str, trace_id: str = "t", **changes: Any) -> None:
@@ -28,9 +34,8 @@ def add_route(store: TraceStore, route_id: str, trace_id: str = "t", **changes: 
 
 
 def a_run(run_id: str, trace_id: str = "t", **changes: Any) -> dict[str, Any]:
-    row = dict.fromkeys(column.name for column in schema.runs.c)
     return {
-        **row,
+        **dict.fromkeys(RUN_COLUMNS),
         "id": run_id,
         "trace_id": trace_id,
         "dotted_order": run_id,
@@ -114,7 +119,7 @@ def test_a_password_in_a_url_is_never_shown() -> None:
 
 def test_a_new_file_has_the_newest_schema_version(store: TraceStore) -> None:
     with store._engine.connect() as connection:
-        assert schema.stored_version(connection) == schema.SCHEMA_VERSION
+        assert migrations.stored_version(connection) == migrations.SCHEMA_VERSION
 
 
 def test_a_file_of_a_newer_version_is_refused(store: TraceStore, db: Path) -> None:
@@ -133,28 +138,30 @@ def test_an_older_file_gets_the_missing_steps_in_order(
     store: TraceStore, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_route(store, "kept")
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, (2, next_step)])
-    monkeypatch.setattr("xrouter_lg.tracing.engine.SCHEMA_VERSION", 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, (99, next_step)])
+    monkeypatch.setattr("xrouter_lg.tracing.engine.SCHEMA_VERSION", 99)
     with TraceStore(db) as upgraded, upgraded._engine.connect() as connection:
-        assert schema.stored_version(connection) == 2
+        assert migrations.stored_version(connection) == 99
         assert connection.execute(text("SELECT id, later FROM routes")).all() == [("kept", None)]
 
 
 def test_a_step_that_fails_leaves_the_file_as_it_was(
     store: TraceStore, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = migrations.SCHEMA_VERSION
+
     def broken(connection: Connection) -> None:
         next_step(connection)
         connection.execute(text("SELECT * FROM nowhere"))
 
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, (2, broken)])
-    monkeypatch.setattr("xrouter_lg.tracing.engine.SCHEMA_VERSION", 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, (99, broken)])
+    monkeypatch.setattr("xrouter_lg.tracing.engine.SCHEMA_VERSION", 99)
     with pytest.raises(StoreError, match="nowhere"):
         TraceStore(db)
     with store._engine.connect() as connection:
         columns = connection.execute(text("PRAGMA table_info(routes)")).all()
         assert "later" not in {column[1] for column in columns}
-        assert schema.stored_version(connection) == 1
+        assert migrations.stored_version(connection) == before
 
 
 def test_many_processes_may_open_a_new_file_at_once(db: Path) -> None:
@@ -237,7 +244,7 @@ def test_a_cost_keeps_every_digit(store: TraceStore) -> None:
 def test_a_record_of_another_version_is_named(store: TraceStore) -> None:
     add_route(store, "a")
     with store._engine.begin() as connection:
-        connection.execute(text("UPDATE routes SET record = '{}'"))
+        connection.execute(schema.routes.update().values(record=pack("{}")))
     with pytest.raises(StoreError, match=r"route 'a'.*written by another version"):
         store.routes()
 
@@ -312,7 +319,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_an_export_without_filters_holds_every_run(store: TraceStore, tmp_path: Path) -> None:
     store.write([a_run("r1", "t1", inputs='{"a": 1}'), a_run("r2", "t2")])
     add_route(store, "route", trace_id="t1")
-    assert store.export(tmp_path / "out.jsonl") == 2
+    assert store.export(tmp_path / "out.jsonl") == {"runs": 2}
     assert [line["inputs"] for line in lines(tmp_path / "out.jsonl")] == [{"a": 1}, {}]
 
 
@@ -320,7 +327,7 @@ def test_filters_choose_the_traces_of_an_export(store: TraceStore, tmp_path: Pat
     store.write([a_run("r1", "t1"), a_run("r2", "t2")])
     add_route(store, "a", trace_id="t1", policy="knn")
     add_route(store, "b", trace_id="t2")
-    assert store.export(tmp_path / "out.jsonl", policy="knn", limit=5) == 1
+    assert store.export(tmp_path / "out.jsonl", policy="knn", limit=5) == {"runs": 1}
     assert lines(tmp_path / "out.jsonl")[0]["id"] == "r1"
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from transformers import TrainerCallback
 
 from tests.tiny_model import write_tiny_base
 from training import runs
 from training.config import BaseConfig, DataConfig, RunConfig
-from training.grpo import GrpoSettings
+from training.estimate import describe, estimate
+from training.grpo_config import GrpoSettings
+from training.replay import Sampling
 from training.train import main
-from training.warm_start import WarmStartConfig
+from training.trainer_config import TrainerConfig
+from training.warm_start_config import WarmStartConfig
 from xrouter_lg.checkpoint import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
 
@@ -37,7 +44,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prompts.append({**key, "prompt": f"{task} number {i}", "category": task})
         for model, cost, right in (("Cheap-1", 1e-4, task == "sum"), ("dear", 1e-2, True)):
             rows.append(
-                {**key, "model": model, "score": float(right), "cost_usd": cost, "output_tokens": 9}
+                {
+                    **key,
+                    "model": model,
+                    "score": float(right),
+                    "cost_usd": cost,
+                    "output_tokens": 9,
+                    "response": f"the answer is {i if right else -1}",
+                }
             )
     pl.DataFrame(prompts).write_parquet(folder / "prompts.parquet")
     pl.DataFrame(rows).write_parquet(folder / "outcomes.parquet")
@@ -58,17 +72,22 @@ def config(base_folder: Path, outcomes: Path, output: Path) -> RunConfig:
     )
 
 
+class Stages(list[str]):
+    """The stages that reported progress, in order."""
+
+    def __call__(self, stage: str, done: int, whole: int, note: str) -> None:
+        self.append(stage)
+
+
 def test_a_run_ends_in_a_checkpoint_and_a_repeated_run_trains_nothing(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
-    stages: list[str] = []
-
-    def note(stage: str, done: int, whole: int, word: str) -> None:
-        stages.append(stage)
-
+    stages = Stages()
     work = runs.plan(config(base_folder, outcomes, tmp_path / "run"))
-    manifest = runs.run(work, note)
 
+    manifest = runs.run(work, stages)
+
+    assert manifest is not None
     assert verify(tmp_path / "run" / "checkpoint") == manifest
     assert {"features", "warm start", "grpo", "judge"} == set(stages)
     assert [card.name for card in manifest.cards] == ["cheap_1", "dear"]
@@ -76,9 +95,16 @@ def test_a_run_ends_in_a_checkpoint_and_a_repeated_run_trains_nothing(
     assert manifest.best_fixed == "dear"
     costs = [point.cost_usd for point in manifest.dial]
     assert costs[0] >= costs[-1]
+    for name in ("warm_start", "grpo"):
+        assert (tmp_path / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert not (tmp_path / "run" / name).exists()  # the trainer's own checkpoints
+    marks = json.loads((tmp_path / "run" / "grpo.json").read_text())
+    assert marks["validation"][0]["step"] == 0
+    assert len(marks["log"]) == 2
 
     stages.clear()
-    again = runs.run(work, note)
+    again = runs.run(work, stages)
+    assert again is not None
     assert set(stages) == {"judge"}
     assert again.cards == manifest.cards
     assert again.files == manifest.files
@@ -91,14 +117,116 @@ def test_another_setting_trains_again_but_keeps_the_features(
         config(base_folder, outcomes, tmp_path / "run"), grpo=GrpoSettings(steps=0)
     )
     runs.run(runs.plan(first), lambda *_: None)
-    stages: list[str] = []
+    stages = Stages()
     other = dataclasses.replace(
         first, warm_start=dataclasses.replace(first.warm_start, learning_rate=2e-3)
     )
 
-    runs.run(runs.plan(other), lambda stage, *_: stages.append(stage))
+    runs.run(runs.plan(other), stages)
 
     assert set(stages) == {"warm start", "judge"}
+
+
+@pytest.mark.parametrize(
+    ("warm", "change"),
+    [
+        ({"recipe": "plain", "frozen_layers": 0}, {}),
+        (
+            {"recipe": "plain", "permute": True, "frozen_layers": 0},
+            {"sampling": Sampling(permute=True)},
+        ),
+        ({"recipe": "plain", "method": "full", "frozen_layers": 0}, {"weights": "merged"}),
+        ({"method": "full"}, {"weights": "merged"}),
+    ],
+)
+def test_every_recipe_ends_in_a_checkpoint(
+    base_folder: Path,
+    outcomes: Path,
+    tmp_path: Path,
+    warm: dict[str, object],
+    change: dict[str, object],
+) -> None:
+    first = config(base_folder, outcomes, tmp_path / "run")
+    chosen = dataclasses.replace(
+        first,
+        warm_start=dataclasses.replace(first.warm_start, epochs=1, **warm),  # type: ignore[arg-type]
+        **change,  # type: ignore[arg-type]
+    )
+
+    manifest = runs.run(runs.plan(chosen), lambda *_: None)
+
+    assert manifest is not None
+    assert verify(tmp_path / "run" / "checkpoint").weights == chosen.weights
+
+
+def test_a_run_of_several_turns_learns_from_recorded_answers(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    first = config(base_folder, outcomes, tmp_path / "run")
+    several = dataclasses.replace(
+        first,
+        warm_start=dataclasses.replace(first.warm_start, epochs=1),
+        grpo=GrpoSettings(steps=2, prompts_per_step=2, generations=4, turns=3),
+    )
+
+    manifest = runs.run(runs.plan(several), lambda *_: None)
+
+    assert manifest is not None
+    assert len(manifest.cards) == 2
+    log = json.loads((tmp_path / "run" / "grpo.json").read_text())["log"]
+    assert all(1.0 <= entry["calls"] <= 2.0 for entry in log)
+    found = json.loads((tmp_path / "run" / "sequential.json").read_text())
+    assert len(found["answer_centre"]) == 2
+    assert found["held_out"][0]["cost_usd"] >= found["held_out"][-1]["cost_usd"] - 1e-9
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
+    base_folder: Path,
+    outcomes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training import warm_start_stage
+
+    def command(output: Path, *more: str) -> int:
+        return main(
+            [
+                "--config", str(file), f"outcomes={outcomes}", f"output={output}",
+                f"base.path={base_folder}", *more,
+            ]
+        )  # fmt: skip
+
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "min_prompts: 10\nbase: {dtype: float32, model_id: tiny}\n"
+        "warm_start: {frozen_layers: 1, epochs: 2, batch_size: 4, lora_rank: 4}\n"
+    )
+    assert command(tmp_path / "whole") == 0
+    train_slots = warm_start_stage.train_slots
+
+    def pressed(*args: Any, callbacks: list[Any], **options: Any) -> None:
+        class Press(TrainerCallback):  # type: ignore[misc]
+            def on_step_begin(self, _args: Any, state: Any, *_: Any, **__: Any) -> None:
+                if state.global_step == 3:
+                    signal.raise_signal(signal.SIGINT)
+
+        train_slots(*args, callbacks=[Press(), *callbacks], **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(warm_start_stage, "train_slots", pressed)
+        assert command(tmp_path / "cut") == 130
+    assert "stopped after step 4; --resume goes on" in capsys.readouterr().err
+    assert not (tmp_path / "cut" / "checkpoint").exists()
+
+    assert command(tmp_path / "cut", "--resume") == 0
+
+    assert "warm start: 5/" in capsys.readouterr().err
+    cut, whole = (
+        read_manifest(tmp_path / name / "checkpoint").metrics["held_out_log_loss"]
+        for name in ("cut", "whole")
+    )
+    assert cut == pytest.approx(whole, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +236,20 @@ def test_another_setting_trains_again_but_keeps_the_features(
         ({"min_prompts": 10_000}, r"at least 10000"),
         ({"base": BaseConfig(path="")}, "base.path is empty"),
         ({"base": BaseConfig(path="none.gguf")}, "does not exist"),
+        ({"base": BaseConfig(path="./nowhere")}, "'./nowhere' does not exist"),
         ({"data": DataConfig(models=("nobody",))}, "nobody"),
         ({"data": DataConfig(train_share=1.0)}, "train_share"),
+        ({"warm_start": WarmStartConfig(frozen_layers=3)}, "the base has 3 layers"),
+        ({"warm_start": WarmStartConfig(method="full", frozen_layers=1)}, "weights=merged"),
+        ({"sampling": Sampling(permute=True)}, "recipe=plain"),
+        (
+            {"trainer": TrainerConfig(gradient_checkpointing=True)},
+            "gradient_checkpointing needs warm_start.recipe=plain",
+        ),
+        ({"trainer": TrainerConfig(device="cuda")}, "no usable GPU"),
+        ({"trainer": TrainerConfig(mixed_precision="bf16")}, "base.dtype=bfloat16"),
+        ({"trainer": TrainerConfig(report_to="wandb")}, "pip install wandb"),
+        ({"trainer": TrainerConfig(accumulation=3)}, "batch_size is 4"),
     ],
 )
 def test_what_can_not_work_is_found_before_anything_expensive(
@@ -122,20 +262,70 @@ def test_what_can_not_work_is_found_before_anything_expensive(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(
+def test_a_pool_that_lacks_a_card_of_the_table_is_refused(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool.yaml"
+    text = "default: {}\nmodels:\n{}"
+    card = "  - {{name: {}, model: m, base_url: 'http://127.0.0.1:1/v1'}}\n"
+    both = card.format("cheap_1") + card.format("dear")
+    first = config(base_folder, outcomes, tmp_path / "run")
+
+    pool.write_text(text.format("dear", card.format("dear")))
+    with pytest.raises(ConfigurationError, match="no card 'cheap_1'"):
+        runs.plan(dataclasses.replace(first, pool=str(pool)))
+    with pytest.raises(ConfigurationError, match="can't be used"):
+        runs.plan(dataclasses.replace(first, pool=str(tmp_path / "none.yaml")))
+    pool.write_text(text.format("dear", both))
+    runs.plan(dataclasses.replace(first, pool=str(pool)))
+
+
+def test_several_turns_need_recorded_answers(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    lean = tmp_path / "lean"
+    lean.mkdir()
+    pl.read_parquet(outcomes / "outcomes.parquet").drop("response").write_parquet(
+        lean / "outcomes.parquet"
+    )
+    pl.read_parquet(outcomes / "prompts.parquet").write_parquet(lean / "prompts.parquet")
+    first = config(base_folder, lean, tmp_path / "run")
+
+    with pytest.raises(ConfigurationError, match="no column 'response'"):
+        runs.plan(dataclasses.replace(first, grpo=GrpoSettings(turns=3)))
+
+
+def test_a_dry_run_prints_the_plan_with_sizes_and_writes_nothing(
     base_folder: Path, outcomes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("min_prompts: 10\nwarm_start: {frozen_layers: 1}\n")
+    file.write_text("min_prompts: 10\nwarm_start: {frozen_layers: 1}\ngrpo: {steps: 5}\n")
     options = [
         "--config", str(file), "--dry-run", f"outcomes={outcomes}",
         f"output={tmp_path / 'out'}", f"base.path={base_folder}",
     ]  # fmt: skip
 
     assert main(options) == 0
-    assert "to learn from" in capsys.readouterr().err
+
+    said = capsys.readouterr().err
+    for word in ("to learn from", "MB on disk", "about 1 s", "GB", "5 steps of 4 prompts × 8"):
+        assert word in said
     assert not (tmp_path / "out").exists()
     assert main([*options, "weights=everything"]) == 2
+
+
+def test_an_estimate_grows_with_what_is_trained(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    first = config(base_folder, outcomes, tmp_path / "run")
+    small = estimate(runs.plan(first))
+    every = dataclasses.replace(first.warm_start, recipe="plain", frozen_layers=0, epochs=30)
+    large = estimate(runs.plan(dataclasses.replace(first, warm_start=every)))
+
+    assert small.warm_start_s is not None and large.warm_start_s is not None
+    assert large.warm_start_s > small.warm_start_s
+    assert small.disk_mb is not None and large.disk_mb is None
+    assert "LoRA rank 4" in describe(runs.plan(first))
 
 
 def test_log_loss_of_certain_and_right_is_nothing() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.judge.hull import hull_of
-from training.judge.table import Floats, Ints, Paired
+from training.judge.table import Bools, Floats, Ints, Paired
 
 DIAL: tuple[float, ...] = (0.0, *(float(x) for x in np.geomspace(0.004, 100.0, 23).round(6)))
 """Cost weights a curve is drawn with: from quality alone to cost alone, evenly in log λ."""
@@ -60,15 +60,26 @@ class Curve:
         return int(np.abs(self.cost_weight - cost_weight).argmin())
 
 
-def choose(quality: Floats, cost: Floats, cost_weight: float, c_ref: float) -> Ints:
+def choose(
+    quality: Floats,
+    cost: Floats,
+    cost_weight: float,
+    c_ref: float,
+    candidates: Bools | None = None,
+) -> Ints:
     """[N] argmax over models of quality − λ·cost / c_ref; among equals the cheaper.
 
     `quality` and `cost` are predictions, [N, M]; `c_ref` in USD turns λ into score units per
-    reference cost (DESIGN §8). An infinite λ takes the cheapest.
+    reference cost (DESIGN §8). An infinite λ takes the cheapest. `candidates` [N, M] leaves out
+    models prompt by prompt.
     """
     if c_ref <= 0:
         raise ValueError(f"c_ref must be a positive cost in USD, got {c_ref!r}")
     utility = -cost if np.isinf(cost_weight) else quality - cost_weight * cost / c_ref
+    if candidates is not None:
+        if not candidates.any(1).all():
+            raise ValueError("a prompt has no candidate")
+        utility = np.where(candidates, utility, -np.inf)
     best = utility.max(1, keepdims=True)
     # Equal up to rounding: otherwise the last bit of a product would decide who is paid.
     tied = utility >= best - 1e-12 * np.maximum(1.0, np.abs(best))
@@ -125,14 +136,25 @@ def random_curve(test: Paired) -> Curve:
     )
 
 
-def static_mix_curve(train: Paired, test: Paired) -> Curve:
+def static_mix_curve(
+    train: Paired, test: Paired, *, dial: tuple[float, ...] | None = None
+) -> Curve:
     """The fixed models on the train half's hull; mixtures of neighbours lie between them.
 
-    Unlike the zero router, which knows the test half's hull, this one can be deployed.
+    Unlike the zero router, which knows the test half's hull, this one can be deployed. With a
+    `dial` it is the best fixed model of the train half at each cost weight: the same vertices, in
+    settings that other train halves share.
     """
+    if dial is not None:
+        shape = test.score.shape
+        means = Predictions(
+            np.broadcast_to(train.score.mean(0), shape), np.broadcast_to(train.cost.mean(0), shape)
+        )
+        c_ref = train.reference_cost()
+        return predicted_curve("static mix", means, test, c_ref=c_ref, dial=dial)
     vertices = hull_of(train.cost.mean(0), train.score.mean(0))
-    means = np.stack([train.cost.mean(0), train.score.mean(0)], axis=1)
-    at = [int(np.abs(means - vertex).sum(1).argmin()) for vertex in vertices]
+    means_M_2 = np.stack([train.cost.mean(0), train.score.mean(0)], axis=1)
+    at = [int(np.abs(means_M_2 - vertex).sum(1).argmin()) for vertex in vertices]
     choice = np.repeat(np.array(at, dtype=np.int64)[:, None], len(test), axis=1)
     order = np.arange(len(at), dtype=np.float64)
     return Curve("static mix", order, test.score[:, at].T, test.cost[:, at].T, choice)

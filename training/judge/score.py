@@ -17,7 +17,7 @@ outcome table says. Everything else follows from `metrics`, with cost = cost_usd
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Score:
     best_fixed: str
     cheapest: str
     reference_from: str
-    """`train`: named on the training half. `test`: no training table was given."""
+    """Where best fixed and cheapest were named: `train`, `checkpoint` (by its own statistics), or
+    `test` when neither was given."""
     prompts: int
     draws: int
     seed: int
@@ -85,6 +86,11 @@ def read_choices(choices: str | Path | pl.DataFrame, test: Paired) -> tuple[Curv
     return Curve("choices", weights, score, worker + router, choice, router), probability
 
 
+def curve_of(frame: pl.DataFrame, test: Paired, name: str) -> Curve:
+    """The curve of a choices table under another name."""
+    return replace(read_choices(frame, test)[0], name=name)
+
+
 def _choice(
     frame: pl.DataFrame, shape: tuple[int, int], test: Paired, score: Floats, cost: Floats
 ) -> Ints | None:
@@ -109,13 +115,17 @@ def score_choices(
     test: Paired,
     *,
     train: Paired | None = None,
+    reference: Reference | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Score:
-    """All figures of a choices file. `train` names the best fixed and the cheapest model."""
+    """All figures of a choices file. `train` names the best fixed and the cheapest model, or
+    `reference` does, which is then taken to be the checkpoint's own."""
     if train is not None and train.models != test.models:
         raise ValueError("train and test tables must have the same models in the same order")
-    reference = Reference.of(test if train is None else train)
+    named = "train" if train is not None else "test" if reference is None else "checkpoint"
+    if reference is None or train is not None:
+        reference = Reference.of(test if train is None else train)
     curve, probability = read_choices(choices, test)
     return Score(
         metrics=evaluate(curve, test, reference, draws=draws, seed=seed),
@@ -123,7 +133,7 @@ def score_choices(
         calibration=None if probability is None else calibration(probability, curve.score),
         best_fixed=test.models[reference.best_fixed],
         cheapest=test.models[reference.cheapest],
-        reference_from="test" if train is None else "train",
+        reference_from=named,
         prompts=len(test),
         draws=draws,
         seed=seed,

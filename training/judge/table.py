@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,19 @@ class Paired:
             self.cost[at],
         )
 
+    def joined(self, other: Paired) -> Paired:
+        """These prompts and the other's, under the same models."""
+        if other.models != self.models:
+            raise ValueError(f"the models differ: {self.models!r} and {other.models!r}")
+        return Paired(
+            self.prompt_ids + other.prompt_ids,
+            self.prompts + other.prompts,
+            self.families + other.families,
+            self.models,
+            np.vstack([self.score, other.score]),
+            np.vstack([self.cost, other.cost]),
+        )
+
     def best_fixed(self) -> int:
         """The model with the highest mean score; among equals the cheaper."""
         return int(np.lexsort((self.cost.mean(0), -self.score.mean(0)))[0])
@@ -75,6 +89,13 @@ class Paired:
     def cheapest(self) -> int:
         """The model with the lowest mean cost; among equals the better."""
         return int(np.lexsort((-self.score.mean(0), self.cost.mean(0)))[0])
+
+    def fingerprint(self) -> str:
+        """16 digits of a digest of prompts, models, scores and costs: which table this is."""
+        digest = hashlib.sha256(json.dumps([self.prompt_ids, self.models]).encode())
+        digest.update(np.ascontiguousarray(self.score).tobytes())
+        digest.update(np.ascontiguousarray(self.cost).tobytes())
+        return digest.hexdigest()[:16]
 
     def reference_cost(self) -> float:
         """c_ref: mean USD of the best fixed model, the unit a cost weight is counted in."""
@@ -145,15 +166,20 @@ def _aligned(keyed: pl.DataFrame, values: pl.DataFrame, models: Sequence[str]) -
     return np.ascontiguousarray(joined.select(list(models)).to_numpy().astype(np.float64))
 
 
-def _unit(text: str, seed: int) -> float:
+def unit_hash(text: str, seed: int) -> float:
     """A stable number in [0, 1) for a text: the same on every machine and in every version."""
     digest = hashlib.sha256(f"{seed}:{text}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def trained_on(prompt_ids: Sequence[str], *, seed: int, train_share: float) -> Bools:
+    """[N] which prompts a random split puts on the training side."""
+    return np.array([unit_hash(i, seed) < train_share for i in prompt_ids], dtype=np.bool_)
+
+
 def random_split(table: Paired, *, seed: int, train_share: float = 0.5) -> tuple[Paired, Paired]:
     """Train and test by a hash of the prompt id: adding prompts moves none of the others."""
-    in_train = np.array([_unit(i, seed) < train_share for i in table.prompt_ids])
+    in_train = trained_on(table.prompt_ids, seed=seed, train_share=train_share)
     return table.rows(in_train), table.rows(~in_train)
 
 
@@ -167,7 +193,7 @@ def family_folds(
     are dealt by their hash, so a fold's groups are the same for every pool.
     """
     groups = ["|".join(name.split("|")[:depth]) for name in table.families]
-    names = sorted(set(groups), key=lambda name: _unit(name, seed))
+    names = sorted(set(groups), key=lambda name: unit_hash(name, seed))
     if len(names) < 2:
         raise ValueError(f"leaving families out needs at least two, got {names!r}")
     used = min(folds, len(names))

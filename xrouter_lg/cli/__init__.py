@@ -19,6 +19,7 @@ __all__ = ["app", "main"]
 _SUB_APPS = {
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
+    "backfill": "Ask the other cards about chosen prompts.",
     "traces": "List, show and export local traces.",
     "outcomes": "Turn traces into outcomes, and look at them.",
     "judge": "Score a checkpoint on an outcome table, and say whether it may serve.",

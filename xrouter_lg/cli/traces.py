@@ -1,31 +1,39 @@
-"""``xrouter traces``: list, show and export what the recorder kept."""
+"""``xrouter traces``: what the recorder kept: look at it, move it, delete it."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.tree import Tree
+from xrouter_lg.cli import traces_pull
+from xrouter_lg.cli.trace_tables import console, route_details, route_table, run_tree
 
-    from xrouter_lg.tracing.query import RouteFilters, RouteRow, RunNode
+if TYPE_CHECKING:
+    from xrouter_lg.tracing.erase import By
+    from xrouter_lg.tracing.query import RouteFilters
     from xrouter_lg.tracing.store import TraceStore
 
-app = typer.Typer(help="List, show and export local traces.", no_args_is_help=True)
+app = typer.Typer(help="List, show, move and delete local traces.", no_args_is_help=True)
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_ID_SHOWN = 18
-"""Characters of an id in a table: its time to a fraction of a millisecond."""
+_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+class Format(StrEnum):
+    """What an export is written as."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
 
 Store = Annotated[
     str,
@@ -38,11 +46,20 @@ Until = Annotated[str | None, typer.Option(help="Older than, in the same forms."
 Route = Annotated[str | None, typer.Option(help="Answered by this card.")]
 Policy = Annotated[str | None, typer.Option(help="Decided by this policy.")]
 Thread = Annotated[str | None, typer.Option(help="Of this conversation.")]
+User = Annotated[str | None, typer.Option(help="Of this user (user_id in the metadata).")]
+Tenant = Annotated[str | None, typer.Option(help="Of this tenant.")]
 Project = Annotated[str | None, typer.Option(help="Recorded under this project.")]
+Tag = Annotated[str | None, typer.Option(help="With this tag on one of its runs.")]
+Model = Annotated[str | None, typer.Option(help="With a call to this model.")]
+Feedback = Annotated[str | None, typer.Option(help="With feedback of this key.")]
+MinScore = Annotated[float | None, typer.Option(help="With feedback of at least this score.")]
+MaxScore = Annotated[float | None, typer.Option(help="With feedback of at most this score.")]
 Fallbacks = Annotated[bool, typer.Option("--fallbacks", help="With a failed attempt.")]
 Errors = Annotated[bool, typer.Option("--errors", help="Unanswered, or with a failed run.")]
 MinCost = Annotated[float | None, typer.Option(help="Cost at least this many USD.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
 
 
 @app.command("list")
@@ -53,7 +70,14 @@ def list_traces(
     route: Route = None,
     policy: Policy = None,
     thread: Thread = None,
+    user: User = None,
+    tenant: Tenant = None,
     project: Project = None,
+    tag: Tag = None,
+    model: Model = None,
+    feedback: Feedback = None,
+    min_score: MinScore = None,
+    max_score: MaxScore = None,
     fallbacks: Fallbacks = False,
     errors: Errors = False,
     min_cost: MinCost = None,
@@ -61,9 +85,7 @@ def list_traces(
     as_json: AsJson = False,
 ) -> None:
     """List routed requests, newest first."""
-    filters = _filters(
-        since, until, route, policy, thread, project, fallbacks, errors, min_cost, limit
-    )
+    filters = _filters(locals())
     with _opened(store) as opened:
         rows = opened.routes(**filters)
         if as_json:
@@ -72,8 +94,13 @@ def list_traces(
         if not rows:
             typer.echo(f"No routed requests match in {store}.")
             return
-        _console().print(_route_table(rows))
+        console().print(route_table(rows))
         typer.echo(f"{len(rows)} shown, {opened.counts()['routes']} in {store}.")
+        if hashed := opened.hashed([row.trace_id for row in rows]):
+            typer.echo(
+                f"{hashed} of them hold hashed prompts: they can be counted and billed, "
+                "but train nothing."
+            )
 
 
 @app.command()
@@ -92,21 +119,28 @@ def show(
             shown = [row.to_dict() for row in routes]
             _print_json({"trace_id": trace_id, "runs": runs, "routes": shown, "feedback": feedback})
             return
-        console = _console()
+        out = console()
         for root in opened.run_tree(trace_id):
-            console.print(_tree(root))
+            out.print(run_tree(root))
         for row in routes:
-            for part in _route_details(row):
-                console.print(part)
+            for part in route_details(row):
+                out.print(part)
         for entry in feedback:
             said = "" if entry["comment"] is None else f"  {entry['comment']}"
             typer.echo(f"feedback  {entry['key']} = {entry['score']}{said}")
+        if opened.hashed([trace_id]):
+            typer.echo("Its prompts are stored as hashes: it trains nothing.")
 
 
 @app.command()
 def export(
-    to: Annotated[Path, typer.Option("--to", help="The JSONL file to write.")],
+    to: Annotated[
+        Path, typer.Option("--to", help="The JSONL file, or with Parquet the folder, to write.")
+    ],
     store: Store = "xrouter_traces.db",
+    format: Annotated[
+        Format | None, typer.Option(help="Left out: Parquet for a name without an ending.")
+    ] = None,
     routes_only: Annotated[
         bool, typer.Option("--routes-only", help="Route records instead of whole runs.")
     ] = False,
@@ -115,19 +149,144 @@ def export(
     route: Route = None,
     policy: Policy = None,
     thread: Thread = None,
+    user: User = None,
+    tenant: Tenant = None,
     project: Project = None,
+    tag: Tag = None,
+    model: Model = None,
+    feedback: Feedback = None,
+    min_score: MinScore = None,
+    max_score: MaxScore = None,
     fallbacks: Fallbacks = False,
     errors: Errors = False,
     min_cost: MinCost = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many requests.")] = None,
 ) -> None:
-    """Export runs or route records as JSON lines; the file appears complete or not at all."""
-    filters = _filters(
-        since, until, route, policy, thread, project, fallbacks, errors, min_cost, limit
-    )
+    """Export runs and feedback, or route records; the file appears complete or not at all."""
+    filters = _filters(locals())
+    chosen = format or (Format.JSONL if to.suffix or routes_only else Format.PARQUET)
     with _opened(store) as opened:
-        count = opened.export(to, routes_only=routes_only, **filters)
-    typer.echo(f"{count} {'routes' if routes_only else 'runs'} written to {to}")
+        counts = opened.export(to, format=chosen.value, routes_only=routes_only, **filters)
+    wanted = ("routes",) if routes_only else ("runs", "feedback")
+    written = " and ".join(
+        f"{counts.get(name, 0)} {name}" for name in wanted if counts.get(name) or name != "feedback"
+    )
+    typer.echo(f"{written} written to {to}")
+
+
+@app.command("import")
+def import_traces(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="JSONL files, folders or files of Parquet; LangSmith's bulk exports."),
+    ],
+    store: Store = "xrouter_traces.db",
+    project: Annotated[
+        str | None, typer.Option(help="Put them under this project instead of their own.")
+    ] = None,
+) -> None:
+    """Import exported traces. Repeating an import changes nothing, so an interrupted one is
+    simply repeated."""
+    with _opened(store, create=True) as opened, _counting("runs imported") as step:
+        bulk = _bulk_export(paths)
+        if bulk is None:
+            counts = opened.import_files(paths, project=project, progress=step)
+        else:
+            counts = opened.import_batches(bulk, project=project, progress=step)
+    if not counts:
+        typer.echo("Nothing to import: the files hold no runs and no feedback.")
+        return
+    typer.echo(
+        f"{counts.get('runs', 0)} runs ({counts.get('new_runs', 0)} new) with "
+        f"{counts.get('routes', 0)} routes and {counts.get('feedback', 0)} feedback entries "
+        f"({counts.get('new_feedback', 0)} new) imported into {store}"
+    )
+
+
+@app.command()
+def delete(
+    store: Store = "xrouter_traces.db",
+    thread: Annotated[str | None, typer.Option(help="The traces of this conversation.")] = None,
+    user: Annotated[str | None, typer.Option(help="The traces of this user.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The traces of this tenant.")] = None,
+    trace: Annotated[str | None, typer.Option(help="This trace; its beginning will do.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    keep_file: Annotated[
+        bool,
+        typer.Option(
+            "--keep-file", help="Don't rewrite the file: quicker, but older copies may be left."
+        ),
+    ] = False,
+) -> None:
+    """Delete traces with their feedback for good, e.g. because a person asked for it."""
+    given = {"thread": thread, "user": user, "tenant": tenant, "trace": trace}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if len(chosen) != 1:
+        raise typer.BadParameter("give one of --thread, --user, --tenant and --trace")
+    by, value = cast("tuple[By, str]", next(iter(chosen.items())))
+    with _opened(store) as opened:
+        if by == "trace":
+            value = _one_trace(opened, value, store)
+        found = opened.delete(by, value, dry_run=True)
+        if not any(found.values()):
+            typer.echo(f"Nothing of {by} {value!r} in {store}.")
+            return
+        what = f"{_counted(found)} of {by} {value!r}"
+        if dry_run:
+            typer.echo(f"{what} would be deleted from {store}.")
+            return
+        if not yes:
+            typer.confirm(f"Delete {what} from {store}?", abort=True)
+        opened.delete(by, value, compact=not keep_file)
+    typer.echo(f"{what} deleted from {store}. What LangSmith holds of them is not touched.")
+
+
+@app.command()
+def prune(
+    store: Store = "xrouter_traces.db",
+    older_than: Annotated[str | None, typer.Option(help="An age such as 30d.")] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="Then the oldest until at most this is used, e.g. 2GB.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Delete the oldest traces, a hundred at a time, so that recording goes on meanwhile."""
+    before = parse_when(older_than, "--older-than")
+    most = parse_size(max_size, "--max-size")
+    if before is None and most is None:
+        raise typer.BadParameter("give --older-than, --max-size or both")
+    with _opened(store) as opened:
+        aged = 0 if before is None else opened.count_traces(until=before)
+        held = opened.counts()["traces"]
+        said = f"{aged} of {held} traces are older than {older_than}" if before else ""
+        if most is not None:
+            used = opened.used_bytes()
+            said += (
+                f"{'; ' if said else ''}{used / 1e6:.1f} MB are used, the limit is {most / 1e6:.1f}"
+            )
+        if dry_run:
+            typer.echo(f"{said}. Nothing deleted.")
+            return
+        if not yes:
+            typer.confirm(f"{said}. Delete the oldest?", abort=True)
+        with _counting("traces deleted") as step:
+            counts = opened.prune(before=before, max_bytes=most, progress=step)
+    typer.echo(f"{_counted(counts)} deleted from {store}")
+
+
+traces_pull.register(app)
+
+
+def parse_size(text: str | None, option: str) -> int | None:
+    """Bytes from a size such as ``500MB`` or ``2GB``."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is no size. Use e.g. 500MB or 2GB.", param_hint=option)
+    return int(float(match[1]) * _SIZES[match[2]])
 
 
 def parse_when(text: str | None, option: str) -> datetime | None:
@@ -152,48 +311,68 @@ def parse_when(text: str | None, option: str) -> datetime | None:
     )
 
 
-def _filters(
-    since: str | None,
-    until: str | None,
-    route: str | None,
-    policy: str | None,
-    thread: str | None,
-    project: str | None,
-    fallbacks: bool,
-    errors: bool,
-    min_cost: float | None,
-    limit: int | None,
-) -> RouteFilters:
+def _filters(given: dict[str, Any]) -> RouteFilters:
     """Only what was asked for: an export without any filter includes runs that hold no route."""
-    given: dict[str, Any] = {
-        "since": parse_when(since, "--since"),
-        "until": parse_when(until, "--until"),
-        "route": route,
-        "policy": policy,
-        "thread_id": thread,
-        "project": project,
-        "fallbacks": fallbacks or None,
-        "errors": errors or None,
-        "min_cost_usd": min_cost,
-        "limit": limit,
+    named: dict[str, Any] = {
+        "since": parse_when(given["since"], "--since"),
+        "until": parse_when(given["until"], "--until"),
+        "thread_id": given["thread"],
+        "fallbacks": given["fallbacks"] or None,
+        "errors": given["errors"] or None,
+        "min_cost_usd": given["min_cost"],
+        "feedback_key": given["feedback"],
     }
+    same = ("route", "policy", "user", "tenant", "project", "tag", "model")
+    named.update({name: given[name] for name in (*same, "min_score", "max_score", "limit")})
     chosen: RouteFilters = {}
-    chosen.update({name: value for name, value in given.items() if value is not None})  # type: ignore[typeddict-item]
+    chosen.update({name: value for name, value in named.items() if value is not None})  # type: ignore[typeddict-item]
     return chosen
 
 
 @contextmanager
-def _opened(store: str) -> Iterator[TraceStore]:
-    """The store, for reading; its errors end the command with one line and exit code 1."""
+def _opened(store: str, *, create: bool = False) -> Iterator[TraceStore]:
+    """The store; its errors end the command with one line and exit code 1."""
     from xrouter_lg.errors import MissingExtraError, StoreError
     from xrouter_lg.tracing.store import TraceStore
 
     try:
-        with TraceStore(store, create=False) as opened:
+        with TraceStore(store, create=create) as opened:
             yield opened
     except (StoreError, MissingExtraError) as error:
         typer.echo(f"xrouter: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A line that counts up while something long goes on, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} " + what), TimeElapsedColumn())
+    shown = Console(stderr=True)
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda count: bar.advance(task, count)
+
+
+def _bulk_export(paths: list[Path]) -> Iterable[dict[str, Any]] | None:
+    """The runs of LangSmith's own Parquet files; None where the paths are something else."""
+    try:
+        source = import_module("integrations.langsmith")
+    except ImportError:  # installed without a checkout
+        return None
+    found = [source.is_bulk_export(path) for path in paths]
+    if not any(found):
+        return None
+    if not all(found):
+        raise typer.BadParameter("import LangSmith's bulk exports apart from other files")
+    runs: Iterable[dict[str, Any]] = source.read_bulk_export(paths)
+    return runs
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _one_trace(store: TraceStore, prefix: str, where: str) -> str:
@@ -215,122 +394,3 @@ def _one_trace(store: TraceStore, prefix: str, where: str) -> str:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Piped output has no width of its own; eighty columns would cut the ids.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-
-
-def _route_table(rows: list[RouteRow]) -> RenderableType:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("time (UTC)", no_wrap=True)
-    table.add_column("trace", no_wrap=True)
-    for name in ("route", "policy", "why"):
-        table.add_column(name, overflow="fold")
-    for name in ("tokens", "USD", "ms", "fallbacks"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("thread", overflow="fold")
-    for row in rows:
-        record = row.record
-        cells = (
-            f"{row.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-            row.trace_id[:_ID_SHOWN],
-            (record.route or "none") + (" (cut)" if record.truncated else ""),
-            f"{record.policy} {record.policy_version}".strip(),
-            record.reason,
-            f"{row.input_tokens}+{row.output_tokens}",
-            _usd(record.cost_usd),
-            f"{record.latency_s * 1000:.0f}",
-            str(len(record.fallbacks)),
-            record.thread_id or "",
-        )
-        table.add_row(*(escape(cell) for cell in cells))
-    return table
-
-
-def _usd(text: str | None) -> str:
-    """Four significant digits; what is unknown is not zero."""
-    if text is None:
-        return "unknown"
-    value = Decimal(text)
-    return f"{value:.6f}" if value >= Decimal("0.001") or not value else f"{value:.3g}"
-
-
-def _tree(root: RunNode) -> Tree:
-    from rich.tree import Tree
-
-    tree = Tree(_run_line(root.run))
-
-    def grow(branch: Tree, node: RunNode) -> None:
-        for child in node.children:
-            grow(branch.add(_run_line(child.run)), child)
-
-    grow(tree, root)
-    return tree
-
-
-def _run_line(run: dict[str, Any]) -> str:
-    from rich.markup import escape
-
-    took = "not finished"
-    if run["end_time"]:
-        start, end = (datetime.fromisoformat(run[name]) for name in ("start_time", "end_time"))
-        took = f"{(end - start).total_seconds() * 1000:.1f} ms"
-    tokens = f", {run['total_tokens']} tokens" if run["total_tokens"] else ""
-    line = f"{escape(run['name'])}  [dim]{run['run_type']}, {took}{tokens}[/dim]"
-    if run["error"]:
-        line += f"  [red]{escape(run['error'].splitlines()[0][:120])}[/red]"
-    return line
-
-
-def _route_details(row: RouteRow) -> Iterator[RenderableType]:
-    from rich.markup import escape
-    from rich.table import Table
-
-    record = row.record
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    scores = sorted(record.scores.items(), key=lambda item: -item[1])
-    for name, value in (
-        ("route", record.route or "none"),
-        ("why", record.reason),
-        ("policy", f"{record.policy} {record.policy_version}".strip()),
-        ("scores", "  ".join(f"{card} {score:.3f}" for card, score in scores)),
-        ("propensity", "unknown" if record.propensity is None else f"{record.propensity:.4f}"),
-        ("cost weight", f"{record.cost_weight:g}"),
-        (
-            "USD",
-            f"{_usd(record.cost_usd)} (router {_usd(record.router_cost_usd)}, "
-            f"workers {_usd(record.worker_cost_usd)})",
-        ),
-        ("latency", f"{record.latency_s * 1000:.0f} ms in {record.turns} turn(s)"),
-        ("removed", "  ".join(f"{card}: {why}" for card, why in record.removed.items())),
-        ("thread", record.thread_id or ""),
-    ):
-        if value:
-            facts.add_row(f"[bold]{name}[/bold]", escape(value))
-    yield facts
-    charges = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("charge", "card", "model", "attempt", "in", "out", "USD", "price", "ms", "error"):
-        charges.add_column(name, overflow="fold")
-    for charge in record.charges:
-        usage = charge.get("usage") or {}
-        cells = (
-            charge.get("kind"),
-            charge.get("card"),
-            charge.get("served_model") or charge.get("model"),
-            charge.get("attempt"),
-            usage.get("input_tokens", "?"),
-            usage.get("output_tokens", "?"),
-            _usd(charge.get("cost_usd")),
-            charge.get("price_source") or "",
-            f"{(charge.get('latency_s') or 0) * 1000:.0f}",
-            charge.get("error") or "",
-        )
-        charges.add_row(*(escape(str(cell)) for cell in cells))
-    yield charges

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote
 
 from langchain_core.language_models import BaseChatModel
 
+from xrouter_lg.checkpoint import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PoolError
 from xrouter_lg.policies.base import Policy
 from xrouter_lg.policies.baselines import (
@@ -15,27 +20,38 @@ from xrouter_lg.policies.baselines import (
     StaticMixPolicy,
 )
 from xrouter_lg.policies.chat import PromptedPolicy
+from xrouter_lg.policies.following import followed
 from xrouter_lg.pool import ModelCard, ModelPool
 
-PolicyLike = Policy | BaseChatModel | ModelCard | str
+_log = logging.getLogger(__name__)
+
+PolicyLike = Policy | BaseChatModel | ModelCard | str | Path
 
 _FORMS = (
     "'fixed' (the pool's default), 'fixed:CARD', 'cheapest', 'random', "
     "'mix:CARD=0.7,CARD=0.3', 'prompted:CARD' (a card of the pool routes by tool calls), "
+    "a checkpoint's folder ('checkpoints/production', or 'checkpoint:FOLDER?base=FOLDER'), "
+    "'vllm:http://HOST:PORT/v1?checkpoint=FOLDER' or 'llama_cpp:...' (a server runs it), "
     "a chat model, a ModelCard, or an object with name, version and propose"
 )
 
 
 def resolve_policy(policy: PolicyLike, pool: ModelPool) -> Policy:
-    """The policy that a name, a chat model or a policy object stands for.
+    """The policy that a name, a path, a chat model or a policy object stands for.
+
+    A path is a checkpoint's folder, or an alias (:mod:`xrouter_lg.aliases`): with a file
+    ``checkpoints/production.json``, ``checkpoints/production`` is the checkpoint it points to, and
+    the policy follows when the alias is moved.
 
     Raises:
-        PolicyConfigError: nothing that can propose; the message lists what can.
+        PolicyConfigError: nothing that can propose; the message lists what can. A checkpoint that
+            is damaged, made for other prompts, or shares no card with the pool.
+        MissingExtraError: a checkpoint, and what it needs is not installed.
     """
     if isinstance(policy, BaseChatModel | ModelCard):
         return PromptedPolicy(policy)
     if isinstance(policy, Path):
-        policy = str(policy)
+        return _checkpoint(str(policy), {}, pool)
     if isinstance(policy, str):
         return _from_text(policy, pool)
     if isinstance(policy, Policy):
@@ -60,6 +76,13 @@ def _from_text(text: str, pool: ModelPool) -> Policy:
             return _mix(rest, pool)
     except PoolError as error:
         raise PolicyConfigError(f"policy {text!r}: {error}") from error
+    if head in ("vllm", "llama_cpp") and rest:
+        return _remote(head, rest, pool)
+    if head == "checkpoint" and rest:
+        folder, options = _options(rest, "policy 'checkpoint:...'")
+        return _checkpoint(folder, options, pool)
+    if "/" in text or (text and (Path(text).is_dir() or Path(f"{text}.json").is_file())):
+        return _checkpoint(text, {}, pool)
     raise PolicyConfigError(f"policy {text!r} is not known; it takes {_FORMS}")
 
 
@@ -76,3 +99,90 @@ def _mix(text: str, pool: ModelPool) -> StaticMixPolicy:
                 f"policy 'mix:{text}': {part.strip()!r} is no share; write CARD=NUMBER"
             ) from error
     return StaticMixPolicy(shares)
+
+
+def _checkpoint(folder: str, options: dict[str, str], pool: ModelPool) -> Policy:
+    from xrouter_lg.policies.checkpoint import CheckpointPolicy
+
+    where = f"policy 'checkpoint:{folder}'"
+    taken = _taken(options, {"base": str, "dtype": str, "threads": int}, where)
+
+    def build(path: Path) -> CheckpointPolicy:
+        policy = CheckpointPolicy(path, **taken)
+        _check_pool(policy.manifest, pool, where)
+        return policy
+
+    return followed(folder, build)
+
+
+def _remote(kind: str, rest: str, pool: ModelPool) -> Policy:
+    from xrouter_lg.policies.remote import RemotePolicy
+    from xrouter_lg.policies.remote_servers import Kind
+
+    where = f"policy '{kind}:...'"
+    address, options = _options(rest, where)
+    known: dict[str, Callable[[str], Any]] = {
+        "checkpoint": str,
+        "model": str,
+        "api_key_env": str,
+        "timeout_s": float,
+    }
+    taken = _taken(options, known, where)
+    folder = taken.pop("checkpoint", None)
+    if folder is None:
+        raise PolicyConfigError(
+            f"{where} needs the checkpoint's folder: {kind}:http://HOST:PORT/v1?checkpoint=FOLDER"
+        )
+
+    def build(path: Path) -> RemotePolicy:
+        policy = RemotePolicy(address, path, server=cast(Kind, kind), **taken)
+        _check_pool(policy.manifest, pool, where)
+        return policy
+
+    return followed(folder, build)
+
+
+def _options(text: str, where: str) -> tuple[str, dict[str, str]]:
+    """What stands before ``?``, and the options behind it."""
+    before, _, query = text.partition("?")
+    options: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if not equals or not value:
+            raise PolicyConfigError(f"{where}: {part!r} is no option; write NAME=VALUE")
+        options[key] = unquote(value)
+    return before, options
+
+
+def _taken(
+    options: dict[str, str], known: dict[str, Callable[[str], Any]], where: str
+) -> dict[str, Any]:
+    taken: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in known:
+            # Not the value: somebody may have written a key.
+            raise PolicyConfigError(
+                f"{where} has no option {key!r}; it takes {', '.join(sorted(known))}"
+            )
+        try:
+            taken[key] = known[key](value)
+        except ValueError as error:
+            raise PolicyConfigError(f"{where}: {key} is {value!r}, no number") from error
+    return taken
+
+
+def _check_pool(manifest: Manifest, pool: ModelPool, where: str) -> None:
+    """Refuse a checkpoint that knows none of the pool's cards; say which it does not know."""
+    trained = {card.name for card in (*manifest.cards, *manifest.added)}
+    unknown = [name for name in pool.names if name not in trained]
+    if len(unknown) == len(pool.names):
+        raise CheckpointError(
+            f"{where} was trained for other cards: it knows {', '.join(sorted(trained))}, the "
+            f"pool has {', '.join(pool.names)}. Train on this pool, or name its cards as they were"
+        )
+    if unknown:
+        _log.warning(
+            "%s does not know %s: routed by the mean of the cards it knows, and by price",
+            where,
+            ", ".join(unknown),
+        )

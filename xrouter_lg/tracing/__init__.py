@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from xrouter_lg.tracing.extract import annotate as annotate
     from xrouter_lg.tracing.extract import route_records as route_records
     from xrouter_lg.tracing.extract import run_ids as run_ids
+    from xrouter_lg.tracing.langsmith import langsmith_client as langsmith_client
     from xrouter_lg.tracing.recorder import Recorder as Recorder
+    from xrouter_lg.tracing.redact import EMAIL as EMAIL
+    from xrouter_lg.tracing.redact import IBAN as IBAN
+    from xrouter_lg.tracing.redact import PAYMENT_CARD as PAYMENT_CARD
+    from xrouter_lg.tracing.redact import PHONE as PHONE
     from xrouter_lg.tracing.redact import redact_patterns as redact_patterns
     from xrouter_lg.tracing.store import TraceStore as TraceStore
 
@@ -16,9 +21,14 @@ DEFAULT_STORE = "xrouter_traces.db"
 """Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
 
 _HOMES = {
+    "EMAIL": "redact",
+    "IBAN": "redact",
+    "PAYMENT_CARD": "redact",
+    "PHONE": "redact",
     "Recorder": "recorder",
     "TraceStore": "store",
     "annotate": "extract",
+    "langsmith_client": "langsmith",
     "redact_patterns": "redact",
     "route_records": "extract",
     "run_ids": "extract",

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from xrouter_lg.errors import MissingExtraError, StoreError
-from xrouter_lg.tracing.schema import SCHEMA_VERSION, migrate, stored_version
+from xrouter_lg.tracing.migrations import SCHEMA_VERSION, migrate, stored_version
 
 WRITE = {"xrouter_write": True}
 """Execution option of a connection that will write."""
@@ -142,6 +142,26 @@ def _bring_up_to_date(engine: Engine, url: URL) -> None:
     if version < SCHEMA_VERSION:
         with write_transaction(engine) as connection:
             migrate(connection)
+        if version and engine.dialect.name == "sqlite":
+            compact(engine)
+
+
+def compact(engine: Engine) -> bool:
+    """Rewrite the database without free space and empty its log, so that nothing of what was
+    deleted is left in the files. False when another process had it open and kept the log."""
+    if engine.dialect.name != "sqlite":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM")
+        return True
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("VACUUM")
+        busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        cursor.close()
+    finally:
+        raw.close()
+    return not busy
 
 
 @contextmanager
@@ -158,6 +178,10 @@ def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
         cursor = dbapi_connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout_s * 1000)}")
         try:
+            # Before the first table, or it has no effect: pages that pruning frees go back to the
+            # disk a few at a time.
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = NORMAL")
         except dbapi_connection.OperationalError:

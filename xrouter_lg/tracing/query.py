@@ -12,7 +12,8 @@ import orjson
 from sqlalchemy import Select, exists, or_, select
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.schema import routes, runs
+from xrouter_lg.tracing.pack import unpack
+from xrouter_lg.tracing.schema import feedback, labels, routes, traces
 from xrouter_lg.types import RouteRecord
 
 
@@ -28,8 +29,17 @@ class RouteFilters(TypedDict, total=False):
     policy_version: str | None
     thread_id: str | None
     tenant: str | None
+    user: str | None
+    """The person behind the request: ``user_id`` or ``langgraph_auth_user_id`` in its metadata."""
     project: str | None
     trace_id: str | None
+    tag: str | None
+    model: str | None
+    """A model that took part, by the name its client gave it."""
+    feedback_key: str | None
+    """With feedback of this key; with a score bound, one and the same entry must fit both."""
+    min_score: float | None
+    max_score: float | None
     fallbacks: bool
     """Only requests with at least one failed attempt."""
     errors: bool
@@ -92,10 +102,14 @@ def route_query(filters: RouteFilters) -> Select[Any]:
     for name in names:
         if (wanted := filters.get(name)) is not None:
             query = query.where(routes.c[name] == wanted)
+    for kind in ("user", "tag", "model"):
+        if (wanted := filters.get(kind)) is not None:
+            query = query.where(routes.c.trace_id.in_(labelled(kind, str(wanted))))
+    query = _with_feedback(query, filters)
     if filters.get("fallbacks"):
         query = query.where(routes.c.fallbacks > 0)
     if filters.get("errors"):
-        failed = exists().where(runs.c.trace_id == routes.c.trace_id, runs.c.status == "error")
+        failed = exists().where(traces.c.id == routes.c.trace_id, traces.c.failed)
         query = query.where(or_(routes.c.route.is_(None), failed))
     if (cost := filters.get("min_cost_usd")) is not None:
         query = query.where(routes.c.cost_usd_float >= cost)
@@ -106,6 +120,25 @@ def route_query(filters: RouteFilters) -> Select[Any]:
     return query
 
 
+def labelled(kind: str, value: str) -> Select[Any]:
+    """Ids of the traces with that label."""
+    return select(labels.c.trace_id).where(labels.c.kind == kind, labels.c.value == value)
+
+
+def _with_feedback(query: Select[Any], filters: RouteFilters) -> Select[Any]:
+    key, low, high = (filters.get(name) for name in ("feedback_key", "min_score", "max_score"))
+    if key is None and low is None and high is None:
+        return query
+    said = select(feedback.c.trace_id)
+    if key is not None:
+        said = said.where(feedback.c.key == key)
+    if low is not None:
+        said = said.where(feedback.c.score >= low)
+    if high is not None:
+        said = said.where(feedback.c.score <= high)
+    return query.where(routes.c.trace_id.in_(said))
+
+
 def to_route_row(row: Mapping[str, Any]) -> RouteRow:
     """A row of ``routes`` with its record.
 
@@ -113,8 +146,8 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
         StoreError: the record lacks a field, i.e. another version wrote it.
     """
     try:
-        record = RouteRecord.from_dict(orjson.loads(row["record"]))
-    except TypeError as error:
+        record = RouteRecord.from_dict(orjson.loads(unpack(row["record"])))
+    except (TypeError, ValueError) as error:
         raise StoreError(
             f"route {row['id']!r}: its record was written by another version of xrouter_lg "
             f"({error}). Read it with that version, or leave it out with a filter."
@@ -129,15 +162,6 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
         output_tokens=row["output_tokens"],
         record=record,
     )
-
-
-def run_dict(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A run as LangSmith's export has it: JSON columns parsed, times as ISO strings."""
-    run = dict(row)
-    for name, empty in (("tags", []), ("inputs", {}), ("outputs", None), ("extra", {})):
-        run[name] = empty if run[name] is None else orjson.loads(run[name])
-    run["events"] = [] if run["events"] is None else orjson.loads(run["events"])
-    return run
 
 
 def feedback_dict(row: Mapping[str, Any]) -> dict[str, Any]:

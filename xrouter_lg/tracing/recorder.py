@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
+from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 from langsmith import get_current_run_tree
 
-from xrouter_lg.errors import StoreError
+from xrouter_lg.errors import ConfigurationError, StoreError
 from xrouter_lg.tracing import DEFAULT_STORE
-from xrouter_lg.tracing.rows import RowMaker, RunData
+from xrouter_lg.tracing.facts import USER_KEYS
+from xrouter_lg.tracing.hashing import TextHasher
+from xrouter_lg.tracing.rows import OpenTrace, RowMaker, RunData
 from xrouter_lg.tracing.sink import BatchSink
 from xrouter_lg.tracing.snapshot import (
     Frozen,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER_S = 0.2
 
+_NOTHING = freeze({})
+
 
 class Recorder(BaseTracer):
     """Records runs into a :class:`TraceStore` without ever delaying or failing a request.
@@ -44,6 +50,9 @@ class Recorder(BaseTracer):
 
     ``redact`` gets inputs, outputs, metadata, tags and errors as JSON values and returns what
     may be stored; when it raises, the value is left out. Credentials are removed regardless.
+    ``prompts="hashed"`` stores keyed hashes instead of texts: such traces train nothing.
+    ``sample_rate`` is the share of traces that are kept, decided once for a whole trace by its
+    id and written into the rows. Traces older than ``retention_days`` are deleted bit by bit.
 
     It is a ``BaseTracer`` because LangGraph hands some payloads to tracers only, but it
     overrides every callback: its ``RunTree`` costs 0.09 ms per run, this 0.04 ms.
@@ -59,14 +68,22 @@ class Recorder(BaseTracer):
         project: str = "default",
         max_queue: int = 20_000,
         redact: Callable[[Any], Any] | None = None,
+        prompts: Literal["full", "hashed"] = "full",
+        sample_rate: float = 1.0,
+        retention_days: float | None = None,
     ) -> None:
+        from xrouter_lg.tracing.retention import Retention
         from xrouter_lg.tracing.store import TraceStore  # SQLAlchemy loads when traces are kept
 
         super().__init__()
+        _check(prompts, sample_rate, retention_days)
         self._owns_store = not isinstance(store, TraceStore)
         self.store = store if isinstance(store, TraceStore) else TraceStore(store)
         self.project = project
-        self._rows = RowMaker(project, redact)
+        self._sample_rate = sample_rate
+        hasher = TextHasher(self.store.prompt_salt()) if prompts == "hashed" else None
+        self._rows = RowMaker(project, redact, hasher=hasher, sample_rate=sample_rate)
+        self._retention = None if retention_days is None else Retention(self.store, retention_days)
         self._open: dict[str, RunData] = {}
         # Where `annotate` and LangChain look for a tracer's open runs.
         self.run_map = cast("dict[str, Run]", self._open)
@@ -121,7 +138,7 @@ class Recorder(BaseTracer):
         self._begin(
             run_type or "chain",
             serialized,
-            _copied(inputs, "input"),
+            lambda: _copied(inputs, "input"),
             run_id,
             parent_run_id,
             (tags, metadata, name, kwargs),
@@ -142,7 +159,7 @@ class Recorder(BaseTracer):
         self._begin(
             "llm",
             serialized,
-            freeze(snapshot_messages(messages)),
+            lambda: freeze(snapshot_messages(messages)),
             run_id,
             parent_run_id,
             (tags, metadata, name, kwargs),
@@ -161,8 +178,14 @@ class Recorder(BaseTracer):
         **kwargs: Any,
     ) -> Any:
         described = (tags, metadata, name, kwargs)
-        inputs = freeze({"prompts": list(prompts)})
-        self._begin("llm", serialized, inputs, run_id, parent_run_id, described)
+        self._begin(
+            "llm",
+            serialized,
+            lambda: freeze({"prompts": list(prompts)}),
+            run_id,
+            parent_run_id,
+            described,
+        )
 
     def on_tool_start(
         self,
@@ -178,8 +201,15 @@ class Recorder(BaseTracer):
         **kwargs: Any,
     ) -> Any:
         described = (tags, metadata, name, kwargs)
-        copied = _copied(inputs if isinstance(inputs, dict) else input_str, "input")
-        self._begin("tool", serialized, copied, run_id, parent_run_id, described)
+        given = inputs if isinstance(inputs, dict) else input_str
+        self._begin(
+            "tool",
+            serialized,
+            lambda: _copied(given, "input"),
+            run_id,
+            parent_run_id,
+            described,
+        )
 
     def on_retriever_start(
         self,
@@ -195,13 +225,18 @@ class Recorder(BaseTracer):
     ) -> Any:
         described = (tags, metadata, name or "Retriever", kwargs)
         self._begin(
-            "retriever", serialized, freeze({"query": query}), run_id, parent_run_id, described
+            "retriever",
+            serialized,
+            lambda: freeze({"query": query}),
+            run_id,
+            parent_run_id,
+            described,
         )
 
     # --- ends ------------------------------------------------------------------------------
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, inputs: Any = None, **kwargs: Any) -> Any:
-        self._end(run_id, _copied(outputs, "output"), inputs=inputs)
+        self._end(run_id, lambda: _copied(outputs, "output"), inputs=inputs)
 
     def on_chain_error(
         self, error: BaseException, *, inputs: Any = None, run_id: UUID, **kwargs: Any
@@ -209,22 +244,21 @@ class Recorder(BaseTracer):
         self._end(run_id, None, inputs=inputs, error=error)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._end(run_id, freeze(snapshot_result(response)))
+        self._end(run_id, lambda: freeze(snapshot_result(response)))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         response = kwargs.get("response")
-        self._end(
-            run_id, None if response is None else freeze(snapshot_result(response)), error=error
-        )
+        copied = None if response is None else lambda: freeze(snapshot_result(response))
+        self._end(run_id, copied, error=error)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._end(run_id, freeze({"output": snapshot(output)}))
+        self._end(run_id, lambda: freeze({"output": snapshot(output)}))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         self._end(run_id, None, error=error)
 
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._end(run_id, freeze({"documents": snapshot(documents)}))
+        self._end(run_id, lambda: freeze({"documents": snapshot(documents)}))
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         self._end(run_id, None, error=error)
@@ -251,38 +285,49 @@ class Recorder(BaseTracer):
         self,
         run_type: str,
         serialized: dict[str, Any] | None,
-        inputs: Frozen,
+        inputs: Callable[[], Frozen],
         run_id: UUID,
         parent_run_id: UUID | None,
         described: tuple[list[str] | None, dict[str, Any] | None, str | None, dict[str, Any]],
     ) -> None:
+        """``inputs`` makes the copy, which costs most: it is asked only for what is kept."""
         tags, metadata, name, extra = described
         key = str(run_id)
         if key in self._open:
             return  # attached twice to one request
         parent = self._open.get(str(parent_run_id)) if parent_run_id is not None else None
-        if metadata:
+        if parent is None:
+            trace_id = _root_trace_id(run_id, parent_run_id)
+            trace = OpenTrace(kept=self._sample_rate >= 1 or sampled(trace_id, self._sample_rate))
+        else:
+            trace_id, trace = parent.trace_id, parent.trace
+        if metadata and trace.kept:
             extra["metadata"] = dict(metadata)
         run = RunData(
             id=run_id,
             parent=parent,
-            trace_id=_root_trace_id(run_id, parent_run_id) if parent is None else parent.trace_id,
+            trace_id=trace_id,
             name=name or _name_of(serialized),
             run_type=run_type,
-            inputs=inputs,
+            inputs=inputs() if trace.kept else _NOTHING,
             tags=tags or [],
             extra=extra,
+            trace=trace,
         )
         self._open[key] = run
-        run.open_runs[run_id] = run
+        trace.runs[run_id] = run
         if parent is None:
-            # Queued at its start too, so that a killed process leaves a row of it.
-            self._sink.offer(run)
+            trace.root = run
+            if trace.kept:
+                # Queued at its start too, so that a killed process leaves a row of it.
+                self._sink.offer(run)
+        elif trace.kept and trace.root is not None:
+            _note_user(trace.root)
 
     def _end(
         self,
         run_id: UUID,
-        outputs: Frozen | None,
+        outputs: Callable[[], Frozen] | None,
         *,
         inputs: Any = None,
         error: BaseException | None = None,
@@ -290,20 +335,24 @@ class Recorder(BaseTracer):
         run = self._open.pop(str(run_id), None)
         if run is None:
             return
-        run.outputs = outputs
-        if inputs is not None:  # they came as a stream and are complete only now
-            run.inputs = _copied(inputs, "input")
-        if error is not None:
-            run.error = _describe(error)
-        run.end_time = datetime.now(UTC)
-        run.open_runs.pop(run_id, None)
+        trace = run.trace
+        trace.runs.pop(run_id, None)
+        if trace.kept:
+            run.outputs = None if outputs is None else outputs()
+            if inputs is not None:  # they came as a stream and are complete only now
+                run.inputs = _copied(inputs, "input")
+            if error is not None:
+                run.error = _describe(error)
+            run.end_time = datetime.now(UTC)
         if run.parent is None:
             # Runs that were cancelled without a word would stay here for ever.
-            for child in list(run.open_runs.values()):
+            for child in list(trace.runs.values()):
                 self._open.pop(str(child.id), None)
-                self._sink.put(child)
-            run.open_runs.clear()
-        self._sink.put(run)
+                if trace.kept:
+                    self._sink.put(child)
+            trace.runs.clear()
+        if trace.kept:
+            self._sink.put(run)
 
     # --- the writer's thread ---------------------------------------------------------------
 
@@ -318,6 +367,8 @@ class Recorder(BaseTracer):
             self._sink.record_failure(len(runs), error)
         except Exception:  # one odd run must not take the others with it
             self._write_singly(runs)
+        if self._retention is not None:
+            self._retention.step()
 
     def _write_rows(self, run_rows: list[dict[str, Any]], route_rows: list[dict[str, Any]]) -> None:
         try:
@@ -332,6 +383,36 @@ class Recorder(BaseTracer):
                 self.store.write(*self._rows.rows([run]))
             except Exception as error:
                 self._sink.record_failure(1, error)
+
+
+def sampled(trace_id: UUID, rate: float) -> bool:
+    """Whether a trace belongs to the share that is kept: the same answer for the same id, in
+    every process."""
+    digest = hashlib.blake2b(trace_id.bytes, digest_size=8).digest()
+    return int.from_bytes(digest) < rate * 2**64
+
+
+def _note_user(root: RunData) -> None:
+    """Put the user into the root's metadata. ``config["configurable"]`` is not told to tracers,
+    but from the first node on it stands in the context."""
+    metadata = root.extra.get("metadata") or {}
+    if any(key in metadata for key in USER_KEYS):
+        return
+    config = var_child_runnable_config.get()
+    configurable = (config or {}).get("configurable") or {}
+    for key in USER_KEYS:
+        if isinstance(value := configurable.get(key), (str, int)):
+            root.extra["metadata"] = {**metadata, key: value}
+            return
+
+
+def _check(prompts: str, sample_rate: float, retention_days: float | None) -> None:
+    if prompts not in ("full", "hashed"):
+        raise ConfigurationError(f"prompts must be 'full' or 'hashed', got {prompts!r}")
+    if not 0 <= sample_rate <= 1:
+        raise ConfigurationError(f"sample_rate must be from 0 to 1, got {sample_rate!r}")
+    if retention_days is not None and not retention_days > 0:
+        raise ConfigurationError(f"retention_days must be above 0, got {retention_days!r}")
 
 
 def _copied(value: Any, key: str) -> Frozen:

@@ -6,7 +6,7 @@ import base64
 import decimal
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -16,6 +16,8 @@ import orjson
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from xrouter_lg.tracing.extract import COLLECT, ExtractedRoute, role_of, route_records
+from xrouter_lg.tracing.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
+from xrouter_lg.tracing.hashing import TextHasher
 from xrouter_lg.tracing.redact import (
     known_secrets,
     scrub_json,
@@ -31,6 +33,19 @@ _YIELD_EVERY = 16
 interval, 5 ms: the slowest hundredth of requests takes half as long again (13 against 9 ms)."""
 
 
+class OpenTrace:
+    """What the runs of one trace share while it goes on."""
+
+    __slots__ = ("kept", "root", "runs")
+
+    def __init__(self, kept: bool) -> None:
+        self.kept = kept
+        """False: the sampling left this trace out."""
+        self.root: RunData | None = None
+        self.runs: dict[UUID, RunData] = {}
+        """The unfinished ones."""
+
+
 class RunData:
     """A run as the recorder holds it between its start and its row."""
 
@@ -42,7 +57,6 @@ class RunData:
         "id",
         "inputs",
         "name",
-        "open_runs",
         "outputs",
         "parent",
         "parent_run_id",
@@ -50,6 +64,7 @@ class RunData:
         "run_type",
         "start_time",
         "tags",
+        "trace",
         "trace_id",
     )
 
@@ -64,6 +79,7 @@ class RunData:
         inputs: Frozen,
         tags: list[str],
         extra: dict[str, Any],
+        trace: OpenTrace,
     ) -> None:
         self.id = id
         self.parent = parent
@@ -80,8 +96,7 @@ class RunData:
         self.extra = extra
         self.events: list[dict[str, Any]] = []
         self.prefix: str | None = None
-        self.open_runs: dict[UUID, RunData] = {} if parent is None else parent.open_runs
-        """The unfinished runs of this trace, shared by all of it."""
+        self.trace = trace
 
     @property
     def dotted_order(self) -> str:
@@ -95,9 +110,23 @@ class RunData:
 class RowMaker:
     """Turns runs into rows of the ``runs`` table and, where they hold a record, of ``routes``."""
 
-    def __init__(self, project: str, redact: Redact | None) -> None:
+    def __init__(
+        self,
+        project: str,
+        redact: Redact | None,
+        *,
+        hasher: TextHasher | None = None,
+        sample_rate: float = 1.0,
+    ) -> None:
         self._project = project
         self._redact = redact
+        self._hasher = hasher
+        self._said: dict[str, Any] = {}
+        """What every run's metadata says of how it was recorded."""
+        if hasher is not None:
+            self._said[PROMPTS_KEY] = "hashed"
+        if sample_rate < 1:
+            self._said[SAMPLE_RATE_KEY] = sample_rate
         self._secrets: Sequence[str] = ()
 
     def rows(
@@ -118,24 +147,25 @@ class RowMaker:
     def _row(self, run: RunData) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         usage = _usage_of(_plain(run.outputs)) if run.run_type == "llm" else None
         extra = run.extra
-        if usage:
-            extra = {**extra, "metadata": {**extra.get("metadata", {}), "usage_metadata": usage}}
-        outputs = self._clean(run.outputs)
+        if usage or self._said:
+            added = {**self._said, "usage_metadata": usage} if usage else self._said
+            extra = {**extra, "metadata": {**extra.get("metadata", {}), **added}}
+        outputs = self._body(run.outputs)
         row = {
             "id": str(run.id),
             "trace_id": str(run.trace_id),
             "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
             "dotted_order": run.dotted_order,
-            "name": storable(run.name),
+            "name": self._text(run.name),
             "run_type": run.run_type,
             "start_time": run.start_time.isoformat(timespec="microseconds"),
             "end_time": run.end_time and run.end_time.isoformat(timespec="microseconds"),
             "status": _status(run),
-            "error": None if run.error is None else self._text(run.error),
+            "error": None if run.error is None else self._error(run.error),
             "tags": self._json(self._clean(sorted(run.tags))) if run.tags else None,
-            "inputs": self._json(self._clean(run.inputs)),
+            "inputs": self._json(self._body(run.inputs)),
             "outputs": None if outputs is None else self._json(outputs),
-            "extra": scrub_tokens(self._json(self._clean(extra))),
+            "extra": self._json(self._clean(extra)),
             "events": self._json(run.events) if run.events else None,
             "session_name": self._project,
             "prompt_tokens": usage and usage.get("input_tokens"),
@@ -143,6 +173,56 @@ class RowMaker:
             "total_tokens": usage and usage.get("total_tokens"),
         }
         return row, self._routes(run, outputs)
+
+    def imported(
+        self, runs: Iterable[Mapping[str, Any]]
+    ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of runs that were recorded elsewhere (see ``plain_run``), by id, and of routes.
+
+        A route is found in every run that collects: whether its parent collects too, only the
+        whole trace can tell.
+        """
+        self._secrets = known_secrets()
+        run_rows: dict[str, dict[str, Any]] = {}
+        route_rows: dict[str, dict[str, Any]] = {}
+        for run in runs:
+            row, routes = self._imported_row(run)
+            run_rows[row["id"]] = row
+            route_rows.update((route["id"], route) for route in routes)
+        return run_rows, list(route_rows.values())
+
+    def feedback_row(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of the ``feedback`` table (see ``plain_feedback``)."""
+        self._secrets = self._secrets or known_secrets()
+        row = dict(entry)
+        for name in ("value", "correction"):
+            row[name] = None if row[name] is None else self._json(self._clean(row[name]))
+        row["comment"] = None if row["comment"] is None else self._text(row["comment"])
+        return row
+
+    def _imported_row(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        usage: Mapping[str, Any] = {}
+        if run["run_type"] == "llm" and run["total_tokens"] is None:
+            usage = _usage_of(run["outputs"]) or {}
+        outputs = self._clean(run["outputs"])
+        row = {
+            **run,
+            "name": self._text(run["name"]),
+            "error": None if run["error"] is None else self._text(run["error"]),
+            "tags": self._json(self._clean(run["tags"])) if run["tags"] else None,
+            "inputs": self._json(self._clean(run["inputs"])),
+            "outputs": None if outputs is None else self._json(outputs),
+            "extra": self._json(self._clean(run["extra"])),
+            "events": self._json(self._clean(run["events"])) if run["events"] else None,
+            "more": self._json(run["more"]) if run["more"] else None,
+            "prompt_tokens": run["prompt_tokens"] or usage.get("input_tokens"),
+            "completion_tokens": run["completion_tokens"] or usage.get("output_tokens"),
+            "total_tokens": run["total_tokens"] or usage.get("total_tokens"),
+        }
+        if role_of(run["extra"]) != COLLECT:
+            return row, []
+        found = route_records([{**run, "outputs": _plain(outputs)}])
+        return row, [self._route_row(route, run["session_name"]) for route in found]
 
     def _routes(self, run: RunData, outputs: Any) -> list[dict[str, Any]]:
         if role_of(run.extra) != COLLECT or (run.parent and role_of(run.parent.extra) == COLLECT):
@@ -156,7 +236,7 @@ class RowMaker:
         }
         return [self._route_row(found) for found in route_records([holder])]
 
-    def _route_row(self, found: ExtractedRoute) -> dict[str, Any]:
+    def _route_row(self, found: ExtractedRoute, project: str | None = None) -> dict[str, Any]:
         record = found.record
         usages = [charge.get("usage") or {} for charge in record.charges]
         return {
@@ -166,7 +246,7 @@ class RowMaker:
             "created_at": datetime.fromtimestamp(record.started_at, UTC).isoformat(
                 timespec="microseconds"
             ),
-            "project": self._project,
+            "project": project or self._project,
             "route": record.route,
             "policy": record.policy,
             "policy_version": record.policy_version,
@@ -198,13 +278,23 @@ class RowMaker:
         except Exception as error:
             return {"redaction_failed": type(error).__name__}
 
+    def _body(self, value: Any) -> Any:
+        """Inputs or outputs as they may be stored."""
+        cleaned = self._clean(value)
+        if self._hasher is None or cleaned is None:
+            return cleaned
+        return self._hasher.value(_plain(cleaned))
+
+    def _error(self, value: str) -> str:
+        return self._text(value if self._hasher is None else self._hasher.error(value))
+
     def _text(self, value: str) -> str:
         cleaned = self._clean(value)
         text = cleaned if isinstance(cleaned, str) else to_json(cleaned)
         return storable(scrub_text(text, self._secrets))
 
     def _json(self, value: Any) -> str:
-        return scrub_json(_json_text(value), self._secrets)
+        return scrub_tokens(scrub_json(_json_text(value), self._secrets))
 
 
 def _plain(value: Any) -> Any:
@@ -258,9 +348,10 @@ def _with_string_keys(value: Any) -> Any:
 def _usage_of(outputs: Mapping[str, Any] | None) -> UsageMetadata | None:
     """Usage of a model run, summed over its generations as LangSmith's tracer does."""
     total: UsageMetadata | None = None
-    for batch in (outputs or {}).get("generations", ()):
-        for generation in batch:
-            usage = generation.get("message", {}).get("kwargs", {}).get("usage_metadata")
+    for batch in (outputs or {}).get("generations") or ():
+        for generation in batch if isinstance(batch, list) else (batch,):
+            message = generation.get("message") or {}
+            usage = (message.get("kwargs") or message).get("usage_metadata")
             if usage:
                 try:
                     total = add_usage(total, usage)

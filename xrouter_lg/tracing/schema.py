@@ -1,58 +1,89 @@
-"""Tables of the local store, and the numbered steps that bring an older file up to date."""
+"""Tables of the trace store.
+
+A run has a slim row in ``runs`` for looking up and counting, and its bulk (inputs, outputs,
+metadata ...) in a packed payload. The runs of a trace that were written together share one
+payload: the same messages stand in four or five of them, and packing them together keeps one copy.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from sqlalchemy import (
     Boolean,
     Column,
-    Connection,
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
-    func,
-    insert,
-    inspect,
-    select,
     text,
-    update,
 )
+from sqlalchemy.types import BigInteger
 
 metadata = MetaData()
 
+_Key = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column that is called INTEGER."""
+
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", Text))
+
+traces = Table(
+    "traces",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("started_at", String, nullable=False),
+    Column("project", String, nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("sample_rate", Float),
+    Column("hashed", Boolean, nullable=False),
+    Index("ix_traces_started", "started_at", "id"),
+    sqlite_with_rowid=False,
+)
+"""One row per trace. ``failed``: one of its runs did. ``sample_rate``: the share of traces that its
+recorder kept, NULL for all. ``hashed``: texts were replaced by hashes before they were stored."""
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("trace_id", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("value", String, primary_key=True),
+    Index("ix_labels_value", "kind", "value"),
+    sqlite_with_rowid=False,
+)
+"""What traces are looked for by: kinds ``thread``, ``user``, ``tag`` and ``model``. A trace may
+have several of a kind."""
 
 runs = Table(
     "runs",
     metadata,
     Column("id", String, primary_key=True),
     Column("trace_id", String, nullable=False),
-    Column("parent_run_id", String),
-    Column("dotted_order", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("run_type", String, nullable=False),
     Column("start_time", String, nullable=False),
     Column("end_time", String),
     Column("status", String, nullable=False),
-    Column("error", Text),
-    Column("tags", Text),
-    Column("inputs", Text),
-    Column("outputs", Text),
-    Column("extra", Text),
-    Column("events", Text),
-    Column("session_name", String, nullable=False),
     Column("prompt_tokens", Integer),
     Column("completion_tokens", Integer),
     Column("total_tokens", Integer),
-    Index("ix_runs_trace", "trace_id"),
-    Index("ix_runs_start", "start_time"),
+    Column("payload", _Key, nullable=False),
+    Column("line", Integer, nullable=False),
+    Index("ix_runs_trace_id", "trace_id"),
+    sqlite_with_rowid=False,
 )
-"""LangSmith's run schema; JSON as text, times as ISO 8601 in UTC."""
+"""LangSmith's run schema; times as ISO 8601 in UTC. The other fields are in line ``line`` of the
+payload."""
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("id", _Key, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+"""Packed lines, one per run; the line of a run that was replaced is empty."""
 
 routes = Table(
     "routes",
@@ -81,15 +112,30 @@ routes = Table(
     Column("fallbacks", Integer, nullable=False),
     Column("thread_id", String),
     Column("tenant", String),
-    Column("record", Text, nullable=False),
-    Index("ix_routes_created", "created_at"),
-    Index("ix_routes_route", "route"),
-    Index("ix_routes_trace", "trace_id"),
-    Index("ix_routes_thread", "thread_id"),
-    Index("ix_routes_policy_version", "policy_version"),
+    Column("record", LargeBinary, nullable=False),
+    Index("ix_routes_created_at", "created_at"),
+    Index("ix_routes_trace_id", "trace_id"),
+    Index("ix_routes_route_at", "route", "created_at"),
+    Index("ix_routes_policy_at", "policy", "policy_version", "created_at"),
+    sqlite_with_rowid=False,
 )
-"""One row per routed request: the route record, its queried fields in columns of their own.
+"""One row per routed request: the route record, packed, and what is queried of it in columns.
 ``cost_usd`` and its like are exact decimal strings; ``cost_usd_float`` is there to sort by."""
+
+for _name, _when in (
+    ("thread_id", "thread_id IS NOT NULL"),
+    ("tenant", "tenant IS NOT NULL"),
+    ("fallbacks", "fallbacks > 0"),
+):
+    _columns = (
+        [routes.c.created_at] if _name == "fallbacks" else [routes.c[_name], routes.c.created_at]
+    )
+    Index(
+        f"ix_routes_{_name}_at",
+        *_columns,
+        sqlite_where=text(_when),
+        postgresql_where=text(_when),
+    )
 
 feedback = Table(
     "feedback",
@@ -106,49 +152,14 @@ feedback = Table(
     Column("created_at", String, nullable=False),
     Index("ix_feedback_run_key", "run_id", "key"),
     Index("ix_feedback_trace", "trace_id"),
+    Index("ix_feedback_key_score", "key", "score", "trace_id"),
 )
 
-
-def _create_all(connection: Connection) -> None:
-    metadata.create_all(connection)
-
-
-MIGRATIONS: list[tuple[int, Callable[[Connection], None]]] = [(1, _create_all)]
-"""Numbered steps, oldest first. A later step alters what the earlier ones made; because the first
-one creates today's tables, a step after it must do nothing where its column is already there."""
-
-SCHEMA_VERSION = MIGRATIONS[-1][0]
-
-_LOCK_NUMBER = 7_203_114
-"""Postgres advisory lock: two processes that start at once must not both migrate."""
-
-
-def stored_version(connection: Connection) -> int:
-    """The schema version of the file; 0 for a new one."""
-    if not inspect(connection).has_table("meta"):
-        return 0
-    value = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-    return int(value) if value else 0
-
-
-def migrate(connection: Connection) -> None:
-    """Apply the steps that are missing, inside the caller's transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _LOCK_NUMBER})
-    version = stored_version(connection)
-    for number, step in MIGRATIONS:
-        if number > version:
-            step(connection)
-            _set_version(connection, number)
-
-
-def _set_version(connection: Connection, number: int) -> None:
-    meta.create(connection, checkfirst=True)
-    known = connection.scalar(
-        select(func.count()).select_from(meta).where(meta.c.key == "schema_version")
-    )
-    if known:
-        statement = update(meta).where(meta.c.key == "schema_version").values(value=str(number))
-        connection.execute(statement)
-    else:
-        connection.execute(insert(meta).values(key="schema_version", value=str(number)))
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("updated_at", String, nullable=False),
+)
+"""How far an import has come: written in the same transaction as what it brought."""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 import os
+import secrets
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 import orjson
-from sqlalchemy import Connection, Table, func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing import DEFAULT_STORE, schema
+from xrouter_lg.tracing import DEFAULT_STORE, erase, files, intake, schema
 from xrouter_lg.tracing import engine as _engine
+from xrouter_lg.tracing.importing import plain_feedback, plain_run
 from xrouter_lg.tracing.query import (
     RouteFilters,
     RouteRow,
@@ -27,13 +28,14 @@ from xrouter_lg.tracing.query import (
     build_tree,
     feedback_dict,
     route_query,
-    run_dict,
     to_route_row,
+    utc_text,
 )
+from xrouter_lg.tracing.read import Trace, feedback_of, iter_traces, runs_of, snapshot
+from xrouter_lg.tracing.rows import RowMaker
+from xrouter_lg.tracing.write import RunWriter, pieces
 
-_ROWS_PER_STATEMENT = 64
-"""SQLite gives the interpreter away once per row of an ``executemany`` and gets it back 5 ms later
-under a busy request thread; one statement for many rows keeps the writer ten times faster."""
+_RUNS_PER_IMPORT = 2000
 
 
 class TraceStore:
@@ -77,8 +79,9 @@ class TraceStore:
     ) -> None:
         """Insert or replace rows by id, all in one transaction."""
         with self._writing("write to") as connection:
-            self._upsert(connection, schema.runs, runs)
-            self._upsert(connection, schema.routes, routes)
+            writer = RunWriter(connection)
+            writer.runs(runs)
+            writer.routes(routes)
 
     def record_feedback(
         self,
@@ -122,8 +125,149 @@ class TraceStore:
             "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         with self._writing("write feedback to") as connection:
-            self._upsert(connection, schema.feedback, [row])
+            RunWriter(connection).feedback([row])
         return new_id
+
+    def import_runs(
+        self,
+        runs: Iterable[Any],
+        *,
+        project: str | None = None,
+        cursor: intake.Cursor | None = None,
+        redact: Callable[[Any], Any] | None = None,
+    ) -> dict[str, int]:
+        """Take runs in LangSmith's schema: dicts as :meth:`runs` gives, or what its client gives.
+
+        Idempotent by run id. A run that is not finished never replaces a finished one. Routes are
+        derived by the recorder's own extractor; credentials are removed, and ``redact`` is
+        applied as the recorder's. ``project`` replaces the runs' own. ``cursor`` is a name and a
+        JSON value, stored in the same transaction: both or neither. One call is one transaction
+        and is held in memory: give a page or some thousands of runs at a time.
+
+        Returns counts: ``runs`` given, ``new_runs`` among them, ``traces``, ``routes``.
+
+        Raises:
+            StoreError: a run has no id or no start time, or holds text that is no JSON.
+        """
+        maker = RowMaker(project or "default", redact)
+        rows, routes = maker.imported(plain_run(run, project) for run in runs)
+        with self._writing("import into") as connection:
+            counts = intake.take_runs(connection, rows, routes)
+            intake.set_cursor(connection, cursor)
+        return counts
+
+    def import_feedback(
+        self,
+        rows: Iterable[Any],
+        *,
+        cursor: intake.Cursor | None = None,
+        redact: Callable[[Any], Any] | None = None,
+    ) -> dict[str, int]:
+        """Take feedback as :meth:`feedback` gives it, or LangSmith's client; idempotent by id.
+
+        Without a trace id it is looked up by the run. Returns ``feedback`` and ``new_feedback``.
+
+        Raises:
+            StoreError: an entry has no id, key or run, or a score that is no finite number.
+        """
+        maker = RowMaker("default", redact)
+        entries = {entry["id"]: entry for entry in map(plain_feedback, rows)}
+        with self._writing("import feedback into") as connection:
+            counts = intake.take_feedback(connection, entries, maker)
+            intake.set_cursor(connection, cursor)
+        return counts
+
+    def cursor(self, name: str) -> dict[str, Any] | None:
+        """The value stored with an import under that name; None before the first."""
+        table = schema.cursors
+        statement = select(table.c.value).where(table.c.name == name)
+        for row in self._rows(statement):
+            value: dict[str, Any] = orjson.loads(row["value"])
+            return value
+        return None
+
+    # --- taking out ------------------------------------------------------------------------
+
+    def delete(
+        self, by: erase.By, value: str, *, dry_run: bool = False, compact: bool = True
+    ) -> dict[str, int]:
+        """Delete the traces of a ``thread``, a ``user`` or a ``tenant``, or one ``trace``, with
+        their feedback.
+
+        The user is whom ``user_id`` or ``langgraph_auth_user_id`` in the metadata names. Returns
+        how many ``traces``, ``runs``, ``routes`` and ``feedback`` there were; ``dry_run`` only
+        counts. Deleted text is overwritten; ``compact`` rewrites the file besides, so that no
+        older copy is left in its free space or log. That needs as much free disk as the store
+        has, and keeps writers waiting meanwhile.
+
+        Raises:
+            StoreError: unknown ``by``; or another process has the store open, so that its log
+                could not be emptied (what was asked for is deleted all the same).
+        """
+        if by not in get_args(erase.By):
+            raise StoreError(f"delete by one of {', '.join(get_args(erase.By))}, not {by!r}")
+        with _engine.store_errors(self.url, "delete from"):
+            with snapshot(self._engine) as connection:
+                ids = erase.chosen_ids(connection, by, value)
+                if dry_run:
+                    return erase.count(connection, ids)
+            counts = erase.delete(self._engine, ids)
+        if compact and any(counts.values()):
+            self.compact()
+        return counts
+
+    def prune(
+        self,
+        *,
+        before: datetime | None = None,
+        max_bytes: int | None = None,
+        limit: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, int]:
+        """Delete the oldest traces: those that started ``before``, and then as many as it takes
+        for the store to use at most ``max_bytes`` (SQLite only). A hundred at a time, so that
+        writers are not held up; ``limit`` bounds how many. Returns counts as :meth:`delete`.
+        """
+        with _engine.store_errors(self.url, "prune"):
+            return erase.prune(
+                self._engine, before=before, max_bytes=max_bytes, limit=limit, progress=progress
+            )
+
+    def compact(self) -> None:
+        """Rewrite the file without free space and empty its log.
+
+        Raises:
+            StoreError: another process holds the store; nothing is lost, try again later.
+        """
+        with _engine.store_errors(self.url, "compact"):
+            done = _engine.compact(self._engine)
+        if not done:
+            raise StoreError(
+                f"the log of {_engine.shown(self.url)!r} could not be emptied: another process "
+                "reads the store. What was deleted is gone from it, but copies may be left in the "
+                "log file. Compact again when that process has closed it."
+            )
+
+    def prompt_salt(self) -> str:
+        """The key of this store's text hashes: ``XROUTER_PROMPT_SALT``, else a random one that is
+        kept in the store."""
+        if given := os.environ.get("XROUTER_PROMPT_SALT"):
+            return given
+        meta = schema.meta
+        wanted = select(meta.c.value).where(meta.c.key == "prompt_salt")
+        for row in self._rows(wanted):
+            return str(row["value"])
+        with self._writing("write to") as connection:
+            salt = connection.scalar(wanted)
+            if salt is None:
+                salt = secrets.token_hex(32)
+                connection.execute(meta.insert().values(key="prompt_salt", value=salt))
+        return str(salt)
+
+    def used_bytes(self) -> int:
+        """Bytes on disk that the content takes (SQLite only)."""
+        with _engine.store_errors(self.url, "read"), self._engine.connect() as connection:
+            return erase.used_bytes(connection)
 
     @contextmanager
     def _writing(self, verb: str) -> Iterator[Connection]:
@@ -144,19 +288,6 @@ class TraceStore:
                 "Use numbers, strings, lists and dicts."
             ) from error
 
-    def _upsert(
-        self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
-    ) -> None:
-        if not rows:
-            return
-        if self._engine.dialect.name == "sqlite":
-            for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-                piece = rows[start : start + _ROWS_PER_STATEMENT]
-                values = tuple(row[c.name] for row in piece for c in table.c)
-                connection.exec_driver_sql(_sqlite_upsert(table, len(piece)), values)
-        else:
-            connection.execute(postgres_upsert(table), [dict(row) for row in rows])
-
     # --- reading ---------------------------------------------------------------------------
 
     def routes(self, **filters: Unpack[RouteFilters]) -> list[RouteRow]:
@@ -165,12 +296,8 @@ class TraceStore:
 
     def runs(self, trace_id: str) -> list[dict[str, Any]]:
         """The runs of a trace as LangSmith-like dicts, parents before children."""
-        statement = (
-            select(schema.runs)
-            .where(schema.runs.c.trace_id == str(trace_id))
-            .order_by(schema.runs.c.dotted_order)
-        )
-        return [run_dict(row) for row in self._rows(statement)]
+        with _engine.store_errors(self.url, "read"), snapshot(self._engine) as connection:
+            return runs_of(connection, [str(trace_id)])[str(trace_id)]
 
     def run_tree(self, trace_id: str) -> list[RunNode]:
         """The runs of a trace as trees: one root as a rule, more when the recorder was attached
@@ -179,18 +306,33 @@ class TraceStore:
 
     def feedback(self, trace_id: str) -> list[dict[str, Any]]:
         """Feedback on a trace and its runs, oldest first."""
-        table = schema.feedback
-        statement = (
-            select(table).where(table.c.trace_id == str(trace_id)).order_by(table.c.created_at)
-        )
-        return [feedback_dict(row) for row in self._rows(statement)]
+        with _engine.store_errors(self.url, "read"), snapshot(self._engine) as connection:
+            return feedback_of(connection, [str(trace_id)])[str(trace_id)]
+
+    def iter_traces(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        project: str | None = None,
+        batch: int = 200,
+    ) -> Iterator[Trace]:
+        """Whole traces by their start, oldest first: trace id, runs (parents first), feedback.
+
+        ``since`` is inclusive, ``until`` exclusive. Holds ``batch`` traces in memory at a time.
+        What is written meanwhile may or may not be seen.
+        """
+        with _engine.store_errors(self.url, "read"):
+            yield from iter_traces(
+                self._engine, since=since, until=until, project=project, among=None, batch=batch
+            )
 
     def find(self, prefix: str, *, limit: int = 10) -> list[str]:
         """Ids of traces that begin with ``prefix``, or that hold a route whose id does."""
-        runs, routes = schema.runs, schema.routes
+        traces, routes = schema.traces, schema.routes
         found: dict[str, None] = {}
         for column, trace in (
-            (runs.c.trace_id, runs.c.trace_id),
+            (traces.c.id, traces.c.id.label("trace_id")),
             (routes.c.id, routes.c.trace_id),
         ):
             statement = (
@@ -205,58 +347,139 @@ class TraceStore:
     def counts(self) -> dict[str, int]:
         """How many traces, runs, routes and feedback entries there are."""
         with _engine.store_errors(self.url, "read"), self._engine.connect() as connection:
-            trace_count = select(func.count(schema.runs.c.trace_id.distinct()))
-            counted = {"traces": connection.scalar(trace_count) or 0}
-            for table in (schema.runs, schema.routes, schema.feedback):
+            counted: dict[str, int] = {}
+            for table in (schema.traces, schema.runs, schema.routes, schema.feedback):
                 total = connection.scalar(select(func.count()).select_from(table))
                 counted[table.name] = total or 0
         return counted
+
+    def count_traces(self, *, until: datetime | None = None) -> int:
+        """How many traces started before ``until``; all without it."""
+        query = select(func.count().label("n")).select_from(schema.traces)
+        if until is not None:
+            query = query.where(schema.traces.c.started_at < utc_text(until))
+        return sum(row["n"] for row in self._rows(query))
+
+    def hashed(self, trace_ids: Sequence[str]) -> int:
+        """How many of the traces hold hashes instead of texts, so that they train nothing."""
+        traces, found = schema.traces, 0
+        for some in pieces(trace_ids):
+            query = select(func.count().label("n")).where(traces.c.id.in_(some), traces.c.hashed)
+            found += sum(row["n"] for row in self._rows(query))
+        return found
 
     def export(
         self,
         path: str | os.PathLike[str],
         *,
+        format: files.Format = "jsonl",
         routes_only: bool = False,
         **filters: Unpack[RouteFilters],
-    ) -> int:
-        """Write JSON lines to ``path``: runs, or with ``routes_only`` route records.
+    ) -> dict[str, int]:
+        """Write whole traces to a file of JSON lines, or to a folder of Parquet files.
 
-        Filters choose traces by their routes; without any, every run is exported. The file
-        appears complete or not at all. Returns the number of lines.
+        With ``routes_only`` route records alone, in JSON lines. Filters choose traces by their
+        routes; without any, everything is exported. The target appears complete or not at all.
+        Returns how many ``runs``, ``feedback`` and ``routes`` were written.
+
+        Raises:
+            StoreError: it can't be written there.
+            MissingExtraError: Parquet without polars (extra ``data``).
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-        lines = self._route_lines(filters) if routes_only else self._run_lines(filters)
-        count = 0
-        try:
-            with temporary.open("wb") as file:
-                for line in lines:
-                    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-                    count += 1
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except OSError as error:
-            raise StoreError(
-                f"can't export to {str(target)!r}: {error.strerror or error}. "
-                "Check that its folder exists, is writable and has space."
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return count
+        if routes_only:
+            if format != "jsonl":
+                raise StoreError("route records alone are exported as JSON lines only")
+            return files.write_jsonl(
+                target, (("routes", row) for row in self._route_lines(filters))
+            )
+        if format == "parquet":
+            sources = {
+                "runs": lambda: self._run_lines(filters),
+                "feedback": lambda: self._feedback_lines(filters),
+                "routes": lambda: map(_flat_route, self._rows(route_query(filters))),
+            }
+            return files.write_parquet(target, sources)
+        lines: Iterator[files.Part] = itertools.chain(
+            (("runs", run) for run in self._run_lines(filters)),
+            (("feedback", entry) for entry in self._feedback_lines(filters)),
+        )
+        return files.write_jsonl(target, lines)
+
+    def import_files(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        project: str | None = None,
+        redact: Callable[[Any], Any] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, int]:
+        """Take what :meth:`export` wrote: JSON lines, or Parquet files or folders.
+
+        Idempotent, so that an import which was interrupted is simply repeated. ``progress`` is
+        told how many runs each step has stored. Returns counts as :meth:`import_runs`, with
+        ``feedback`` and ``new_feedback``.
+        """
+        parts = files.read_files([Path(path) for path in paths])
+        return self._import_parts(parts, project, redact, progress)
+
+    def import_batches(
+        self,
+        runs: Iterable[Any],
+        *,
+        project: str | None = None,
+        redact: Callable[[Any], Any] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, int]:
+        """:meth:`import_runs` for any number of runs: some thousands to a transaction."""
+        parts: Iterator[files.Part] = (("runs", run) for run in runs)
+        return self._import_parts(parts, project, redact, progress)
+
+    def _import_parts(
+        self,
+        parts: Iterator[files.Part],
+        project: str | None,
+        redact: Callable[[Any], Any] | None,
+        progress: Callable[[int], None] | None,
+    ) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for piece in pieces(parts, _RUNS_PER_IMPORT):
+            runs = [fields for kind, fields in piece if kind == "runs"]
+            said = [fields for kind, fields in piece if kind == "feedback"]
+            for counts in (
+                self.import_runs(runs, project=project, redact=redact) if runs else {},
+                self.import_feedback(said, redact=redact) if said else {},
+            ):
+                for name, count in counts.items():
+                    total[name] = total.get(name, 0) + count
+            if progress is not None:
+                progress(len(runs))
+        return total
 
     def _route_lines(self, filters: RouteFilters) -> Iterator[dict[str, Any]]:
         for row in self._rows(route_query(filters)):
             yield to_route_row(row).to_dict()
 
     def _run_lines(self, filters: RouteFilters) -> Iterator[dict[str, Any]]:
-        runs = schema.runs
-        statement = select(runs)
+        chosen = route_query(filters).with_only_columns(schema.routes.c.trace_id)
+        for trace in iter_traces(
+            self._engine,
+            since=None,
+            until=None,
+            project=None,
+            among=chosen if filters else None,
+            batch=200,
+        ):
+            yield from trace.runs
+
+    def _feedback_lines(self, filters: RouteFilters) -> Iterator[dict[str, Any]]:
+        """Without filters that on traces which are not (or not yet) here too."""
+        table = schema.feedback
+        statement = select(table).order_by(table.c.created_at, table.c.id)
         if filters:
             chosen = route_query(filters).with_only_columns(schema.routes.c.trace_id)
-            statement = statement.where(runs.c.trace_id.in_(chosen))
-        for row in self._rows(statement.order_by(runs.c.start_time, runs.c.dotted_order)):
-            yield run_dict(row)
+            statement = statement.where(table.c.trace_id.in_(chosen))
+        return map(feedback_dict, self._rows(statement))
 
     def _rows(self, statement: Executable) -> Iterator[dict[str, Any]]:
         """Rows of a query, fetched in pieces so that an export's memory stays bounded."""
@@ -267,22 +490,5 @@ class TraceStore:
                 yield dict(zip(names, row, strict=True))
 
 
-@functools.lru_cache(maxsize=256)
-def _sqlite_upsert(table: Table, rows: int) -> str:
-    names = [column.name for column in table.c]
-    values = ", ".join([f"({', '.join('?' * len(names))})"] * rows)
-    replaced = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
-    return (
-        f"INSERT INTO {table.name} ({', '.join(names)}) VALUES {values} "  # noqa: S608
-        f"ON CONFLICT (id) DO UPDATE SET {replaced}"
-    )
-
-
-def postgres_upsert(table: Table) -> Executable:
-    """Insert a row, or replace the one with its id."""
-    statement = postgresql.insert(table)
-    upsert: Executable = statement.on_conflict_do_update(
-        index_elements=[table.c.id],
-        set_={c.name: statement.excluded[c.name] for c in table.c if c.name != "id"},
-    )
-    return upsert
+def _flat_route(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "record": to_route_row(row).record.to_dict()}

@@ -28,12 +28,19 @@ class _Setting:
     cost: Floats
 
 
-def verify_cascade(train: Paired, test: Paired, accept_train: Bools, accept_test: Bools) -> Curve:
+def verify_cascade(
+    train: Paired,
+    test: Paired,
+    accept_train: Bools,
+    accept_test: Bools,
+    *,
+    dial: Sequence[float] | None = None,
+) -> Curve:
     """Ask a cheap model; keep its answer if a verifier accepts it, else ask another one too.
 
     `accept_*` [N, M]: the verifier's verdict on each model's answer. With `score >= 1` the
     verifier is perfect, as unit tests or an exact checker at serving time would be: a bound for
-    all others. The verifier itself is taken to be free.
+    all others. The verifier itself is taken to be free. `dial`: as in `_on_hull`.
     """
 
     def settings(table: Paired, accept: Bools) -> list[_Setting]:
@@ -49,11 +56,22 @@ def verify_cascade(train: Paired, test: Paired, accept_train: Bools, accept_test
             )
         return found
 
-    return _on_hull("verify cascade", settings(train, accept_train), settings(test, accept_test))
+    return _on_hull(
+        "verify cascade",
+        settings(train, accept_train),
+        settings(test, accept_test),
+        train.reference_cost(),
+        dial,
+    )
 
 
 def agreement_cascade(
-    train: Paired, test: Paired, answers_train: Ints, answers_test: Ints
+    train: Paired,
+    test: Paired,
+    answers_train: Ints,
+    answers_test: Ints,
+    *,
+    dial: Sequence[float] | None = None,
 ) -> Curve:
     """Ask two models at once; if their final answers agree keep one, else ask a third too.
 
@@ -80,7 +98,11 @@ def agreement_cascade(
         return found
 
     return _on_hull(
-        "agreement cascade", settings(train, answers_train), settings(test, answers_test)
+        "agreement cascade",
+        settings(train, answers_train),
+        settings(test, answers_test),
+        train.reference_cost(),
+        dial,
     )
 
 
@@ -90,13 +112,26 @@ def _fixed(table: Paired) -> list[_Setting]:
     ]
 
 
-def _on_hull(name: str, train: list[_Setting], test: list[_Setting]) -> Curve:
+def _on_hull(
+    name: str,
+    train: list[_Setting],
+    test: list[_Setting],
+    c_ref: float,
+    dial: Sequence[float] | None,
+) -> Curve:
+    """The train half's best settings, paid on the test half: every vertex of its hull, or, with a
+    `dial`, the best at each cost weight, so that curves of several folds have the same settings."""
     means = np.array([(s.cost.mean(), s.score.mean()) for s in train])
-    vertices = hull_of(means[:, 0], means[:, 1])
-    at = [int(np.abs(means - vertex).sum(1).argmin()) for vertex in vertices]
+    if dial is None:
+        vertices = hull_of(means[:, 0], means[:, 1])
+        at = [int(np.abs(means - vertex).sum(1).argmin()) for vertex in vertices]
+        weights = np.arange(len(at), dtype=np.float64)
+    else:
+        weights = np.array(dial)
+        at = [int((means[:, 1] - w * means[:, 0] / c_ref).argmax()) for w in weights]
     return Curve(
         name,
-        np.arange(len(at), dtype=np.float64),
+        weights,
         np.stack([test[i].score for i in at]),
         np.stack([test[i].cost for i in at]),
     )

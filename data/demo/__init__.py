@@ -1,0 +1,1 @@
+"""Recorded outcomes of three real local models on generated tasks; see README.md."""

@@ -1,0 +1,74 @@
+"""What can go wrong between LangSmith and the local store, and where it surfaces.
+
+Every message names the value, the place and the fix, and never a key. All of them are
+``XRouterError``s, so the command line prints them in one line.
+
+    LangSmithIntegrationError (XRouterError, RuntimeError)
+    ├── NoKeyError (MissingKeyError)      no API key for an endpoint that needs one      (connect)
+    ├── AccessDeniedError                 401 or 403                                     (any call)
+    ├── ProjectNotFoundError (LookupError)   no project or dataset of that name      (pull, push)
+    ├── UnreachableError                  down, or still busy after every retry          (any call)
+    ├── RefusedError                      a request that LangSmith does not take         (any call)
+    ├── HiddenInputsError                 runs came without inputs or outputs            (pull)
+    ├── RetentionError                    asked for what LangSmith has deleted           (pull)
+    ├── FeedbackNotSentError              kept in the local store, not in LangSmith      (push)
+    └── BulkExportError (StoreError)      a Parquet file that is no usable export        (import)
+"""
+
+from __future__ import annotations
+
+from xrouter_lg.errors import MissingKeyError, StoreError, XRouterError
+
+
+class LangSmithIntegrationError(XRouterError, RuntimeError):
+    """Root of everything this integration raises on purpose."""
+
+
+class NoKeyError(LangSmithIntegrationError, MissingKeyError):
+    """The endpoint needs an API key and none is set."""
+
+
+class AccessDeniedError(LangSmithIntegrationError):
+    """LangSmith answered 401 (who are you?) or 403 (you may not)."""
+
+
+class ProjectNotFoundError(LangSmithIntegrationError, LookupError):
+    """There is no project, or dataset, of that name in the workspace."""
+
+
+class UnreachableError(LangSmithIntegrationError):
+    """LangSmith did not answer, or answered "later" until patience ran out."""
+
+
+class RefusedError(LangSmithIntegrationError):
+    """LangSmith does not take this request; ``status`` is the HTTP status."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[str, int | None]]:
+        return type(self), (str(self), self.status)
+
+
+class HiddenInputsError(LangSmithIntegrationError):
+    """The runs hold no inputs or no outputs: there is nothing to train on."""
+
+
+class RetentionError(LangSmithIntegrationError):
+    """The window asked for is older than what LangSmith keeps, and nothing was there."""
+
+
+class FeedbackNotSentError(LangSmithIntegrationError):
+    """Feedback is in the local store, but LangSmith did not take it; ``feedback_id`` is its id."""
+
+    def __init__(self, message: str, feedback_id: str) -> None:
+        self.feedback_id = feedback_id
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[FeedbackNotSentError], tuple[str, str]]:
+        return type(self), (str(self), self.feedback_id)
+
+
+class BulkExportError(LangSmithIntegrationError, StoreError):
+    """A Parquet file can't be read as LangSmith's bulk export."""

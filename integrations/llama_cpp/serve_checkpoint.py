@@ -1,0 +1,124 @@
+"""A trained checkpoint behind llama.cpp: the router model on a CPU, without torch while it serves.
+
+    python -m integrations.llama_cpp.serve_checkpoint CHECKPOINT --base FOLDER [--type q8_0]
+
+The checkpoint is written as GGUF once, into the cache; ``--type`` trades exactness for memory and
+speed (docs/serving.md has what each costs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from xrouter_lg.aliases import resolve_checkpoint
+from xrouter_lg.checkpoint import verify
+from xrouter_lg.errors import XRouterError
+from xrouter_lg.policies.remote import model_name
+
+from .cache import cache_root
+from .errors import LocalModelError
+from .export_gguf import WeightType, export_adapter, export_merged
+from .server import LlamaCppServer
+
+_CONTEXT = 2048
+"""Tokens: sixteen cards, and the longest question that the renderer lets through."""
+
+
+def gguf_of(
+    checkpoint: Path,
+    *,
+    base: str | Path | None = None,
+    type: WeightType = "f32",
+    folder: Path | None = None,
+) -> Path:
+    """The checkpoint merged, as GGUF: in ``folder`` (default the cache), written once per version.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or its base is missing or another one.
+        ExportError: an architecture or tokenizer that can't be written.
+    """
+    where = (folder or cache_root() / "gguf") / f"{model_name(verify(checkpoint))}-{type}.gguf"
+    return where if where.is_file() else export_merged(checkpoint, where, base=base, type=type)
+
+
+def checkpoint_server(
+    checkpoint: str | Path,
+    *,
+    base: str | Path | None = None,
+    type: WeightType = "f32",
+    base_gguf: Path | None = None,
+    folder: Path | None = None,
+    n_parallel: int = 4,
+    threads: int | None = None,
+    port: int = 0,
+) -> LlamaCppServer:
+    """A server for a checkpoint, not started yet; use it inside ``with``.
+
+    With ``base_gguf`` (a GGUF file of the base) the adapter alone is written and loaded beside it:
+    several checkpoints then share a base on disk, and ``type`` is the base file's own.
+    ``n_parallel`` requests are computed at once; each has its own copy of the candidate block's
+    keys and values. ``threads`` is for generating and for reading prompts; default all cores.
+
+    Raises:
+        CheckpointError, ExportError: see :func:`gguf_of`.
+    """
+    where = resolve_checkpoint(checkpoint)
+    manifest = verify(where)
+    name = model_name(manifest)
+    adapter: Path | None = None
+    if base_gguf is not None:
+        adapter = (folder or cache_root() / "gguf") / f"{name}-lora.gguf"
+        if not adapter.is_file():
+            export_adapter(where, adapter, base=base)
+    return LlamaCppServer(
+        base_gguf or gguf_of(where, base=base, type=type, folder=folder),
+        name=name,
+        n_ctx=_CONTEXT,
+        n_parallel=n_parallel,
+        threads=threads,
+        batch_threads=threads,
+        port=port,
+        adapter=adapter,
+        exact=type == "f32",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C; exit code 0, or 1 when it can't."""
+    parser = argparse.ArgumentParser(
+        prog="python -m integrations.llama_cpp.serve_checkpoint",
+        description="Serve a trained checkpoint with llama.cpp.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint's folder, or an alias")
+    parser.add_argument("--base", help="the adapter's base model; default XROUTER_BASE")
+    parser.add_argument("--type", choices=get_args(WeightType), default="f32")
+    parser.add_argument("--base-gguf", type=Path, help="serve the adapter beside this file")
+    parser.add_argument("--port", type=int, default=8080)
+    options = parser.parse_args(arguments)
+    try:
+        server = checkpoint_server(
+            options.checkpoint,
+            base=options.base,
+            type=options.type,
+            base_gguf=options.base_gguf,
+            port=options.port,
+        )
+        with server:
+            print(f"policy='llama_cpp:{server.base_url}?checkpoint={options.checkpoint}'")
+            print("serving; Ctrl-C stops", file=sys.stderr, flush=True)
+            threading.Event().wait()
+    except (LocalModelError, XRouterError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""GRPO as a stage of a run."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from training.base_model import Base
+from training.callbacks import (
+    KeepBest,
+    Log,
+    Report,
+    StopOnSignal,
+    TrainingInterruptedError,
+    orderly_stop,
+)
+from training.grpo import play_greedily, train_grpo
+from training.plan import Plan
+from training.plots import plot_grpo
+from training.processes import is_main, main_first
+from training.reading import Reading
+from training.replay import EpisodeEnvironment, Episodes, whole_pool
+from training.sequence_setup import SequenceSetup
+from training.slot_model import SlotModel
+from training.sources import RecordedOutcomes
+from training.stages import Progress, Stage, digest_of, restore_state, save_state
+from training.turns import OneTurn, TurnEnvironment
+from training.validation import WEIGHTS
+from training.warm_start import prior_log_odds
+from training.warm_start_stage import stage_key
+from xrouter_lg.pool import normalise_name
+from xrouter_lg.prompts import slots
+
+
+def reinforce(
+    work: Plan,
+    slot: SlotModel,
+    base: Base,
+    reading: Reading,
+    progress: Progress,
+    *,
+    sequence: SequenceSetup | None = None,
+    resume: bool = False,
+) -> None:
+    """GRPO from where the warm start ended, or what an earlier run with these settings left. The
+    state with the highest validation utility is kept, the warm start's included.
+
+    Raises:
+        TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
+    """
+    settings, trainer = work.config.grpo, work.config.trainer
+    key = digest_of(
+        [stage_key(work, base, sequence), settings, work.config.sampling, work.config.reward]
+    )
+    stage = Stage(work.folder, "grpo", key)
+    if stage.done:
+        restore_state(slot, stage.weights)
+        return
+    maker = _Environments(work, sequence)
+    environment = maker.training()
+    validation = maker.validation()
+
+    def measure() -> Log:
+        actions = play_greedily(slot, reading, validation)
+        results = validation.results(list(enumerate(actions)))
+        known = results.reward_B[np.isfinite(results.reward_B)]
+        return {"utility": float(known.mean()), **results.metrics}
+
+    with main_first(trainer.use_cpu):
+        goes_on = stage.open(resume=resume) if is_main() else resume and bool(stage.begun_at)
+    best = KeepBest(
+        measure,
+        lambda: save_state(slot, stage.weights),
+        metric="utility",
+        higher_is_better=True,
+        every=settings.validate_every,
+        patience=trainer.patience,
+        file=stage.folder / "validation.json",
+        first=not goes_on,
+    )
+    report = Report(lambda step, steps, entry: progress("grpo", step, steps, _note(entry)))
+    with orderly_stop() as asked:
+        stop = StopOnSignal(asked)
+        train_grpo(
+            slot,
+            reading,
+            environment,
+            settings,
+            tokenizer=base.tokenizer,
+            folder=stage.folder,
+            trainer=trainer,
+            callbacks=[best, report, stop],
+            resume=goes_on,
+        )
+    if stop.stopped_at is not None:
+        raise TrainingInterruptedError(f"GRPO stopped after step {stop.stopped_at}")
+    with main_first(trainer.use_cpu):
+        if is_main():
+            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
+            plot_grpo(report.log, best.history, maker.names, work.folder / "grpo.png")
+    restore_state(slot, stage.weights)
+
+
+class _Environments:
+    """Episodes over the training rows, for learning and for validation."""
+
+    def __init__(self, work: Plan, sequence: SequenceSetup | None) -> None:
+        self._work, self._sequence = work, sequence
+        half = work.table.rows(work.train)
+        self._reward = work.config.reward.build(half.reference_cost())
+        self._prior = prior_log_odds(half.score)
+        self._usd = half.cost.mean(0)
+        self.names = [normalise_name(name) for name in work.table.models]
+
+    def training(self) -> TurnEnvironment:
+        """One episode a group: prompts in random order, round and round."""
+        settings = self._work.config.grpo
+        wanted = settings.steps * settings.prompts_per_step
+        rng = np.random.default_rng(settings.seed)
+        rounds = -(-wanted // len(self._work.fit))
+        rows = np.concatenate([rng.permutation(self._work.fit) for _ in range(rounds)])[:wanted]
+        environment = self._over_table()
+        return self._turns(environment, environment.sample(wanted, rng, rows))
+
+    def validation(self) -> TurnEnvironment:
+        """Every validation prompt at every weight of the dial, the whole pool at list price."""
+        episodes = whole_pool(self._work.validation, len(self.names), WEIGHTS)
+        return self._turns(self._over_table(), episodes)
+
+    def _over_table(self) -> EpisodeEnvironment:
+        table = self._work.table
+        return EpisodeEnvironment(
+            RecordedOutcomes(table.score, table.cost),
+            self._reward,
+            sampling=self._work.config.sampling,
+            router_cost_usd=0.0,
+        )
+
+    def _turns(self, environment: EpisodeEnvironment, episodes: Episodes) -> TurnEnvironment:
+        work = self._work
+        if self._sequence is not None:
+            return self._sequence.environment(
+                episodes, self._reward, work.config.router_usd_per_million
+            )
+        return OneTurn(
+            environment,
+            episodes,
+            work.questions,
+            lambda cards: slots.render_prefix([work.lines[m] for m in cards]),
+            prior_M=self._prior,
+            expected_usd_N_M=np.tile(self._usd, (len(work.table), 1)),
+            names=self.names,
+        )
+
+
+def _note(entry: Log) -> str:
+    """One line on how a step went."""
+    shares = sorted(
+        ((value, name[6:]) for name, value in entry.items() if name.startswith("share/")),
+        reverse=True,
+    )
+    most = " ".join(f"{name} {value:.0%}" for value, name in shares[:3] if value > 0)
+    return (
+        f"reward {entry.get('reward', float('nan')):.3f}, "
+        f"${entry.get('cost_usd', float('nan')):.6f}, legal {entry.get('legal', 0.0):.0%}, "
+        f"entropy {entry.get('entropy', float('nan')):.2f}, {most}"
+    )

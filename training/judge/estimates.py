@@ -1,0 +1,170 @@
+"""What a checkpoint expects of every card on many prompts: serving's own code, kept on disk.
+
+The language model reads each prompt once; every cost weight follows from expected score and cost.
+Its readings are kept in a SQLite file per checkpoint and library version, written in small batches:
+a run that was interrupted, or repeated with other prompts, reads only what is new. All the rest
+(statistics, head, costs) is computed anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Container, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from langchain_core.messages import HumanMessage
+
+from training.judge.table import Floats
+from xrouter_lg.checkpoint import Manifest
+from xrouter_lg.policies.slot_policy import Reading, SlotPolicy
+from xrouter_lg.pool import ModelCard
+from xrouter_lg.prompts import slots
+from xrouter_lg.tokens import estimate_tokens
+from xrouter_lg.types import RouteRequest
+
+_BATCH = 64
+"""Prompts between two commits."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with characters done, characters in all, and a word on how it goes."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """N prompts × M cards, in the order of `cards`."""
+
+    cards: tuple[str, ...]
+    quality: Floats
+    """[N, M] expected score."""
+    cost: Floats
+    """[N, M] expected USD, from the checkpoint's own statistics."""
+    tokens: Floats
+    """[N] tokens of the router model for the decision."""
+
+    def of(self, cards: Sequence[str]) -> Estimates:
+        """The same with these cards, in this order."""
+        at = [self.cards.index(card) for card in cards]
+        return Estimates(tuple(cards), self.quality[:, at], self.cost[:, at], self.tokens)
+
+
+def all_cards(manifest: Manifest) -> tuple[ModelCard, ...]:
+    """The checkpoint's cards as candidates.
+
+    They have no price: expected costs are then what was paid in training, the only thing that may
+    be known of a table of recorded costs.
+    """
+    # A server of one's own has no list price, whatever its model is called; nobody calls it.
+    return tuple(
+        ModelCard(name=card.name, model="recorded", base_url="http://127.0.0.1:9/v1")
+        for card in (*manifest.cards, *manifest.added)
+    )
+
+
+def cache_folder() -> Path:
+    """Where estimates are kept unless the caller says otherwise."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "xrouter" / "judge"
+
+
+def estimate_prompts(
+    policy: SlotPolicy,
+    prompts: Sequence[str],
+    *,
+    cache: Path | None = None,
+    dtype: str = "float32",
+    progress: Progress | None = None,
+) -> Estimates:
+    """Estimates for prompts, in their order, each as the only message of a conversation.
+
+    What is in `cache` (a folder; None: nothing is kept) is not read again. An interrupt loses at
+    most one batch. `dtype` is what the policy computes in.
+    """
+    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in prompts]
+    requests = {key: _request(text) for key, text in zip(keys, prompts, strict=True)}
+    with closing(_open(policy, cache, dtype)) as store:
+        known = _known(store, requests)
+        # Of one length together: a pass costs what its longest prompt costs.
+        pending = sorted(
+            requests.keys() - known.keys(), key=lambda key: (_size(requests[key]), key)
+        )
+        whole = sum(map(_size, requests.values()))
+        done = whole - sum(_size(requests[key]) for key in pending)
+        for start in range(0, len(pending), _BATCH):
+            if progress is not None:
+                progress(done, whole, f"{len(known)} of {len(requests)} prompts")
+            batch = pending[start : start + _BATCH]
+            questions = [slots.render_question(requests[key].messages) for key in batch]
+            for key, reading in zip(batch, policy.read_many(questions), strict=True):
+                known[key] = reading
+                row = zlib.compress(json.dumps([reading.prompts, reading.logprobs]).encode())
+                store.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (key, row))
+                done += _size(requests[key])
+            store.commit()
+        if progress is not None:
+            progress(whole, whole, f"{len(known)} of {len(requests)} prompts")
+    cards = all_cards(policy.manifest)
+    names = tuple(card.name for card in cards)
+    unique = dict(
+        zip(
+            requests,
+            policy.estimate(list(requests.values()), cards, [known[key] for key in requests]),
+            strict=True,
+        )
+    )
+    found = [unique[key] for key in keys]
+    return Estimates(
+        names,
+        np.array([[e.expected.quality[name] for name in names] for e in found]),
+        np.array([[e.expected.cost_usd[name] for name in names] for e in found]),
+        np.array([float(e.router_tokens) for e in found]),
+    )
+
+
+def _request(text: str) -> RouteRequest:
+    messages = [HumanMessage(text)]
+    likely, most = estimate_tokens(messages)
+    return RouteRequest(messages=messages, prompt_tokens=likely, prompt_tokens_max=most)
+
+
+def _size(request: RouteRequest) -> int:
+    return len(request.messages[0].text)
+
+
+def _open(policy: SlotPolicy, cache: Path | None, dtype: str) -> sqlite3.Connection:
+    if cache is None:
+        store = sqlite3.connect(":memory:")
+    else:
+        cache.mkdir(parents=True, exist_ok=True)
+        store = sqlite3.connect(cache / f"{_reading_key(policy.manifest, dtype)}.db", timeout=60)
+    store.execute("CREATE TABLE IF NOT EXISTS readings (prompt TEXT PRIMARY KEY, row BLOB)")
+    return store
+
+
+def _known(store: sqlite3.Connection, wanted: Container[str]) -> dict[str, Reading]:
+    found = {}
+    for key, row in store.execute("SELECT prompt, row FROM readings"):
+        if key in wanted:
+            prompts, logprobs = json.loads(zlib.decompress(row))
+            found[key] = Reading(tuple(prompts), tuple(logprobs))
+    return found
+
+
+def _reading_key(manifest: Manifest, dtype: str) -> str:
+    """Digest of all that a reading depends on but its prompt."""
+    parts = [
+        dict(manifest.files),
+        manifest.base.sha256,
+        slots.prompt_hash(),
+        [card.line for card in manifest.cards],
+        dtype,
+        [importlib.metadata.version(name) for name in ("torch", "transformers")],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

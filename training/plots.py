@@ -1,0 +1,130 @@
+"""How training went, as PNG files in the run folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import numpy as np
+
+Log = Mapping[str, float]
+_P = ParamSpec("_P")
+_log = logging.getLogger(__name__)
+
+
+def _optional(draw: Callable[_P, None]) -> Callable[_P, None]:
+    """A picture is no reason to lose a trained model: what goes wrong is a warning."""
+
+    @wraps(draw)
+    def safely(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except Exception as error:
+            _log.warning("no plot was drawn: %s: %s", type(error).__name__, error)
+
+    return safely
+
+
+@_optional
+def plot_warm_start(log: Sequence[Log], validation: Sequence[Log], path: Path) -> None:
+    """Loss and learning rate per step; validation log loss and utility."""
+    figure, axes = _panels(["loss (nats per card)", "validation"])
+    _line(axes[0], log, "loss", smooth=True)
+    _line(axes[1], validation, "log_loss", marker="o")
+    right = axes[1].twinx()
+    _line(right, validation, "utility", marker="s", colour="tab:orange")
+    axes[1].legend(loc="upper left")
+    right.legend(loc="upper right")
+    _write(figure, path)
+
+
+@_optional
+def plot_grpo(
+    log: Sequence[Log], validation: Sequence[Log], names: Sequence[str], path: Path
+) -> None:
+    """Reward, cost, shares per card, entropy and legal actions per step; validation utility."""
+    figure, axes = _panels(["reward", "USD per request", "share per card", "entropy, legal"])
+    _line(axes[0], log, "reward", smooth=True)
+    _line(axes[0], validation, "utility", marker="o", colour="tab:orange")
+    _line(axes[1], log, "cost_usd", smooth=True)
+    for name in names:
+        _line(axes[2], log, f"share/{name}", label=name, smooth=True)
+    _line(axes[3], log, "entropy", smooth=True)
+    _line(axes[3], log, "legal", colour="tab:green")
+    for axis in axes:
+        axis.legend(fontsize="x-small")
+    _write(figure, path)
+
+
+@_optional
+def plot_ablation(results: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+    """Share per model and mean cost by reward scaling and cost weight.
+
+    ``results`` have ``scale_rewards``, ``cost_weight``, ``share`` {name: share}, ``cost_usd`` and
+    ``score``.
+    """
+    modes = list(dict.fromkeys(entry["scale_rewards"] for entry in results))
+    figure, axes = _panels([*modes, "mean cost (USD)", "mean score"])
+    for axis, mode in zip(axes, modes, strict=False):
+        own = [entry for entry in results if entry["scale_rewards"] == mode]
+        bottom = np.zeros(len(own))
+        places = np.arange(len(own))
+        for name in names:
+            height = np.array([entry["share"][name] for entry in own])
+            axis.bar(places, height, bottom=bottom, label=name)
+            bottom = bottom + height
+        axis.set_xticks(places, [f"λ = {entry['cost_weight']:g}" for entry in own])
+        axis.set_ylim(0, 1)
+    axes[0].legend(fontsize="x-small")
+    for axis, field in zip(axes[len(modes) :], ("cost_usd", "score"), strict=True):
+        for mode in modes:
+            own = [entry for entry in results if entry["scale_rewards"] == mode]
+            weights = [entry["cost_weight"] for entry in own]
+            axis.plot(weights, [entry[field] for entry in own], marker="o", label=mode)
+        axis.set_xscale("log")
+        axis.set_xlabel("λ")
+        axis.legend(fontsize="x-small")
+    _write(figure, path)
+
+
+def _panels(titles: Sequence[str]) -> tuple[Any, list[Any]]:
+    # Not pyplot: that keeps a global state and may look for a screen.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(titles), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, len(titles), place + 1) for place in range(len(titles))]
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title, fontsize="medium")
+    return figure, axes
+
+
+def _line(
+    axis: Any,
+    log: Sequence[Log],
+    field: str,
+    *,
+    label: str | None = None,
+    smooth: bool = False,
+    marker: str = "",
+    colour: str | None = None,
+) -> None:
+    own = [(entry["step"], entry[field]) for entry in log if field in entry]
+    if not own:
+        return
+    steps, values = (np.array(side) for side in zip(*own, strict=True))
+    if smooth and len(values) > 20:
+        values = np.convolve(values, np.ones(10) / 10, mode="valid")
+        steps = steps[9:]
+    axis.plot(steps, values, marker=marker, label=label or field, color=colour)
+    axis.set_xlabel("step", fontsize="small")
+
+
+def _write(figure: Any, path: Path) -> None:
+    temporary = path.with_name(path.name + ".part")
+    figure.savefig(temporary, dpi=110, format="png")
+    temporary.replace(path)

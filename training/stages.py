@@ -1,0 +1,114 @@
+"""A stage of a run: done once, and done again only when what it depends on has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from training.callbacks import last_checkpoint, write_json
+from training.judge.table import Paired
+from training.slot_model import SlotModel
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with a stage, how much is done, how much there is, and a word on how it goes."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a training stage keeps its results, and the key of what it depends on."""
+
+    run_folder: Path
+    name: str
+    key: str
+
+    @property
+    def mark(self) -> Path:
+        """Says that the stage is done, with which key, and how it went."""
+        return self.run_folder / f"{self.name}.json"
+
+    @property
+    def weights(self) -> Path:
+        """The best state; the stage's result once it is done."""
+        return self.run_folder / f"{self.name}.safetensors"
+
+    @property
+    def folder(self) -> Path:
+        """The trainer's own folder; gone when the stage is done."""
+        return self.run_folder / self.name
+
+    @property
+    def done(self) -> bool:
+        if not self.mark.is_file() or not self.weights.is_file():
+            return False
+        return bool(json.loads(self.mark.read_text())["key"] == self.key)
+
+    @property
+    def begun_at(self) -> int | None:
+        """The step that an interrupted stage with this key can go on from."""
+        key = self.folder / "key"
+        found = last_checkpoint(self.folder)
+        if found is None or not key.is_file() or key.read_text() != self.key:
+            return None
+        return int(found.name.rpartition("-")[2])
+
+    def open(self, *, resume: bool) -> bool:
+        """Prepare the trainer's folder; True when training goes on from a checkpoint in it."""
+        if resume and self.begun_at is not None:
+            return True
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.folder.joinpath("key").write_text(self.key)
+        return False
+
+    def close(self, facts: Mapping[str, Any]) -> None:
+        """Mark the stage done; the trainer's checkpoints are no longer needed."""
+        write_json(self.mark, {"key": self.key, **facts})
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def save_state(slot: SlotModel, path: Path) -> None:
+    """What training changes: the trained weights, and the centre they were trained around."""
+    trained = {n: p.detach().cpu() for n, p in slot.model.named_parameters() if p.requires_grad}
+    temporary = path.with_name(path.name + ".part")
+    save_file({**trained, "centre": slot.centre_M}, temporary)
+    temporary.replace(path)
+
+
+def restore_state(slot: SlotModel, path: Path) -> None:
+    """The inverse of :func:`save_state`."""
+    state = load_file(path)
+    with torch.no_grad():
+        slot.centre_M.copy_(state["centre"])
+        for name, parameter in slot.model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(state[name])
+
+
+def digest_of(parts: Sequence[Any]) -> str:
+    """A short digest of JSON-like parts; dataclasses count by their fields."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.asdict(value)
+        raise TypeError(f"{value!r} has no digest")
+
+    text = json.dumps(parts, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def table_digest(table: Paired) -> str:
+    """Identifies an outcome matrix by its rows, columns and values."""
+    digest = hashlib.sha256(json.dumps([table.prompt_ids, table.models]).encode())
+    digest.update(np.ascontiguousarray(table.score).tobytes())
+    digest.update(np.ascontiguousarray(table.cost).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,141 @@
+"""The warm start as a stage of a run."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from training.base_model import Base
+from training.callbacks import (
+    KeepBest,
+    Log,
+    Report,
+    StopOnSignal,
+    TrainingInterruptedError,
+    orderly_stop,
+)
+from training.plan import Plan
+from training.plots import plot_warm_start
+from training.processes import is_main, main_first
+from training.reading import Reading, predict
+from training.sequence_setup import SequenceSetup
+from training.sft import Samples, steps_of, train_slots
+from training.slot_model import SlotModel
+from training.stages import Progress, Stage, digest_of, restore_state, save_state, table_digest
+from training.validation import utility
+from training.warm_start import (
+    card_samples,
+    log_loss,
+    measure_centre,
+    permuted_samples,
+    soft_targets,
+)
+from xrouter_lg.prompts import slots
+
+
+def warm_start(
+    work: Plan,
+    slot: SlotModel,
+    base: Base,
+    reading: Reading,
+    progress: Progress,
+    *,
+    sequence: SequenceSetup | None = None,
+    resume: bool = False,
+) -> None:
+    """Train the model, or load what an earlier run with these settings left.
+
+    ``sequence`` makes it learn states with answers beside first ones.
+
+    Raises:
+        TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
+    """
+    config, trainer, table = work.config.warm_start, work.config.trainer, work.table
+    stage = Stage(work.folder, "warm_start", stage_key(work, base, sequence))
+    if stage.done:
+        restore_state(slot, stage.weights)
+        return
+    everyone = np.concatenate([work.fit, work.validation])
+    measure_centre(slot, reading, np.sort(everyone), config.seed)
+    if sequence is not None:
+        sequence.measure_answer_centre(slot, reading)
+    samples = _samples(work, slot, reading, sequence)
+    cards, half = len(table.models), table.rows(work.train)
+    validation = table.rows(work.validation)
+
+    def measure() -> Log:
+        z = predict(slot, reading, work.validation)[:, :cards]
+        found = utility(z, validation, half.cost.mean(0), half.reference_cost())
+        return {"log_loss": log_loss(z, validation.score), "utility": found}
+
+    per_epoch, _ = steps_of(len(samples), config)
+    best = KeepBest(
+        measure,
+        lambda: save_state(slot, stage.weights),
+        metric=config.stop_on,
+        higher_is_better=config.stop_on == "utility",
+        every=-(-per_epoch // trainer.validations),
+        patience=trainer.patience,
+        file=stage.folder / "validation.json",
+    )
+    report = Report(
+        lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
+    )
+    with main_first(trainer.use_cpu):
+        goes_on = stage.open(resume=resume) if is_main() else resume and bool(stage.begun_at)
+    with orderly_stop() as asked:
+        stop = StopOnSignal(asked)
+        train_slots(
+            slot,
+            reading,
+            samples,
+            config,
+            tokenizer=base.tokenizer,
+            folder=stage.folder,
+            trainer=trainer,
+            callbacks=[best, report, stop],
+            resume=goes_on,
+        )
+    if stop.stopped_at is not None:
+        raise TrainingInterruptedError(f"the warm start stopped after step {stop.stopped_at}")
+    with main_first(trainer.use_cpu):
+        if is_main():
+            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
+            plot_warm_start(report.log, best.history, work.folder / "warm_start.png")
+    restore_state(slot, stage.weights)
+
+
+def stage_key(work: Plan, base: Base, sequence: SequenceSetup | None) -> str:
+    """What the warm start depends on."""
+    return digest_of(
+        [
+            work.config.warm_start,
+            work.config.data,
+            work.config.base.dtype,
+            base.identity.sha256,
+            work.prefix,
+            table_digest(work.table),
+            None if sequence is None else sequence.key,
+        ]
+    )
+
+
+def _samples(
+    work: Plan, slot: SlotModel, reading: Reading, sequence: SequenceSetup | None
+) -> Samples:
+    table, config = work.table, work.config.warm_start
+    families = [table.families[i] for i in work.fit]
+    target = soft_targets(table.score[work.fit], families, config.outcome_share)
+    if sequence is not None:
+        return sequence.samples(reading, target)
+    if config.permute:
+        return permuted_samples(
+            slot,
+            reading,
+            [work.questions[i] for i in work.fit],
+            target,
+            lambda order: slots.render_prefix([work.lines[m] for m in order]),
+            np.random.default_rng(config.seed),
+        )
+    return card_samples(slot, work.fit, target)

@@ -1,0 +1,264 @@
+"""``xrouter judge``: score a checkpoint on an outcome table, and say whether it may serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from training.judge.run import Judged, JudgeSettings
+
+app = typer.Typer()
+
+_NEEDS_CHECKOUT = (
+    "xrouter: judging lives in the repository's training/ folder, which the installed package "
+    "does not have. From a checkout: pip install -e '.[cli,train]', then run this again there."
+)
+
+
+@app.command()
+def judge(
+    checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint, or an alias.")],
+    outcomes: Annotated[Path, typer.Option(help="Parquet: prompt × model, score, cost_usd.")],
+    prompts: Annotated[Path, typer.Option(help="Parquet: the texts of those prompts.")],
+    choices: Annotated[
+        Path | None, typer.Option(help="Write one row per prompt and cost weight (Parquet).")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="An adapter's base model; left out: where serving looks for it."),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
+    ] = "float32",
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page here, and its JSON beside it.")
+    ] = None,
+    train_outcomes: Annotated[
+        Path | None, typer.Option(help="What it was trained on: fits the baselines for the gate.")
+    ] = None,
+    train_prompts: Annotated[Path | None, typer.Option(help="The texts of those prompts.")] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="auto: the held-out side if this is the table it was trained on, else all; "
+            "recorded: the manifest's split; all: every prompt."
+        ),
+    ] = "auto",
+    cost_weight: Annotated[
+        float, typer.Option(min=0.0, help="λ at which the gate judges; on top of the dial.")
+    ] = 0.3,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit code 3 unless the verdict promotes.")
+    ] = False,
+    sources: Annotated[list[str] | None, typer.Option(help="Keep these sources only.")] = None,
+    models: Annotated[list[str] | None, typer.Option(help="Keep these models only.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE=CARD", help="A model's name in the table, and its card's."),
+    ] = None,
+    router_usd_per_million: Annotated[
+        float, typer.Option(min=0.0, help="Price of the router's own tokens.")
+    ] = 0.02,
+    production: Annotated[
+        Path | None, typer.Option(help="The checkpoint that serves now: must be beaten too.")
+    ] = None,
+    unseen: Annotated[
+        list[Path] | None,
+        typer.Option(help="A checkpoint trained without some families, judged on those."),
+    ] = None,
+    baselines: Annotated[
+        bool | None,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Fit and judge all baselines on both splits; left out: for a report only.",
+        ),
+    ] = None,
+    looks: Annotated[
+        int, typer.Option(min=1, help="Candidates judged on these prompts so far, this included.")
+    ] = 1,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Utility that a family of prompts may lose.")
+    ] = 0.02,
+    examples: Annotated[
+        int, typer.Option(min=0, help="Regressions shown with their prompts; 0: none.")
+    ] = 8,
+    draws: Annotated[int, typer.Option(min=20, help="Bootstrap resamples.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of kept readings; left out: the user's cache.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Score a checkpoint on an outcome table, at every cost weight of its dial.
+
+    The serving policy is asked, prompt by prompt; the table only pays for what it chose. Readings
+    are kept: Ctrl-C loses little, and a second run is quick.
+
+    Exit code 0: judged (with --gate: promote); 3: with --gate, not promoted; 2: a file or a
+    setting is wrong; 130: interrupted.
+    """
+    if find_spec("training") is None or find_spec("training.judge") is None:
+        typer.echo(_NEEDS_CHECKOUT, err=True)
+        raise typer.Exit(2)
+    if split not in ("auto", "recorded", "all"):
+        raise typer.BadParameter(f"--split is {split!r}; it is auto, recorded or all")
+    if dtype not in ("float32", "bfloat16"):
+        raise typer.BadParameter(f"--dtype is {dtype!r}; it is float32 or bfloat16")
+    with _said():
+        from training.judge.estimates import cache_folder
+        from training.judge.run import JudgeSettings
+
+        settings = JudgeSettings(
+            checkpoint=_folder(checkpoint),
+            outcomes=outcomes,
+            prompts=prompts,
+            base=base,
+            dtype=dtype,  # type: ignore[arg-type]
+            train_outcomes=train_outcomes,
+            train_prompts=train_prompts,
+            split=split,  # type: ignore[arg-type]
+            cost_weight=cost_weight,
+            sources=_listed(sources),
+            models=_listed(models),
+            rename=_pairs(rename or []),
+            router_usd_per_million=router_usd_per_million,
+            choices=choices,
+            production=None if production is None else _folder(production),
+            unseen=tuple(unseen or ()),
+            baselines=report is not None if baselines is None else baselines,
+            looks=looks,
+            tolerance=tolerance,
+            examples=examples,
+            draws=draws,
+            seed=seed,
+            cache=cache_folder() if cache is None else cache,
+        )
+        judged = _run(settings, report)
+    if as_json:
+        typer.echo(json.dumps(judged.to_json(), ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        _print(judged, report)
+    if gate and judged.promote is not True:
+        raise typer.Exit(3)
+
+
+def _run(settings: JudgeSettings, report: Path | None) -> Judged:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from training.judge.run import judge_checkpoint
+
+    # On stderr: what is printed on stdout is the result.
+    with Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        reading = bars.add_task("reading", total=None, note="")
+        figures = bars.add_task("figures", total=None, note="", visible=False)
+
+        def on_estimate(done: int, whole: int, note: str) -> None:
+            bars.update(reading, completed=done, total=whole, note=note)
+
+        def on_step(note: str) -> None:
+            bars.update(figures, note=note, visible=True)
+
+        judged = judge_checkpoint(settings, on_estimate=on_estimate, on_step=on_step)
+        if report is not None:
+            from training.judge.report import write_report
+
+            on_step("report")
+            write_report(judged, report)
+    return judged
+
+
+def _folder(path: Path) -> Path:
+    from xrouter_lg.aliases import resolve_checkpoint
+
+    return resolve_checkpoint(path)
+
+
+def _listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    """`--models a,b --models c` and `--models a b` in the shell's usual ways."""
+    if not values:
+        return None
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def _pairs(values: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, equals, card = value.partition("=")
+        if not equals or not name.strip() or not card.strip():
+            raise ValueError(f"--rename {value!r} is no TABLE=CARD")
+        found[name.strip()] = card.strip()
+    return found
+
+
+def _print(judged: Judged, report: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from training.judge.report.page import interval, plain
+
+    console = Console()
+    data = judged.to_json()
+    console.print(
+        f"{escape(data['checkpoint']['name'])} {data['checkpoint']['version']}: "
+        f"{data['prompts']} prompts, {escape(data['split'])}",
+        highlight=False,
+    )
+    table = Table("pool", "prompts", "gain over zero router", "parity cost", "over kNN", "dial")
+    for pool in judged.pools:
+        score = pool.parts["all"]
+        table.add_row(
+            escape(f"{', '.join(pool.sources)} ({len(pool.models)} models)"),
+            str(pool.prompts),
+            interval(score.metrics.gain),
+            plain(score.metrics.parity_share),
+            interval(pool.over_knn),
+            "monotone" if score.dial.monotone else "not monotone",
+        )
+    console.print(table)
+    if strangers := data["models_unknown_to_checkpoint"]:
+        console.print(f"{len(strangers)} models of the table are no cards of it", style="dim")
+    for pool in judged.pools:
+        if pool.verdict is not None:
+            said = "promote" if pool.verdict.promote else f"use {pool.verdict.use}"
+            console.print(f"gate at {pool.verdict.cost_weight:g}: {escape(said)}", highlight=False)
+            for reason in pool.verdict.reasons:
+                console.print(f"  {escape(reason)}", highlight=False)
+    if judged.promote is None:
+        console.print("no verdict: the gate needs what it was trained on (--train-outcomes)")
+    for path in (judged.settings.choices, report):
+        if path is not None:
+            console.print(f"wrote {escape(str(path))}", highlight=False)
+
+
+@contextmanager
+def _said() -> Iterator[Any]:
+    """A wrong file or setting in one line, without a traceback."""
+    from xrouter_lg.errors import XRouterError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("xrouter: interrupted; what was read is kept, run it again to go on", err=True)
+        raise typer.Exit(130) from None
+    except (XRouterError, ValueError, OSError) as error:
+        typer.echo(f"xrouter: {error}", err=True)
+        raise typer.Exit(2) from None
+    except ImportError as error:
+        typer.echo(f"xrouter: {error}; pip install -e '.[cli,train]'", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,341 @@
+"""``xrouter traces pull`` and ``push``: the local store and LangSmith."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from integrations.langsmith.progress import OnProgress, PullSummary
+
+_NEEDS_CHECKOUT = (
+    "xrouter: LangSmith is read by the repository's integrations/ folder, which the installed "
+    "package does not have. From a checkout: pip install -e '.[cli]', then run this again there."
+)
+_INTERRUPTED = 130
+_SHOWN = 10
+
+Project = Annotated[
+    str, typer.Option(envvar="LANGSMITH_PROJECT", help="Name or id of the LangSmith project.")
+]
+Store = Annotated[
+    str,
+    typer.Option("--store", envvar="XROUTER_TRACES", help="Path or URL of the trace store."),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(envvar="LANGSMITH_ENDPOINT", help="LangSmith's address; the hosted one if none."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``xrouter traces``."""
+    app.command("pull")(pull)
+    app.command("push")(push)
+    app.command("push-experiment")(push_experiment)
+
+
+def pull(
+    project: Project,
+    since: Annotated[
+        str, typer.Option(help="How far back, e.g. 12h, 7d, 2w or 2026-11-01.")
+    ] = "7d",
+    until: Annotated[
+        str | None, typer.Option(help="Up to, in the same forms; now if none.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only traces in which a run has this tag; may be given again."),
+    ] = None,
+    routed: Annotated[
+        bool, typer.Option("--routed", help="Only traces that went through a router.")
+    ] = False,
+    store: Store = "xrouter_traces.db",
+    endpoint: Endpoint = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read again what is in the store already.")
+    ] = False,
+    overlap: Annotated[
+        str, typer.Option(help="How late a run may arrive and still be found by the next pull.")
+    ] = "1h",
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(help="Mask what matches this pattern before storing; may be given again."),
+    ] = None,
+    pool: Annotated[
+        Path | None, typer.Option(help="Pool file whose prices LangSmith's costs are checked by.")
+    ] = None,
+    page_size: Annotated[
+        int, typer.Option(min=1, max=1000, help="Runs per request (the first API gives 100).")
+    ] = 200,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pull traces and feedback from LangSmith into the local store: what is new since last time.
+
+    It may be stopped and killed at any time; the next one continues. The key is read from
+    LANGSMITH_API_KEY.
+    """
+    with _said():
+        from integrations.langsmith.connection import LangSmith
+        from integrations.langsmith.pull import PullOptions
+        from integrations.langsmith.pull import pull as pull_traces
+        from xrouter_lg.pool import ModelPool
+        from xrouter_lg.tracing.redact import redact_patterns
+        from xrouter_lg.tracing.store import TraceStore
+
+        options = PullOptions(
+            since=_when(since, "--since"),
+            until=None if until is None else _when(until, "--until"),
+            tags=tuple(tag or ()),
+            routed=routed,
+            full=full,
+            overlap=_age(overlap, "--overlap"),
+            redact=redact_patterns(*redact) if redact else None,
+            pool=None if pool is None else ModelPool.from_yaml(pool, reload=False),
+        )
+        with (
+            LangSmith(endpoint=endpoint, page_size=page_size) as langsmith,
+            TraceStore(store) as opened,
+            _bar(f"pulling {project}", show=not (quiet or as_json)) as on_progress,
+        ):
+            summary = pull_traces(
+                project, opened, options, langsmith=langsmith, on_progress=on_progress
+            )
+    if as_json:
+        typer.echo(json.dumps({**summary.to_dict(), "store": store}, indent=2))
+        return
+    _print_pull(summary, store)
+
+
+def push(
+    project: Project,
+    store: Store = "xrouter_traces.db",
+    since: Annotated[
+        str | None, typer.Option(help="Of traces not older than, e.g. 7d; all if none.")
+    ] = None,
+    endpoint: Endpoint = None,
+    extend_retention: Annotated[
+        bool,
+        typer.Option(
+            "--extend-retention", help="Let feedback upgrade traces to long, dearer retention."
+        ),
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send feedback of the local store that LangSmith does not have yet."""
+    with _said():
+        from integrations.langsmith.connection import LangSmith
+        from integrations.langsmith.push import push_feedback
+        from xrouter_lg.tracing.store import TraceStore
+
+        with (
+            LangSmith(endpoint=endpoint) as langsmith,
+            TraceStore(store, create=False) as opened,
+            _bar(f"pushing to {project}", show=not (quiet or as_json)) as on_progress,
+        ):
+            summary = push_feedback(
+                project,
+                opened,
+                langsmith=langsmith,
+                since=None if since is None else _when(since, "--since"),
+                extend_retention=extend_retention,
+                on_progress=on_progress,
+            )
+    if as_json:
+        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        return
+    typer.echo(
+        f"{summary.sent} sent, {summary.there} there already, {summary.no_run} on runs that "
+        f"LangSmith does not have ({summary.traces} traces with feedback)"
+    )
+
+
+def push_experiment(
+    choices: Annotated[Path, typer.Argument(help="Choices of a judged policy (Parquet).")],
+    outcomes: Annotated[Path, typer.Option(help="The outcome table they are about.")],
+    dataset: Annotated[str, typer.Option(help="LangSmith dataset; made if there is none.")],
+    experiment: Annotated[str, typer.Option(help="Name of the experiment.")],
+    cost_weight: Annotated[
+        float | None, typer.Option(help="Which setting of the dial; the smallest if none.")
+    ] = None,
+    endpoint: Endpoint = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a policy's choices as a LangSmith experiment. Running it again adds what is missing."""
+    with _said():
+        try:
+            import polars
+        except ImportError:
+            from xrouter_lg.errors import MissingExtraError
+
+            raise MissingExtraError("polars", "data", "a file of choices") from None
+        from integrations.langsmith.connection import LangSmith
+        from integrations.langsmith.experiment import push_experiment as send
+        from integrations.langsmith.experiment import results_of_choices
+        from training.outcomes import OutcomeTable
+
+        try:
+            frame = polars.read_parquet(choices)
+            prompts = OutcomeTable.load(outcomes).prompts.collect()
+        except (OSError, ValueError, polars.exceptions.PolarsError) as error:
+            typer.echo(f"xrouter: {error}", err=True)
+            raise typer.Exit(1) from None
+        with LangSmith(endpoint=endpoint) as langsmith:
+            summary = send(
+                results_of_choices(frame, prompts, cost_weight=cost_weight),
+                dataset=dataset,
+                experiment=experiment,
+                langsmith=langsmith,
+                metadata={"choices": choices.name},
+            )
+    if as_json:
+        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        return
+    typer.echo(
+        f"experiment {summary.experiment!r} on dataset {summary.dataset!r}: {summary.examples} "
+        f"examples ({summary.new_examples} new), {summary.new_runs} new runs, "
+        f"{summary.new_scores} new scores"
+    )
+    if summary.url:
+        typer.echo(summary.url)
+
+
+def _when(text: str, option: str) -> Any:
+    from xrouter_lg.cli.traces import parse_when
+
+    found = parse_when(text, option)
+    assert found is not None  # only no text gives no time
+    return found
+
+
+def _age(text: str, option: str) -> timedelta:
+    from datetime import UTC, datetime
+
+    moment: datetime = _when(text, option)
+    return max(timedelta(), datetime.now(UTC) - moment)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Errors in one line with exit code 1; Ctrl-C says that nothing is lost."""
+    from xrouter_lg.errors import XRouterError
+
+    if find_spec("integrations") is None or find_spec("integrations.langsmith") is None:
+        typer.echo(_NEEDS_CHECKOUT, err=True)
+        raise typer.Exit(2)
+    try:
+        yield
+    except XRouterError as error:
+        typer.echo(f"xrouter: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            "xrouter: stopped; what was finished is kept. Run it again to continue.", err=True
+        )
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+@contextmanager
+def _bar(label: str, *, show: bool) -> Iterator[OnProgress | None]:
+    """A progress bar on standard error; none when not ``show``."""
+    if not show:
+        yield None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        task = bars.add_task(escape(label), total=1.0, counts="")
+
+        def on_progress(now: Any) -> None:
+            counts = f"{now.traces} traces, {now.runs} runs, {now.feedback} feedback"
+            if now.note:
+                counts += f"  {escape(now.note)}"
+            bars.update(task, completed=now.share, counts=counts)
+
+        yield on_progress
+
+
+def _print_pull(summary: PullSummary, store: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Piped output has no width of its own; eighty columns would cut the ids.
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    window = f"{summary.since:%Y-%m-%d %H:%M} to {summary.until:%Y-%m-%d %H:%M} UTC"
+    waited = f", waited {summary.waited_s:.0f} s" if summary.waited_s else ""
+    for name, value in (
+        ("project", f"{summary.project}, {window}"),
+        ("traces", f"{summary.traces} read, {summary.open_traces} not finished yet"),
+        ("runs", f"{summary.runs} read, {summary.new_runs} new; {summary.routes} routes"),
+        ("feedback", f"{summary.feedback} read, {summary.new_feedback} new"),
+        ("costs", _costs(summary)),
+        ("requests", f"{summary.requests} through API {summary.api}{waited}"),
+        ("store", store),
+    ):
+        facts.add_row(f"[bold]{name}[/bold]", Text(value))
+    console.print(facts)
+    if summary.costs.disagreements:
+        console.print(_disagreements(summary))
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
+
+
+def _costs(summary: PullSummary) -> str:
+    costs = summary.costs
+    both = costs.agree + costs.disagree
+    if not both:
+        priced = f"{costs.only_ours} only by us, {costs.only_langsmith} only by LangSmith"
+        return f"no call is priced by both sides ({priced}, {costs.neither} by neither)"
+    return (
+        f"{costs.agree} of {both} model calls agree with LangSmith within 1 %, {costs.disagree} "
+        f"do not: {costs.ours_usd:.6f} USD by the price list, {costs.langsmith_usd:.6f} USD there"
+    )
+
+
+def _disagreements(summary: PullSummary) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("run", "model", "in", "out", "USD", "USD there", "price"):
+        table.add_column(name, no_wrap=True)
+    found = sorted(
+        summary.costs.disagreements, key=lambda one: -abs(one.ours_usd - one.langsmith_usd)
+    )
+    for one in found[:_SHOWN]:
+        cells = (
+            one.run_id,
+            one.model,
+            str(one.input_tokens),
+            str(one.output_tokens),
+            f"{one.ours_usd:.8f}",
+            f"{one.langsmith_usd:.8f}",
+            one.price_source,
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    if summary.costs.disagree > _SHOWN:
+        table.caption = f"{summary.costs.disagree - _SHOWN} more: --json lists them"
+    return table

@@ -1,0 +1,85 @@
+"""What a trace is looked for by, read out of its run rows after redaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+THREAD_KEYS = ("thread_id", "session_id", "conversation_id")
+"""Metadata that names a conversation: LangGraph's key, and the others that LangSmith takes."""
+
+USER_KEYS = ("user_id", "langgraph_auth_user_id")
+"""Metadata that names the person behind a request: LangSmith's convention, and what a LangGraph
+server with authentication puts in."""
+
+SAMPLE_RATE_KEY = "ls_tracing_sample_rate"
+"""Metadata with the share of traces that were kept; LangSmith's client writes the same."""
+
+PROMPTS_KEY = "xrouter_prompts"
+"""Metadata that says ``hashed`` where texts were replaced by hashes."""
+
+_OWN_TAGS = re.compile(r"(?:graph:step|seq:step|map:key|condition|branch)(?::|\Z)")
+"""Tags that LangChain and LangGraph put on every run."""
+
+
+def trace_facts(
+    run_rows: Iterable[Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of ``traces`` and of ``labels`` as these runs tell them."""
+    traces: dict[str, dict[str, Any]] = {}
+    labels: dict[tuple[str, str, str], None] = {}
+    for row in run_rows:
+        extra = orjson.loads(row["extra"]) if row["extra"] else {}
+        metadata = extra.get("metadata") if isinstance(extra, dict) else None
+        said = metadata if isinstance(metadata, dict) else {}
+        trace_id = row["trace_id"]
+        _gather(traces, row, said)
+        for kind, value in _labels(row, extra, said):
+            labels[trace_id, kind, value] = None
+    made = [{"trace_id": t, "kind": kind, "value": value} for t, kind, value in labels]
+    return list(traces.values()), made
+
+
+def _gather(
+    traces: dict[str, dict[str, Any]], row: Mapping[str, Any], said: Mapping[str, Any]
+) -> None:
+    trace = traces.get(row["trace_id"])
+    if trace is None:
+        trace = traces[row["trace_id"]] = {
+            "id": row["trace_id"],
+            "started_at": row["start_time"],
+            "project": row["session_name"],
+            "failed": False,
+            "sample_rate": None,
+            "hashed": False,
+        }
+    trace["started_at"] = min(trace["started_at"], row["start_time"])
+    trace["failed"] |= row["status"] == "error"
+    trace["hashed"] |= said.get(PROMPTS_KEY) == "hashed"
+    rate = said.get(SAMPLE_RATE_KEY)
+    if isinstance(rate, (int, float)):
+        trace["sample_rate"] = float(rate)
+
+
+def _labels(
+    row: Mapping[str, Any], extra: Mapping[str, Any], said: Mapping[str, Any]
+) -> Iterable[tuple[str, str]]:
+    for kind, keys in (("thread", THREAD_KEYS), ("user", USER_KEYS)):
+        for key in keys:
+            value = said.get(key)
+            if isinstance(value, (str, int)) and value != "":
+                yield kind, str(value)
+    if row["run_type"] == "llm":
+        params = extra.get("invocation_params")
+        named = params if isinstance(params, dict) else {}
+        model = said.get("ls_model_name") or named.get("model") or named.get("model_name")
+        if isinstance(model, str) and model:
+            yield "model", model
+    if row["tags"]:
+        tags = orjson.loads(row["tags"])
+        for tag in tags if isinstance(tags, list) else ():
+            if isinstance(tag, str) and not _OWN_TAGS.match(tag):
+                yield "tag", tag
