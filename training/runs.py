@@ -42,7 +42,7 @@ from training.processes import is_main, main_first
 from training.reading import CachedReading, PlainReading, Reading, predict
 from training.sequence_setup import SequenceSetup
 from training.slot_model import SlotModel, of_cards, slot_model
-from training.stages import Progress, table_digest
+from training.stages import Progress
 from training.warm_start import log_loss, prior_log_odds
 from training.warm_start_stage import warm_start
 from xrouter_lg.checkpoint import Manifest
@@ -143,7 +143,7 @@ def finish(
         if head is None
         else head_stats(head, train.prompts, share=work.config.family_head_share),
         data={
-            "fingerprint": table_digest(table),
+            "fingerprint": table.fingerprint(),
             "train_prompts": len(train),
             "test_prompts": len(test),
             "split": "random",

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from training.callbacks import last_checkpoint, write_json
-from training.judge.table import Paired
 from training.slot_model import SlotModel
 
 Progress = Callable[[str, int, int, str], None]
@@ -104,11 +102,3 @@ def digest_of(parts: Sequence[Any]) -> str:
 
     text = json.dumps(parts, sort_keys=True, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def table_digest(table: Paired) -> str:
-    """Identifies an outcome matrix by its rows, columns and values."""
-    digest = hashlib.sha256(json.dumps([table.prompt_ids, table.models]).encode())
-    digest.update(np.ascontiguousarray(table.score).tobytes())
-    digest.update(np.ascontiguousarray(table.cost).tobytes())
-    return digest.hexdigest()[:16]

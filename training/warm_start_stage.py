@@ -22,7 +22,7 @@ from training.reading import Reading, predict
 from training.sequence_setup import SequenceSetup
 from training.sft import Samples, steps_of, train_slots
 from training.slot_model import SlotModel
-from training.stages import Progress, Stage, digest_of, restore_state, save_state, table_digest
+from training.stages import Progress, Stage, digest_of, restore_state, save_state
 from training.validation import utility
 from training.warm_start import (
     card_samples,
@@ -115,7 +115,7 @@ def stage_key(work: Plan, base: Base, sequence: SequenceSetup | None) -> str:
             work.config.base.dtype,
             base.identity.sha256,
             work.prefix,
-            table_digest(work.table),
+            work.table.fingerprint(),
             None if sequence is None else sequence.key,
         ]
     )
