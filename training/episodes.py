@@ -1,12 +1,11 @@
 """Run trees to episodes: what training reads of a request, from whichever source it came.
 
-One extractor reads the local store's runs and those of LangSmith's client, dicts or objects. A
-routed request gives an episode with its decisions. A trace of a graph that never used our node
-gives one too: all its chat-model calls, when they were calls of one model, or one episode per call
-when several models took part; a team's history before it routed is its first training set.
+One extractor reads the local store's runs and those of LangSmith's client, dicts or objects of
+either API. A routed request gives an episode with its decisions. A trace of a graph that never
+used our node gives the episodes of its models (:mod:`training.plain_calls`).
 
-Times of routed requests stand in their record and are the same in every source. Those of other
-runs are each recorder's own clock and differ by microseconds.
+What a routed request's record holds is the same in every source. Times of other runs are each
+recorder's own clock and differ by microseconds.
 """
 
 from __future__ import annotations
@@ -15,33 +14,58 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from xrouter_lg.pool import ModelPool, normalise_name
-from xrouter_lg.tracing.extract import ExtractedRoute, field_of, route_records
-from xrouter_lg.tracing.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
+from training import trace_runs as read
+from training.plain_calls import (
+    PlainCall,
+    innermost_models,
+    loops,
+    names_of,
+    seconds_of,
+    unix,
+    usd_of,
+)
+from training.trace_feedback import plain_feedback, with_feedback
+from training.trace_runs import Run
+from xrouter_lg.pool import ModelPool
+from xrouter_lg.tracing.extract import (
+    COLLECT,
+    RECORD_KEY,
+    ExtractedRoute,
+    field_of,
+    role_of,
+    route_records,
+)
+from xrouter_lg.tracing.facts import SAMPLE_RATE_KEY, THREAD_KEYS
+from xrouter_lg.tracing.importing import plain_run
 from xrouter_lg.types import Usage
 
-_ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+EPISODE_SCHEMA_VERSION = 1
 
 HIDDEN = "hidden inputs: the messages were not recorded"
+HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
 HASHED = "hashed: only digests of the messages were recorded"
-UNANSWERED = "no answer"
+REDACTED = "redacted: nothing of the question or the answer is left"
+UNANSWERED = "no answer: the call failed or never ended"
+UNROUTED = "no route record: the routed request failed or never ended"
+BESIDE = "a fixed model's call beside a routed request"
+NO_MODEL = "no chat model was called"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeCall:
-    """One model call of an episode that gave an answer or failed."""
+    """One model call of an episode, answered or failed."""
 
     card: str
     model: str
     answer: str | None
-    """Its text; None where it failed."""
+    """Its text, or its tool calls as JSON; None where it failed."""
     usage: dict[str, int] | None
+    """Tokens of all attempts, by kind; None where unknown."""
     cost_usd: str | None
-    """Decimal USD of all attempts for this call; None where unknown."""
+    """Decimal USD of all attempts; None where unknown."""
     latency_s: float
     error: str | None = None
     served_model: str | None = None
@@ -55,21 +79,28 @@ class Episode:
 
     trace_id: str
     run_id: str
-    """The router's run; of an unrouted trace, its first chat-model run."""
+    """The router's run; of an unrouted request, its first chat-model run."""
     messages: tuple[dict[str, Any], ...]
     """``role`` and ``content``, and ``tool_calls``, ``tool_call_id`` or ``name`` where given."""
     answer: str | None
     route: str | None
-    """The card that answered."""
+    """The card that answered, or ``router``."""
     calls: tuple[EpisodeCall, ...]
     routed: bool
-    """False for a trace that our node was no part of."""
+    """False for a request that our node was no part of."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """The app's own tools, as the model was given them."""
+    tool_options: dict[str, Any] = field(default_factory=dict)
     candidates: tuple[str, ...] = ()
     decisions: tuple[dict[str, Any], ...] = ()
-    """Per turn, as in the route record: calls, selection, scores, propensity, and of a language
-    model's decision ``token_ids`` with prompt ids, completion ids and logprobs."""
+    """Per turn, as in the route record: calls, selection, propensity, and of a language model's
+    decision ``token_ids`` with prompt ids, completion ids and logprobs."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """The policy's probability of each candidate in the deciding turn."""
     propensity: float | None = None
+    """Of all turns together; None where one is unknown."""
     explored: bool = False
+    reason: str | None = None
     policy: str | None = None
     policy_version: str | None = None
     prompt_hash: str | None = None
@@ -78,30 +109,44 @@ class Episode:
     cost_usd: str | None = None
     """Decimal USD of everything; None where a part is unknown."""
     router_cost_usd: str | None = None
+    arm: dict[str, Any] | None = None
+    """Of a canary: ``arm``, its ``propensity``, ``unit`` and ``salt``."""
+    shadow_cost_usd: str | None = "0"
+    """Decimal USD that shadow proposals cost, on top of ``cost_usd``; None where unknown."""
+    latency_s: float | None = None
     feedback: tuple[dict[str, Any], ...] = ()
+    """``key``, ``score``, ``value``, ``correction``, ``comment``, oldest first; ``about`` is
+    ``answer``, ``trace`` (it speaks of several requests together, and not of this answer) or
+    ``call`` with a ``call_id``."""
     sampling_rate: float | None = None
     """Share of traces that was kept; None where all were, or nobody said."""
     tags: tuple[str, ...] = ()
     task: str | None = None
-    """``task`` of the trace's metadata."""
+    """``task`` of the metadata, or NAME of a tag ``task:NAME``."""
     project: str | None = None
     thread_id: str | None = None
     tenant: str | None = None
     started_at: float = 0.0
     """Unix time in seconds."""
 
+    @property
+    def shadow(self) -> dict[str, Any] | None:
+        """What a shadow policy proposed on the first turn (later turns follow from the served
+        policy's calls); None without one."""
+        found: dict[str, Any] | None = self.decisions[0].get("shadow") if self.decisions else None
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form."""
-        return dataclasses.asdict(self)
+        return {"schema_version": EPISODE_SCHEMA_VERSION, **dataclasses.asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Episode:
         """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
-        names = {f.name for f in dataclasses.fields(cls)}
-        values = {key: value for key, value in data.items() if key in names}
-        for name in ("messages", "candidates", "decisions", "feedback", "tags"):
+        values = _known(cls, data)
+        for name in ("messages", "tools", "candidates", "decisions", "feedback", "tags"):
             values[name] = tuple(values.get(name) or ())
-        values["calls"] = tuple(EpisodeCall(**call) for call in data["calls"])
+        values["calls"] = tuple(EpisodeCall(**_known(EpisodeCall, c)) for c in data["calls"])
         return cls(**values)
 
 
@@ -111,6 +156,8 @@ class ExtractReport:
 
     traces: int = 0
     episodes: int = 0
+    routed: int = 0
+    """Episodes among them that our node routed."""
     skipped: Counter[str] = field(default_factory=Counter)
 
 
@@ -124,341 +171,239 @@ def episodes(
 ) -> Iterator[Episode]:
     """Episodes of the runs of one or several whole traces, in the order of their start.
 
-    ``feedback`` are dicts or LangSmith's objects. ``project`` is the name to record where runs
-    don't carry it (LangSmith's have its id). ``pool`` names and prices the models of graphs
-    that never routed: a card whose ``model`` is the run's gives its name and price.
+    ``feedback`` are dicts or LangSmith's objects. ``project`` is recorded where runs don't name
+    theirs (LangSmith's have its id). ``pool`` names and prices the models of unrouted requests.
+
+    Raises:
+        StoreError: a run without id or start time (LangSmith's second API gives what is selected).
     """
-    by_trace: dict[str, list[Any]] = {}
-    for run in runs:
-        by_trace.setdefault(str(field_of(run, "trace_id") or field_of(run, "id")), []).append(run)
+    by_trace: dict[str, list[Run]] = {}
+    for given in runs:
+        run = plain_run(given, None if field_of(given, "session_name") else project)
+        by_trace.setdefault(run["trace_id"], []).append(run)
     said: dict[str, list[dict[str, Any]]] = {}
-    for entry in feedback:
-        plain = _feedback(entry)
-        said.setdefault(plain["trace_id"] or plain["run_id"] or "", []).append(plain)
+    trace_of = {run["id"]: trace_id for trace_id, own in by_trace.items() for run in own}
+    for entry in sorted(map(plain_feedback, feedback), key=lambda entry: str(entry["at"])):
+        trace_id = entry["trace_id"] or trace_of.get(entry["run_id"]) or entry["run_id"]
+        said.setdefault(str(trace_id), []).append(entry)
     counted = report or ExtractReport()
-    for trace_id, own in by_trace.items():
+    for trace_id, own in sorted(by_trace.items(), key=lambda item: min(map(_start, item[1]))):
         counted.traces += 1
-        for episode in _trace_episodes(trace_id, own, said.get(trace_id, []), pool, counted):
+        found = _Trace(trace_id, own, counted, pool).episodes()
+        for episode in with_feedback(found, said.get(trace_id, []), own):
             counted.episodes += 1
-            named = episode.project or project
-            yield (
-                episode if named == episode.project else dataclasses.replace(episode, project=named)
-            )
+            counted.routed += episode.routed
+            yield episode
 
 
-def _trace_episodes(
-    trace_id: str,
-    runs: Sequence[Any],
-    feedback: Sequence[dict[str, Any]],
-    pool: ModelPool | None,
-    report: ExtractReport,
-) -> Iterator[Episode]:
-    runs = sorted(runs, key=lambda run: str(field_of(run, "dotted_order")))
-    by_id = {str(field_of(run, "id")): run for run in runs}
-    common = _common(trace_id, runs)
-    if _metadata(runs[0]).get(PROMPTS_KEY) == "hashed" or common.pop("hashed"):
-        report.skipped[HASHED] += 1
-        return
-    routes = route_records(runs)
-    routers = {route.run_id for route in routes if route.run_id is not None}
-    for route in routes:
-        episode = _routed(route, by_id[route.collect_run_id], common)
-        if not episode.messages:
-            report.skipped[HIDDEN] += 1
-        elif episode.answer is None:
-            report.skipped[UNANSWERED] += 1
+class _Trace:
+    """One trace's runs while its episodes are read out."""
+
+    def __init__(
+        self, trace_id: str, runs: Sequence[Run], report: ExtractReport, pool: ModelPool | None
+    ) -> None:
+        self.id, self.report, self.pool = trace_id, report, pool
+        self.runs = sorted(runs, key=lambda run: str(run["dotted_order"]))
+        self.by_id = {run["id"]: run for run in self.runs}
+
+    def episodes(self) -> list[Episode]:
+        routes = route_records(self.runs)
+        # The role is inherited by whatever runs below; the router's own steps are the topmost.
+        roles = {run["id"]: role_of(run["extra"]) for run in self.runs}
+        steps = [r for r in self.runs if roles[r["id"]] and not roles.get(r["parent_run_id"])]
+        models = innermost_models(self.runs)
+        found: list[Episode | str] = [self._routed(route) for route in routes]
+        if steps:
+            # Beside a router, other model calls are steps of the app; the request is the router's.
+            found += [BESIDE for run in models if not roles[run["id"]]]
+            answered = {route.run_id for route in routes}
+            begun = {run["parent_run_id"] or run["id"]: run for run in steps}
+            found += [self._lost(run) for above, run in begun.items() if above not in answered]
         else:
-            mine = _feedback_of(feedback, episode.run_id, trace_id, by_id, alone=len(routes) == 1)
-            yield dataclasses.replace(episode, feedback=mine)
-    others = [
-        run
-        for run in runs
-        if field_of(run, "run_type") == "llm" and not routers.intersection(_ancestors(run))
-    ]
-    if routers:
-        # Beside a router, other model calls are steps of the app; the request is the router's.
-        return
-    groups = [others] if len({_model(run) for run in others}) == 1 else [[run] for run in others]
-    for group in groups:
-        episode_or_reason = _unrouted(group, common, pool)
-        if isinstance(episode_or_reason, str):
-            report.skipped[episode_or_reason] += 1
-            continue
-        mine = _feedback_of(
-            feedback, episode_or_reason.run_id, trace_id, by_id, alone=len(groups) == 1
+            found += [self._plain(calls) for calls in loops(models)] or [NO_MODEL]
+        for reason in found:
+            if isinstance(reason, str):
+                self.report.skipped[reason] += 1
+        kept = [episode for episode in found if isinstance(episode, Episode)]
+        return sorted(kept, key=lambda episode: episode.started_at)
+
+    def _routed(self, route: ExtractedRoute) -> Episode | str:
+        record, collect = route.record, self.by_id[route.collect_run_id]
+        state = collect["inputs"]
+        key = _messages_key(collect["outputs"])
+        messages = read.plain_messages(state.get(key))
+        answer = read.last_answer(collect["outputs"], key)
+        if (reason := self._unusable(collect, messages, answer)) is not None:
+            return reason
+        run_id = route.run_id or route.collect_run_id
+        below = [r for r in innermost_models(self.runs) if run_id in read.ancestors_of(r)]
+        worked = [r for r in below if read.metadata_of(r).get("xrouter_call_id")]
+        tools, options = read.tools_of(worked[0]) if worked else ((), {})
+        return Episode(
+            **{**self._common(collect), "thread_id": record.thread_id or self._thread(collect)},
+            run_id=run_id,
+            messages=messages,
+            answer=answer,
+            route=record.route,
+            calls=_routed_calls(route, state),
+            routed=True,
+            tools=tools,
+            tool_options=options,
+            candidates=tuple(record.candidates),
+            decisions=tuple(record.decisions),
+            scores=dict(record.scores),
+            propensity=record.propensity,
+            explored=any(bool(turn.get("explored")) for turn in record.decisions),
+            reason=record.reason,
+            policy=record.policy,
+            policy_version=record.policy_version,
+            prompt_hash=record.prompt_hash,
+            pool_fingerprint=record.pool_fingerprint,
+            cost_weight=record.cost_weight,
+            cost_usd=record.cost_usd,
+            router_cost_usd=record.router_cost_usd,
+            arm=record.arm,
+            shadow_cost_usd=record.shadow_cost_usd,
+            latency_s=record.latency_s,
+            tenant=record.tenant,
+            started_at=record.started_at,
         )
-        yield dataclasses.replace(episode_or_reason, feedback=mine)
+
+    def _plain(self, calls: Sequence[PlainCall]) -> Episode | str:
+        """The calls of one model as an episode, or why there is none."""
+        first, last = calls[0], calls[-1]
+        answer = read.answer_of(last.reply)
+        if (reason := self._unusable(last.run, first.messages, answer)) is not None:
+            return reason
+        name, price = names_of(first.run, self.pool)
+        made = []
+        for call in calls:
+            usage = read.usage_of(call.run, call.reply)
+            error = call.run.get("error")
+            made.append(
+                EpisodeCall(
+                    card=name,
+                    model=read.model_of(call.run),
+                    answer=read.answer_of(call.reply),
+                    usage=usage,
+                    cost_usd=usd_of(call, price, usage),
+                    latency_s=seconds_of(call.run),
+                    error=str(error).splitlines()[0][:200] if error else None,
+                    served_model=read.served_model(call.reply),
+                    truncated=read.was_cut(call.reply),
+                )
+            )
+        tools, options = read.tools_of(first.run)
+        return Episode(
+            **self._common(first.run),
+            thread_id=self._thread(first.run),
+            run_id=first.run["id"],
+            messages=first.messages,
+            answer=answer,
+            route=name,
+            calls=tuple(made),
+            routed=False,
+            tools=tools,
+            tool_options=options,
+            cost_usd=_sum_usd([call.cost_usd for call in made]),
+            latency_s=round(sum(call.latency_s for call in made), 6),
+            started_at=unix(first.run["start_time"]),
+        )
+
+    def _unusable(
+        self, run: Run, messages: Sequence[dict[str, Any]], answer: str | None
+    ) -> str | None:
+        if read.is_hashed(self.runs, messages):
+            return HASHED
+        if read.is_redacted(run, messages, answer):
+            return REDACTED
+        if answer is None:
+            ended = run.get("end_time") and not run.get("error")
+            return HIDDEN_ANSWER if ended and not run.get("outputs") else UNANSWERED
+        return None if messages else HIDDEN
+
+    def _lost(self, step: Run) -> str:
+        """Why a router's steps have no record."""
+        if read.is_hashed(self.runs):
+            return HASHED
+        collected = [r for r in self.runs if role_of(r["extra"]) == COLLECT and r.get("end_time")]
+        mine = [r for r in collected if r["parent_run_id"] == step["parent_run_id"]]
+        if any("redaction_failed" in (r.get("outputs") or {}) for r in mine):
+            return REDACTED
+        silent = any(not r.get("outputs") and not r.get("error") for r in mine)
+        return HIDDEN_ANSWER if silent else UNROUTED
+
+    def _common(self, run: Run) -> dict[str, Any]:
+        """What is told of the request by its own run, or by the trace's root."""
+        root = self.runs[0]
+        said = {**read.metadata_of(root), **read.metadata_of(run)}
+        rate = said.get(SAMPLE_RATE_KEY)
+        tags = tuple(sorted(map(str, root["tags"])))
+        marked = [tag.removeprefix("task:") for tag in tags if tag.startswith("task:")]
+        task = said.get("task") or next(iter(marked), None)
+        return {
+            "trace_id": self.id,
+            "tags": tags,
+            "task": None if task is None else str(task),
+            "project": root["session_name"],
+            "sampling_rate": float(rate) if isinstance(rate, int | float) and rate < 1 else None,
+        }
+
+    def _thread(self, run: Run) -> str | None:
+        said = {**read.metadata_of(run), **read.metadata_of(self.runs[0])}
+        named = (said[key] for key in THREAD_KEYS if said.get(key))
+        return next((str(value) for value in named), None)
 
 
-def _routed(route: ExtractedRoute, collect: Any, common: Mapping[str, Any]) -> Episode:
-    record = route.record
-    state = field_of(collect, "inputs") or {}
-    answers = {str(result.get("call_id")): result for result in _results(state)}
-    calls = []
+def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[EpisodeCall, ...]:
+    results = [r for r in state.get("xrouter_results") or () if isinstance(r, Mapping)]
+    answers = {str(result.get("call_id")): result for result in results}
     charges: dict[str, list[Mapping[str, Any]]] = {}
-    for charge in record.charges:
+    for charge in route.record.charges:
         if charge.get("kind") == "worker":
             charges.setdefault(str(charge.get("call_id")), []).append(charge)
+    calls = []
     for call_id, paid in charges.items():
         last, result = paid[-1], answers.get(call_id, {})
         message = result.get("message")
+        answer = None if message is None else read.answer_of(read.unwrapped(message))
         calls.append(
             EpisodeCall(
                 card=str(last["card"]),
                 model=str(last["model"]),
-                answer=None if message is None else _text(_unwrapped(message).get("content")),
+                answer=answer,
                 usage=_sum_usage([charge.get("usage") for charge in paid]),
                 cost_usd=_sum_usd([charge.get("cost_usd") for charge in paid]),
                 latency_s=float(sum(charge.get("latency_s") or 0.0 for charge in paid)),
-                error=last.get("error"),
+                error=result.get("error") if answer is None else None,
                 served_model=last.get("served_model"),
                 truncated=bool(result.get("truncated")),
                 call_id=call_id,
             )
         )
-    return Episode(
-        **{**common, "thread_id": record.thread_id or common["thread_id"]},
-        run_id=str(route.run_id or route.collect_run_id),
-        messages=_messages(state.get("messages")),
-        answer=_answer(field_of(collect, "outputs")),
-        route=record.route,
-        calls=tuple(calls),
-        routed=True,
-        candidates=tuple(record.candidates),
-        decisions=tuple(record.decisions),
-        propensity=record.propensity,
-        explored=any(bool(turn.get("explored")) for turn in record.decisions),
-        policy=record.policy,
-        policy_version=record.policy_version,
-        prompt_hash=record.prompt_hash,
-        pool_fingerprint=record.pool_fingerprint,
-        cost_weight=record.cost_weight,
-        cost_usd=record.cost_usd,
-        router_cost_usd=record.router_cost_usd,
-        tenant=record.tenant,
-        started_at=record.started_at,
-    )
+    return tuple(calls)
 
 
-def _unrouted(
-    group: Sequence[Any], common: Mapping[str, Any], pool: ModelPool | None
-) -> Episode | str:
-    """The calls of one model in one trace as an episode, or why there is none."""
-    model = _model(group[0])
-    messages = _messages(_first_batch(field_of(group[0], "inputs")))
-    if not messages:
-        return HIDDEN
-    card = _card_of(pool, model)
-    name = normalise_name(model) if card is None else card.name
-    calls = []
-    for run in group:
-        message = _generation(field_of(run, "outputs"))
-        usage = _usage(message, run)
-        price = None if card is None else card.effective_price
-        cost = None if price is None or usage is None else format(price.cost(Usage(**usage)), "f")
-        error = field_of(run, "error")
-        calls.append(
-            EpisodeCall(
-                card=name,
-                model=model,
-                answer=None if message is None else _text(message.get("content")),
-                usage=usage,
-                cost_usd=cost,
-                latency_s=_seconds(run),
-                error=None if not error else str(error).splitlines()[0][:200],
-                served_model=_served(message),
-                truncated=_finish_reason(message) == "length",
-            )
-        )
-    answer = next((call.answer for call in reversed(calls) if call.answer is not None), None)
-    if answer is None:
-        return UNANSWERED
-    return Episode(
-        **common,
-        run_id=str(field_of(group[0], "id")),
-        messages=messages,
-        answer=answer,
-        route=name,
-        calls=tuple(calls),
-        routed=False,
-        cost_usd=_sum_usd([call.cost_usd for call in calls]),
-        started_at=_unix(field_of(group[0], "start_time")),
-    )
-
-
-def _common(trace_id: str, runs: Sequence[Any]) -> dict[str, Any]:
-    """What belongs to the whole trace."""
-    root = runs[0]
-    said = _metadata(root)
-    rate = said.get(SAMPLE_RATE_KEY)
-    task = said.get("task")
-    thread = said.get("thread_id") or said.get("session_id") or said.get("conversation_id")
-    return {
-        "trace_id": trace_id,
-        "tags": tuple(sorted(map(str, field_of(root, "tags") or ()))),
-        "task": None if task is None else str(task),
-        "project": field_of(root, "session_name"),
-        "thread_id": None if thread is None else str(thread),
-        "sampling_rate": float(rate) if isinstance(rate, int | float) and rate < 1 else None,
-        "hashed": any(_metadata(run).get(PROMPTS_KEY) == "hashed" for run in runs),
-    }
-
-
-def _feedback(entry: Any) -> dict[str, Any]:
-    """The part of a feedback that both sources know, in one form."""
-    plain = {name: field_of(entry, name) for name in ("key", "score", "value", "comment")}
-    plain["correction"] = field_of(entry, "correction")
-    for name in ("run_id", "trace_id"):
-        value = field_of(entry, name)
-        plain[name] = None if value is None else str(value)
-    if isinstance(plain["score"], bool):
-        plain["score"] = float(plain["score"])
-    return plain
-
-
-def _feedback_of(
-    feedback: Sequence[dict[str, Any]],
-    run_id: str,
-    trace_id: str,
-    by_id: Mapping[str, Any],
-    *,
-    alone: bool,
-) -> tuple[dict[str, Any], ...]:
-    """Feedback that speaks of an episode: on its run or one below, or on the whole trace; where
-    the trace holds a single episode, any."""
-    found = []
-    for entry in feedback:
-        on = entry["run_id"]
-        whole = on is None or on == trace_id
-        below = on == run_id or (on in by_id and run_id in _ancestors(by_id[on]))
-        if alone or whole or below:
-            found.append({k: v for k, v in entry.items() if k not in ("run_id", "trace_id")})
-    return tuple(found)
-
-
-def _ancestors(run: Any) -> set[str]:
-    """Ids of the runs above this one: the dotted order spells them out."""
-    segments = str(field_of(run, "dotted_order") or "").split(".")[:-1]
-    return {segment[-36:] for segment in segments}
-
-
-def _metadata(run: Any) -> Mapping[str, Any]:
-    extra = field_of(run, "extra") or {}
-    said = extra.get("metadata")
-    return said if isinstance(said, Mapping) else {}
-
-
-def _model(run: Any) -> str:
-    extra = field_of(run, "extra") or {}
-    params = extra.get("invocation_params") or {}
-    said = _metadata(run).get("ls_model_name") or params.get("model") or params.get("model_name")
-    return str(said or field_of(run, "name"))
-
-
-def _card_of(pool: ModelPool | None, model: str) -> Any:
-    if pool is None:
-        return None
-    named = [pool[name] for name in pool.names]
-    wanted = model.rpartition("/")[2]
-    return next((c for c in named if model in (c.name, c.model_name) or wanted == c.name), None)
-
-
-def _results(state: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = state.get("xrouter_results") or []
-    return [result for result in found if isinstance(result, Mapping)]
-
-
-def _first_batch(inputs: Any) -> Any:
-    messages = (inputs or {}).get("messages")
-    if isinstance(messages, Sequence) and messages and isinstance(messages[0], list | tuple):
-        return messages[0]
-    return messages
-
-
-def _messages(values: Any) -> tuple[dict[str, Any], ...]:
-    """Messages of any recorded form as role and content."""
-    if not isinstance(values, list | tuple):
-        return ()
-    found = []
-    for value in values:
-        message = _unwrapped(value)
-        kind = message.get("type") or message.get("role")
-        if kind is None or "content" not in message:
-            continue
-        plain = {"role": _ROLES.get(str(kind), str(kind)), "content": message["content"]}
-        for name in ("tool_calls", "tool_call_id", "name"):
-            if message.get(name):
-                plain[name] = message[name]
-        found.append(plain)
-    return tuple(found)
-
-
-def _unwrapped(message: Any) -> Mapping[str, Any]:
-    """A message's fields; LangChain's serialised form has them under ``kwargs``."""
-    if hasattr(message, "model_dump"):
-        dumped: dict[str, Any] = message.model_dump()
-        return dumped
-    if not isinstance(message, Mapping):
-        return {}
-    kwargs = message.get("kwargs")
-    return kwargs if isinstance(kwargs, Mapping) else message
-
-
-def _text(content: Any) -> str:
-    """The text of a message's content; other blocks leave none."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list | tuple):
-        return ""
-    parts = (block if isinstance(block, str) else block.get("text", "") for block in content)
-    return "".join(part for part in parts if isinstance(part, str))
-
-
-def _answer(outputs: Any) -> str | None:
-    """Text of the last message among a collect run's outputs."""
+def _messages_key(outputs: Any) -> str:
+    """The state's key that a collecting step put the answer under; apps may name their own."""
     update = outputs if isinstance(outputs, Mapping) else {}
-    for key in ("output", "update"):
-        inner = update.get(key)
-        if isinstance(inner, Mapping):
-            update = inner
-    values = update.get("messages")
-    messages = values if isinstance(values, list | tuple) else [values]
-    last = _unwrapped(messages[-1]) if messages else {}
-    return _text(last["content"]) if "content" in last else None
+    for name in ("output", "update"):
+        inner = update.get(name)
+        update = inner if isinstance(inner, Mapping) else update
+    for key, value in update.items():
+        last = value[-1] if isinstance(value, list | tuple) and value else value
+        if RECORD_KEY in (read.unwrapped(last).get("response_metadata") or {}):
+            return str(key)
+    return "messages"
 
 
-def _generation(outputs: Any) -> Mapping[str, Any] | None:
-    try:
-        return _unwrapped(outputs["generations"][0][0]["message"]) or None
-    except (KeyError, IndexError, TypeError):
-        return None
+def _start(run: Run) -> str:
+    return str(run["start_time"])
 
 
-def _usage(message: Mapping[str, Any] | None, run: Any) -> dict[str, int] | None:
-    meta = (message or {}).get("usage_metadata")
-    if isinstance(meta, Mapping):
-        inputs, outputs = meta.get("input_token_details") or {}, meta.get("output_token_details")
-        return Usage(
-            input_tokens=int(meta.get("input_tokens") or 0),
-            output_tokens=int(meta.get("output_tokens") or 0),
-            cached_input_tokens=int(inputs.get("cache_read") or 0),
-            cache_write_tokens=int(inputs.get("cache_creation") or 0),
-            reasoning_tokens=int((outputs or {}).get("reasoning") or 0),
-        ).to_dict()
-    prompt, completion = field_of(run, "prompt_tokens"), field_of(run, "completion_tokens")
-    if prompt or completion:
-        return Usage(int(prompt or 0), int(completion or 0)).to_dict()
-    return None
-
-
-def _served(message: Mapping[str, Any] | None) -> str | None:
-    name = ((message or {}).get("response_metadata") or {}).get("model_name")
-    return None if name is None else str(name)
-
-
-def _finish_reason(message: Mapping[str, Any] | None) -> str | None:
-    reason = ((message or {}).get("response_metadata") or {}).get("finish_reason")
-    return None if reason is None else str(reason)
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
 
 
 def _sum_usage(usages: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:
@@ -473,18 +418,3 @@ def _sum_usd(values: Sequence[str | None]) -> str | None:
     if any(value is None for value in values):
         return None
     return format(sum((Decimal(value) for value in values if value is not None), Decimal(0)), "f")
-
-
-def _seconds(run: Any) -> float:
-    start, end = field_of(run, "start_time"), field_of(run, "end_time")
-    return 0.0 if not start or not end else round(_unix(end) - _unix(start), 6)
-
-
-def _unix(when: Any) -> float:
-    if isinstance(when, str):
-        when = datetime.fromisoformat(when.replace("Z", "+00:00"))
-    if not isinstance(when, datetime):
-        return 0.0
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return float(when.timestamp())

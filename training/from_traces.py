@@ -1,31 +1,43 @@
 """Episodes to an outcome table: what each card was asked, what it scored and what it cost.
 
 One outcome per prompt and card. A request gives an outcome of every card that answered in it, at
-that call's own cost; the router's cost is no outcome's. Feedback speaks of the answer that was
-returned, so only that card's outcome is scored by it; a verifier can score all of them. The same
-prompt asked of the same card again: scores and costs are averaged, the newest answer is kept.
+that call's own cost; the router's cost is no outcome's. An agent's loop is one outcome at the cost
+of all its calls. The same prompt asked of the same card again: scores and costs are averaged, the
+newest answer is kept.
+
+Three passes, none of which holds more than some thousand answers in memory: episodes are read and
+spilled, answers are judged, outcomes are summed up.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from training.episodes import Episode, EpisodeCall, ExtractReport, episodes
-from training.outcomes import OutcomeTable
-from training.outcomes.schema import KEY, OutcomeError
-from training.verifiers import Suite
-from training.verifiers.feedback import Feedback
+import polars as pl
+
+from training.episodes import Episode, ExtractReport, episodes
+from training.outcomes import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeTable
+from training.outcomes.schema import KEY, OutcomeError, normalise_prompt
+from training.scoring import Scored, ScoreReport, Scoring, asked_of
+from training.spill import Rows, spill_folder
+from training.trace_rows import OBSERVED, observations, prompt_id, prompt_row
 from xrouter_lg.pool import ModelPool
 from xrouter_lg.tracing.store import TraceStore
 
 DEFAULT_TASK = "traces"
+VERDICTS_FILE = "verdicts.jsonl"
+"""Where the command keeps verdicts, in the table's folder."""
+
+_SCORED: dict[str, pl.DataType] = {"score": pl.Float64(), "scored_by": pl.String()}
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is done (``traces``, ``answers``), how many, and of how many, where known."""
 
 
 @dataclass
@@ -33,274 +45,248 @@ class BuildReport:
     """What became of the traces."""
 
     extracted: ExtractReport = field(default_factory=ExtractReport)
+    scores: ScoreReport = field(default_factory=ScoreReport)
+    """Of every answer; several may be one outcome."""
+    failed_calls: int = 0
+    """Calls without an answer in episodes that had one: no outcome, whatever they cost."""
+    answers: int = 0
     prompts: int = 0
     outcomes: int = 0
     scored: int = 0
     unpriced: int = 0
     """Outcomes whose cost is unknown."""
-    unscored: Counter[str] = field(default_factory=Counter)
-    """Outcomes without a score, by reason."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "traces": self.extracted.traces,
             "episodes": self.extracted.episodes,
-            "skipped": dict(self.extracted.skipped),
+            "routed": self.extracted.routed,
+            "skipped": dict(self.extracted.skipped.most_common()),
+            "failed_calls": self.failed_calls,
+            "answers": self.answers,
             "prompts": self.prompts,
             "outcomes": self.outcomes,
             "scored": self.scored,
             "unpriced": self.unpriced,
-            "unscored": dict(self.unscored),
+            "answers_scored": self.scores.scored,
+            **{k: v for k, v in self.scores.to_dict().items() if k != "scored"},
         }
 
 
-@dataclass
-class _Seen:
-    """Everything known of one prompt × card."""
-
-    scores: list[float] = field(default_factory=list)
-    costs: list[float | None] = field(default_factory=list)
-    inputs: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    newest: tuple[float, str] = (float("-inf"), "")
-    scored_by: str | None = None
-
-
 def outcomes_from_store(
-    store: TraceStore,
+    store: TraceStore | str | Path,
     folder: str | Path,
     *,
     since: datetime | None = None,
     until: datetime | None = None,
     project: str | None = None,
     pool: ModelPool | None = None,
-    suite: Suite | None = None,
-    references: Mapping[str, Any] | None = None,
-    feedback_keys: Sequence[str] = (),
-    progress: Callable[[int], None] | None = None,
+    scoring: Scoring | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Write the outcome table of a store's traces to ``folder``; see :func:`build_outcomes`.
 
+    The store is an open one, a path, or a URL as ``sqlite:///traces.db``. The table appears whole
+    or not at all.
+
     Raises:
+        StoreError: there is no such store, or it can't be read.
         OutcomeError: no trace gives an outcome; the message says why.
     """
-    report = BuildReport()
+    if not isinstance(store, TraceStore):
+        with TraceStore(store, create=False) as opened:
+            return outcomes_from_store(
+                opened,
+                folder,
+                since=since,
+                until=until,
+                project=project,
+                pool=pool,
+                scoring=scoring,
+                progress=progress,
+            )
+    report, target = BuildReport(), Path(folder)
+    total = store.count_traces(until=until) if since is None and project is None else None
 
-    def read() -> Iterable[Episode]:
+    def read() -> Iterator[Episode]:
         for trace in store.iter_traces(since=since, until=until, project=project):
             yield from episodes(trace.runs, trace.feedback, pool=pool, report=report.extracted)
             if progress is not None:
-                progress(report.extracted.traces)
+                progress("traces", report.extracted.traces, total)
 
-    table = build_outcomes(
-        read(), suite=suite, references=references, feedback_keys=feedback_keys, report=report
-    )
-    table.write(folder)
+    with spill_folder(target) as pieces:
+        _build(read(), pieces, scoring or Scoring(), report, progress).write(target)
     return report
 
 
 def build_outcomes(
     found: Iterable[Episode],
     *,
-    suite: Suite | None = None,
-    references: Mapping[str, Any] | None = None,
-    feedback_keys: Sequence[str] = (),
+    scoring: Scoring | None = None,
     report: BuildReport | None = None,
 ) -> OutcomeTable:
-    """The outcome table of episodes.
+    """The outcome table of episodes, in memory.
 
-    ``suite`` scores answers by the verifier that fits a prompt's source and task, against
-    ``references`` (by prompt id, or by the prompt's text) or else the feedback's correction.
-    ``feedback_keys`` score what no verifier does. Source is the project, task the trace's.
+    A verifier judges every answer, against the reference of ``scoring`` or else the newest
+    correction in the prompt's feedback. What no verifier scores, feedback on that very answer
+    does. Source is the project, task the trace's.
 
     Raises:
         OutcomeError: no episode, or none with an answer; the message says what was skipped.
     """
-    counted = report or BuildReport()
-    judge = Feedback(keys=tuple(feedback_keys)) if feedback_keys else None
-    prompts: dict[tuple[str, str, str], dict[str, Any]] = {}
-    seen: dict[tuple[str, str, str, str], _Seen] = {}
-    for episode in found:
-        key = (episode.project or "traces", episode.task or DEFAULT_TASK, prompt_id(episode))
-        row = prompts.get(key)
-        if row is None:
-            row = prompts[key] = _prompt_row(key, episode, references or {})
-        for call in episode.calls:
-            if call.answer is not None:
-                entry = seen.setdefault((*key, call.card), _Seen())
-                _add(entry, episode, call, row, suite, judge, counted)
-    if not seen:
-        skipped = ", ".join(f"{n} × {why}" for why, n in counted.extracted.skipped.items())
-        raise OutcomeError(
-            f"no outcome in {counted.extracted.traces} traces"
-            f"{f' ({skipped})' if skipped else ''}; record requests first, or name another "
-            "project or a longer time"
-        )
-    rows = [_outcome_row(key, entry) for key, entry in seen.items()]
-    counted.prompts, counted.outcomes = len(prompts), len(rows)
-    counted.scored = sum(row["score"] is not None for row in rows)
-    counted.unpriced = sum(row["cost_usd"] is None for row in rows)
-    return OutcomeTable.from_rows(rows, prompts.values())
-
-
-def score_table(
-    table: OutcomeTable,
-    suite: Suite,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[OutcomeTable, Counter[str]]:
-    """Fill the empty scores of a table that holds answers; what could not be judged, by reason.
-
-    Scores that are there already are kept. A verifier's failure leaves the score empty.
-    """
-    prompts = {
-        tuple(row[name] for name in KEY): row
-        for row in table.prompts.collect().iter_rows(named=True)
-    }
-    rows = list(table.outcomes.collect().iter_rows(named=True))
-    reasons: Counter[str] = Counter()
-    for number, row in enumerate(rows):
-        if row["score"] is None:
-            key = tuple(row[name] for name in KEY)
-            prompt = prompts.get(key, {})
-            meta = json.loads(prompt.get("meta") or "{}")
-            score, said = _verified(suite, key, row.get("response"), prompt.get("reference"), meta)
-            if score is None:
-                reasons[said] += 1
-            row.update(score=score, scored_by=said if score is not None else row.get("scored_by"))
-        if progress is not None:
-            progress(number + 1, len(rows))
-    return OutcomeTable.from_rows(rows, prompts.values()), reasons
-
-
-def prompt_id(episode: Episode) -> str:
-    """Sixteen hex digits of the conversation: roles, texts and tool calls."""
-    data = json.dumps(episode.messages, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    with tempfile.TemporaryDirectory(prefix="xrouter-outcomes-") as folder:
+        table = _build(found, Path(folder), scoring or Scoring(), report or BuildReport(), None)
+        return OutcomeTable.from_frames(table.outcomes.collect(), table.prompts.collect())
 
 
 def read_references(path: str | Path) -> dict[str, Any]:
-    """References by prompt id or prompt text, from JSON lines with ``prompt_id`` or ``prompt``, and
-    ``reference``.
+    """References by prompt id or normalised prompt text, from JSON lines with ``prompt_id`` or
+    ``prompt``, and ``reference``.
 
     Raises:
-        OutcomeError: no such file, or a line without these; names it.
+        OutcomeError: no such file, a line without these, or two references for one prompt.
     """
     found: dict[str, Any] = {}
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise OutcomeError(f"{path}: can't be read: {error}") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            key = row.get("prompt_id") or row["prompt"]
-            found[str(key)] = row["reference"]
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            key = str(row["prompt_id"] if row.get("prompt_id") else normalise_prompt(row["prompt"]))
+            reference = row["reference"]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise OutcomeError(
                 f"{path}, line {number}: needs prompt_id or prompt, and reference ({error!r})"
             ) from error
+        if found.setdefault(key, reference) != reference:
+            raise OutcomeError(
+                f"{path}, line {number}: another line has another reference for this prompt; keep "
+                "one"
+            )
     return found
 
 
-def _prompt_row(
-    key: tuple[str, str, str], episode: Episode, references: Mapping[str, Any]
-) -> dict[str, Any]:
-    text = _text_of(episode.messages)
-    reference = references.get(key[2], references.get(text))
-    if reference is None:
-        corrections = [e["correction"] for e in episode.feedback if e.get("correction") is not None]
-        reference = corrections[-1] if corrections else None
-    # A lone question is its text; anything more has to be asked again as it was.
-    alone = len(episode.messages) == 1 and isinstance(episode.messages[0]["content"], str)
-    meta = {} if alone else {"messages": list(episode.messages)}
-    return {
-        **dict(zip(KEY, key, strict=True)),
-        "prompt": text,
-        "category": episode.task or DEFAULT_TASK,
-        "reference": reference
-        if reference is None or isinstance(reference, str)
-        else _json(reference),
-        "meta": _json(meta) if meta else None,
-    }
+# --- the three passes ----------------------------------------------------------------------
 
 
-def _text_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What a policy reads: the last message's text."""
-    content = messages[-1]["content"]
-    if isinstance(content, str):
-        return content
-    blocks = content if isinstance(content, list | tuple) else []
-    texts = [b if isinstance(b, str) else b.get("text", "") for b in blocks]
-    return "".join(text for text in texts if isinstance(text, str))
-
-
-def _add(
-    entry: _Seen,
-    episode: Episode,
-    call: EpisodeCall,
-    prompt: Mapping[str, Any],
-    suite: Suite | None,
-    judge: Feedback | None,
+def _build(
+    found: Iterable[Episode],
+    folder: Path,
+    scoring: Scoring,
     report: BuildReport,
-) -> None:
-    answer = call.answer or ""
-    returned = call.card == episode.route and answer == (episode.answer or "")
-    meta = {"feedback": list(episode.feedback) if returned else []}
-    score, said = None, "no verifier or feedback key was named"
-    if suite is not None:
-        key = tuple(str(prompt[name]) for name in KEY)
-        score, said = _verified(suite, key, answer, prompt["reference"], meta)
-    if score is None and judge is not None:
-        verdict = judge(answer, None, meta=meta)
-        score, said = verdict.score, "feedback" if verdict.score is not None else verdict.reason
-    if score is None:
-        report.unscored[said] += 1
-    else:
-        entry.scores.append(score)
-        entry.scored_by = said
-    entry.costs.append(None if call.cost_usd is None else float(call.cost_usd))
-    if call.usage is not None:
-        entry.inputs.append(call.usage["input_tokens"])
-        entry.outputs.append(call.usage["output_tokens"])
-    entry.seconds.append(call.latency_s)
-    entry.newest = max(entry.newest, (episode.started_at, answer))
+    progress: Progress | None,
+) -> OutcomeTable:
+    """The table as lazy frames over the pieces in ``folder``."""
+    answers, prompts = _observe(found, folder, scoring.references, report)
+    if not answers.count:
+        skipped = "; ".join(f"{n} × {why}" for why, n in report.extracted.skipped.most_common())
+        raise OutcomeError(
+            f"no outcome in {report.extracted.traces} traces{f' ({skipped})' if skipped else ''}. "
+            "Record requests first, or name another project or a longer time"
+        )
+    corrected = (
+        answers.frame()
+        .filter(pl.col("correction").is_not_null())
+        .group_by(KEY)
+        .agg(pl.col("correction").sort_by("at").last())
+        .collect(engine="streaming")
+    )
+    asked = (
+        prompts.frame()
+        .join(corrected.lazy(), on=KEY, how="left", maintain_order="left")
+        .with_columns(pl.coalesce("reference", "correction").alias("reference"))
+        .select(list(PROMPT_COLUMNS))
+    )
+    scored = _judge(answers, asked, folder, scoring, report, progress)
+    outcomes = _summed(scored)
+    report.outcomes, report.scored, report.unpriced = (
+        outcomes.select(
+            pl.len(), pl.col("score").count(), pl.col("cost_usd").null_count().alias("unpriced")
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    return OutcomeTable.from_frames(outcomes, asked, name="traces")
 
 
-def _verified(
-    suite: Suite, key: Sequence[str], answer: str | None, reference: Any, meta: Mapping[str, Any]
-) -> tuple[float | None, str]:
-    """Score and the verifier's name, or None and the reason."""
-    verifier = suite.verifier_for(key[0], key[1])
-    if verifier is None:
-        return None, f"no verifier for {key[0]}/{key[1]}"
-    if answer is None:
-        return None, "no answer was recorded"
-    verdict = verifier(answer, reference, meta=meta)
-    return (verdict.score, verifier.name if verdict.score is not None else verdict.reason)
+def _observe(
+    found: Iterable[Episode], folder: Path, references: Mapping[str, Any], report: BuildReport
+) -> tuple[Rows, Rows]:
+    """Every answer as a row, and every prompt once."""
+    answers, prompts = Rows(folder, "answers", OBSERVED), Rows(folder, "prompts", PROMPT_COLUMNS)
+    seen: set[tuple[str, str, str]] = set()
+    for episode in found:
+        report.failed_calls += sum(call.answer is None for call in episode.calls)
+        key = (episode.project or "traces", episode.task or DEFAULT_TASK, prompt_id(episode))
+        rows = observations(episode, key)
+        if rows and key not in seen:
+            seen.add(key)
+            prompts.add(prompt_row(key, episode, references))
+        for row in rows:
+            answers.add(row)
+    report.answers, report.prompts = answers.count, prompts.count
+    return answers, prompts
 
 
-def _outcome_row(key: tuple[str, str, str, str], entry: _Seen) -> dict[str, Any]:
-    known = [cost for cost in entry.costs if cost is not None]
-    return {
-        **dict(zip((*KEY, "model"), key, strict=True)),
-        "score": _mean(entry.scores),
-        "input_tokens": None if not entry.inputs else round(_mean(entry.inputs) or 0),
-        "output_tokens": None if not entry.outputs else round(_mean(entry.outputs) or 0),
-        # One unknown cost makes the mean unknown: what is known may be the cheap half.
-        "cost_usd": _mean(known) if len(known) == len(entry.costs) else None,
-        "latency_s": _mean(entry.seconds),
-        "response": entry.newest[1],
-        "scored_by": entry.scored_by,
-    }
+def _judge(
+    answers: Rows,
+    prompts: pl.LazyFrame,
+    folder: Path,
+    scoring: Scoring,
+    report: BuildReport,
+    progress: Progress | None,
+) -> pl.LazyFrame:
+    """The answers with ``score`` and ``scored_by``."""
+    if not scoring.grades:
+        report.scores.unscored["no verifier or feedback key was named"] += report.answers
+        nothing = [pl.lit(None, kind).alias(name) for name, kind in _SCORED.items()]
+        return answers.frame().with_columns(nothing)
+    judged = Rows(folder, "judged", {**OBSERVED, **_SCORED})
+    told = prompts.select(*KEY, "prompt", "reference", "meta")
+    done = 0
+    for path in answers.files():
+        piece = pl.read_parquet(path)
+        asked = piece.lazy().join(told, on=KEY, how="left", maintain_order="left").collect()
+        scores: list[Scored] = []
+        for scored in scoring.score(map(asked_of, asked.iter_rows(named=True)), report.scores):
+            scores.append(scored)
+            done += 1
+            if progress is not None:
+                progress("answers", done, report.answers)
+        new = {
+            "score": [scored.score for scored in scores],
+            "scored_by": [None if s.score is None else s.by for s in scores],
+        }
+        judged.add_piece(piece.hstack(pl.DataFrame(new, _SCORED)))
+    return judged.frame()
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _summed(scored: pl.LazyFrame) -> pl.LazyFrame:
+    """One row per prompt and card."""
 
+    def if_all_known(name: str) -> pl.Expr:
+        # One unknown makes the mean unknown: what is known may be the cheap half.
+        return pl.when(pl.col(name).null_count() == 0).then(pl.col(name).mean()).alias(name)
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    tokens = [
+        if_all_known(name).round().cast(pl.Int64).alias(name)
+        for name in ("input_tokens", "output_tokens")
+    ]
+    names = pl.col("scored_by").drop_nulls().unique().sort().str.join(", ")
+    return (
+        scored.group_by([*KEY, "model"])
+        .agg(
+            pl.col("score").mean(),
+            *tokens,
+            if_all_known("cost_usd"),
+            pl.col("latency_s").mean(),
+            pl.col("response").sort_by("at").last(),
+            pl.when(pl.col("score").count() > 0).then(names).alias("scored_by"),
+        )
+        .select(list(OUTCOME_COLUMNS))
+        .sort([*KEY, "model"])
+    )

@@ -63,6 +63,8 @@ def conversation_of(prompt: str, meta: Mapping[str, Any]) -> Conversation:
     Raises:
         UnaskableError: messages or tools that can't be read, or tool calls without the tools.
     """
+    if isinstance(loop := meta.get("model_calls"), int) and loop > 1:
+        raise UnaskableError(f"its answer took a loop of {loop} calls; one call is no match for it")
     raw = meta.get("messages")
     tools = meta.get("tools") or ()
     if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xrouter_lg.cli.traces import Since, Store, Until, parse_when
+
+if TYPE_CHECKING:
+    from training.scoring import Scoring
 
 app = typer.Typer(help="Turn traces into outcomes, and look at them.", no_args_is_help=True)
 
@@ -20,8 +25,15 @@ _NEEDS_CHECKOUT = (
     "xrouter: outcome tables need the repository's training/ folder, which the installed package "
     "does not have. From a checkout: pip install -e '.[cli,data]', then run this again there."
 )
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell has it."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verifiers = Annotated[Path | None, typer.Option(help="YAML list of verifiers.")]
+References = Annotated[
+    Path | None, typer.Option(help="JSON lines with prompt or prompt_id, and reference.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Verdicts at a time.")]
 
 
 @app.command("build")
@@ -34,53 +46,86 @@ def build(
     pool: Annotated[
         Path | None, typer.Option(help="Pool file: names and prices of models in other graphs.")
     ] = None,
-    verifiers: Annotated[Path | None, typer.Option(help="YAML list of verifiers.")] = None,
-    references: Annotated[
-        Path | None, typer.Option(help="JSON lines with prompt or prompt_id, and reference.")
-    ] = None,
+    verifiers: Verifiers = None,
+    references: References = None,
     feedback: Annotated[
-        list[str] | None, typer.Option("--feedback", help="Feedback key that scores; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--feedback", help="Feedback key that scores, as KEY or KEY=1..5; repeatable."
+        ),
     ] = None,
+    workers: Workers = 4,
     as_json: AsJson = False,
 ) -> None:
     """Build the outcome table of recorded traces."""
     with _said():
-        from training.from_traces import outcomes_from_store, read_references
-        from training.verifiers import Suite
+        from training.from_traces import outcomes_from_store
         from xrouter_lg.pool import ModelPool
         from xrouter_lg.tracing.store import TraceStore
 
-        suite = None if verifiers is None else Suite.from_yaml(verifiers)
-        try:
-            for proof in [] if suite is None else suite.check():
-                proof.raise_if_bad()
-            with TraceStore(store, create=False) as opened:
-                report = outcomes_from_store(
-                    opened,
-                    to,
-                    since=parse_when(since, "--since"),
-                    until=parse_when(until, "--until"),
-                    project=project,
-                    pool=None if pool is None else ModelPool.from_yaml(pool),
-                    suite=suite,
-                    references=None if references is None else read_references(references),
-                    feedback_keys=tuple(feedback or ()),
-                )
-        finally:
-            if suite is not None:
-                suite.close()
+        times = {"since": parse_when(since, "--since"), "until": parse_when(until, "--until")}
+        cards = None if pool is None else ModelPool.from_yaml(pool)
+        with (
+            TraceStore(store, create=False) as opened,
+            _scoring(to, verifiers, references, feedback or [], workers) as scoring,
+            _progress() as progress,
+        ):
+            report = outcomes_from_store(
+                opened,
+                to,
+                **times,
+                project=project,
+                pool=cards,
+                scoring=scoring,
+                progress=progress,
+            )
     said = report.to_dict()
     if as_json:
-        typer.echo(json.dumps(said, indent=2, ensure_ascii=False))
+        _print_json(said)
         return
     typer.echo(
-        f"{said['traces']} traces, {said['episodes']} episodes: {said['outcomes']} outcomes of "
-        f"{said['prompts']} prompts in {to}, {said['scored']} scored, {said['unpriced']} without a "
-        "known cost"
+        f"{said['traces']} traces, {said['episodes']} episodes ({said['routed']} routed): "
+        f"{said['outcomes']} outcomes of {said['prompts']} prompts in {to}, {said['scored']} "
+        f"scored, {said['unpriced']} without a known cost"
     )
-    for what in ("skipped", "unscored"):
-        for reason, count in said[what].items():
-            typer.echo(f"  {what}: {count} × {reason}")
+    _say_reasons(said, "skipped", "unscored")
+    _say_cost(said)
+
+
+@app.command("score")
+def score(
+    folder: Annotated[Path, typer.Argument(help="A table's folder; its empty scores are filled.")],
+    verifiers: Annotated[Path, typer.Option(help="YAML list of verifiers.")],
+    references: References = None,
+    workers: Workers = 4,
+    as_json: AsJson = False,
+) -> None:
+    """Let verifiers judge the answers in a table that have no score yet."""
+    with _said():
+        from training.outcomes import OutcomeTable
+        from training.scoring import score_table
+
+        table = OutcomeTable.load(folder)
+        table.validate().raise_if_bad()
+        with (
+            _scoring(folder, verifiers, references, [], workers) as scoring,
+            _progress() as progress,
+        ):
+            filled, report = score_table(
+                table, scoring, progress=lambda done, total: progress("answers", done, total)
+            )
+        if report.scored:
+            filled.write(folder)
+    said = report.to_dict()
+    if as_json:
+        _print_json(said)
+        return
+    typer.echo(
+        f"{said['scored']} answers scored in {folder}, {said['reused_verdicts']} of them "
+        "by verdicts that were there"
+    )
+    _say_reasons(said, "unscored")
+    _say_cost(said)
 
 
 @app.command("summary")
@@ -94,18 +139,103 @@ def summary(
         from training.outcomes import OutcomeTable
 
         table = OutcomeTable.load(*paths)
-        found, report = table.summary(), table.validate()
+        report = table.validate()
+        found = table.summary() if report.ok else None
     seconds = time.perf_counter() - begin
     if as_json:
-        shown: dict[str, Any] = {**found.to_dict(), "problems": [str(p) for p in report.problems]}
-        typer.echo(json.dumps({**shown, "seconds": round(seconds, 3)}, indent=2, default=str))
+        shown: dict[str, Any] = {} if found is None else found.to_dict()
+        problems = [str(problem) for problem in report.problems]
+        _print_json({**shown, "problems": problems, "seconds": round(seconds, 3)})
     else:
-        typer.echo(str(found))
+        if found is not None:
+            typer.echo(str(found))
         for problem in report.problems:
             typer.echo(f"  {problem}")
-        typer.echo(f"loaded, validated and summarised in {seconds:.2f} s")
+        done = "loaded and validated" if found is None else "loaded, validated and summarised"
+        typer.echo(f"{done} in {seconds:.2f} s")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _scoring(
+    folder: Path, verifiers: Path | None, references: Path | None, feedback: list[str], workers: int
+) -> Iterator[Scoring]:
+    """What the options ask for, every verifier proven; verdicts are kept in the folder."""
+    from training.from_traces import VERDICTS_FILE, read_references
+    from training.scoring import Scoring, Verdicts
+    from training.verifiers import Suite
+
+    said = _feedback(feedback)
+    right = {} if references is None else read_references(references)
+    if verifiers is None:
+        yield Scoring(feedback=said, references=right, workers=workers)
+        return
+    with Suite.from_yaml(verifiers) as suite:
+        for proof in suite.check():
+            proof.raise_if_bad()
+        grader = hashlib.sha256(verifiers.read_bytes()).hexdigest()
+        with Verdicts(folder / VERDICTS_FILE, grader=grader) as verdicts:
+            yield Scoring(
+                suite=suite, feedback=said, references=right, workers=workers, verdicts=verdicts
+            )
+
+
+def _feedback(options: list[str]) -> tuple[Any, ...]:
+    """A verifier for each scale, in the order in which the options name them."""
+    from training.verifiers.feedback import Feedback
+
+    by_scale: dict[tuple[float, float], list[str]] = {}
+    for option in options:
+        key, equals, scale = option.partition("=")
+        number = r"(-?\d+(?:\.\d+)?)"
+        found = re.fullmatch(rf"{number}\.\.{number}", scale)
+        if not key or (equals and not found):
+            raise typer.BadParameter(
+                f"{option!r}; name a feedback key, and its scale unless that is 0 to 1: stars=1..5",
+                param_hint="--feedback",
+            )
+        bounds = (float(found[1]), float(found[2])) if found else (0.0, 1.0)
+        by_scale.setdefault(bounds, []).append(key)
+    return tuple(Feedback(keys=keys, scale=scale) for scale, keys in by_scale.items())
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar per pass on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def _say_reasons(said: dict[str, Any], *kinds: str) -> None:
+    for kind in kinds:
+        for reason, count in said[kind].items():
+            typer.echo(f"  {kind}: {count} × {reason}")
+
+
+def _say_cost(said: dict[str, Any]) -> None:
+    if float(said["verifier_cost_usd"]) or said["verdicts_of_unknown_cost"]:
+        unknown = said["verdicts_of_unknown_cost"]
+        more = f", and {unknown} verdicts whose cost is unknown" if unknown else ""
+        typer.echo(f"  verifiers cost ${said['verifier_cost_usd']}{more}")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 @contextmanager
@@ -123,3 +253,8 @@ def _said() -> Iterator[None]:
     except (XRouterError, OutcomeError, VerifierConfigError, UnprovenVerifierError) as error:
         typer.echo(f"xrouter: {error}", err=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            "xrouter: interrupted; verdicts so far are kept, run it again to go on", err=True
+        )
+        raise typer.Exit(_INTERRUPTED) from None
