@@ -247,6 +247,27 @@ def test_an_export_can_be_imported_and_imported_again(
     assert {row["project"] for row in rows} == {"old"}
 
 
+def test_langsmith_s_bulk_export_is_imported_too(people: Path, tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    with TraceStore(people) as store:
+        runs = [run for trace in store.iter_traces() for run in trace.runs]
+        routes = [row.record for row in store.routes()]
+    for run in runs:  # as LangSmith writes them: JSON as text, the project by its id
+        del run["session_name"]
+        for name in ("inputs", "outputs", "extra", "events"):
+            run[name] = json.dumps(run[name])
+        run["is_root"], run["tenant_id"] = run["parent_run_id"] is None, "tenant"
+        run["session_id"] = "01890000-0000-7000-8000-000000000001"
+    folder = tmp_path / "export_id=1" / "runs" / "year=2026"
+    folder.mkdir(parents=True)
+    polars.DataFrame(runs, infer_schema_length=None).write_parquet(folder / "part.parquet")
+    new = tmp_path / "new.db"
+    said = xrouter("traces", "import", tmp_path / "export_id=1", "--store", new, "--project", "p")
+    assert "14 runs (14 new) with 2 routes" in said.output, said.stderr
+    with TraceStore(new) as store:
+        assert [row.record for row in store.routes(project="p")] == routes
+
+
 def test_an_import_of_nothing_and_of_nonsense_say_so(tmp_path: Path) -> None:
     empty, broken = tmp_path / "empty.jsonl", tmp_path / "broken.jsonl"
     empty.touch()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
@@ -141,6 +141,7 @@ def test_a_state_s_own_fields_are_hashed_whatever_they_are_called(db: Path) -> N
     assert b"secret plum" not in readable(db)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(),

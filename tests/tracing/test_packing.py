@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -22,6 +22,7 @@ from xrouter_lg.tracing import TraceStore, migrations, schema
 from xrouter_lg.tracing.pack import pack, unpack
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_packed_text_comes_back(text: str) -> None:
     raw = text.encode("utf-8", "replace")

@@ -15,7 +15,7 @@ from tests.tracing.routed import app_around, question, routed_graph
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.tracing import Recorder, TraceStore
 from xrouter_lg.tracing import recorder as module
-from xrouter_lg.tracing.recorder import sampled
+from xrouter_lg.tracing.open_runs import sampled
 
 
 def routed(recorder: Recorder, count: int) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def test_what_is_not_kept_is_neither_copied_nor_queued(
         raise AssertionError("copied")
 
     with Recorder(db, sample_rate=0) as recorder:
-        for name in ("_copied", "snapshot", "snapshot_messages", "snapshot_result", "_describe"):
+        for name in ("_copied", "snapshot", "snapshot_messages", "snapshot_result", "describe"):
             monkeypatch.setattr(module, name, copied)
         monkeypatch.setattr(recorder._sink, "put", copied)
         monkeypatch.setattr(recorder._sink, "offer", copied)

@@ -139,7 +139,7 @@ def export(
     ],
     store: Store = "xrouter_traces.db",
     format: Annotated[
-        Format | None, typer.Option(help="Left out: Parquet for a name without an ending.")
+        Format | None, typer.Option(help="Left out: told by the name; a folder is Parquet.")
     ] = None,
     routes_only: Annotated[
         bool, typer.Option("--routes-only", help="Route records instead of whole runs.")
@@ -164,7 +164,8 @@ def export(
 ) -> None:
     """Export runs and feedback, or route records; the file appears complete or not at all."""
     filters = _filters(locals())
-    chosen = format or (Format.JSONL if to.suffix or routes_only else Format.PARQUET)
+    folder = to.suffix in ("", ".parquet") and not routes_only
+    chosen = format or (Format.PARQUET if folder else Format.JSONL)
     with _opened(store) as opened:
         counts = opened.export(to, format=chosen.value, routes_only=routes_only, **filters)
     wanted = ("routes",) if routes_only else ("runs", "feedback")

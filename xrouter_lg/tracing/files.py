@@ -178,7 +178,7 @@ def _sink(path: Path, name: str, rows: Callable[[], Iterator[dict[str, Any]]]) -
         yield polars.DataFrame(held, schema=schema)
 
     source = polars.io.plugins.register_io_source(io_source=frames, schema=schema)
-    source.sink_parquet(path, compression="zstd", row_group_size=10 * _ROWS_AT_A_TIME)
+    source.sink_parquet(path, compression="zstd", row_group_size=_ROWS_AT_A_TIME)
     return written
 
 

@@ -37,7 +37,8 @@ _PROTOCOL = frozenset(
 
 _RECORD = _PROTOCOL | {
     *("route", "reason", "candidates", "removed", "error", "select"),
-    *("router_cost_usd", "worker_cost_usd", "known_cost_usd"),
+    *("router_cost_usd", "worker_cost_usd", "known_cost_usd", "shadow_cost_usd"),
+    *("arm", "unit", "salt"),
     *("trace_id", "run_id", "thread_id", "tenant"),
 }
 """Keys whose values are kept in a route record: nothing there comes from the prompt."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -13,16 +11,22 @@ from uuid import UUID
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
-from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
-from langsmith import get_current_run_tree
 
 from xrouter_lg.errors import ConfigurationError, StoreError
 from xrouter_lg.tracing import DEFAULT_STORE
-from xrouter_lg.tracing.facts import USER_KEYS
 from xrouter_lg.tracing.hashing import TextHasher
-from xrouter_lg.tracing.rows import OpenTrace, RowMaker, RunData
+from xrouter_lg.tracing.open_runs import (
+    OpenTrace,
+    RunData,
+    describe,
+    name_of,
+    note_user,
+    root_trace_id,
+    sampled,
+)
+from xrouter_lg.tracing.rows import RowMaker
 from xrouter_lg.tracing.sink import BatchSink
 from xrouter_lg.tracing.snapshot import (
     Frozen,
@@ -297,7 +301,7 @@ class Recorder(BaseTracer):
             return  # attached twice to one request
         parent = self._open.get(str(parent_run_id)) if parent_run_id is not None else None
         if parent is None:
-            trace_id = _root_trace_id(run_id, parent_run_id)
+            trace_id = root_trace_id(run_id, parent_run_id)
             trace = OpenTrace(kept=self._sample_rate >= 1 or sampled(trace_id, self._sample_rate))
         else:
             trace_id, trace = parent.trace_id, parent.trace
@@ -307,7 +311,7 @@ class Recorder(BaseTracer):
             id=run_id,
             parent=parent,
             trace_id=trace_id,
-            name=name or _name_of(serialized),
+            name=name or name_of(serialized),
             run_type=run_type,
             inputs=inputs() if trace.kept else _NOTHING,
             tags=tags or [],
@@ -322,7 +326,7 @@ class Recorder(BaseTracer):
                 # Queued at its start too, so that a killed process leaves a row of it.
                 self._sink.offer(run)
         elif trace.kept and trace.root is not None:
-            _note_user(trace.root)
+            note_user(trace.root)
 
     def _end(
         self,
@@ -342,7 +346,7 @@ class Recorder(BaseTracer):
             if inputs is not None:  # they came as a stream and are complete only now
                 run.inputs = _copied(inputs, "input")
             if error is not None:
-                run.error = _describe(error)
+                run.error = describe(error)
             run.end_time = datetime.now(UTC)
         if run.parent is None:
             # Runs that were cancelled without a word would stay here for ever.
@@ -385,27 +389,6 @@ class Recorder(BaseTracer):
                 self._sink.record_failure(1, error)
 
 
-def sampled(trace_id: UUID, rate: float) -> bool:
-    """Whether a trace belongs to the share that is kept: the same answer for the same id, in
-    every process."""
-    digest = hashlib.blake2b(trace_id.bytes, digest_size=8).digest()
-    return int.from_bytes(digest) < rate * 2**64
-
-
-def _note_user(root: RunData) -> None:
-    """Put the user into the root's metadata. ``config["configurable"]`` is not told to tracers,
-    but from the first node on it stands in the context."""
-    metadata = root.extra.get("metadata") or {}
-    if any(key in metadata for key in USER_KEYS):
-        return
-    config = var_child_runnable_config.get()
-    configurable = (config or {}).get("configurable") or {}
-    for key in USER_KEYS:
-        if isinstance(value := configurable.get(key), (str, int)):
-            root.extra["metadata"] = {**metadata, key: value}
-            return
-
-
 def _check(prompts: str, sample_rate: float, retention_days: float | None) -> None:
     if prompts not in ("full", "hashed"):
         raise ConfigurationError(f"prompts must be 'full' or 'hashed', got {prompts!r}")
@@ -420,32 +403,3 @@ def _copied(value: Any, key: str) -> Frozen:
     if isinstance(value, dict) and isinstance(copied, dict):
         return freeze(copied)
     return freeze({key: copied})
-
-
-def _name_of(serialized: dict[str, Any] | None) -> str:
-    if serialized:
-        if serialized.get("name"):
-            return str(serialized["name"])
-        if serialized.get("id"):
-            return str(serialized["id"][-1])
-    return "Unnamed"
-
-
-def _root_trace_id(run_id: UUID, parent_run_id: UUID | None) -> UUID:
-    """The trace that a first-seen run belongs to.
-
-    With the recorder on one node and LangSmith on the whole app, the node's run has a parent
-    that only LangSmith knows; taking its trace id gives both stores the same one.
-    """
-    if parent_run_id is not None:
-        above = get_current_run_tree()
-        if above is not None and above.id == parent_run_id:
-            return above.trace_id
-    return run_id
-
-
-def _describe(error: BaseException) -> str:
-    try:
-        return repr(error) + "\n\n" + "".join(traceback.format_exception(error))
-    except Exception:  # an exception's own repr may raise
-        return type(error).__name__

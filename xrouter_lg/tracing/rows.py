@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
-from uuid import UUID
 
 import orjson
 from langchain_core.messages.ai import UsageMetadata, add_usage
@@ -18,93 +17,20 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from xrouter_lg.tracing.extract import COLLECT, ExtractedRoute, role_of, route_records
 from xrouter_lg.tracing.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
 from xrouter_lg.tracing.hashing import TextHasher
+from xrouter_lg.tracing.open_runs import RunData
 from xrouter_lg.tracing.redact import (
     known_secrets,
     scrub_json,
+    scrub_row,
     scrub_text,
     scrub_tokens,
 )
-from xrouter_lg.tracing.snapshot import Frozen
 
 Redact = Callable[[Any], Any]
 
 _YIELD_EVERY = 16
 """Rows after which a waiting request gets the interpreter. Otherwise it waits for CPython's switch
 interval, 5 ms: the slowest hundredth of requests takes half as long again (13 against 9 ms)."""
-
-
-class OpenTrace:
-    """What the runs of one trace share while it goes on."""
-
-    __slots__ = ("kept", "root", "runs")
-
-    def __init__(self, kept: bool) -> None:
-        self.kept = kept
-        """False: the sampling left this trace out."""
-        self.root: RunData | None = None
-        self.runs: dict[UUID, RunData] = {}
-        """The unfinished ones."""
-
-
-class RunData:
-    """A run as the recorder holds it between its start and its row."""
-
-    __slots__ = (
-        "end_time",
-        "error",
-        "events",
-        "extra",
-        "id",
-        "inputs",
-        "name",
-        "outputs",
-        "parent",
-        "parent_run_id",
-        "prefix",
-        "run_type",
-        "start_time",
-        "tags",
-        "trace",
-        "trace_id",
-    )
-
-    def __init__(
-        self,
-        *,
-        id: UUID,
-        parent: RunData | None,
-        trace_id: UUID,
-        name: str,
-        run_type: str,
-        inputs: Frozen,
-        tags: list[str],
-        extra: dict[str, Any],
-        trace: OpenTrace,
-    ) -> None:
-        self.id = id
-        self.parent = parent
-        self.parent_run_id = None if parent is None else parent.id
-        self.trace_id = trace_id
-        self.name = name
-        self.run_type = run_type
-        self.start_time = datetime.now(UTC)
-        self.end_time: datetime | None = None
-        self.inputs = inputs
-        self.outputs: Frozen | None = None
-        self.error: str | None = None
-        self.tags = tags
-        self.extra = extra
-        self.events: list[dict[str, Any]] = []
-        self.prefix: str | None = None
-        self.trace = trace
-
-    @property
-    def dotted_order(self) -> str:
-        """LangSmith's sort key: the start times and ids on the path from the root."""
-        if self.prefix is None:
-            own = f"{self.start_time:%Y%m%dT%H%M%S%fZ}{self.id}"
-            self.prefix = own if self.parent is None else f"{self.parent.dotted_order}.{own}"
-        return self.prefix
 
 
 class RowMaker:
@@ -156,17 +82,19 @@ class RowMaker:
             "trace_id": str(run.trace_id),
             "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
             "dotted_order": run.dotted_order,
-            "name": self._text(run.name),
             "run_type": run.run_type,
             "start_time": run.start_time.isoformat(timespec="microseconds"),
             "end_time": run.end_time and run.end_time.isoformat(timespec="microseconds"),
             "status": _status(run),
             "error": None if run.error is None else self._error(run.error),
-            "tags": self._json(self._clean(sorted(run.tags))) if run.tags else None,
-            "inputs": self._json(self._body(run.inputs)),
-            "outputs": None if outputs is None else self._json(outputs),
-            "extra": self._json(self._clean(extra)),
-            "events": self._json(run.events) if run.events else None,
+            **self._texts(
+                run.name,
+                tags=self._clean(sorted(run.tags)) if run.tags else None,
+                inputs=self._body(run.inputs),
+                outputs=outputs,
+                extra=self._clean(extra),
+                events=run.events or None,
+            ),
             "session_name": self._project,
             "prompt_tokens": usage and usage.get("input_tokens"),
             "completion_tokens": usage and usage.get("output_tokens"),
@@ -207,14 +135,16 @@ class RowMaker:
         outputs = self._clean(run["outputs"])
         row = {
             **run,
-            "name": self._text(run["name"]),
             "error": None if run["error"] is None else self._text(run["error"]),
-            "tags": self._json(self._clean(run["tags"])) if run["tags"] else None,
-            "inputs": self._json(self._clean(run["inputs"])),
-            "outputs": None if outputs is None else self._json(outputs),
-            "extra": self._json(self._clean(run["extra"])),
-            "events": self._json(self._clean(run["events"])) if run["events"] else None,
-            "more": self._json(run["more"]) if run["more"] else None,
+            **self._texts(
+                run["name"],
+                tags=self._clean(run["tags"]) if run["tags"] else None,
+                inputs=self._clean(run["inputs"]),
+                outputs=outputs,
+                extra=self._clean(run["extra"]),
+                events=self._clean(run["events"]) if run["events"] else None,
+                more=run["more"] or None,
+            ),
             "prompt_tokens": run["prompt_tokens"] or usage.get("input_tokens"),
             "completion_tokens": run["completion_tokens"] or usage.get("output_tokens"),
             "total_tokens": run["total_tokens"] or usage.get("total_tokens"),
@@ -284,6 +214,13 @@ class RowMaker:
         if self._hasher is None or cleaned is None:
             return cleaned
         return self._hasher.value(_plain(cleaned))
+
+    def _texts(self, name: str, **values: Any) -> dict[str, str | None]:
+        """The name and the JSON columns of a run, without credentials."""
+        texts = {key: None if v is None else _json_text(v) for key, v in values.items()}
+        cleaned = self._clean(name) if self._redact is not None else name
+        plain = {"name": storable(cleaned if isinstance(cleaned, str) else to_json(cleaned))}
+        return scrub_row(texts, plain, self._secrets)
 
     def _error(self, value: str) -> str:
         return self._text(value if self._hasher is None else self._hasher.error(value))

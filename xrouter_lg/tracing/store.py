@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import secrets
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing import DEFAULT_STORE, erase, files, intake, schema
+from xrouter_lg.tracing import DEFAULT_STORE, erase, files, intake, schema, transfer
 from xrouter_lg.tracing import engine as _engine
 from xrouter_lg.tracing.importing import plain_feedback, plain_run
 from xrouter_lg.tracing.query import (
@@ -26,7 +25,6 @@ from xrouter_lg.tracing.query import (
     RouteRow,
     RunNode,
     build_tree,
-    feedback_dict,
     route_query,
     to_route_row,
     utc_text,
@@ -34,8 +32,6 @@ from xrouter_lg.tracing.query import (
 from xrouter_lg.tracing.read import Trace, feedback_of, iter_traces, runs_of, snapshot
 from xrouter_lg.tracing.rows import RowMaker
 from xrouter_lg.tracing.write import RunWriter, pieces
-
-_RUNS_PER_IMPORT = 2000
 
 
 class TraceStore:
@@ -181,7 +177,7 @@ class TraceStore:
         """The value stored with an import under that name; None before the first."""
         table = schema.cursors
         statement = select(table.c.value).where(table.c.name == name)
-        for row in self._rows(statement):
+        for row in self.rows(statement):
             value: dict[str, Any] = orjson.loads(row["value"])
             return value
         return None
@@ -255,7 +251,7 @@ class TraceStore:
             return given
         meta = schema.meta
         wanted = select(meta.c.value).where(meta.c.key == "prompt_salt")
-        for row in self._rows(wanted):
+        for row in self.rows(wanted):
             return str(row["value"])
         with self._writing("write to") as connection:
             salt = connection.scalar(wanted)
@@ -292,7 +288,7 @@ class TraceStore:
 
     def routes(self, **filters: Unpack[RouteFilters]) -> list[RouteRow]:
         """Route records, newest first; see :class:`RouteFilters`. ``limit`` defaults to all."""
-        return [to_route_row(row) for row in self._rows(route_query(filters))]
+        return [to_route_row(row) for row in self.rows(route_query(filters))]
 
     def runs(self, trace_id: str) -> list[dict[str, Any]]:
         """The runs of a trace as LangSmith-like dicts, parents before children."""
@@ -315,16 +311,21 @@ class TraceStore:
         since: datetime | None = None,
         until: datetime | None = None,
         project: str | None = None,
+        filters: RouteFilters | None = None,
         batch: int = 200,
     ) -> Iterator[Trace]:
         """Whole traces by their start, oldest first: trace id, runs (parents first), feedback.
 
-        ``since`` is inclusive, ``until`` exclusive. Holds ``batch`` traces in memory at a time.
+        ``since`` is inclusive, ``until`` exclusive. ``filters`` choose traces by their routes.
+        Holds ``batch`` traces in memory at a time.
         What is written meanwhile may or may not be seen.
         """
+        among = None
+        if filters:
+            among = route_query(filters).with_only_columns(schema.routes.c.trace_id)
         with _engine.store_errors(self.url, "read"):
             yield from iter_traces(
-                self._engine, since=since, until=until, project=project, among=None, batch=batch
+                self._engine, since=since, until=until, project=project, among=among, batch=batch
             )
 
     def find(self, prefix: str, *, limit: int = 10) -> list[str]:
@@ -341,7 +342,7 @@ class TraceStore:
                 .distinct()
                 .limit(limit)
             )
-            found.update(dict.fromkeys(row["trace_id"] for row in self._rows(statement)))
+            found.update(dict.fromkeys(row["trace_id"] for row in self.rows(statement)))
         return list(found)[:limit]
 
     def counts(self) -> dict[str, int]:
@@ -358,14 +359,14 @@ class TraceStore:
         query = select(func.count().label("n")).select_from(schema.traces)
         if until is not None:
             query = query.where(schema.traces.c.started_at < utc_text(until))
-        return sum(row["n"] for row in self._rows(query))
+        return sum(row["n"] for row in self.rows(query))
 
     def hashed(self, trace_ids: Sequence[str]) -> int:
         """How many of the traces hold hashes instead of texts, so that they train nothing."""
         traces, found = schema.traces, 0
         for some in pieces(trace_ids):
             query = select(func.count().label("n")).where(traces.c.id.in_(some), traces.c.hashed)
-            found += sum(row["n"] for row in self._rows(query))
+            found += sum(row["n"] for row in self.rows(query))
         return found
 
     def export(
@@ -386,25 +387,7 @@ class TraceStore:
             StoreError: it can't be written there.
             MissingExtraError: Parquet without polars (extra ``data``).
         """
-        target = Path(path)
-        if routes_only:
-            if format != "jsonl":
-                raise StoreError("route records alone are exported as JSON lines only")
-            return files.write_jsonl(
-                target, (("routes", row) for row in self._route_lines(filters))
-            )
-        if format == "parquet":
-            sources = {
-                "runs": lambda: self._run_lines(filters),
-                "feedback": lambda: self._feedback_lines(filters),
-                "routes": lambda: map(_flat_route, self._rows(route_query(filters))),
-            }
-            return files.write_parquet(target, sources)
-        lines: Iterator[files.Part] = itertools.chain(
-            (("runs", run) for run in self._run_lines(filters)),
-            (("feedback", entry) for entry in self._feedback_lines(filters)),
-        )
-        return files.write_jsonl(target, lines)
+        return transfer.export(self, Path(path), format, routes_only, filters)
 
     def import_files(
         self,
@@ -421,7 +404,7 @@ class TraceStore:
         ``feedback`` and ``new_feedback``.
         """
         parts = files.read_files([Path(path) for path in paths])
-        return self._import_parts(parts, project, redact, progress)
+        return transfer.take_in(self, parts, project, redact, progress)
 
     def import_batches(
         self,
@@ -433,62 +416,12 @@ class TraceStore:
     ) -> dict[str, int]:
         """:meth:`import_runs` for any number of runs: some thousands to a transaction."""
         parts: Iterator[files.Part] = (("runs", run) for run in runs)
-        return self._import_parts(parts, project, redact, progress)
+        return transfer.take_in(self, parts, project, redact, progress)
 
-    def _import_parts(
-        self,
-        parts: Iterator[files.Part],
-        project: str | None,
-        redact: Callable[[Any], Any] | None,
-        progress: Callable[[int], None] | None,
-    ) -> dict[str, int]:
-        total: dict[str, int] = {}
-        for piece in pieces(parts, _RUNS_PER_IMPORT):
-            runs = [fields for kind, fields in piece if kind == "runs"]
-            said = [fields for kind, fields in piece if kind == "feedback"]
-            for counts in (
-                self.import_runs(runs, project=project, redact=redact) if runs else {},
-                self.import_feedback(said, redact=redact) if said else {},
-            ):
-                for name, count in counts.items():
-                    total[name] = total.get(name, 0) + count
-            if progress is not None:
-                progress(len(runs))
-        return total
-
-    def _route_lines(self, filters: RouteFilters) -> Iterator[dict[str, Any]]:
-        for row in self._rows(route_query(filters)):
-            yield to_route_row(row).to_dict()
-
-    def _run_lines(self, filters: RouteFilters) -> Iterator[dict[str, Any]]:
-        chosen = route_query(filters).with_only_columns(schema.routes.c.trace_id)
-        for trace in iter_traces(
-            self._engine,
-            since=None,
-            until=None,
-            project=None,
-            among=chosen if filters else None,
-            batch=200,
-        ):
-            yield from trace.runs
-
-    def _feedback_lines(self, filters: RouteFilters) -> Iterator[dict[str, Any]]:
-        """Without filters that on traces which are not (or not yet) here too."""
-        table = schema.feedback
-        statement = select(table).order_by(table.c.created_at, table.c.id)
-        if filters:
-            chosen = route_query(filters).with_only_columns(schema.routes.c.trace_id)
-            statement = statement.where(table.c.trace_id.in_(chosen))
-        return map(feedback_dict, self._rows(statement))
-
-    def _rows(self, statement: Executable) -> Iterator[dict[str, Any]]:
-        """Rows of a query, fetched in pieces so that an export's memory stays bounded."""
+    def rows(self, statement: Executable) -> Iterator[dict[str, Any]]:
+        """Rows of a query on the tables of ``schema``, fetched in pieces: memory stays bounded."""
         with _engine.store_errors(self.url, "read"), self._engine.connect() as connection:
             result = connection.execution_options(yield_per=500).execute(statement)
             names = [str(name) for name in result.keys()]  # noqa: SIM118  a result is no dict
             for row in result:
                 yield dict(zip(names, row, strict=True))
-
-
-def _flat_route(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "record": to_route_row(row).record.to_dict()}
