@@ -102,7 +102,7 @@ class World:
 
     def open(
         self,
-        budget_usd: float | str = 1,
+        budget_usd: Decimal | float | str = 1,
         *,
         grader: Grader | None = None,
         conditions: Mapping[str, Any] | None = None,
@@ -124,7 +124,7 @@ class World:
 
     async def run(
         self,
-        budget_usd: float | str = 1,
+        budget_usd: Decimal | float | str = 1,
         *,
         setup: Callable[[Backfill], None] | None = None,
         on_start: Any = None,

@@ -145,7 +145,7 @@ def settled(server: FakeOpenAIServer) -> None:
 def test_ten_kills_lose_nothing_double_nothing_and_pay_nothing_twice(
     tmp_path: Path, server: FakeOpenAIServer, starter: Starter
 ) -> None:
-    prompts, kills = 60, 10
+    prompts, kills = 100, 10
     world = World(tmp_path, server, prompts)
     server.faults = FaultPlan({"small": sometimes(0.1, faults.rate_limit(retry_after=0.01))})
     budget = "0.05"
@@ -161,7 +161,7 @@ def test_ten_kills_lose_nothing_double_nothing_and_pay_nothing_twice(
     }
     finished: list[tuple[int, set[tuple[str, str]]]] = []
     for _ in range(kills):
-        ended = cli.signal_after(draw.randint(1, 9), draw.uniform(0, 0.04), signal.SIGKILL)
+        ended = cli.signal_after(draw.randint(1, 25), draw.uniform(0, 0.04), signal.SIGKILL)
         assert ended == -signal.SIGKILL, "it had ended by itself"
         answered = world.journal("select base from answers where error is null")
         # Requests from this number on were made after these answers had been paid for.

@@ -78,13 +78,8 @@ def read_known(
     number = {card: j for j, card in enumerate(names)}
     ours = found.filter(pl.col("model").is_in(list(card_of)))
     i = ours["row"].to_numpy()
-    j = (
-        ours["model"]
-        .replace_strict(
-            {model: number[card] for model, card in card_of.items()}, return_dtype=pl.Int64
-        )
-        .to_numpy()
-    )
+    # By hand: replace_strict gives floats where no model of the table is a card.
+    j = np.array([number[card_of[model]] for model in ours["model"]], dtype=np.int64)
     value = ours["score"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     scored = np.isfinite(value)
     total, count = np.zeros((n, m)), np.zeros((n, m))

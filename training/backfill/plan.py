@@ -53,8 +53,10 @@ class Selection:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise BackfillError(f"{name} is {value!r}; it must be at least {least}")
-        if self.strategy not in ("value", "random"):
-            raise BackfillError(f"strategy is {self.strategy!r}; it is 'value' or 'random'")
+        if self.strategy not in ("value", "family", "random"):
+            raise BackfillError(
+                f"strategy is {self.strategy!r}; it is 'value', 'family' or 'random'"
+            )
 
 
 @dataclass(frozen=True, slots=True)

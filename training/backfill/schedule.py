@@ -55,6 +55,8 @@ class Schedule:
         """Cards that are not asked any more in this run, and why."""
         self.dropped: list[Job] = []
         """Jobs of those cards."""
+        # What is taken leaves this set at once, and its line when it comes to the line's head.
+        self._waiting = set(range(len(jobs)))
         self._lines: dict[str, _Line] = {}
         for rank, job in enumerate(jobs):
             name = job.card.name
@@ -64,25 +66,27 @@ class Schedule:
             line.ranks.append(rank)  # rising, so a heap already
 
     def __len__(self) -> int:
-        return sum(len(line.ranks) for line in self._lines.values())
+        return len(self._waiting)
 
     def next(self) -> int | None:
         """The first job whose card can be asked now; it stays until :meth:`take`."""
         now = self._clock()
         ready = [
-            line.ranks[0]
+            head
             for line in self._lines.values()
-            if line.ranks and now >= line.paused_until and not line.breaker.open
+            if (head := self._head(line)) is not None
+            and now >= line.paused_until
+            and not line.breaker.open
         ]
         return min(ready, default=None)
 
+    def _head(self, line: _Line) -> int | None:
+        while line.ranks and line.ranks[0] not in self._waiting:
+            heapq.heappop(line.ranks)
+        return line.ranks[0] if line.ranks else None
+
     def take(self, rank: int) -> None:
-        ranks = self._lines[self.jobs[rank].card.name].ranks
-        if ranks[0] == rank:
-            heapq.heappop(ranks)
-        else:
-            ranks.remove(rank)
-            heapq.heapify(ranks)
+        self._waiting.discard(rank)
 
     def put_back(self, rank: int) -> None:
         """Ask it again, at its old place."""
@@ -90,11 +94,12 @@ class Schedule:
         if card in self.gave_up:
             self.dropped.append(self.jobs[rank])
         else:
+            self._waiting.add(rank)
             heapq.heappush(self._lines[card].ranks, rank)
 
     def waiting(self, ranks: Sequence[int]) -> list[int]:
         """Those of ``ranks`` that are still to be made."""
-        return [rank for rank in ranks if rank in self._lines[self.jobs[rank].card.name].ranks]
+        return [rank for rank in ranks if rank in self._waiting]
 
     def opens_in(self) -> float | None:
         """Seconds until another card can be asked, None when no job is left."""
@@ -102,7 +107,7 @@ class Schedule:
         pauses = [
             max(_POLL_S if line.breaker.open else 0.0, line.paused_until - now)
             for line in self._lines.values()
-            if line.ranks
+            if self._head(line) is not None
         ]
         return min(pauses, default=None)
 
@@ -145,5 +150,6 @@ class Schedule:
             line.paused_until = max(line.paused_until, now + pause)
             return
         self.gave_up[card] = why
-        self.dropped += [self.jobs[rank] for rank in line.ranks]
-        line.ranks.clear()
+        mine = sorted(rank for rank in set(line.ranks) if rank in self._waiting)
+        self.dropped += [self.jobs[rank] for rank in mine]
+        self._waiting.difference_update(mine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -254,11 +255,15 @@ class Backfill:
             write_into(self.folder, rows)
 
     async def _write_now_and_then(self, runner: Runner) -> None:
+        pause = self.conditions.write_every_s
         while True:
-            await asyncio.sleep(self.conditions.write_every_s)
+            await asyncio.sleep(pause)
             cells, runner.fresh = runner.fresh, []
+            began = time.monotonic()
             rows = rows_of(cells, self.plan.known, self.cache, self.grader)
             await asyncio.to_thread(self._write, rows)
+            # A large table must not be written all the time.
+            pause = max(pause, 20 * (time.monotonic() - began))
 
     def _check_prices(self) -> None:
         if self.conditions.allow_unknown_price:

@@ -18,7 +18,10 @@ sum: a prompt on which nothing can be learned is not saved by being dear.
 With the weights of two for coverage and one for disagreement this is the greedy form of Neyman's
 allocation: more samples where scores differ more, fewer where they are dear. A share ``explore`` of
 the order is drawn at random, so that a wrong expectation can't starve a family for good.
-Chosen prompts are no random sample: means over them need weights by family.
+Chosen prompts are no random sample: means over them need weights by family. And within a family
+``value`` takes the cheap and the telling ones: the best for learning whom to route where, not for
+knowing how good a card is. ``family`` gives every prompt its family's mean terms and draws within
+families at random: then means weighted by family are true.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from training.backfill.errors import BackfillError
 from training.backfill.known import Floats, Known
 from training.backfill.predict import Ints, expected_scores, groups_of, vectors
 
-Strategy = Literal["value", "random"]
+Strategy = Literal["value", "family", "random"]
 _LEAST = 0.01
 """No term is zero: a sure thing is asked about last, not never."""
 
@@ -85,6 +88,23 @@ class Terms:
     complete: Ints
     """[G] complete prompts per family at the start."""
 
+    def by_family(self) -> Terms:
+        """The same with each term's geometric mean over the family."""
+        size = np.bincount(self.group)
+
+        def mean(values: Floats) -> Floats:
+            total = np.bincount(self.group, weights=np.log(values))
+            per_prompt: Floats = np.exp(total / np.maximum(size, 1))[self.group]
+            return per_prompt
+
+        return dataclasses.replace(
+            self,
+            disagreement=mean(self.disagreement),
+            spend=mean(self.spend),
+            unknown=mean(self.unknown),
+            price=mean(self.price),
+        )
+
     def fixed(self, weights: Weights) -> Floats:
         """[N] the product without coverage."""
         value: Floats = (
@@ -125,6 +145,8 @@ def order_of(
     if strategy == "random" or not len(rows):
         return np.random.default_rng(seed).permutation(rows)
     terms = terms_of(known, price_usd, seed=seed)
+    if strategy == "family":
+        terms = terms.by_family()
     return ordered(terms, rows, weights or Weights(), seed=seed)
 
 

@@ -43,7 +43,7 @@ def backfill(
         int | None, typer.Option(help="Ask about so many prompts.", rich_help_panel=_CHOICE)
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="value or random.", rich_help_panel=_CHOICE)
+        str, typer.Option(help="value, family or random.", rich_help_panel=_CHOICE)
     ] = "value",
     weight: Annotated[
         list[str] | None,
@@ -185,6 +185,7 @@ class _Line:
         self._plain = shown and not console.is_terminal
         self._task = self._bar.add_task("", total=len(opened.plan.jobs), said="")
         self._next_said = 0.0
+        self._gave_up: set[str] = set()
 
     def __enter__(self) -> _Line:
         self._bar.start()
@@ -197,6 +198,10 @@ class _Line:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def update(self, tally: Tally) -> None:
+        for card in tally.gave_up.keys() - self._gave_up:
+            self._gave_up.add(card)
+            if self._plain or not self._bar.disable:
+                self.say(f"gave up on {card}: {tally.gave_up[card]}; the others go on")
         said = (
             f"${tally.counted_usd:.4f} of ${tally.budget_usd:f} · "
             f"{sum(tally.failed.values())} failed · {tally.in_flight} in flight"
@@ -204,7 +209,8 @@ class _Line:
         self._bar.update(self._task, completed=tally.done, said=said)
         share = tally.done / max(tally.calls, 1)
         if self._plain and share >= self._next_said:
-            self._next_said = share + 0.1
+            # The last line is said once: no share is above 1.
+            self._next_said = min(share + 0.1, 1.0) if share < 1 else 2.0
             self.say(f"{tally.done}/{tally.calls} calls · {said}")
 
 
