@@ -48,6 +48,14 @@ class ExperimentSummary:
     new_runs: int = 0
     new_scores: int = 0
 
+    def __str__(self) -> str:
+        said = (
+            f"experiment {self.experiment!r} on dataset {self.dataset!r}: {self.examples} "
+            f"examples ({self.new_examples} new), {self.new_runs} new runs, "
+            f"{self.new_scores} new scores"
+        )
+        return f"{said}\n{self.url}" if self.url else said
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -166,7 +174,9 @@ class _Push:
                 ExampleCreate(  # type: ignore[no-untyped-call]
                     id=UUID(example_id),
                     inputs={"prompt": result.prompt},
-                    outputs=None if result.reference is None else {"answer": result.reference},
+                    reference_outputs=(
+                        None if result.reference is None else {"answer": result.reference}
+                    ),
                     metadata={"key": result.key},
                 )
                 for example_id, result in zip(ids, some, strict=True)
@@ -230,7 +240,7 @@ class _Push:
                     lambda made=made: self._langsmith.client.batch_ingest_runs(create=made),  # type: ignore[misc]
                     what="runs of the experiment",
                 )
-            starts.update((run["id"], run["start_time"]) for run in made)
+            starts.update((str(run["id"]), run["start_time"]) for run in made)
             summary.new_runs += len(made)
         return starts
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from integrations.langsmith.pull import PullOptions
 
 EXACT_KEY = "xrouter_score"
-"""Key in a feedback's value under which the exact score stands: LangSmith rounds to four
-decimals. Beside it, ``value`` is the value proper."""
+"""Key of the exact score in a feedback's value that holds a value proper besides."""
 
 _DECIMALS = 4
 _RUNS_AT_A_TIME = 50
@@ -45,6 +44,7 @@ class FeedbackPull:
         self._only_known = only_known
         """Whether feedback on traces that are not in the store is left out."""
         self._known: dict[str, bool] = {}
+        self._seen: set[str] = set()
 
     def run(self, summary: PullSummary, said: Callable[[], None]) -> None:
         """Also feedback that is newer than the runs' window: it belongs to runs within."""
@@ -85,6 +85,9 @@ class FeedbackPull:
         rows = []
         for entry in entries:
             row = from_langsmith(plain(entry))
+            if str(row["id"]) in self._seen:
+                continue  # new and changed at once
+            self._seen.add(str(row["id"]))
             # Feedback on a project as a whole is about no request.
             if row["run_id"] is not None and (not self._only_known or self._is_known(row)):
                 rows.append(row)
@@ -105,19 +108,26 @@ class FeedbackPull:
 
 
 def to_langsmith(score: float | None, value: Any) -> tuple[float | None, Any]:
-    """Score and value as LangSmith keeps them: the value holds what rounding would lose."""
+    """Score and value as LangSmith keeps them: the exact score goes into the value where rounding
+    to four decimals would lose something."""
     if score is None or round(score, _DECIMALS) == score:
         return score, value
-    exact: dict[str, Any] = {EXACT_KEY: score}
-    if value is not None:
-        exact["value"] = value
+    exact = score if value is None else {EXACT_KEY: score, "value": value}
     return round(score, _DECIMALS), exact
 
 
 def from_langsmith(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Feedback as it was before :func:`to_langsmith`."""
     row = dict(entry)
-    value = row.get("value")
+    value, score = row.get("value"), row.get("score")
     if isinstance(value, Mapping) and isinstance(value.get(EXACT_KEY), (int, float)):
         row.update(score=float(value[EXACT_KEY]), value=value.get("value"))
+    elif _is_rounded(score, value):
+        row.update(score=value, value=None)
     return row
+
+
+def _is_rounded(score: Any, value: Any) -> bool:
+    if not isinstance(value, float) or not isinstance(score, (int, float)) or value == score:
+        return False
+    return round(value, _DECIMALS) == round(score, _DECIMALS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -75,6 +76,8 @@ class LangSmithServer(Records):
         self.latency_s = 0.0
         self.limit: tuple[int, float] | None = None
         """So many requests per so many seconds; more are answered 429 with Retry-After."""
+        self.clock: Callable[[], float] = time.monotonic
+        """What ``limit`` counts seconds by."""
         self.retry_after: str | None = None
         """The Retry-After that 429 sends instead of the true one; "" sends none."""
         self.limited = 0
@@ -86,8 +89,7 @@ class LangSmithServer(Records):
         self.info["batch_ingest_config"]["use_multipart_endpoint"] = multipart
         self.info["instance_flags"]["zstd_compression_enabled"] = zstd
         handler = type("Handler", (_Handler,), {"app": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._http.daemon_threads = True
+        self._http = _QuietServer(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> LangSmithServer:
@@ -135,7 +137,7 @@ class LangSmithServer(Records):
         if self.limit is None:
             return None
         requests, seconds = self.limit
-        now = time.monotonic()
+        now = self.clock()
         while self._served and self._served[0] <= now - seconds:
             self._served.popleft()
         if len(self._served) < requests:
@@ -145,6 +147,15 @@ class LangSmithServer(Records):
         left = self._served[0] + seconds - now
         asked = str(math.ceil(left)) if self.retry_after is None else self.retry_after
         return 429, {"Retry-After": asked} if asked else {}
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, or was killed, is no error here."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -164,8 +175,6 @@ class _Handler(BaseHTTPRequestHandler):
             if self.app.latency_s:
                 time.sleep(self.app.latency_s)
             self._answer(path, body)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the client was killed
         finally:
             with self.app.lock:
                 self.app.in_flight -= 1

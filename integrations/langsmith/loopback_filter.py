@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 Run = Mapping[str, Any]
@@ -43,9 +44,10 @@ def compiled(expression: str) -> Predicate:
     return _predicate(tree)
 
 
-def moment(value: Any) -> datetime:
+@lru_cache(maxsize=100_000)
+def moment(value: str) -> datetime:
     """A time as LangSmith takes it; UTC unless it says otherwise."""
-    when = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    when = datetime.fromisoformat(value)
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
@@ -116,7 +118,7 @@ def _predicate(tree: Any) -> Predicate:
         raise FilterError(f"unknown comparator {name!r}")
     compare = _COMPARE[name]
     if field in ("start_time", "end_time"):
-        when = moment(wanted)
+        when = moment(str(wanted))
         return lambda run, said: bool(run.get(field)) and compare(moment(run[field]), when)
     return lambda run, said: any(
         value is not None and compare(value, wanted) for value in _values(field, run, said)

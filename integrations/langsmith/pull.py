@@ -153,14 +153,16 @@ class _Pull:
         start, end = gap
         reach = max(end, min(end + SKEW, self._now))
         assembler = Assembler(end, reach, self._known)
-        at, width = start, min(_WIDTH, reach - start)
+        known = self._state.width_s
+        at, width = start, _WIDTH if known is None else timedelta(seconds=known)
         size = self._langsmith.page_size
         while at < reach:
             upper = min(at + width, reach)
-            limit = None if width <= _NARROWEST else 6 * size
-            runs = self._slice(at, upper, limit)
-            if runs is None:
-                width = max(width / 8, _NARROWEST)
+            runs, all_of_them = self._slice(at, upper, may_stop=width > _NARROWEST)
+            if not all_of_them:
+                width = max(min(width / 4, _width_for(runs, upper, 2 * size)), _NARROWEST)
+                self._state.width_s = width.total_seconds()
+                self._keep({})
                 continue
             assembler.add(runs)
             settled = assembler.settle(upper)
@@ -168,25 +170,27 @@ class _Pull:
                 self._keep({trace: self._trace(trace, began) for trace, began in some})
             safe = min(assembler.safe_until(upper), end, self._now - self._options.overlap)
             self._state.done = intervals.add(self._state.done, (start, safe))
+            wished = width * (2.0 * size / max(1, len(runs)))
+            width = min(max(wished, width / 4, _NARROWEST), width * 4, _WIDEST)
+            self._state.width_s = width.total_seconds() if upper < reach else None
             self._keep(settled.traces)
             self._share = min(1.0, (read + upper - start) / total)
             self._said()
             at = upper
-            wished = width * (2.0 * size / max(1, len(runs)))
-            width = min(max(wished, width / 4, _NARROWEST), width * 4, _WIDEST)
 
-    def _slice(self, start: datetime, end: datetime, limit: int | None) -> list[Run] | None:
-        """Runs that started in [start, end); None when there are more than ``limit``."""
+    def _slice(self, start: datetime, end: datetime, *, may_stop: bool) -> tuple[list[Run], bool]:
+        """Runs that started in [start, end), and whether these are all. Of a slice that is too
+        full, only the first pages are read."""
         query = RunQuery(
             project_id=self._project.id, start=start, end=end, tree_filter=self._filter
         )
         runs: list[Run] = []
         for page in self._langsmith.pages(query):
+            if may_stop and len(runs) >= 4 * self._langsmith.page_size:
+                return runs, False
             # The servers' bounds may be inclusive: one slice must not see the next one's runs.
             runs += [run for run in page if start <= moment(run["start_time"]) < end]
-            if limit is not None and len(runs) > limit:
-                return None
-        return runs
+        return runs, True
 
     def _trace(self, trace_id: str, began: datetime) -> list[Run]:
         query = RunQuery(
@@ -199,16 +203,11 @@ class _Pull:
 
     def _refresh_open(self) -> None:
         """Fetch again what was not finished when it was last read."""
-        too_old = self._now - _GIVE_UP
         for some in _pieces(sorted(self._state.open.items()), _FETCHED_TOGETHER):
-            fresh: dict[str, list[Run]] = {}
-            for trace_id, began in some:
-                runs = self._trace(trace_id, began)
-                del self._state.open[trace_id]
-                if began < too_old and (not runs or is_open(runs)):
-                    self.summary.given_up += 1
-                if runs:
-                    fresh[trace_id] = runs
+            fresh = {trace_id: self._trace(trace_id, began) for trace_id, began in some}
+            for trace_id, runs in fresh.items():
+                if not runs:  # deleted there
+                    del self._state.open[trace_id]
             self._keep(fresh)
 
     # --- into the store --------------------------------------------------------------------
@@ -217,11 +216,13 @@ class _Pull:
         """Store whole traces and the state, both or neither."""
         runs = [run for trace in traces.values() for run in trace]
         for trace_id, own in traces.items():
-            began = min((trace_start(run) for run in own), default=self._now)
-            if own and is_open(own) and began >= self._now - _GIVE_UP:
-                self._state.open[trace_id] = began
-            else:
-                self._state.open.pop(trace_id, None)
+            self._state.open.pop(trace_id, None)
+            if own and is_open(own):
+                began = min(map(trace_start, own))
+                if began >= self._now - _GIVE_UP:
+                    self._state.open[trace_id] = began
+                else:
+                    self.summary.given_up += 1
         counts = self._store.import_runs(
             runs,
             project=self._project.name,
@@ -299,6 +300,12 @@ class _Pull:
                 f"{summary.given_up} traces never finished in {_GIVE_UP.days} days and are not "
                 "read again."
             )
+
+
+def _width_for(runs: Sequence[Run], end: datetime, wanted: int) -> timedelta:
+    """How wide a slice would hold ``wanted`` runs, as far as the newest ones tell."""
+    span = end - min(moment(run["start_time"]) for run in runs)
+    return span * (wanted / len(runs))
 
 
 def _pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

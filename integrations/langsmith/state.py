@@ -25,6 +25,9 @@ class PullState:
     """Traces that were not finished, and their start."""
     keys: set[str] = field(default_factory=set)
     """Keys of feedback seen so far: changes can only be asked for by key."""
+    width_s: float | None = None
+    """Seconds that a slice of time spanned last, in a pull under way: a pull that is killed in a
+    busy stretch need not find out again how narrow its slices must be."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> PullState:
@@ -36,6 +39,7 @@ class PullState:
             changed_until=None if changed is None else datetime.fromisoformat(changed),
             open={t: datetime.fromisoformat(at) for t, at in data.get("open", {}).items()},
             keys=set(data.get("keys", ())),
+            width_s=data.get("width_s"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,6 +50,7 @@ class PullState:
             "changed_until": None if changed is None else changed.isoformat(),
             "open": {trace: at.isoformat() for trace, at in sorted(self.open.items())},
             "keys": sorted(self.keys),
+            "width_s": self.width_s,
         }
 
 

@@ -203,13 +203,7 @@ def push_experiment(
     if as_json:
         typer.echo(json.dumps(summary.to_dict(), indent=2))
         return
-    typer.echo(
-        f"experiment {summary.experiment!r} on dataset {summary.dataset!r}: {summary.examples} "
-        f"examples ({summary.new_examples} new), {summary.new_runs} new runs, "
-        f"{summary.new_scores} new scores"
-    )
-    if summary.url:
-        typer.echo(summary.url)
+    typer.echo(str(summary))
 
 
 def _when(text: str, option: str) -> Any:

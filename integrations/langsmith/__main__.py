@@ -1,0 +1,46 @@
+"""``python -m integrations.langsmith demo|serve``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from xrouter_lg.errors import XRouterError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m integrations.langsmith",
+        description="LangSmith without an account: a demo, and the loopback server it uses. "
+        "For the real one: xrouter traces pull --help",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="trace, pull, compare and build outcomes")
+    demo.add_argument("--folder", type=Path, help="keep stores and tables here")
+    serve = commands.add_parser("serve", help="run the loopback server until Ctrl-C")
+    serve.add_argument("--port", type=int, default=0, help="a free one if not given")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "demo":
+            from integrations.langsmith.demo import run
+
+            run(options.folder)
+        else:
+            from integrations.langsmith.loopback import LangSmithServer
+
+            server = LangSmithServer(port=options.port)
+            print(f"LANGSMITH_ENDPOINT={server.url}", flush=True)
+            server.serve_forever()
+    except XRouterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
