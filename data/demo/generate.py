@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -13,19 +12,21 @@ from data.demo.task import Task
 from training.outcomes import prompt_key
 
 SEED = 20261124
-PER_FAMILY = 95
 _PATIENCE = 2_000
 """Repetitions in a row after which a generator counts as exhausted."""
 
 
-def tasks(per_family: int = PER_FAMILY, *, seed: int = SEED) -> list[Task]:
-    """``per_family`` tasks of every family, one of each in turn.
+def tasks(*, seed: int = SEED) -> list[Task]:
+    """Every family's tasks, mixed.
 
     Raises:
-        ValueError: a family has fewer distinct tasks than asked for.
+        ValueError: a family has fewer distinct tasks than are to be kept.
     """
-    columns = [_distinct(family, per_family, seed) for family in FAMILIES]
-    return list(itertools.chain.from_iterable(zip(*columns, strict=True)))
+    placed: list[tuple[float, str, Task]] = []
+    for family, (_, count) in FAMILIES.items():
+        found = _distinct(family, count, seed)
+        placed += [((row + 0.5) / count, family, task) for row, task in enumerate(found)]
+    return [task for _, _, task in sorted(placed, key=lambda item: item[:2])]
 
 
 def _distinct(family: str, count: int, seed: int) -> list[Task]:
@@ -33,7 +34,8 @@ def _distinct(family: str, count: int, seed: int) -> list[Task]:
     seen: set[int] = set()
     kept: list[Task] = []
     repeated = 0
-    for task in FAMILIES[family](Random(f"{seed}/{family}")):
+    generate, _ = FAMILIES[family]
+    for task in generate(Random(f"{seed}/{family}")):
         if len(kept) == count or repeated > _PATIENCE:
             break
         key = prompt_key(task.prompt)
@@ -42,7 +44,9 @@ def _distinct(family: str, count: int, seed: int) -> list[Task]:
             seen.add(key)
             kept.append(task)
     if len(kept) < count:
-        raise ValueError(f"family {family!r} has {len(kept)} distinct tasks, {count} are asked for")
+        raise ValueError(
+            f"family {family!r} has {len(kept)} distinct tasks, {count} are to be kept"
+        )
     return kept
 
 

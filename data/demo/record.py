@@ -24,7 +24,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.demo.generate import PER_FAMILY, tasks
+from data.demo.generate import tasks
 from data.demo.recording import Answer, Recording
 from data.demo.task import Task
 from graphs.support_app import SYSTEM
@@ -39,6 +39,13 @@ CONTEXT = 512
 IN_PARALLEL = 4
 """Requests that a server reads and answers in one batch: its weights pass through memory once."""
 _REPORT_S = 30.0
+_PATIENT = httpx.Timeout(10.0, read=None)
+"""A server on this machine answers in the end; a machine that slept in between is no failure."""
+
+
+def asked(prompt: str) -> list[dict[str, str]]:
+    """The conversation in which a question is asked: that of the support app."""
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
 
 
 def ask(client: httpx.Client, base_url: str, model: str, task: Task) -> Answer:
@@ -49,10 +56,7 @@ def ask(client: httpx.Client, base_url: str, model: str, task: Task) -> Answer:
     """
     body = {
         "model": model,
-        "messages": [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": task.prompt},
-        ],
+        "messages": asked(task.prompt),
         "temperature": 0,
         "max_tokens": task.max_tokens,
     }
@@ -81,18 +85,15 @@ def record(
     models: Sequence[str] = MODELS,
     threads: int = 1,
 ) -> None:
-    """Ask whatever is not recorded yet; all models work side by side.
+    """Ask the models whatever is not recorded yet; all of them work side by side.
 
     Raises:
         LocalModelError: weights or a server could not be had.
         httpx.HTTPError: a server stopped answering; what was recorded is kept.
     """
-    missing = {m: [t for t in wanted if recording.get(t, m) is None] for m in models}
-    stop = threading.Event()
     with ExitStack() as stack:
-        report = stack.enter_context(_Reporter(sum(map(len, missing.values()))))
-        jobs: list[Future[None]] = []
-        for model in [model for model in models if missing[model]]:
+        urls = {}
+        for model in [m for m in models if missing(wanted, recording, m)]:
             server = LlamaCppServer(
                 fetch(model),
                 name=model,
@@ -102,16 +103,37 @@ def record(
                 batch_threads=threads,
                 chat_template=chat_template_path(WEIGHTS[model]),
             )
-            url = stack.enter_context(server).base_url
-            client = stack.enter_context(httpx.Client(timeout=600.0, trust_env=False))
+            urls[model] = stack.enter_context(server).base_url
+        ask_all(wanted, recording, urls)
+
+
+def missing(wanted: Sequence[Task], recording: Recording, model: str) -> list[Task]:
+    """The tasks that a model has not answered."""
+    return [task for task in wanted if recording.get(task, model) is None]
+
+
+def ask_all(wanted: Sequence[Task], recording: Recording, urls: Mapping[str, str]) -> None:
+    """Ask the model behind each base URL what it has not answered, and keep every answer as it
+    arrives. After a failure nothing more is asked.
+
+    Raises:
+        httpx.HTTPError: a server failed.
+    """
+    todo = {model: missing(wanted, recording, model) for model in urls}
+    stop = threading.Event()
+    with ExitStack() as stack:
+        report = stack.enter_context(_Reporter(sum(map(len, todo.values()))))
+
+        def work(task: Task, model: str, client: httpx.Client) -> None:
+            if not stop.is_set():
+                recording.add(ask(client, urls[model], model, task))
+                report.advance(model)
+
+        jobs: list[Future[None]] = []
+        for model, tasks_left in todo.items():
+            client = stack.enter_context(httpx.Client(timeout=_PATIENT, trust_env=False))
             pool = stack.enter_context(ThreadPoolExecutor(IN_PARALLEL))
-
-            def work(task: Task, model: str, url: str, client: httpx.Client) -> None:
-                if not stop.is_set():
-                    recording.add(ask(client, url, model, task))
-                    report.advance(model)
-
-            jobs += [pool.submit(work, task, model, url, client) for task in missing[model]]
+            jobs += [pool.submit(work, task, model, client) for task in tasks_left]
         try:
             for job in as_completed(jobs):
                 job.result()
@@ -169,10 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--work", type=Path, default=WORK, help="grows here (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="only the first so many tasks")
-    parser.add_argument("--per-family", type=int, default=PER_FAMILY)
     parser.add_argument("--threads", type=int, default=1, help="threads that generate, per model")
     options = parser.parse_args(arguments)
-    wanted = tasks(options.per_family)[: options.limit]
+    wanted = tasks()[: options.limit]
     try:
         record(wanted, Recording(options.work), threads=options.threads)
     except KeyboardInterrupt:

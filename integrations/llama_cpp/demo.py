@@ -80,7 +80,7 @@ def run(folder: Path, *, usd_per_hour: float = DEFAULT_USD_PER_HOUR, **options: 
         before = _ask(support_app.build(build_chat_model(large)), by_model, console)
 
         console.print("\n[bold]With XRouterNode[/]: the app changes in two lines")
-        console.print(_difference(), markup=False, highlight=False, soft_wrap=True)
+        console.print(difference(), markup=False, highlight=False, soft_wrap=True)
         with Recorder(store, project="demo") as recorder:
             app = support_app_routed.build(pool, policy=POLICY, traces=recorder)
             after = _ask(app, _by_record, console)
@@ -129,7 +129,7 @@ def _show_pool(console: Console, pool: ModelPool, usd_per_hour: float) -> None:
         )
 
 
-def _difference() -> str:
+def difference() -> str:
     """The changed lines between the app without and with routing."""
     old, new = (inspect.getsource(module.build) for module in (support_app, support_app_routed))
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)

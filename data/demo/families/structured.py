@@ -33,7 +33,7 @@ def _order(rng: Random) -> tuple[str, dict[str, Any]]:
         "quantity": rng.randrange(2, 13),
         "price": rng.randrange(5, 95),
     }
-    text = "Please send me {quantity} of the {color} {item} model, at {price} dollars each."
+    text = "Order: {quantity} times the {item} in {color}, for {price} dollars each."
     return text.format(**facts), facts
 
 
