@@ -436,7 +436,7 @@ async def test_closing_answers_who_waits_and_a_later_request_loads_again(
     await asyncio.sleep(0.02)
     go_on.set()
     await closing
-    assert all((await task).quality for task in tasks)
+    assert all(proposal.quality for proposal in await asyncio.gather(*tasks))
     with pytest.raises(PolicyError, match="closed"):
         engine.submit([1])
     assert (await policy.propose(request("hi"), pool().cards)).quality

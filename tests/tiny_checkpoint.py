@@ -91,13 +91,13 @@ def manifest(base: Base, names: tuple[str, ...] = NAMES) -> Manifest:
     )
 
 
-def trained(base: Base, seed: int = 1) -> SlotModel:
+def trained(base: Base, seed: int = 1, std: float = 0.3) -> SlotModel:
     """An adapter that does something: LoRA's second matrix starts at zero."""
     slot = slot_model(base, np.array(PRIORS), WarmStartConfig(frozen_layers=1))
     torch.manual_seed(seed)
     for name, parameter in slot.model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=std)
     return slot
 
 
@@ -108,10 +108,11 @@ def write(
     weights: Literal["adapter", "merged"] = "adapter",
     names: tuple[str, ...] = NAMES,
     seed: int = 1,
+    std: float = 0.3,
 ) -> Path:
-    """A checkpoint in ``folder``; another ``seed`` is another training."""
+    """A checkpoint in ``folder``; another ``seed`` is another training, ``std`` how much of it."""
     base = load_base(base_folder)
-    export(folder, trained(base, seed), base, manifest(base, names), weights=weights)
+    export(folder, trained(base, seed, std), base, manifest(base, names), weights=weights)
     return folder
 
 

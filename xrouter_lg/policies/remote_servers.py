@@ -4,8 +4,8 @@ the model that they serve.
 Both get the prompt as token ids, generate one token, and return a value per slot. What differs is
 how a server is made to show *every* slot, however improbable, and the anchor with them:
 
-- **vLLM**: ``structured_outputs={"choice": [...]}`` masks all other tokens before the log
-  probabilities are computed, so the most probable ones are the slots.
+- **vLLM**: ``structured_outputs={"choice": [...]}`` masks other tokens before the log
+  probabilities are computed, so the slots are among the most probable ones.
 - **llama.cpp**: its grammar does not reach its log probabilities, but a bias on logits reaches
   those it reports after sampling. The same bias on every slot leaves their differences alone.
 """
@@ -25,6 +25,9 @@ from xrouter_lg.prompts import slots
 
 _MASKED = -9000.0
 """vLLM writes -9999 for a token that can't be chosen."""
+_SHOWN = 20
+"""Log probabilities asked of vLLM, its own limit. More than slots: a choice is a text, so a token
+that only begins one (the blank before the letter) is let through as well."""
 _BIAS = 100.0
 """Logits by which llama.cpp's slots are lifted above the other tokens."""
 
@@ -88,7 +91,7 @@ class Vllm(ServerKind):
             "prompt": list(prompt_ids),
             "max_tokens": 1,
             "temperature": 0.0,
-            "logprobs": len(block.letters),
+            "logprobs": _SHOWN,
             # Ids instead of texts: the text of a token need not tell which token it is.
             "return_tokens_as_token_ids": True,
             "structured_outputs": {"choice": [slots.slot_token(x) for x in block.letters]},

@@ -40,6 +40,10 @@ class Reply:
     refusal: str | None = None
     top_logprobs: Mapping[str, float] | None = None
     """Log probabilities shown for the first token, if the request asks for logprobs."""
+    prompt_tokens: int | None = None
+    """Billed for this answer, whatever the model's own figure is."""
+    completion_tokens: int | None = None
+    """The same for the output."""
 
 
 ReplySource = str | Reply | Callable[[dict[str, Any]], "str | Reply"]
@@ -170,7 +174,7 @@ def complete(model: FakeModel, body: dict[str, Any], number: int) -> Completion:
     source = model.reply(body) if callable(model.reply) else model.reply
     reply = Reply(content=source) if isinstance(source, str) else source
     pieces = _pieces(reply, _stops(body), number)
-    usage = _usage(model, body, len(pieces))
+    usage = _usage(model, body, len(pieces), reply)
     completion = Completion(
         pieces=pieces,
         finish_reason=reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop"),
@@ -201,9 +205,9 @@ def _limited(completion: Completion, limit: int) -> Completion:
     )
 
 
-def _usage(model: FakeModel, body: dict[str, Any], pieces: int) -> Usage:
-    prompt = model.prompt_tokens
-    output = model.completion_tokens
+def _usage(model: FakeModel, body: dict[str, Any], pieces: int, reply: Reply) -> Usage:
+    prompt = model.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
+    output = model.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
     return Usage(
         prompt_tokens=count_prompt_tokens(body) if prompt is None else prompt,
         completion_tokens=pieces + model.reasoning_tokens if output is None else output,
