@@ -14,6 +14,7 @@ Only the upper layers are trained, over cached activations: a few minutes on a C
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,20 +28,20 @@ from rich.console import Console
 from rich.table import Table
 
 from training.base_model import Base, load_base, materialise, threads
-from training.callbacks import Report, write_json
+from training.callbacks import Report
 from training.features import build_cache
+from training.files import write_json
 from training.grpo import log_policy, train_grpo
 from training.grpo_config import GrpoSettings
 from training.judge.table import Floats, Ints, Paired, random_split, read_paired
 from training.plan import card_lines
 from training.plots import plot_ablation
-from training.progress import shown
+from training.progress import Progress, shown
 from training.reading import CachedReading
 from training.replay import EpisodeEnvironment, Sampling
 from training.reward import Reward
 from training.slot_model import SlotModel, slot_model
 from training.sources import RecordedOutcomes
-from training.stages import Progress
 from training.turns import OneTurn
 from training.warm_start import measure_centre
 from training.warm_start_config import WarmStartConfig
@@ -225,6 +226,7 @@ def ablate(
                 **{**vars(settings), "scale_rewards": mode, "allow_group_scaling": True}
             )
             results.append(run_one(case, chosen, weight, progress))
+            gc.collect()  # a trainer and its model hold each other
             write_json(file, {"what": what, "results": results})
     plot_ablation(results, case.names, case.run_folder / "ablation.png")
     return results

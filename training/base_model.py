@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging as transformers_logging
 
 from xrouter_lg.checkpoint import BaseIdentity, slot_token_ids, tokenizer_hash, weights_digest
 from xrouter_lg.errors import ConfigurationError
@@ -93,6 +94,8 @@ def load_base(folder: Path, *, dtype: torch.dtype = torch.float32) -> Base:
     Raises:
         ConfigurationError: no base there, or a slot is no single token.
     """
+    # Bars of a second each would stand between the lines of a run's own progress.
+    transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)

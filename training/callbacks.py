@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from training.processes import is_main
+from training.files import write_json
+from training.processes import agreed, anyone, is_main
 
 Log = dict[str, float]
 
@@ -96,7 +96,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
 
     def _validate(self, step: int, control: Any) -> None:
         before = self.best
-        entry = {**self._measure(), "step": float(step)}
+        entry = agreed({**self._measure(), "step": float(step)})
         self.history.append(entry)
         if before is None or self._value(entry) > self._value(before):
             if is_main():
@@ -119,7 +119,7 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         self.stopped_at: int | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._asked.is_set() and state.global_step < state.max_steps:
+        if anyone(self._asked.is_set()) and state.global_step < state.max_steps:
             self.stopped_at = state.global_step
             control.should_save = control.should_training_stop = True
 
@@ -162,11 +162,3 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint that a trainer left in its folder."""
     found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write under a temporary name, then rename: a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(data))
-    os.replace(temporary, path)

@@ -47,9 +47,35 @@ def check_settings(config: RunConfig) -> None:
         )
     if grpo.turns > 1 and config.sampling.permute:
         raise ConfigurationError("grpo.turns above 1 needs sampling.permute=false")
+    if config.codec == "tools":
+        _check_tools(config)
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
     if grpo.steps:
         trainer.per_device(grpo.generations * grpo.prompts_per_step, "generations × prompts")
+
+
+def _check_tools(config: RunConfig) -> None:
+    if config.warm_start.recipe == "cached":
+        raise ConfigurationError(
+            "codec is 'tools', which has no cached recipe; set warm_start.recipe=plain (and "
+            "warm_start.frozen_layers, 0 to train every layer)"
+        )
+    if not config.pool:
+        raise ConfigurationError(
+            "codec is 'tools', whose prompt shows names, prices and descriptions of the cards; "
+            "give pool=POOL.yaml"
+        )
+    path = Path(config.base.path)
+    if path.is_dir():
+        from transformers import AutoTokenizer
+        from trl.chat_template_utils import supports_tool_calling
+
+        if not supports_tool_calling(AutoTokenizer.from_pretrained(str(path))):
+            raise ConfigurationError(
+                f"codec is 'tools', and the chat template of {config.base.path!r} can't render "
+                "tool calls; take a base whose template knows them, such as "
+                "Qwen/Qwen2.5-0.5B-Instruct, or codec=slots"
+            )
 
 
 def check_machine(config: RunConfig) -> None:
@@ -127,6 +153,8 @@ def check_table(config: RunConfig, table: Paired) -> None:
             f"the table gives {len(table.models)} models; a checkpoint takes at most "
             f"{len(slots.CARD_SLOTS)}: name them in data.models"
         )
+    if config.live.budget_usd and not config.pool:
+        raise ConfigurationError("live.budget_usd is set; give pool=POOL.yaml, whose cards to call")
     if not config.pool:
         return
     try:

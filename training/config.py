@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 import yaml
 
+from training.collect import CollectConfig
 from training.grpo_config import GrpoSettings
+from training.live_config import LiveConfig
 from training.replay import Sampling
 from training.reward import RewardConfig
+from training.tools_config import ToolsConfig
 from training.trainer_config import TrainerConfig
 from training.warm_start_config import WarmStartConfig
 from xrouter_lg.errors import ConfigurationError
@@ -55,10 +58,14 @@ class RunConfig:
 
     outcomes: str = ""
     """A folder with ``outcomes.parquet`` and ``prompts.parquet``."""
+    traces: str = ""
+    """In its place: the path or URL of a trace store, or ``langsmith:PROJECT``."""
     pool: str = ""
     """A pool file whose cards must cover the table's models; not looked at when empty."""
     output: str = "runs/headline"
     """The run folder; the checkpoint is its ``checkpoint``."""
+    codec: Literal["slots", "tools"] = "slots"
+    """One token per decision, or calls of tools in the base's own chat template."""
     weights: Literal["adapter", "merged"] = "adapter"
     min_prompts: int = 100
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
@@ -66,6 +73,7 @@ class RunConfig:
     """Price of the router's own tokens when the run is judged."""
     family_head_share: float = 0.5
     """Weight of the family head's reading beside the language model's; 0 leaves the head out."""
+    collect: CollectConfig = field(default_factory=CollectConfig)
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -75,6 +83,9 @@ class RunConfig:
     """What changes from episode to episode of GRPO."""
     grpo: GrpoSettings = field(default_factory=lambda: GrpoSettings(steps=0))
     """Reinforcement learning behind the warm start; ``steps: 0`` leaves it out."""
+    live: LiveConfig = field(default_factory=LiveConfig)
+    tools: ToolsConfig = field(default_factory=ToolsConfig)
+    """Only for ``codec: tools``."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -11,9 +11,12 @@ spilled, answers are judged, outcomes are summed up.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +27,11 @@ import polars as pl
 from training.episodes import Episode, ExtractReport, episodes
 from training.outcomes import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeTable
 from training.outcomes.schema import KEY, OutcomeError, normalise_prompt
-from training.scoring import Scored, ScoreReport, Scoring, asked_of
+from training.scoring import Scored, ScoreReport, Scoring, Verdicts, asked_of
 from training.spill import Rows, spill_folder
 from training.trace_rows import OBSERVED, observations, prompt_id, prompt_row
+from training.verifiers import Suite
+from training.verifiers.feedback import Feedback
 from xrouter_lg.pool import ModelPool
 from xrouter_lg.tracing.store import TraceStore
 
@@ -168,6 +173,60 @@ def read_references(path: str | Path) -> dict[str, Any]:
                 "one"
             )
     return found
+
+
+def feedback_verifiers(options: Sequence[str]) -> tuple[Feedback, ...]:
+    """A verifier for each scale, in the order in which the options name them: a feedback key, or
+    ``key=1..5`` where its scale is not 0 to 1.
+
+    Raises:
+        OutcomeError: an option that is neither.
+    """
+    by_scale: dict[tuple[float, float], list[str]] = {}
+    for option in options:
+        key, equals, scale = option.partition("=")
+        number = r"(-?\d+(?:\.\d+)?)"
+        found = re.fullmatch(rf"{number}\.\.{number}", scale)
+        if not key or (equals and not found):
+            raise OutcomeError(
+                f"{option!r}; name a feedback key, and its scale unless that is 0 to 1: stars=1..5"
+            )
+        bounds = (float(found[1]), float(found[2])) if found else (0.0, 1.0)
+        by_scale.setdefault(bounds, []).append(key)
+    return tuple(Feedback(keys=keys, scale=scale) for scale, keys in by_scale.items())
+
+
+@contextmanager
+def open_scoring(
+    folder: str | Path,
+    verifiers: str | Path | None,
+    *,
+    references: str | Path | None = None,
+    feedback: tuple[Feedback, ...] = (),
+    workers: int = 4,
+) -> Iterator[Scoring]:
+    """Scoring by files, every verifier proven on its known cases first. Verdicts are kept in
+    ``folder``; with other verifiers they don't count.
+
+    Raises:
+        OutcomeError, VerifierError: a file can't be read, or a verifier fails its own cases.
+    """
+    right = {} if references is None else read_references(references)
+    if verifiers is None:
+        yield Scoring(feedback=feedback, references=right, workers=workers)
+        return
+    with Suite.from_yaml(verifiers) as suite:
+        for proof in suite.check():
+            proof.raise_if_bad()
+        grader = hashlib.sha256(Path(verifiers).read_bytes()).hexdigest()
+        with Verdicts(Path(folder) / VERDICTS_FILE, grader=grader) as verdicts:
+            yield Scoring(
+                suite=suite,
+                feedback=feedback,
+                references=right,
+                workers=workers,
+                verdicts=verdicts,
+            )
 
 
 # --- the three passes ----------------------------------------------------------------------

@@ -33,7 +33,9 @@ class GrpoSettings:
     """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
     another or accepts. Needs recorded answers."""
     validate_every: int = 10
-    """Steps between two validations; training stops when the validation utility no longer rises."""
+    """Steps between two validations of the utility on held-back prompts."""
+    patience: int = 3
+    """Validations without an improvement before training stops; the best state is kept."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class GrpoSettings:
             raise ValueError(f"temperature is {self.temperature!r}; it must be above 0")
         if self.generations < 2:
             raise ValueError(f"generations is {self.generations!r}; a group needs at least 2")
-        for name in ("prompts_per_step", "turns", "validate_every"):
+        for name in ("prompts_per_step", "turns", "validate_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
         if self.steps < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -16,15 +17,17 @@ from training.callbacks import (
     orderly_stop,
 )
 from training.grpo import play_greedily, train_grpo
+from training.live_setup import LiveSetup
 from training.plan import Plan
 from training.plots import plot_grpo
 from training.processes import is_main, main_first
+from training.progress import Progress
 from training.reading import Reading
 from training.replay import EpisodeEnvironment, Episodes, whole_pool
 from training.sequence_setup import SequenceSetup
 from training.slot_model import SlotModel
-from training.sources import RecordedOutcomes
-from training.stages import Progress, Stage, digest_of, restore_state, save_state
+from training.sources import OutcomeSource, RecordedOutcomes, StackedOutcomes
+from training.stages import Stage, digest_of, restore_state, save_state
 from training.turns import OneTurn, TurnEnvironment
 from training.validation import WEIGHTS
 from training.warm_start import prior_log_odds
@@ -57,7 +60,8 @@ def reinforce(
     if stage.done:
         restore_state(slot, stage.weights)
         return
-    maker = _Environments(work, sequence)
+    live = LiveSetup(work) if work.config.live.budget_usd else None
+    maker = _Environments(work, sequence, live)
     environment = maker.training()
     validation = maker.validation()
 
@@ -75,11 +79,11 @@ def reinforce(
         metric="utility",
         higher_is_better=True,
         every=settings.validate_every,
-        patience=trainer.patience,
+        patience=settings.patience,
         file=stage.folder / "validation.json",
         first=not goes_on,
     )
-    report = Report(lambda step, steps, entry: progress("grpo", step, steps, _note(entry)))
+    report = Report(lambda step, steps, entry: progress("grpo", step, steps, note_of(entry)))
     with orderly_stop() as asked:
         stop = StopOnSignal(asked)
         train_grpo(
@@ -105,8 +109,8 @@ def reinforce(
 class _Environments:
     """Episodes over the training rows, for learning and for validation."""
 
-    def __init__(self, work: Plan, sequence: SequenceSetup | None) -> None:
-        self._work, self._sequence = work, sequence
+    def __init__(self, work: Plan, sequence: SequenceSetup | None, live: LiveSetup | None) -> None:
+        self._work, self._sequence, self._live = work, sequence, live
         half = work.table.rows(work.train)
         self._reward = work.config.reward.build(half.reference_cost())
         self._prior = prior_log_odds(half.score)
@@ -120,22 +124,22 @@ class _Environments:
         rng = np.random.default_rng(settings.seed)
         rounds = -(-wanted // len(self._work.fit))
         rows = np.concatenate([rng.permutation(self._work.fit) for _ in range(rounds)])[:wanted]
-        environment = self._over_table()
+        source: OutcomeSource = self._recorded()
+        if self._live is not None:
+            source = StackedOutcomes(source, self._live.outcomes)
+            rows = self._live.mixed_in(rows, rng)
+        environment = EpisodeEnvironment(source, self._reward, sampling=self._work.config.sampling)
         return self._turns(environment, environment.sample(wanted, rng, rows))
 
     def validation(self) -> TurnEnvironment:
         """Every validation prompt at every weight of the dial, the whole pool at list price."""
         episodes = whole_pool(self._work.validation, len(self.names), WEIGHTS)
-        return self._turns(self._over_table(), episodes)
+        how = dataclasses.replace(self._work.config.sampling, permute=False)
+        environment = EpisodeEnvironment(self._recorded(), self._reward, sampling=how)
+        return self._turns(environment, episodes)
 
-    def _over_table(self) -> EpisodeEnvironment:
-        table = self._work.table
-        return EpisodeEnvironment(
-            RecordedOutcomes(table.score, table.cost),
-            self._reward,
-            sampling=self._work.config.sampling,
-            router_cost_usd=0.0,
-        )
+    def _recorded(self) -> RecordedOutcomes:
+        return RecordedOutcomes(self._work.table.score, self._work.table.cost)
 
     def _turns(self, environment: EpisodeEnvironment, episodes: Episodes) -> TurnEnvironment:
         work = self._work
@@ -143,18 +147,20 @@ class _Environments:
             return self._sequence.environment(
                 episodes, self._reward, work.config.router_usd_per_million
             )
+        more = () if self._live is None else self._live.questions
+        questions = [*work.questions, *more]
         return OneTurn(
             environment,
             episodes,
-            work.questions,
+            questions,
             lambda cards: slots.render_prefix([work.lines[m] for m in cards]),
             prior_M=self._prior,
-            expected_usd_N_M=np.tile(self._usd, (len(work.table), 1)),
+            expected_usd_N_M=np.tile(self._usd, (len(questions), 1)),
             names=self.names,
         )
 
 
-def _note(entry: Log) -> str:
+def note_of(entry: Log) -> str:
     """One line on how a step went."""
     shares = sorted(
         ((value, name[6:]) for name, value in entry.items() if name.startswith("share/")),

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage
 
 from training.checks import check_base, check_machine, check_settings, check_table
 from training.config import DataConfig, RunConfig
+from training.conversations import read_conversations
 from training.judge.table import Ints, Paired, random_split, read_paired
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.prompts import slots
@@ -33,6 +34,9 @@ class Plan:
     """Rows held out."""
     lines: tuple[str, ...]
     questions: tuple[str, ...]
+    """Rendered, in the order of the table."""
+    conversations: tuple[tuple[BaseMessage, ...], ...]
+    """What was asked: a lone question, or all that stood before it too."""
 
     @property
     def prefix(self) -> str:
@@ -83,12 +87,18 @@ def plan(config: RunConfig) -> Plan:
             f"{config.min_prompts} and 1 are needed (min_prompts)"
         )
     lines = card_lines(table.rows(train), config.data.strengths)
-    questions = tuple(slots.render_question([HumanMessage(text)]) for text in table.prompts)
-    work = Plan(config, Path(config.output), table, train, test, lines, questions)
-    if config.grpo.turns > 1:
-        from training.sequence_setup import SequenceSetup  # which works on plans
+    said = read_conversations(root / "prompts.parquet", table.prompt_ids, table.prompts)
+    questions = tuple(slots.render_question(messages) for messages in said)
+    work = Plan(config, Path(config.output), table, train, test, lines, questions, said)
+    # These work on plans, and find out for themselves what they lack.
+    if config.grpo.turns > 1 and config.codec == "slots":
+        from training.sequence_setup import SequenceSetup
 
         SequenceSetup(work)
+    if config.live.budget_usd:
+        from training.live_setup import LiveSetup
+
+        LiveSetup(work)
     return work
 
 

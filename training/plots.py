@@ -36,8 +36,9 @@ def plot_warm_start(log: Sequence[Log], validation: Sequence[Log], path: Path) -
     _line(axes[1], validation, "log_loss", marker="o")
     right = axes[1].twinx()
     _line(right, validation, "utility", marker="s", colour="tab:orange")
-    axes[1].legend(loc="upper left")
-    right.legend(loc="upper right")
+    for axis, where in ((axes[1], "upper left"), (right, "upper right")):
+        if axis.lines:
+            axis.legend(loc=where)
     _write(figure, path)
 
 
@@ -55,7 +56,8 @@ def plot_grpo(
     _line(axes[3], log, "entropy", smooth=True)
     _line(axes[3], log, "legal", colour="tab:green")
     for axis in axes:
-        axis.legend(fontsize="x-small")
+        if axis.lines:
+            axis.legend(fontsize="x-small")
     _write(figure, path)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def process_count() -> int:
@@ -23,15 +26,29 @@ def main_first(use_cpu: bool) -> Iterator[None]:
     if process_count() == 1:
         yield
         return
-    from accelerate import PartialState
+    from accelerate import PartialState  # type: ignore[import-untyped]
 
     with PartialState(cpu=use_cpu).main_process_first():
         yield
 
 
-def wait_for_all(use_cpu: bool) -> None:
-    """Wait until every process has come here."""
-    if process_count() > 1:
-        from accelerate import PartialState
+def agreed(value: T) -> T:
+    """The main process's value, in every process: they must not part ways over a last digit."""
+    if process_count() == 1:
+        return value
+    import torch.distributed as dist
 
-        PartialState(cpu=use_cpu).wait_for_everyone()
+    found = [value]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def anyone(flag: bool) -> bool:
+    """Whether any process says so: a signal may reach them at different steps."""
+    if process_count() == 1:
+        return flag
+    import torch.distributed as dist
+
+    flags = [False] * process_count()
+    dist.all_gather_object(flags, flag)
+    return any(flags)

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from training.stages import Progress
+Progress = Callable[[str, int, int, str], None]
+"""Called with a stage, how much is done, how much there is, and a word on how it goes."""
 
 
 @contextmanager
 def shown(console: Console, *, every_s: float) -> Iterator[Progress]:
     """A progress function that draws on ``console``."""
-    if not console.is_terminal:
-        yield _Lines(console, every_s)
-        return
+    with warnings.catch_warnings():
+        # Transformers 5 warns of a name that it uses itself, once a trainer.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+        if console.is_terminal:
+            with _bars(console) as progress:
+                yield progress
+        else:
+            yield _Lines(console, every_s)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
     with Bars(
         TextColumn("{task.description:<12}"),
         BarColumn(),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from langchain_core.messages import BaseMessage, HumanMessage
 
 from training.grpo import play_greedily
 from training.grpo_config import GrpoSettings
@@ -18,6 +17,7 @@ from training.plan import Plan
 from training.reading import Reading, predict
 from training.replay import Episodes, whole_pool
 from training.reward import Reward
+from training.samples import Samples
 from training.sequential import (
     Letters,
     SequentialEnvironment,
@@ -25,7 +25,6 @@ from training.sequential import (
     question_with_answers,
     sequential_samples,
 )
-from training.sft import Samples
 from training.slot_model import SlotModel
 from training.sources import Floats, RecordedOutcomes
 from training.stages import digest_of
@@ -55,7 +54,7 @@ class SequenceSetup:
         self.names = [normalise_name(name) for name in table.models]
         self.texts = read_answers(work)
         self.source = RecordedOutcomes(table.score, table.cost, self.texts)
-        self.conversations: list[list[BaseMessage]] = [[HumanMessage(p)] for p in table.prompts]
+        self.conversations = work.conversations
         self.states = draw_states(
             len(work.fit), self.letters, np.random.default_rng(work.config.warm_start.seed)
         )

@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from training.replay import Episodes
 from training.reward import Reward
-from training.sft import Samples
+from training.samples import Samples
 from training.sources import Bools, Floats, Ints, OutcomeSource
 from training.turns import Actions, Results, TurnState, mean_known
 from xrouter_lg.prompts import slots

@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from datasets import Dataset  # type: ignore[import-untyped]
 from torch import Tensor
@@ -27,31 +25,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from training.callbacks import last_checkpoint
 from training.reading import Reading, answering
+from training.samples import Samples
 from training.slot_model import SlotModel
 from training.trainer_config import TrainerConfig
 from training.warm_start_config import WarmStartConfig
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """N rows to learn from, of prompts of a reading."""
-
-    prompt_N: Ints
-    """Number of the prompt in the reading."""
-    prior_N_L: Floats
-    """Log-odds that each letter starts from."""
-    target_N_L: Floats
-    """What each letter should say, 0 to 1; NaN where it has no meaning."""
-
-    def __post_init__(self) -> None:
-        if not (len(self.prompt_N) == len(self.prior_N_L) == len(self.target_N_L)):
-            raise ValueError("prompts, priors and targets differ in number")
-
-    def __len__(self) -> int:
-        return len(self.prompt_N)
 
 
 class SlotSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -121,6 +98,7 @@ def arguments(config: WarmStartConfig, how: TrainerConfig, folder: Path) -> dict
         "lr_scheduler_type": config.schedule,
         "lr_scheduler_kwargs": {"min_lr_rate": 0.1} if ends_above_zero else None,
         "warmup_steps": config.warmup_share,
+        "weight_decay": 0.01,
         "max_grad_norm": config.max_grad_norm,
         # Rows are numbers of prompts: there is nothing for TRL to tokenise.
         "dataset_kwargs": {"skip_prepare_dataset": True},

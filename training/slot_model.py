@@ -76,7 +76,7 @@ def slot_model(
     if answers > len(slots.ANSWER_SLOTS):
         raise ValueError(f"{answers} answers; there are {len(slots.ANSWER_SLOTS)} letters for them")
     letters = slots.CARD_SLOTS[: len(prior_M)] + slots.ANSWER_SLOTS[:answers]
-    model = _lora(base, config) if config.method == "lora" else _unfrozen(base, config)
+    model = trainable(base.model, layers, config)
     prior_L = torch.tensor([*prior_M.tolist(), *[0.0] * answers], dtype=torch.float32)
     return SlotModel(
         model=model,
@@ -103,17 +103,20 @@ def inner_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _lora(base: Base, config: WarmStartConfig) -> Any:
+def trainable(model: Any, layers: int, config: WarmStartConfig) -> Any:
+    """The base with LoRA on the layers above the frozen ones, or with those layers unfrozen."""
+    if config.method == "full":
+        return _unfrozen(model, config)
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        target_modules=linear_names(base.model),
-        layers_to_transform=list(range(config.frozen_layers, base.identity.layers)),
+        target_modules=linear_names(model),
+        layers_to_transform=list(range(config.frozen_layers, layers)),
         layers_pattern="layers",
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(config.seed)  # PEFT draws the first matrix at random
-    return get_peft_model(base.model, lora)
+    return get_peft_model(model, lora)
 
 
 def linear_names(model: Any) -> list[str]:
@@ -123,10 +126,10 @@ def linear_names(model: Any) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in maps})
 
 
-def _unfrozen(base: Base, config: WarmStartConfig) -> Any:
+def _unfrozen(model: Any, config: WarmStartConfig) -> Any:
     """Full fine-tuning of the layers above the frozen ones; of everything if none is frozen and
     embeddings are computed anew."""
-    model, decoder = base.model, decoder_of(base.model)
+    decoder = decoder_of(model)
     if config.frozen_layers == 0 and config.recipe == "plain":
         return model.requires_grad_(True)
     model.requires_grad_(False)

@@ -83,3 +83,39 @@ class RecordedOutcomes:
     def answer(self, prompt: int, card: int) -> AnswerText | None:
         text = None if self._texts is None else self._texts[prompt][card]
         return None if text is None else AnswerText(text)
+
+
+class StackedOutcomes:
+    """The prompts of one source, then those of another, about the same cards.
+
+    Raises:
+        ValueError: another number of cards.
+    """
+
+    def __init__(self, first: OutcomeSource, second: OutcomeSource) -> None:
+        if first.shape[1] != second.shape[1]:
+            raise ValueError(f"{first.shape[1]} and {second.shape[1]} cards: they must agree")
+        self._parts, self._first = (first, second), first.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        first, second = self._parts
+        return first.shape[0] + second.shape[0], first.shape[1]
+
+    def askable(self) -> Bools:
+        return np.concatenate([part.askable() for part in self._parts])
+
+    def ask(self, prompt_B: Ints, card_B: Ints) -> tuple[Floats, Floats]:
+        score_B, cost_B = np.empty(len(prompt_B)), np.empty(len(prompt_B))
+        later_B = prompt_B >= self._first
+        for part, own_B, before in zip(
+            self._parts, (~later_B, later_B), (0, self._first), strict=True
+        ):
+            if own_B.any():
+                score_B[own_B], cost_B[own_B] = part.ask(prompt_B[own_B] - before, card_B[own_B])
+        return score_B, cost_B
+
+    def answer(self, prompt: int, card: int) -> AnswerText | None:
+        if prompt < self._first:
+            return self._parts[0].answer(prompt, card)
+        return self._parts[1].answer(prompt - self._first, card)

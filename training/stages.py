@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.callbacks import last_checkpoint, write_json
+from training.callbacks import last_checkpoint
+from training.files import write_json
 from training.slot_model import SlotModel
-
-Progress = Callable[[str, int, int, str], None]
-"""Called with a stage, how much is done, how much there is, and a word on how it goes."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,30 @@ class Stage:
 
 def save_state(slot: SlotModel, path: Path) -> None:
     """What training changes: the trained weights, and the centre they were trained around."""
-    trained = {n: p.detach().cpu() for n, p in slot.model.named_parameters() if p.requires_grad}
-    temporary = path.with_name(path.name + ".part")
-    save_file({**trained, "centre": slot.centre_M}, temporary)
-    temporary.replace(path)
+    save_weights(slot.model, path, centre=slot.centre_M)
 
 
 def restore_state(slot: SlotModel, path: Path) -> None:
     """The inverse of :func:`save_state`."""
-    state = load_file(path)
+    slot.centre_M.copy_(restore_weights(slot.model, path)["centre"])
+
+
+def save_weights(model: Any, path: Path, **more: torch.Tensor) -> None:
+    """The trained weights of a model, as safetensors."""
+    trained = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
+    temporary = path.with_name(path.name + ".part")
+    save_file({**trained, **more}, temporary)
+    temporary.replace(path)
+
+
+def restore_weights(model: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The inverse of :func:`save_weights`; everything in the file."""
+    state: dict[str, torch.Tensor] = load_file(path)
     with torch.no_grad():
-        slot.centre_M.copy_(state["centre"])
-        for name, parameter in slot.model.named_parameters():
+        for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(state[name])
+    return state
 
 
 def digest_of(parts: Sequence[Any]) -> str:

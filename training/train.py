@@ -1,12 +1,14 @@
-"""From an outcome table to a checkpoint, in one command:
+"""From recorded outcomes or traces to a checkpoint, in one command:
 
     python training/train.py --config training/configs/headline.yaml \\
         outcomes=FOLDER base.path=FOLDER_OR_GGUF
 
+``traces=sqlite:///traces.db`` or ``traces=langsmith:PROJECT`` take the place of ``outcomes``.
 ``--dry-run`` checks everything and prints the plan with sizes, time and memory. A stage that is
 done is not done again unless something it depends on has changed; ``--resume`` goes on with one
 that was interrupted (Ctrl-C saves first), ``--fresh`` forgets what was trained. Several processes:
-``accelerate launch training/train.py ...``.
+``accelerate launch training/train.py ...``; ``--check-arguments`` builds all that a GPU run hands
+to TRL, accelerate and vLLM, on any machine.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):
     # Run as a file: the checkout, not this folder, is where imports start.
@@ -24,8 +29,12 @@ if __package__ in (None, ""):
 from rich.console import Console
 
 from training.config import load_config
-from training.processes import is_main
+from training.processes import is_main, main_first
 from xrouter_lg.errors import XRouterError
+
+if TYPE_CHECKING:
+    from training.config import RunConfig
+    from training.plan import Plan
 
 INTERRUPTED = 130
 """Exit code after an orderly stop, as a shell has it for Ctrl-C."""
@@ -39,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", type=Path, required=True, help="a YAML file")
     parser.add_argument("--dry-run", action="store_true", help="check, print the plan, stop")
+    parser.add_argument("--check-arguments", action="store_true", help="build all arguments, stop")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted stage")
     parser.add_argument("--fresh", action="store_true", help="train again what is trained already")
     parser.add_argument("overrides", nargs="*", help="key=value, such as warm_start.epochs=1")
@@ -46,33 +56,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, quiet=not is_main())
     try:
         config = load_config(options.config, options.overrides)
-        from training import runs  # torch takes seconds: not before the config is known to be good
-        from training.callbacks import TrainingInterruptedError
-        from training.estimate import describe
-        from training.progress import shown
+        if options.check_arguments:
+            from training.argument_check import check_arguments, report
 
-        work = runs.plan(config)
+            return report(check_arguments(config), Console())
+        with ExitStack() as stack:
+            # A dry run leaves nothing behind.
+            folder = Path(config.output)
+            if options.dry_run:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            work = _plan(config, folder, console)
+            if options.dry_run:
+                return 0
+        return _train(work, console, resume=options.resume, fresh=options.fresh)
     except XRouterError as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 2
-    console.print(describe(work), highlight=False, markup=False, soft_wrap=True)
-    if options.dry_run:
-        return 0
-    if options.fresh and is_main():
+
+
+def _plan(config: RunConfig, folder: Path, console: Console) -> Plan:
+    from training import runs  # torch takes seconds: not before the config is known to be good
+    from training.collect import collect
+    from training.estimate import describe
+
+    def note(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    with main_first(config.trainer.use_cpu):
+        config = collect(config, folder, note)
+    work = runs.plan(config)
+    note(describe(work))
+    return work
+
+
+def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
+    from training import runs
+    from training.callbacks import TrainingInterruptedError
+    from training.progress import shown
+
+    if fresh and is_main():
         for stage in ("warm_start", "grpo"):
             work.folder.joinpath(f"{stage}.json").unlink(missing_ok=True)
     try:
-        with shown(console, every_s=config.trainer.report_every_s) as progress:
-            manifest = runs.run(work, progress, resume=options.resume)
-    except XRouterError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
-        return 2
+        with shown(console, every_s=work.config.trainer.report_every_s) as progress:
+            if work.config.codec == "tools":
+                from training.tools_stage import run_tools
+
+                metrics = run_tools(work, progress, resume=resume)
+            else:
+                manifest = runs.run(work, progress, resume=resume)
+                metrics = None if manifest is None else dict(manifest.metrics)
     except TrainingInterruptedError as error:
         console.print(f"{error}; --resume goes on from there", highlight=False, markup=False)
         return INTERRUPTED
-    if manifest is not None:
-        found = {"checkpoint": str(work.folder / "checkpoint"), **manifest.metrics}
-        print(json.dumps(found, indent=1))
+    if metrics is not None:
+        print(json.dumps({"checkpoint": str(work.folder / "checkpoint"), **metrics}, indent=1))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ class TrainerConfig:
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    mixed_precision: Literal["no", "bf16"] = "no"
+    mixed_precision: Literal["none", "bf16"] = "none"
     """Autocast around the forward pass, for weights kept in float32 on a GPU."""
     gradient_checkpointing: bool = False
     accumulation: int = 1
@@ -29,7 +30,7 @@ class TrainerConfig:
     validations: int = 1
     """Validations per epoch of the warm start."""
     patience: int = 1
-    """Validations without an improvement before training stops."""
+    """Validations of the warm start without an improvement before it stops."""
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
     """Where TRL reports to besides the run folder."""
     report_every_s: float = 10.0
@@ -49,6 +50,11 @@ class TrainerConfig:
 
     def arguments(self, folder: Path, *, seed: int) -> dict[str, Any]:
         """What every TRL config of ours is built with."""
+        from transformers import TrainingArguments
+
+        known = {field.name for field in dataclasses.fields(TrainingArguments)}
+        # Renamed in transformers 5; the old name warns on every run, and goes in 6.
+        new, old = "activation_checkpointing", "gradient_checkpointing"
         return {
             "output_dir": str(folder),
             "run_name": folder.parent.name,
@@ -59,10 +65,9 @@ class TrainerConfig:
             "save_steps": self.save_every,
             "save_total_limit": 1,
             "gradient_accumulation_steps": self.accumulation,
-            "gradient_checkpointing": self.gradient_checkpointing,
+            (new if new in known else old): self.gradient_checkpointing,
             "use_cpu": self.use_cpu,
             "bf16": self.mixed_precision == "bf16",
-            "weight_decay": 0.01,
             "remove_unused_columns": False,
             "dataloader_pin_memory": not self.use_cpu,
             # Every trained parameter takes part in every pass.

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from training.reading import Reading, predict
-from training.sft import Samples
+from training.samples import Samples
 from training.slot_model import SlotModel, slot_model
 from training.warm_start_config import WarmStartConfig
 

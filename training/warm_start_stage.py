@@ -18,11 +18,13 @@ from training.callbacks import (
 from training.plan import Plan
 from training.plots import plot_warm_start
 from training.processes import is_main, main_first
+from training.progress import Progress
 from training.reading import Reading, predict
+from training.samples import Samples
 from training.sequence_setup import SequenceSetup
-from training.sft import Samples, steps_of, train_slots
+from training.sft import steps_of, train_slots
 from training.slot_model import SlotModel
-from training.stages import Progress, Stage, digest_of, restore_state, save_state
+from training.stages import Stage, digest_of, restore_state, save_state
 from training.validation import utility
 from training.warm_start import (
     card_samples,

@@ -18,12 +18,14 @@ from training import runs
 from training.config import BaseConfig, DataConfig, RunConfig
 from training.estimate import describe, estimate
 from training.grpo_config import GrpoSettings
+from training.live_config import LiveConfig
 from training.replay import Sampling
 from training.train import main
 from training.trainer_config import TrainerConfig
 from training.warm_start_config import WarmStartConfig
 from xrouter_lg.checkpoint import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 pytestmark = pytest.mark.train
 
@@ -178,6 +180,49 @@ def test_a_run_of_several_turns_learns_from_recorded_answers(
     found = json.loads((tmp_path / "run" / "sequential.json").read_text())
     assert len(found["answer_centre"]) == 2
     assert found["held_out"][0]["cost_usd"] >= found["held_out"][-1]["cost_usd"] - 1e-9
+
+
+def test_prompts_without_outcomes_join_grpo_by_live_calls_within_the_budget(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "outcomes"
+    table.mkdir()
+    pl.read_parquet(outcomes / "outcomes.parquet").write_parquet(table / "outcomes.parquet")
+    new = pl.DataFrame(
+        [
+            {"source": "made", "task": "new", "prompt_id": f"n{i}", "prompt": f"say hello {i}",
+             "category": "new", "reference": "hello"}
+            for i in range(3)
+        ]
+    )  # fmt: skip
+    known = pl.read_parquet(outcomes / "prompts.parquet")
+    pl.concat([known, new], how="diagonal").write_parquet(table / "prompts.parquet")
+    verifiers = tmp_path / "verifiers.yaml"
+    verifiers.write_text("- {verifier: exact, where: made/new}\n")
+    models = [FakeModel(name="cheap_1", reply="hello"), FakeModel(name="dear", reply="hello")]
+    with FakeOpenAIServer(models) as server:
+        card = "  - {{name: {0}, model: {0}, base_url: '{1}', price: {{input: 1, output: 1}}, "
+        card += "max_output_tokens: 16}}\n"
+        pool = tmp_path / "pool.yaml"
+        pool.write_text(
+            "default: dear\nmodels:\n"
+            + card.format("cheap_1", server.base_url)
+            + card.format("dear", server.base_url)
+        )
+        first = config(base_folder, table, tmp_path / "run")
+        chosen = dataclasses.replace(
+            first,
+            pool=str(pool),
+            live=LiveConfig(budget_usd=0.05, verifiers=str(verifiers), share=0.75),
+        )
+
+        assert runs.run(runs.plan(chosen), lambda *_: None) is not None
+
+        asked = [request.body["messages"][-1]["content"] for request in server.requests]
+    assert asked and all(text.startswith("say hello") for text in asked)
+    assert len(set(asked)) == 3
+    journal = (tmp_path / "run" / "live.jsonl").read_text().splitlines()
+    assert len(journal) == len(asked)
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(

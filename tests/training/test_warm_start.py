@@ -18,7 +18,8 @@ from training.base_model import Base, load_base
 from training.callbacks import KeepBest, Report, StopOnSignal, last_checkpoint, orderly_stop
 from training.features import build_cache, encode
 from training.reading import CachedReading, PlainReading, Reading, predict
-from training.sft import Samples, slot_loss, train_slots
+from training.samples import Samples
+from training.sft import slot_loss, train_slots
 from training.slot_model import SlotModel
 from training.trainer_config import TrainerConfig
 from training.warm_start import (

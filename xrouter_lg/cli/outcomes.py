@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,47 +155,18 @@ def summary(
         raise typer.Exit(1)
 
 
-@contextmanager
 def _scoring(
     folder: Path, verifiers: Path | None, references: Path | None, feedback: list[str], workers: int
-) -> Iterator[Scoring]:
+) -> AbstractContextManager[Scoring]:
     """What the options ask for, every verifier proven; verdicts are kept in the folder."""
-    from training.from_traces import VERDICTS_FILE, read_references
-    from training.scoring import Scoring, Verdicts
-    from training.verifiers import Suite
+    from training.from_traces import feedback_verifiers, open_scoring
+    from training.outcomes import OutcomeError
 
-    said = _feedback(feedback)
-    right = {} if references is None else read_references(references)
-    if verifiers is None:
-        yield Scoring(feedback=said, references=right, workers=workers)
-        return
-    with Suite.from_yaml(verifiers) as suite:
-        for proof in suite.check():
-            proof.raise_if_bad()
-        grader = hashlib.sha256(verifiers.read_bytes()).hexdigest()
-        with Verdicts(folder / VERDICTS_FILE, grader=grader) as verdicts:
-            yield Scoring(
-                suite=suite, feedback=said, references=right, workers=workers, verdicts=verdicts
-            )
-
-
-def _feedback(options: list[str]) -> tuple[Any, ...]:
-    """A verifier for each scale, in the order in which the options name them."""
-    from training.verifiers.feedback import Feedback
-
-    by_scale: dict[tuple[float, float], list[str]] = {}
-    for option in options:
-        key, equals, scale = option.partition("=")
-        number = r"(-?\d+(?:\.\d+)?)"
-        found = re.fullmatch(rf"{number}\.\.{number}", scale)
-        if not key or (equals and not found):
-            raise typer.BadParameter(
-                f"{option!r}; name a feedback key, and its scale unless that is 0 to 1: stars=1..5",
-                param_hint="--feedback",
-            )
-        bounds = (float(found[1]), float(found[2])) if found else (0.0, 1.0)
-        by_scale.setdefault(bounds, []).append(key)
-    return tuple(Feedback(keys=keys, scale=scale) for scale, keys in by_scale.items())
+    try:
+        said = feedback_verifiers(feedback)
+    except OutcomeError as error:
+        raise typer.BadParameter(str(error), param_hint="--feedback") from None
+    return open_scoring(folder, verifiers, references=references, feedback=said, workers=workers)
 
 
 @contextmanager
