@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage
 
 from training.judge.table import Floats
 from xrouter_lg.checkpoint import Manifest
@@ -76,19 +76,19 @@ def cache_folder() -> Path:
 
 def estimate_prompts(
     policy: SlotPolicy,
-    prompts: Sequence[str],
+    conversations: Sequence[Sequence[BaseMessage]],
     *,
     cache: Path | None = None,
     dtype: str = "float32",
     progress: Progress | None = None,
 ) -> Estimates:
-    """Estimates for prompts, in their order, each as the only message of a conversation.
+    """Estimates for what was asked, in its order.
 
     What is in `cache` (a folder; None: nothing is kept) is not read again. An interrupt loses at
     most one batch. `dtype` is what the policy computes in.
     """
-    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in prompts]
-    requests = {key: _request(text) for key, text in zip(keys, prompts, strict=True)}
+    keys = [_key(messages) for messages in conversations]
+    requests = {key: _request(said) for key, said in zip(keys, conversations, strict=True)}
     with closing(_open(policy, cache, dtype)) as store:
         known = _known(store, requests)
         # Of one length together: a pass costs what its longest prompt costs.
@@ -128,14 +128,18 @@ def estimate_prompts(
     )
 
 
-def _request(text: str) -> RouteRequest:
-    messages = [HumanMessage(text)]
+def _key(messages: Sequence[BaseMessage]) -> str:
+    said = json.dumps([[message.type, message.text] for message in messages])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _request(messages: Sequence[BaseMessage]) -> RouteRequest:
     likely, most = estimate_tokens(messages)
-    return RouteRequest(messages=messages, prompt_tokens=likely, prompt_tokens_max=most)
+    return RouteRequest(messages=list(messages), prompt_tokens=likely, prompt_tokens_max=most)
 
 
 def _size(request: RouteRequest) -> int:
-    return len(request.messages[0].text)
+    return sum(len(message.text) for message in request.messages)
 
 
 def _open(policy: SlotPolicy, cache: Path | None, dtype: str) -> sqlite3.Connection:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from training.conversations import read_conversations
 from training.judge.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
 from training.judge.baselines import answer_ids
 from training.judge.bootstrap import Figure, figure
@@ -165,7 +166,7 @@ def judge_checkpoint(
         def chosen(runner: CheckpointPolicy, rows: Ragged) -> pl.DataFrame:
             found = estimate_prompts(
                 runner,
-                rows.prompts,
+                read_conversations(settings.prompts, rows.prompt_ids, rows.prompts),
                 cache=settings.cache,
                 dtype=settings.dtype,
                 progress=on_estimate,

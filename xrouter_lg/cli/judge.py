@@ -94,6 +94,17 @@ def judge(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of kept readings; left out: the user's cache.")
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPERIMENT",
+            help="Show the choices at --cost-weight as this LangSmith experiment, on --dataset.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="LangSmith dataset of --push; made if there is none.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="LangSmith's URL, as for traces.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Score a checkpoint on an outcome table, at every cost weight of its dial.
@@ -111,6 +122,8 @@ def judge(
         raise typer.BadParameter(f"--split is {split!r}; it is auto, recorded or all")
     if dtype not in ("float32", "bfloat16"):
         raise typer.BadParameter(f"--dtype is {dtype!r}; it is float32 or bfloat16")
+    if (push is None) != (dataset is None):
+        raise typer.BadParameter("--push and --dataset go together: give both or neither")
     with _said():
         from training.judge.estimates import cache_folder
         from training.judge.run import JudgeSettings
@@ -141,6 +154,9 @@ def judge(
             cache=cache_folder() if cache is None else cache,
         )
         judged = _run(settings, report)
+        if push is not None and dataset is not None:
+            pushed = _push(judged, push, dataset, endpoint)
+            typer.echo(pushed, err=True)
     if as_json:
         typer.echo(json.dumps(judged.to_json(), ensure_ascii=False, indent=1, allow_nan=False))
     else:
@@ -180,6 +196,30 @@ def _run(settings: JudgeSettings, report: Path | None) -> Judged:
             on_step("report")
             write_report(judged, report)
     return judged
+
+
+def _push(judged: Judged, experiment: str, dataset: str, endpoint: str | None) -> str:
+    import polars as pl
+
+    from integrations.langsmith.connection import LangSmith
+    from integrations.langsmith.experiment import push_experiment, results_of_choices
+
+    data = judged.to_json()
+    settings = judged.settings
+    prompts = pl.read_parquet(settings.prompts)
+    with LangSmith(endpoint=endpoint) as langsmith:
+        summary = push_experiment(
+            results_of_choices(judged.choices, prompts, cost_weight=settings.cost_weight),
+            dataset=dataset,
+            experiment=experiment,
+            langsmith=langsmith,
+            metadata={
+                "checkpoint": data["checkpoint"]["version"],
+                "cost_weight": settings.cost_weight,
+                "promote": data["promote"],
+            },
+        )
+    return str(summary)
 
 
 def _folder(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from typer.testing import CliRunner
 
+from tests.langsmith_server import LangSmithServer
 from tests.tiny_checkpoint import CENTRE, NAMES, line, trained
 from tests.tiny_model import write_tiny_base
 from tests.training.judge.made import write_tables
@@ -159,20 +161,24 @@ def test_readings_are_kept_and_an_interrupt_loses_one_batch_at_most(
 
     monkeypatch.setattr(policy, "read_many", reads)
     with pytest.raises(KeyboardInterrupt):
-        estimate_prompts(policy, prompts, cache=tmp_path)
+        estimate_prompts(policy, asked(prompts), cache=tmp_path)
     calls.append(0)
-    first = estimate_prompts(policy, prompts, cache=tmp_path)
+    first = estimate_prompts(policy, asked(prompts), cache=tmp_path)
     assert calls == [10, 10, 10, 0, 10, 10]
-    again = estimate_prompts(policy, [*prompts[::-1], prompts[3]], cache=tmp_path)
+    again = estimate_prompts(policy, asked([*prompts[::-1], prompts[3]]), cache=tmp_path)
     assert calls == [10, 10, 10, 0, 10, 10]
     assert again.quality[:40][::-1] == pytest.approx(first.quality)
     assert (again.quality[40] == first.quality[3]).all()
 
 
+def asked(texts: Sequence[str]) -> list[list[HumanMessage]]:
+    return [[HumanMessage(text)] for text in texts]
+
+
 def test_batches_do_not_change_an_estimate(policy: Any) -> None:
     prompts = ["short", "a longer question " * 12, "middle " * 5]
-    together = estimate_prompts(policy, prompts)
-    alone = estimate_prompts(policy, prompts[1:2])
+    together = estimate_prompts(policy, asked(prompts))
+    alone = estimate_prompts(policy, asked(prompts[1:2]))
     assert together.quality[1] == pytest.approx(alone.quality[0], abs=1e-4)
     assert together.tokens[1] == alone.tokens[0]
 
@@ -295,3 +301,54 @@ def test_the_exit_code_tells_ci_only_when_asked(folder: Path, tmp_path: Path) ->
     assert CliRunner().invoke(app, [*arguments, "--gate"]).exit_code == 3
     wrong = CliRunner().invoke(app, [*arguments, "--models", "nobody"])
     assert wrong.exit_code == 2 and "nobody" in wrong.output
+
+
+def test_what_was_chosen_is_pushed_as_an_experiment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGSMITH_API_KEY", "lsv2_pt_0123456789abcdef0123456789abcdef")
+    arguments = ["judge", "--checkpoint", str(folder / "run" / "checkpoint")]
+    arguments += ["--outcomes", str(folder / "data" / "outcomes.parquet")]
+    arguments += ["--prompts", str(folder / "data" / "prompts.parquet"), "--draws", "30"]
+    arguments += ["--cache", str(folder / "cache"), "--push", "candidate"]
+    lone = CliRunner().invoke(app, arguments)
+    assert lone.exit_code == 2 and "--dataset" in lone.output
+    arguments += ["--dataset", "held out"]
+    with LangSmithServer() as server:
+        for new in (N // 2, 0):
+            found = CliRunner().invoke(app, [*arguments, "--endpoint", server.url])
+            assert found.exit_code == 0, found.output
+            assert f"({new} new), {new} new runs" in found.output
+        assert len(server.examples) == N // 2
+        (experiment,) = server.query({"session": [server.session("candidate")["id"]]})[:1]
+    assert experiment["outputs"]["model"] in NAMES
+
+
+async def test_a_conversation_is_judged_as_it_is_served(folder: Path, tmp_path: Path) -> None:
+    """Not by its last message alone."""
+    prompts = pl.read_parquet(folder / "data" / "prompts.parquet")
+    before = [
+        {"role": "user", "content": "a poem about bugs"},
+        {"role": "assistant", "content": "!"},
+    ]
+    said = [
+        json.dumps({"messages": [*before, {"role": "user", "content": text}]})
+        for text in prompts["prompt"]
+    ]
+    prompts.with_columns(meta=pl.Series(said)).write_parquet(tmp_path / "p.parquet")
+    alone = judge_checkpoint(settings(folder, split="all"))
+    whole = judge_checkpoint(settings(folder, split="all", prompts=tmp_path / "p.parquet"))
+    at = whole.choices["cost_weight"] == 0.3
+    row = whole.choices.filter(at).row(0, named=True)
+    messages = [HumanMessage("a poem about bugs"), AIMessage("!")]
+    messages.append(HumanMessage(whole.table.prompts[0]))
+    likely, _ = estimate_tokens(messages)
+    request = RouteRequest(messages=messages, prompt_tokens=likely, cost_weight=0.3)
+    policy = CheckpointPolicy(folder / "run" / "checkpoint", base=folder / "run" / "base")
+    try:
+        proposal = await policy.propose(request, all_cards(policy.manifest))
+    finally:
+        policy.close()
+    assert row["probability"] == pytest.approx(proposal.quality[row["model"]], abs=1e-4)
+    lone = alone.choices.filter(alone.choices["cost_weight"] == 0.3).row(0, named=True)
+    assert row["router_cost_usd"] > lone["router_cost_usd"]
