@@ -3,31 +3,53 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TRAINING := $(VENV)/.training
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test test-train check bench clean help
+.PHONY: demo demo-live demo-rules langsmith-demo test test-train check bench clean help
 
 help:
-	@echo "make demo   route real questions over real local models (installs what it needs)"
-	@echo "make test   install and run all tests"
+	@echo "make demo        an app, its traces, a trained router, the same app again: on recorded answers"
+	@echo "make demo-live   the same with three real local models (first run fetches their weights)"
+	@echo "make demo-rules  no training: rules route 20 questions over two real local models"
+	@echo "make langsmith-demo  traces from LangSmith to outcomes, over real HTTP to a local server"
+	@echo "make test        install and run all tests but those of training"
 	@echo "make test-train  install torch and TRL too, and run the tests of training"
-	@echo "make check  format, lint, types and import direction"
-	@echo "make bench  overhead and throughput, side by side with a hand-written graph"
+	@echo "make check       format, lint, types and import direction"
+	@echo "make bench       overhead, throughput and the trace store"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cli,local,dev]"
+	$(PIP) -e ".[cli,local,dev]"
 	touch $@
 
-demo: $(INSTALLED)
+# Without a GPU the wheel for CPUs: from where pip looks, else uv knows where it is.
+$(TRAINING): $(INSTALLED)
+	@if command -v nvidia-smi >/dev/null; then $(PIP) torch; \
+	elif ! $(PIP) "torch==$(TORCH)+cpu" 2>/dev/null; then \
+	  $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=cpu "torch==$(TORCH)"; \
+	fi
+	$(PIP) -e ".[train]"
+	touch $@
+
+demo: $(TRAINING)
+	$(BIN)/python -m integrations.demo $(ARGS)
+
+demo-live: $(TRAINING)
+	$(BIN)/python -m integrations.demo --live $(ARGS)
+
+demo-rules: $(INSTALLED)
 	$(BIN)/python -m integrations.llama_cpp demo
+
+langsmith-demo: $(INSTALLED)
+	$(BIN)/python -m integrations.langsmith demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-train: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train]"
+test-train: $(TRAINING)
 	$(BIN)/python -m pytest -m train $(ARGS)
 
 check: $(INSTALLED)
@@ -39,6 +61,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/store.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

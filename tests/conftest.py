@@ -11,12 +11,21 @@ import pytest
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 TRAIN_TESTS = (
+    "ablation",
     "checkpoint_policy",
+    "checkpoint_served",
+    "collect_traces",
+    "demo_loop",
+    "gpu_dry_run",
     "grpo",
     "judge_run",
+    "multi_process",
     "runs",
     "sequential",
+    "serve_parity",
+    "tools_codec",
     "train_config",
+    "vllm_served",
     "warm_start",
 )
 """Tests of what the train extra brings: `make test-train` installs it and runs them."""
