@@ -220,18 +220,20 @@ class Sequence:
 
 def sequences(folder: Path, *, splits: int, say: Callable[[str], None]) -> list[Sequence]:
     """Policies of several calls beside those of one, over half splits; every call is paid."""
-    from training.plans import fit_plans, plan_curve, read_answers
+    from training.answer_fit import Recorded, fit_answers
+    from training.plans import plan_curve, read_answers
 
     whole = read_paired(folder / "outcomes.parquet", folder / "prompts.parquet")
-    texts = dict(
-        zip(whole.prompt_ids, read_answers(folder / "outcomes.parquet", whole), strict=True)
-    )
-    numbers = answer_ids([texts[i] for i in whole.prompt_ids])
-    answers = dict(zip(whole.prompt_ids, numbers.tolist(), strict=True))
+    texts = read_answers(folder / "outcomes.parquet", whole)
+    recorded = Recorded.of(texts)
+    answers = dict(zip(whole.prompt_ids, answer_ids(texts).tolist(), strict=True))
+    row = {name: n for n, name in enumerate(whole.prompt_ids)}
+
+    def rows_of(half: Paired) -> Recorded:
+        return recorded.rows(np.array([row[name] for name in half.prompt_ids]))
 
     def planned(train: Paired, test: Paired, reference: Reference) -> Curve:
-        learned = fit_plans(train, [texts[i] for i in train.prompt_ids])
-        return plan_curve(learned, test, [texts[i] for i in test.prompt_ids])
+        return plan_curve(fit_answers(train, rows_of(train)), test, rows_of(test))
 
     builders: dict[str, Builder] = {
         "static mix": reference_builders()["static mix"],
@@ -239,7 +241,7 @@ def sequences(folder: Path, *, splits: int, say: Callable[[str], None]) -> list[
         "predicted family": estimated(PredictedFamily()),
         "told the label": estimated(ToldLabel()),
         "agreement cascade": compare.cascade_builders(answers)["agreement cascade"],
-        "plans by predicted family": planned,
+        "plans from a model of answers": planned,
     }
     rows = []
     for name, build in builders.items():

@@ -27,7 +27,9 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def append(figure: str) -> None:
     """Add a line with what was measured just now, and how."""
-    command = " ".join(["python", *sys.argv])
+    # Where a model or a table lies on this machine is nobody's business.
+    said = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    command = " ".join(["python", *said])
     machine = f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     line = f"| {datetime.now(UTC):%Y-%m-%d} | `{command}` | {machine} | {figure} |\n"
     if not RESULTS.exists():

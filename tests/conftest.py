@@ -23,6 +23,7 @@ TRAIN_TESTS = (
     "runs",
     "sequential",
     "serve_parity",
+    "shadow_checkpoint",
     "tools_codec",
     "train_config",
     "vllm_served",

@@ -25,6 +25,7 @@ from xrouter_lg.checkpoint import CardStats, CostModel, DialPoint, Manifest, wri
 from xrouter_lg.policies.family_head import FamilyHead
 from xrouter_lg.policies.probe import write_probe
 from xrouter_lg.policies.slot_utility import expectations
+from xrouter_lg.tracing.redact import known_secrets, scrub_text
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,7 +75,8 @@ def export(
         "weights": weights,
         "versions": {"xrouter_lg": xrouter_lg.__version__, **versions},
         "git_revision": git_revision(),
-        "command": " ".join(["python", *sys.argv]),
+        # A store's URL among the arguments may hold a password.
+        "command": scrub_text(" ".join(["python", *sys.argv]), known_secrets()),
         "created_at": time.time(),
     }
     return write_checkpoint(folder, Manifest.from_dict(complete), write_files)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import polars as pl
 import torch
 
 from training.base_model import Base, load_base, materialise, threads
-from training.callbacks import write_json
 from training.config import RunConfig
 from training.export import (
     card_stats,
@@ -33,20 +33,22 @@ from training.export import (
 )
 from training.family_head import fit_family_head, head_stats
 from training.features import build_cache
+from training.files import write_json
 from training.grpo_stage import reinforce
 from training.judge.curve import DIAL, Predictions, predicted_curve
 from training.judge.metrics import Reference, evaluate
 from training.judge.table import Floats
 from training.plan import Plan, plan
 from training.processes import is_main, main_first
+from training.progress import Progress
 from training.reading import CachedReading, PlainReading, Reading, predict
+from training.reference import reference_of
 from training.sequence_setup import SequenceSetup
 from training.slot_model import SlotModel, of_cards, slot_model
-from training.stages import Progress
 from training.warm_start import log_loss, prior_log_odds
 from training.warm_start_stage import warm_start
 from xrouter_lg.checkpoint import Manifest
-from xrouter_lg.pool import normalise_name
+from xrouter_lg.pool import ModelPool, normalise_name
 
 __all__ = ["Plan", "Progress", "finish", "log_loss", "plan", "run"]
 
@@ -133,7 +135,7 @@ def finish(
             slot,
             train.cost.mean(0),
             _mean_output_tokens(work),
-            [None] * len(names),
+            _prices(work, names),
         ),
         c_ref_usd=reference.c_ref,
         best_fixed=names[reference.best_fixed],
@@ -151,6 +153,7 @@ def finish(
             "families": sorted(set(train.families)),
         },
         config=_public(work.config),
+        reference=reference_of(train.prompts, head),
     )
     quality, ratio = expected_of(manifest, slot, z_test, test.prompts, size[work.test], head)
     expected = ratio * train.cost.mean(0)
@@ -180,6 +183,15 @@ def finish(
     return written
 
 
+def _prices(work: Plan, names: Sequence[str]) -> list[Mapping[str, str] | None]:
+    """The cards' prices at training time, where the run has a pool: a later one is seen by them."""
+    if not work.config.pool:
+        return [None] * len(names)
+    pool = ModelPool.from_yaml(work.config.pool, reload=False)
+    prices = [pool[name].effective_price if name in pool.names else None for name in names]
+    return [None if price is None else price.to_dict() for price in prices]
+
+
 def _mean_output_tokens(work: Plan) -> Floats:
     """Mean output tokens per model over the training prompts; 0 where none are recorded."""
     data = work.config.data
@@ -200,11 +212,15 @@ def _mean_output_tokens(work: Plan) -> Floats:
 
 
 def _public(config: RunConfig) -> dict[str, Any]:
-    """The config without this machine's paths."""
+    """The config without this machine's paths, nor a password in a store's URL."""
     data = dataclasses.asdict(config)
-    data["outcomes"] = Path(config.outcomes).name
-    data["output"] = Path(config.output).name
-    data["base"]["path"] = Path(config.base.path).name
+    for where, names in (
+        (data, ("outcomes", "output", "pool", "traces")),
+        (data["base"], ("path",)),
+        (data["collect"], ("verifiers", "references")),
+    ):
+        for name in names:
+            where[name] = Path(where[name]).name
     # As it will be read back: tuples become lists.
     public: dict[str, Any] = json.loads(json.dumps(data))
     return public

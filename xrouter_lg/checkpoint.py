@@ -139,6 +139,9 @@ class Manifest:
     dial: tuple[DialPoint, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint, split, seed, numbers of prompts, families."""
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    """Histograms of the training prompts, from which drift is measured; empty in checkpoints that
+    were written before there were any. See ``training/reference.py``."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)

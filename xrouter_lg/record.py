@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from xrouter_lg.collect import Finish
 from xrouter_lg.ledger import totals
-from xrouter_lg.types import Charge, Decision, RouteRecord, usd_str
+from xrouter_lg.types import Charge, Decision, RouteRecord, usd, usd_str
 from xrouter_lg.workers import CallResult
 
 
@@ -61,6 +62,8 @@ def build_record(
         started_at=context["started_at"],
         thread_id=context["thread_id"],
         tenant=context["tenant"],
+        arm=turns[0].notes.get("arm"),
+        shadow_cost_usd=_shadow_cost(turns),
     )
 
 
@@ -72,6 +75,19 @@ def _joint_propensity(turns: Sequence[Decision]) -> float | None:
             return None
         joint *= turn.propensity
     return joint
+
+
+def _shadow_cost(turns: Sequence[Decision]) -> str | None:
+    total = Decimal(0)
+    for turn in turns:
+        shadow = turn.notes.get("shadow")
+        if shadow is None:
+            continue
+        cost = usd(shadow.get("cost_usd"))
+        if cost is None:
+            return None
+        total += cost
+    return usd_str(total)
 
 
 def _fallbacks(turns: Sequence[Decision], results: Sequence[CallResult]) -> list[dict[str, Any]]:
@@ -109,4 +125,6 @@ def _summary(turn: Decision) -> dict[str, Any]:
         "explored": turn.explored,
         "policy_error": turn.policy_error,
         "token_ids": turn.token_ids,
+        "quality": None if turn.quality is None else dict(turn.quality),
+        "shadow": turn.notes.get("shadow"),
     }

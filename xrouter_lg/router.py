@@ -20,7 +20,7 @@ from xrouter_lg.errors import (
 )
 from xrouter_lg.failures import describe
 from xrouter_lg.ledger import Budget, RequestAccount
-from xrouter_lg.policies.base import BasePolicy, by_price, check_proposal, one_hot
+from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposal, one_hot
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool import ModelCard, ModelPool
 from xrouter_lg.types import Action, Answer, Call, Decision, Proposal, RouteRequest
@@ -102,13 +102,16 @@ class Router:
             NoCandidateError: no card can take the request.
             BudgetExceededError: none can be afforded, not even with a short answer.
         """
+        policy = self.policy
+        if isinstance(policy, BasePolicy):
+            policy = policy.chosen_for(request)
         found = constraints.apply(pool, request, self.circuit_open)
         if not found.cards:
-            return self._over_budget(request, pool, found.removed)
+            return self._over_budget(policy, request, pool, found.removed)
         plan = _sticky(request, found.cards) or self._forced(request, found.cards)
         if plan is None:
-            plan = await self._ask(request, found.cards)
-        return self._settle(plan, request, pool, found)
+            plan = await self._ask(policy, request, found.cards)
+        return self._settle(plan, policy, request, pool, found)
 
     def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
         """With one card left and no further turn there is nothing to ask a policy about."""
@@ -118,9 +121,10 @@ class Router:
             Proposal(one_hot(cards[0].name, cards), propensity=1.0, reason="the only card that can")
         )
 
-    async def _ask(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan:
+    async def _ask(
+        self, policy: Policy, request: RouteRequest, cards: Sequence[ModelCard]
+    ) -> _Plan:
         """The policy's proposal, or the fallback for whatever went wrong with it."""
-        policy = self.policy
         try:
             timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
             if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
@@ -159,6 +163,7 @@ class Router:
     def _settle(
         self,
         plan: _Plan,
+        policy: Policy,
         request: RouteRequest,
         pool: ModelPool,
         found: constraints.Candidates,
@@ -175,8 +180,8 @@ class Router:
             calls=(),
             order=order,
             reason=f"{proposal.reason} (explored)" if explored else proposal.reason,
-            policy=self.policy.name,
-            policy_version=self.policy.version,
+            policy=policy.name,
+            policy_version=policy.version,
             scores={name: float(p) for name, p in proposal.probabilities.items()},
             propensity=None if propensity is None else float(propensity),
             policy_error=plan.error,
@@ -184,12 +189,16 @@ class Router:
             final=plan.error is not None
             or plan.sticky
             or request.turn >= request.max_turns
-            or not getattr(self.policy, "orchestrates", False),
+            or not getattr(policy, "orchestrates", False),
             prompt_hash=proposal.prompt_hash,
             removed=found.removed,
             charges=tuple(request.charges),
             message=proposal.message,
             token_ids=proposal.token_ids,
+            quality=None
+            if proposal.quality is None
+            else {name: float(value) for name, value in proposal.quality.items()},
+            notes=dict(request.notes),
         )
         first = actions[0]
         if first.kind == "select":
@@ -209,7 +218,7 @@ class Router:
                 decision = replace(decision, reason=f"{decision.reason}; next in order: {why}")
         if not calls:
             late = constraints.apply(pool, left, self.circuit_open)
-            return self._over_budget(left, pool, {**late.removed, **found.removed})
+            return self._over_budget(policy, left, pool, {**late.removed, **found.removed})
         return replace(decision, calls=calls, skipped=skipped)
 
     def _choose(
@@ -232,6 +241,7 @@ class Router:
 
     def _over_budget(
         self,
+        policy: Policy,
         request: RouteRequest,
         pool: ModelPool,
         removed: Mapping[str, str],
@@ -243,12 +253,13 @@ class Router:
             calls=(),
             order=(),
             reason="budget",
-            policy=self.policy.name,
-            policy_version=self.policy.version,
+            policy=policy.name,
+            policy_version=policy.version,
             scores={},
             propensity=1.0,
             removed=removed,
             charges=tuple(request.charges),
+            notes=dict(request.notes),
         )
         best = best_answer(request.answers)
         if best is not None:

@@ -24,6 +24,7 @@ from xrouter_lg.collect import (
 )
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.ledger import RequestAccount, parse_usd
+from xrouter_lg.policies.shadow_runs import settled
 from xrouter_lg.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
@@ -31,7 +32,7 @@ from xrouter_lg.record import build_record
 from xrouter_lg.requests import build_request, to_messages
 from xrouter_lg.router import Router
 from xrouter_lg.tracing.extract import annotate, run_ids
-from xrouter_lg.types import Call, Charge, Decision, RouteRequest, usd, usd_str
+from xrouter_lg.types import Call, Charge, Decision, RouteRecord, RouteRequest, usd, usd_str
 from xrouter_lg.workers import CallResult
 
 OUTER_KEY = "xrouter_outer"
@@ -117,6 +118,7 @@ class Steps:
             "started_at": started,
             "thread_id": request.thread_id,
             "tenant": request.tenant,
+            "request_id": request.request_id,
             "limit_usd": usd_str(request.max_cost_usd),
             "anchor": _anchor(messages),
         }
@@ -178,6 +180,7 @@ class Steps:
             bound = request().prompt_tokens_max
             alone = turns[-1].final
             return Command(goto=[self._send(step.call, messages, entries[-1], bound, alone=alone)])
+        turns = [await settled(turn) for turn in turns]
         return self._answer(step, turns, results, entries, messages, config)
 
     def _answer(
@@ -211,6 +214,7 @@ class Steps:
                 "xrouter_fallbacks": len(record.fallbacks),
             },
         )
+        annotate(config, _live_metadata(record))
         metadata = {**finish.message.response_metadata, "xrouter": record.to_dict()}
         changes: dict[str, Any] = {"response_metadata": metadata}
         if any(message.id == finish.message.id for message in messages):
@@ -249,6 +253,7 @@ class Steps:
             default=pool.default,
             unreachable=frozenset(pool.names) - reachable,
             remaining_usd=request.max_cost_usd,
+            request_id=entries[0].get("request_id") if entries else run_ids(config).node_run_id,
         )
         if not entries:
             return request
@@ -359,7 +364,22 @@ def _decision(entry: Mapping[str, Any], state: Mapping[str, Any]) -> Decision:
     )
 
 
-_ENTRY_ONLY = frozenset({*_CONTEXT_KEYS, "limit_usd", "anchor"})
+_ENTRY_ONLY = frozenset({*_CONTEXT_KEYS, "limit_usd", "anchor", "request_id"})
+
+
+def _live_metadata(record: RouteRecord) -> dict[str, Any]:
+    """What runs are looked up by in LangSmith when a canary or a shadow is under way."""
+    found: dict[str, Any] = {}
+    if record.arm is not None:
+        found["xrouter_arm"] = record.arm["arm"]
+        found["xrouter_arm_propensity"] = record.arm["propensity"]
+    shadow = record.decisions[0].get("shadow")
+    if shadow is not None:
+        found["xrouter_shadow"] = f"{shadow['policy']} {shadow['policy_version']}"
+        found["xrouter_shadow_status"] = shadow["status"]
+        found["xrouter_shadow_route"] = shadow.get("route")
+        found["xrouter_shadow_cost_usd"] = record.shadow_cost_usd
+    return found
 
 
 def _result_to_dict(result: CallResult) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Charge:
     ``held_usd`` is the attempt's worst case: what a budget counts while the cost is unknown.
     """
 
-    kind: Literal["router", "worker", "verifier", "judge", "backfill"]
+    kind: Literal["router", "worker", "verifier", "judge", "backfill", "shadow"]
     card: str
     model: str
     attempt: int
@@ -149,6 +149,11 @@ class RouteRequest:
     charges: list[Charge] = field(default_factory=list)
     """Where a policy puts what it pays for, as it pays: what a proposal that fails or times out
     has cost stays on the bill."""
+    request_id: str | None = None
+    """The same on every turn of a request; None outside a graph."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Where a policy puts what the record shall say of its decision, JSON-safe: ``arm`` and
+    ``shadow``. Like charges, they outlast a proposal that fails."""
 
     @property
     def last_turn(self) -> bool:
@@ -239,6 +244,10 @@ class Decision:
     charges: tuple[Charge, ...] = ()
     message: AIMessage | None = None
     token_ids: Mapping[str, Any] | None = None
+    quality: Mapping[str, float] | None = None
+    """Expected score of each card, where the policy tells."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """``arm`` of a canary and ``shadow`` of a shadow policy; see :mod:`xrouter_lg.policies`."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for ``message``: what a checkpointer keeps between two steps."""
@@ -248,6 +257,8 @@ class Decision:
         data["order"] = list(self.order)
         data["scores"] = dict(self.scores)
         data["removed"], data["skipped"] = dict(self.removed), dict(self.skipped)
+        data["quality"] = None if self.quality is None else dict(self.quality)
+        data["notes"] = dict(self.notes)
         return data
 
     @classmethod
@@ -299,6 +310,12 @@ class RouteRecord:
     thread_id: str | None = None
     tenant: str | None = None
     schema_version: int = RECORD_SCHEMA_VERSION
+    arm: dict[str, Any] | None = None
+    """Of a canary: ``arm`` (``main`` or ``candidate``), its ``propensity``, ``unit`` and ``salt``.
+    ``propensity`` of the record is within the arm."""
+    shadow_cost_usd: str | None = "0"
+    """What shadow proposals cost, on top of ``cost_usd``; None while a part is unknown. The
+    proposals are in ``decisions``, under ``shadow``."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form: what ``message.response_metadata["xrouter"]`` holds."""

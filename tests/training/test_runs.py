@@ -18,6 +18,7 @@ from training import runs
 from training.config import BaseConfig, DataConfig, RunConfig
 from training.estimate import describe, estimate
 from training.grpo_config import GrpoSettings
+from training.judge.run import JudgeSettings, judge_checkpoint
 from training.live_config import LiveConfig
 from training.replay import Sampling
 from training.train import main
@@ -110,6 +111,37 @@ def test_a_run_ends_in_a_checkpoint_and_a_repeated_run_trains_nothing(
     assert set(stages) == {"judge"}
     assert again.cards == manifest.cards
     assert again.files == manifest.files
+
+
+def test_what_training_measured_is_what_the_written_checkpoint_does(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    asked = dataclasses.replace(
+        config(base_folder, outcomes, tmp_path / "run"),
+        grpo=GrpoSettings(steps=0),
+        family_head_share=0.7,
+    )
+    manifest = runs.run(runs.plan(asked), lambda *_: None)
+    assert manifest is not None and manifest.family_head is not None
+
+    judged = judge_checkpoint(
+        JudgeSettings(
+            checkpoint=tmp_path / "run" / "checkpoint",
+            outcomes=outcomes / "outcomes.parquet",
+            prompts=outcomes / "prompts.parquet",
+            base=base_folder,
+            baselines=False,
+            draws=20,
+        )
+    )
+
+    served = judged.choices.group_by("cost_weight").agg(
+        pl.col("score").mean(), pl.col("cost_usd").mean()
+    )
+    by_weight = {row[0]: row[1:] for row in served.iter_rows()}
+    assert len(manifest.dial) >= 8
+    for point in manifest.dial:
+        assert by_weight[point.cost_weight] == pytest.approx((point.quality, point.cost_usd))
 
 
 def test_another_setting_trains_again_but_keeps_the_features(

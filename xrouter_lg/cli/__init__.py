@@ -20,9 +20,12 @@ _SUB_APPS = {
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
     "backfill": "Ask the other cards about chosen prompts.",
-    "traces": "List, show and export local traces.",
+    "traces": "List, show, move and delete local traces.",
     "outcomes": "Turn traces into outcomes, and look at them.",
     "judge": "Score a checkpoint on an outcome table, and say whether it may serve.",
+    "shadow": "Judge a policy by what it proposed beside the one that decided.",
+    "canary": "Compare the two arms of a canary.",
+    "drift": "Has traffic moved away from what a checkpoint was trained on?",
     "promote": "Let an alias point to a checkpoint, if a verdict allows it.",
     "rollback": "Let an alias point to what it pointed to before.",
 }

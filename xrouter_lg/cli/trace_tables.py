@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from xrouter_lg.tracing.query import RouteRow, RunNode
+    from xrouter_lg.types import RouteRecord
 
 _ID_SHOWN = 18
 """Characters of an id in a table: its time to a fraction of a millisecond."""
@@ -53,6 +54,16 @@ def route_table(rows: list[RouteRow]) -> RenderableType:
         )
         table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+def _shadows(record: RouteRecord) -> list[dict[str, Any]]:
+    return [turn["shadow"] for turn in record.decisions if turn.get("shadow")]
+
+
+def _shadow_line(shadow: dict[str, Any]) -> str:
+    said = f"{shadow['policy']} {shadow['policy_version']} {shadow['status']}"
+    route = f" {shadow['route']}" if shadow.get("route") else ""
+    return f"{said}{route} ({_usd(shadow['cost_usd'])} USD)"
 
 
 def _usd(text: str | None) -> str:
@@ -110,6 +121,8 @@ def route_details(row: RouteRow) -> Iterator[RenderableType]:
             f"workers {_usd(record.worker_cost_usd)})",
         ),
         ("latency", f"{record.latency_s * 1000:.0f} ms in {record.turns} turn(s)"),
+        ("arm", "" if record.arm is None else f"{record.arm['arm']} of a canary"),
+        ("shadow", "  ".join(map(_shadow_line, _shadows(record)))),
         ("removed", "  ".join(f"{card}: {why}" for card, why in record.removed.items())),
         ("thread", record.thread_id or ""),
     ):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
+
+from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import InvalidProposalError
 from xrouter_lg.pool import ModelCard
@@ -24,6 +27,10 @@ class Policy(Protocol):
     version: str
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal: ...
+
+
+PolicyLike = Policy | BaseChatModel | ModelCard | str | Path
+"""What may be written for a policy; see :func:`~xrouter_lg.policies.resolve.resolve_policy`."""
 
 
 class BasePolicy(ABC):
@@ -46,6 +53,14 @@ class BasePolicy(ABC):
     ) -> Decimal | None:
         """The most that one proposal can cost (USD); None where unknown. Free unless said."""
         return Decimal(0)
+
+    def chosen_for(self, request: RouteRequest) -> Policy:
+        """The policy that decides this request: itself, unless it stands for several."""
+        return self
+
+    def resolved(self, resolve: Callable[[PolicyLike], Policy]) -> Policy:
+        """Itself, with what it holds by name (a path, a card) made into policies."""
+        return self
 
 
 def one_hot(chosen: str, candidates: Sequence[ModelCard]) -> dict[str, float]:

@@ -12,26 +12,29 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.checkpoint import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PoolError
-from xrouter_lg.policies.base import Policy
+from xrouter_lg.policies.base import BasePolicy, Policy
+from xrouter_lg.policies.base import PolicyLike as PolicyLike
 from xrouter_lg.policies.baselines import (
     CheapestPolicy,
     FixedPolicy,
     RandomPolicy,
     StaticMixPolicy,
 )
+from xrouter_lg.policies.canary import CanaryPolicy
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.following import followed
+from xrouter_lg.policies.shadow import ShadowPolicy
 from xrouter_lg.pool import ModelCard, ModelPool
 
 _log = logging.getLogger(__name__)
-
-PolicyLike = Policy | BaseChatModel | ModelCard | str | Path
 
 _FORMS = (
     "'fixed' (the pool's default), 'fixed:CARD', 'cheapest', 'random', "
     "'mix:CARD=0.7,CARD=0.3', 'prompted:CARD' (a card of the pool routes by tool calls), "
     "a checkpoint's folder ('checkpoints/production', or 'checkpoint:FOLDER?base=FOLDER'), "
     "'vllm:http://HOST:PORT/v1?checkpoint=FOLDER' or 'llama_cpp:...' (a server runs it), "
+    "'shadow:POLICY,POLICY' (the second proposes beside the first), 'canary:POLICY,POLICY=0.05' "
+    "(the second decides 5 % of the threads), "
     "a chat model, a ModelCard, or an object with name, version and propose"
 )
 
@@ -54,6 +57,8 @@ def resolve_policy(policy: PolicyLike, pool: ModelPool) -> Policy:
         return _checkpoint(str(policy), {}, pool)
     if isinstance(policy, str):
         return _from_text(policy, pool)
+    if isinstance(policy, BasePolicy):
+        return policy.resolved(lambda part: resolve_policy(part, pool))
     if isinstance(policy, Policy):
         return policy
     raise PolicyConfigError(f"policy is {policy!r}; it takes {_FORMS}")
@@ -76,6 +81,9 @@ def _from_text(text: str, pool: ModelPool) -> Policy:
             return _mix(rest, pool)
     except PoolError as error:
         raise PolicyConfigError(f"policy {text!r}: {error}") from error
+    if head in ("shadow", "canary") and rest:
+        pair = _shadow(rest) if head == "shadow" else _canary(rest)
+        return resolve_policy(pair, pool)
     if head in ("vllm", "llama_cpp") and rest:
         return _remote(head, rest, pool)
     if head == "checkpoint" and rest:
@@ -84,6 +92,31 @@ def _from_text(text: str, pool: ModelPool) -> Policy:
     if "/" in text or (text and (Path(text).is_dir() or Path(f"{text}.json").is_file())):
         return _checkpoint(text, {}, pool)
     raise PolicyConfigError(f"policy {text!r} is not known; it takes {_FORMS}")
+
+
+def _shadow(text: str) -> BasePolicy:
+    main, comma, beside = text.rpartition(",")
+    if not comma or not main.strip() or not beside.strip():
+        raise PolicyConfigError(
+            f"policy 'shadow:{text}' needs two policies: shadow:checkpoints/production,"
+            "checkpoints/candidate"
+        )
+    return ShadowPolicy(main.strip(), beside.strip())
+
+
+def _canary(text: str) -> BasePolicy:
+    main, comma, rest = text.rpartition(",")
+    candidate, equals, share = rest.rpartition("=")
+    try:
+        part = float(share)
+    except ValueError:
+        equals = ""
+    if not comma or not equals or not main.strip() or not candidate.strip():
+        raise PolicyConfigError(
+            f"policy 'canary:{text}' needs two policies and the second one's share: "
+            "canary:checkpoints/production,checkpoints/candidate=0.05"
+        )
+    return CanaryPolicy(main.strip(), candidate.strip(), share=part)
 
 
 def _mix(text: str, pool: ModelPool) -> StaticMixPolicy:

@@ -8,10 +8,10 @@ contrast ``logprob(slot) - logprob(anchor)`` of each trained card. Then
     u_m = p_m - λ · E[cost_m] / c_ref              utility
 
 A checkpoint with a family head (``family_head.py``) mixes its expected score into p_m and takes
-E[cost_m] from it, and where the request's words were never seen in training both fall back to the
-card's overall mean. The card with the highest utility is taken. Neither p nor E[cost] depends on
-λ, so a larger λ never picks a card of higher expected cost; prices are today's, so a new price acts
-at once.
+E[cost_m] from it, and where the request's words were never seen in training, or it is shaped like
+no family of it, both fall back to the card's overall mean. The card with the highest utility is
+taken. Neither p nor E[cost] depends on λ, so a larger λ never picks a card of higher expected cost;
+prices are today's, so a new price acts at once.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _mix(
     ratios: dict[str, float],
 ) -> None:
     """The head's reading beside the language model's, in place; both shrunk by distance."""
-    certain = trust(stats, reading.known)
+    certain = min(trust(stats, reading.known), reading.near)
     for card in (*manifest.cards, *manifest.added):
         name, average = card.name, sigmoid(card.prior)
         if name in reading.quality:

@@ -18,11 +18,11 @@ from training.judge.baselines import (
     verify_cascade,
 )
 from training.judge.baselines.base import Estimator
-from training.judge.baselines.cascades import final_answer
 from training.judge.compare import compare, estimated, fixed_builders, reference_builders
 from training.judge.curve import predicted_curve
 from training.judge.metrics import Reference, evaluate
 from training.judge.table import Paired, random_split
+from xrouter_lg.policies.final_answer import final_answer
 
 EVERY = standard_estimators()
 

@@ -6,8 +6,6 @@ of its hull, and paid on the test half. Every call made is charged, whoever's an
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -17,6 +15,7 @@ import numpy as np
 from training.judge.curve import Curve
 from training.judge.hull import hull_of
 from training.judge.table import Bools, Floats, Ints, Paired
+from xrouter_lg.policies.final_answer import final_answer
 
 
 @dataclass(frozen=True)
@@ -147,36 +146,3 @@ def answer_ids(responses: Sequence[Sequence[str | None]]) -> Ints:
             if answer:
                 ids[n, m] = seen.setdefault(answer, len(seen))
     return ids
-
-
-def final_answer(response: str | None) -> str | None:
-    r"""The answer a response ends with, normalised for comparison; None when there is none.
-
-    Looks for the last `"answer": ...` field, then the last \boxed{...}, then a number at the end.
-    """
-    if not response:
-        return None
-    fields = re.findall(r'"answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^\n}]+)', response)
-    if fields:
-        raw = fields[-1].strip().rstrip(",")
-        if raw.startswith('"'):
-            try:
-                raw = str(json.loads(raw))
-            except json.JSONDecodeError:
-                raw = raw.strip('"')
-        return _normalised(raw)
-    boxed = re.findall(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}", response)
-    if boxed:
-        return _normalised(boxed[-1])
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", response)
-    return _normalised(numbers[-1]) if numbers else None
-
-
-def _normalised(answer: str) -> str | None:
-    text = re.sub(r"[\s$]|\\[,;!]|\\text\{[^}]*\}", "", answer.lower()).strip("\"'.")
-    text = text.replace("\\dfrac", "\\frac")
-    if re.fullmatch(r"[-+]?[\d,]*\.?\d+%?", text):
-        text = text.replace(",", "").rstrip("%")
-        return f"{float(text):.10g}"
-    # '' is a real answer in code tasks ("the function returns an empty string").
-    return text or "''"
