@@ -314,12 +314,13 @@ def test_what_was_chosen_is_pushed_as_an_experiment(
     lone = CliRunner().invoke(app, arguments)
     assert lone.exit_code == 2 and "--dataset" in lone.output
     arguments += ["--dataset", "held out"]
+    held = sum(~trained_on([f"made|mixed|{i:03}" for i in range(N)], seed=0, train_share=0.5))
     with LangSmithServer() as server:
-        for new in (N // 2, 0):
+        for new in (held, 0):
             found = CliRunner().invoke(app, [*arguments, "--endpoint", server.url])
             assert found.exit_code == 0, found.output
             assert f"({new} new), {new} new runs" in found.output
-        assert len(server.examples) == N // 2
+        assert len(server.examples) == held
         (experiment,) = server.query({"session": [server.session("candidate")["id"]]})[:1]
     assert experiment["outputs"]["model"] in NAMES
 
