@@ -92,11 +92,10 @@ def _installed(package: str) -> Finding:
 def _sft(config: RunConfig) -> str:
     from trl.trainer.sft_config import SFTConfig
 
-    if config.codec == "tools":
-        from training.tools_sft import arguments
-    else:
-        from training.sft import arguments
-    return _built(SFTConfig, arguments(config.warm_start, config.trainer, Path("x/warm_start")))
+    from training import sft
+
+    build = sft.shared_arguments if config.codec == "tools" else sft.arguments
+    return _built(SFTConfig, build(config.warm_start, config.trainer, Path("x/warm_start")))
 
 
 def _grpo(config: RunConfig) -> str:

@@ -307,6 +307,16 @@ def arguments(
     settings: GrpoSettings, how: TrainerConfig, folder: Path, turns: int
 ) -> dict[str, Any]:
     """Arguments of TRL's ``GRPOConfig``."""
+    return {
+        **shared_arguments(settings, how, folder),
+        "max_completion_length": turns,
+        # The policy has its own temperature, in score points.
+        "temperature": 1.0,
+    }
+
+
+def shared_arguments(settings: GrpoSettings, how: TrainerConfig, folder: Path) -> dict[str, Any]:
+    """Those that do not depend on the codec."""
     whole = settings.generations * settings.prompts_per_step
     return {
         **how.arguments(folder, seed=settings.seed),
@@ -315,9 +325,6 @@ def arguments(
         "lr_scheduler_type": settings.schedule,
         "per_device_train_batch_size": how.per_device(whole, "generations × prompts_per_step"),
         "num_generations": settings.generations,
-        "max_completion_length": turns,
-        # The policy has its own temperature, in score points.
-        "temperature": 1.0,
         "scale_rewards": settings.scale_rewards,
         "beta": 0.0,
         "shuffle_dataset": False,

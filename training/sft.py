@@ -89,6 +89,15 @@ def train_slots(
 
 def arguments(config: WarmStartConfig, how: TrainerConfig, folder: Path) -> dict[str, Any]:
     """Arguments of TRL's ``SFTConfig``."""
+    return {
+        **shared_arguments(config, how, folder),
+        # Rows are numbers of prompts: there is nothing for TRL to tokenise.
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+
+
+def shared_arguments(config: WarmStartConfig, how: TrainerConfig, folder: Path) -> dict[str, Any]:
+    """Those that do not depend on the codec."""
     ends_above_zero = config.schedule == "cosine_with_min_lr"
     return {
         **how.arguments(folder, seed=config.seed),
@@ -100,8 +109,7 @@ def arguments(config: WarmStartConfig, how: TrainerConfig, folder: Path) -> dict
         "warmup_steps": config.warmup_share,
         "weight_decay": 0.01,
         "max_grad_norm": config.max_grad_norm,
-        # Rows are numbers of prompts: there is nothing for TRL to tokenise.
-        "dataset_kwargs": {"skip_prepare_dataset": True},
+        # What is cut would teach half a call.
         "max_length": None,
     }
 

@@ -17,6 +17,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from training.callbacks import last_checkpoint
+from training.grpo import shared_arguments
 from training.grpo_config import GrpoSettings
 from training.tools_config import ToolsConfig
 from training.tools_environment import (
@@ -178,20 +179,11 @@ def arguments(
     settings: GrpoSettings, how: TrainerConfig, tools: ToolsConfig, folder: Path
 ) -> dict[str, Any]:
     """Arguments of TRL's ``GRPOConfig``."""
-    whole = settings.generations * settings.prompts_per_step
     return {
-        **how.arguments(folder, seed=settings.seed),
-        "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule,
-        "per_device_train_batch_size": how.per_device(whole, "generations × prompts_per_step"),
-        "num_generations": settings.generations,
+        **shared_arguments(settings, how, folder),
         "max_completion_length": tools.max_completion_tokens,
         "max_tool_calling_iterations": max(1, settings.turns - 1),
         "temperature": tools.sampling_temperature,
-        "scale_rewards": settings.scale_rewards,
-        "beta": 0.0,
-        "shuffle_dataset": False,
         **tools.vllm_arguments(),
     }
 

@@ -23,6 +23,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from training.callbacks import last_checkpoint
+from training.sft import shared_arguments
 from training.sources import Floats
 from training.tools_environment import Message, ToolEpisodes
 from training.trainer_config import TrainerConfig
@@ -102,7 +103,7 @@ def train_tool_rows(
     )
     learner = SFTTrainer(
         model=model,
-        args=SFTConfig(**arguments(config, how, folder)),
+        args=SFTConfig(**shared_arguments(config, how, folder)),
         train_dataset=data,
         processing_class=tokenizer,
         callbacks=list(callbacks),
@@ -110,24 +111,6 @@ def train_tool_rows(
     learner.remove_callback(PrinterCallback)
     found = last_checkpoint(folder) if resume else None
     learner.train(resume_from_checkpoint=None if found is None else str(found))
-
-
-def arguments(config: WarmStartConfig, how: TrainerConfig, folder: Path) -> dict[str, Any]:
-    """Arguments of TRL's ``SFTConfig``."""
-    ends_above_zero = config.schedule == "cosine_with_min_lr"
-    return {
-        **how.arguments(folder, seed=config.seed),
-        "num_train_epochs": config.epochs,
-        "per_device_train_batch_size": how.per_device(config.batch_size, "warm_start.batch_size"),
-        "learning_rate": config.learning_rate,
-        "lr_scheduler_type": config.schedule,
-        "lr_scheduler_kwargs": {"min_lr_rate": 0.1} if ends_above_zero else None,
-        "warmup_steps": config.warmup_share,
-        "weight_decay": 0.01,
-        "max_grad_norm": config.max_grad_norm,
-        # A conversation that is cut would teach half a call.
-        "max_length": None,
-    }
 
 
 def _turns(
