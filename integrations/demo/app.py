@@ -37,7 +37,7 @@ class Served:
     card: str
     answer: str
     cost_usd: float
-    """Of the model that answered."""
+    """Of all calls; one whose cost nobody knows (it was cut off) counts at its worst case."""
     router_tokens: int
     """Prompt and completion tokens of the router's own model; 0 for rules."""
     fell_back: bool
@@ -56,7 +56,7 @@ def serve(
     """Ask the routed support app every question; the answers in order, and the seconds it took.
 
     Raises:
-        RuntimeError: a request has no known cost.
+        RuntimeError: nobody knows what a request may have cost.
         XRouterError: a request failed.
     """
     app = support_app_routed.build(pool, policy=policy, cost_weight=cost_weight, traces=traces)
@@ -76,8 +76,6 @@ def serve(
 def _served(question: Question, state: dict[str, Any]) -> Served:
     message = state["messages"][-1]
     record = message.response_metadata["xrouter"]
-    if record["cost_usd"] is None:
-        raise RuntimeError(f"the cost of {question.prompt_id} is unknown: {record!r}")
     decision = record["decisions"][0]
     ids = decision.get("token_ids") or {}
     tokens = [*ids.get("prompt_token_ids", ()), *ids.get("completion_token_ids", ())]
@@ -85,10 +83,24 @@ def _served(question: Question, state: dict[str, Any]) -> Served:
         question=question,
         card=record["route"],
         answer=str(message.text),
-        cost_usd=float(record["cost_usd"]),
+        cost_usd=usd_of(question, record),
         router_tokens=len(tokens),
         fell_back=decision["policy_error"] is not None,
     )
+
+
+def usd_of(question: Question, record: dict[str, Any]) -> float:
+    """USD of a request by its record.
+
+    Raises:
+        RuntimeError: a call has neither a known cost nor a worst case.
+    """
+    if record["cost_usd"] is not None:
+        return float(record["cost_usd"])
+    held = [charge["held_usd"] for charge in record["charges"] if charge["cost_usd"] is None]
+    if None in held:
+        raise RuntimeError(f"the cost of {question.prompt_id} is unknown: {record!r}")
+    return float(record["known_cost_usd"]) + sum(map(float, held))
 
 
 def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:

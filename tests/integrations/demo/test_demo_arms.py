@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from integrations.demo import report
-from integrations.demo.app import Served
+from integrations.demo.app import Served, usd_of
 from integrations.demo.arms import Arm, arm_of, interval, shuffled
 from integrations.demo.questions import Question
 
@@ -50,6 +50,18 @@ def test_a_router_that_knows_nothing_gains_nothing_over_its_shuffle() -> None:
     figure = found["shuffle of router"]["utility"]
     assert figure.low is not None and figure.high is not None
     assert figure.low < 0.0 < figure.high and not figure.above()
+
+
+def test_a_call_that_was_cut_off_counts_at_its_worst_case() -> None:
+    asked = Question("q1", "facts", "?", "!", held_out=True)
+    known = {"cost_usd": "0.2", "held_usd": None}
+    cut = {"cost_usd": None, "held_usd": "0.3"}
+    record = {"cost_usd": None, "known_cost_usd": "0.2", "charges": [known, cut]}
+    assert usd_of(asked, record) == pytest.approx(0.5)
+    record["charges"] = [known, {"cost_usd": None, "held_usd": None}]
+    with pytest.raises(RuntimeError, match="q1 is unknown"):
+        usd_of(asked, record)
+    assert usd_of(asked, {**record, "cost_usd": "0.7"}) == pytest.approx(0.7)
 
 
 def test_gains_are_paired_and_count_the_routers_own_cost() -> None:
