@@ -97,3 +97,21 @@ def instant_pool() -> ModelPool:
         ],
         default="small",
     )
+
+
+def pool_at(base_url: str) -> ModelPool:
+    """Two cards of one server, one ten times as dear; nothing is retried."""
+    return ModelPool(
+        [
+            ModelCard(
+                name=name,
+                model=name,
+                base_url=base_url,
+                price={"input": price, "output": 4 * price},
+                max_retries=0,
+                timeout_s=120,
+            )
+            for name, price in (("small", 0.1), ("large", 1.0))
+        ],
+        default="small",
+    )

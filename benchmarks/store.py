@@ -37,30 +37,13 @@ import orjson
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from benchmarks.results import append, show
-from benchmarks.shapes import app_around
-from xrouter_lg import ModelCard, ModelPool, Recorder, TraceStore, XRouterNode
+from benchmarks.shapes import app_around, pool_at
+from xrouter_lg import Recorder, TraceStore, XRouterNode
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan, always, rate_limit
 
 QUESTION, ANSWER = "<the question stands here>", "<the answer stands here>"
 FEEDBACK_EVERY = 4
 RUNS_PER_IMPORT = 2000
-
-
-def pool_at(base_url: str) -> ModelPool:
-    return ModelPool(
-        [
-            ModelCard(
-                name=name,
-                model=name,
-                base_url=base_url,
-                price={"input": price, "output": 4 * price},
-                max_retries=0,
-                timeout_s=120,
-            )
-            for name, price in (("small", 0.1), ("large", 1.0))
-        ],
-        default="small",
-    )
 
 
 def conversations() -> list[list[Any]]:

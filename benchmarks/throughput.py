@@ -27,26 +27,9 @@ sys.path.insert(0, str(ROOT))
 from langchain_core.messages import HumanMessage
 
 from benchmarks.results import append, show
-from benchmarks.shapes import app_around, hand_written
-from xrouter_lg import ModelCard, ModelPool, Recorder, TraceStore, XRouterNode
+from benchmarks.shapes import app_around, hand_written, pool_at
+from xrouter_lg import ModelCard, Recorder, TraceStore, XRouterNode
 from xrouter_lg.build import build_chat_model
-
-
-def pool_at(base_url: str) -> ModelPool:
-    return ModelPool(
-        [
-            ModelCard(
-                name=name,
-                model=name,
-                base_url=base_url,
-                price={"input": price, "output": 4 * price},
-                timeout_s=120,
-                max_retries=0,
-            )
-            for name, price in (("small", 0.1), ("large", 1.0))
-        ],
-        default="small",
-    )
 
 
 async def burst(app: Any, requests: int, label: str) -> tuple[float, list[Any]]:

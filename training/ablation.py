@@ -38,7 +38,7 @@ from training.plan import card_lines
 from training.plots import plot_ablation
 from training.progress import Progress, shown
 from training.reading import CachedReading
-from training.replay import EpisodeEnvironment, Sampling
+from training.replay import EpisodeEnvironment, Sampling, in_rounds
 from training.reward import Reward
 from training.slot_model import SlotModel, slot_model
 from training.sources import RecordedOutcomes
@@ -147,8 +147,7 @@ def run_one(
     measure_centre(slot, reading, case.train, settings.seed)
     rng = np.random.default_rng(settings.seed)
     wanted = settings.steps * settings.prompts_per_step
-    rounds = -(-wanted // len(case.train))
-    rows = np.concatenate([rng.permutation(case.train) for _ in range(rounds)])[:wanted]
+    rows = in_rounds(case.train, wanted, rng)
     name = f"{settings.scale_rewards}, λ = {weight:g}"
     report = Report(
         lambda step, steps, entry: progress(name, step, steps, f"reward {entry['reward']:.3f}")

@@ -23,7 +23,7 @@ from training.plots import plot_grpo
 from training.processes import is_main, main_first
 from training.progress import Progress
 from training.reading import Reading
-from training.replay import EpisodeEnvironment, Episodes, whole_pool
+from training.replay import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.sequence_setup import SequenceSetup
 from training.slot_model import SlotModel
 from training.sources import OutcomeSource, RecordedOutcomes, StackedOutcomes
@@ -71,8 +71,7 @@ def reinforce(
         known = results.reward_B[np.isfinite(results.reward_B)]
         return {"utility": float(known.mean()), **results.metrics}
 
-    with main_first(trainer.use_cpu):
-        goes_on = stage.open(resume=resume) if is_main() else resume and bool(stage.begun_at)
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
     best = KeepBest(
         measure,
         lambda: save_state(slot, stage.weights),
@@ -122,8 +121,7 @@ class _Environments:
         settings = self._work.config.grpo
         wanted = settings.steps * settings.prompts_per_step
         rng = np.random.default_rng(settings.seed)
-        rounds = -(-wanted // len(self._work.fit))
-        rows = np.concatenate([rng.permutation(self._work.fit) for _ in range(rounds)])[:wanted]
+        rows = in_rounds(self._work.fit, wanted, rng)
         source: OutcomeSource = self._recorded()
         if self._live is not None:
             source = StackedOutcomes(source, self._live.outcomes)

@@ -74,6 +74,12 @@ class Episodes:
         return legal
 
 
+def in_rounds(prompts: Ints, wanted: int, rng: np.random.Generator) -> Ints:
+    """So many prompts: all of them in random order, round and round."""
+    rounds = -(-wanted // len(prompts))
+    return np.concatenate([rng.permutation(prompts) for _ in range(rounds)])[:wanted]
+
+
 def whole_pool(prompts: Ints, cards: int, weights: Sequence[float]) -> Episodes:
     """Every prompt at every cost weight, all cards in their own slots at their own prices."""
     prompt_B = np.repeat(prompts, len(weights))

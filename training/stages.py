@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from training.callbacks import last_checkpoint
 from training.files import write_json
+from training.processes import is_main, main_first
 from training.slot_model import SlotModel
 
 
@@ -65,6 +66,11 @@ class Stage:
         self.folder.mkdir(parents=True)
         self.folder.joinpath("key").write_text(self.key)
         return False
+
+    def open_in_all(self, use_cpu: bool, *, resume: bool) -> bool:
+        """The same in a run of several processes: the main one prepares, all of them agree."""
+        with main_first(use_cpu):
+            return self.open(resume=resume) if is_main() else resume and bool(self.begun_at)
 
     def close(self, facts: Mapping[str, Any]) -> None:
         """Mark the stage done; the trainer's checkpoints are no longer needed."""

@@ -19,6 +19,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from training.callbacks import last_checkpoint
 from training.grpo import shared_arguments
 from training.grpo_config import GrpoSettings
+from training.replay import whole_pool
 from training.tools_config import ToolsConfig
 from training.tools_environment import (
     Rollout,
@@ -44,7 +45,9 @@ class ToolsGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 reward_funcs=self._reward, environment_factory=environment_class(of), **options
             )
         # TRL would write schemas of its own out of the methods; the router serves with these.
-        everyone = ToolEpisodes(**{**vars(of), "episodes": _whole(of)})
+        everyone = ToolEpisodes(
+            **{**vars(of), "episodes": whole_pool(np.array([0]), len(of.cards), [0.0])}
+        )
         self._env_tools[None] = everyone.opening(0)[1]
         self.remove_callback(PrinterCallback)
 
@@ -186,9 +189,3 @@ def arguments(
         "temperature": tools.sampling_temperature,
         **tools.vllm_arguments(),
     }
-
-
-def _whole(of: ToolEpisodes) -> Any:
-    from training.replay import whole_pool
-
-    return whole_pool(np.array([0]), len(of.cards), [0.0])

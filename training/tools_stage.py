@@ -36,7 +36,7 @@ from training.plan import Plan
 from training.plots import plot_grpo, plot_warm_start
 from training.processes import is_main, main_first
 from training.progress import Progress
-from training.replay import EpisodeEnvironment, Episodes, whole_pool
+from training.replay import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.sequence_setup import read_answers
 from training.sft import steps_of
 from training.slot_model import trainable
@@ -192,7 +192,7 @@ def _warm_start(
     report = Report(
         lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
     )
-    goes_on = _open(stage, trainer.use_cpu, resume=resume)
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
     with orderly_stop() as asked:
         stop = StopOnSignal(asked)
         train_tool_rows(
@@ -222,16 +222,14 @@ def _reinforce(
         restore_weights(model, stage.weights)
         return
     wanted = settings.steps * settings.prompts_per_step
-    rng = np.random.default_rng(settings.seed)
-    rounds = -(-wanted // len(task.work.fit))
-    rows = np.concatenate([rng.permutation(task.work.fit) for _ in range(rounds)])[:wanted]
+    rows = in_rounds(task.work.fit, wanted, np.random.default_rng(settings.seed))
     held = task.sampled(task.work.validation[: config.tools.validation_prompts], settings.seed)
 
     def measure() -> Log:
         found = route(model, tokenizer, held, max_tokens=config.tools.max_completion_tokens)
         return {"utility": found.reward, **found.metrics}
 
-    goes_on = _open(stage, trainer.use_cpu, resume=resume)
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
     best = KeepBest(
         measure,
         lambda: save_weights(model, stage.weights),
@@ -260,11 +258,6 @@ def _reinforce(
     if is_main():
         names = [card.name for card in task.cards]
         plot_grpo(report.log, best.history, names, task.work.folder / "grpo.png")
-
-
-def _open(stage: Stage, use_cpu: bool, *, resume: bool) -> bool:
-    with main_first(use_cpu):
-        return stage.open(resume=resume) if is_main() else resume and bool(stage.begun_at)
 
 
 def _close(

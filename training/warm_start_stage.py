@@ -84,8 +84,7 @@ def warm_start(
     report = Report(
         lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
     )
-    with main_first(trainer.use_cpu):
-        goes_on = stage.open(resume=resume) if is_main() else resume and bool(stage.begun_at)
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
     with orderly_stop() as asked:
         stop = StopOnSignal(asked)
         train_slots(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,19 +100,9 @@ def shown(figure: Any, form: str = "+.4f") -> str:
     return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
 
 
-@contextmanager
-def said() -> Iterator[None]:
-    """A wrong file or setting in one line, without a traceback."""
-    from xrouter_lg.errors import XRouterError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("xrouter: interrupted", err=True)
-        raise typer.Exit(130) from None
-    except (XRouterError, ValueError, OSError) as error:
-        typer.echo(f"xrouter: {error}", err=True)
-        raise typer.Exit(2) from None
-    except ImportError as error:
-        typer.echo(f"xrouter: {error}; pip install -e '.[cli,data]'", err=True)
-        raise typer.Exit(2) from None
+def show(report: Any, as_json: bool, tables: Callable[[Any], None]) -> None:
+    """Print a report as JSON, or as its tables."""
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    else:
+        tables(report)

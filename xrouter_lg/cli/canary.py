@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xrouter_lg.cli import _live
+from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
     from training.judge.arms import CanaryReport
@@ -49,7 +49,7 @@ def canary(
     Exit code 0: compared; 2: a file or a setting is wrong, or there was no canary.
     """
     _live.needs_checkout()
-    with _live.said():
+    with said():
         from training.judge.arms import judge_arms
 
         traffic, _ = _live.read(store, since, until, project, feedback, outcomes)
@@ -61,10 +61,7 @@ def canary(
             draws=draws,
             seed=seed,
         )
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-    else:
-        _print(report)
+    _live.show(report, as_json, _print)
 
 
 def _print(report: CanaryReport) -> None:

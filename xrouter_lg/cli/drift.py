@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xrouter_lg.cli import _live
+from xrouter_lg.cli._said import said
 from xrouter_lg.cli.traces import parse_when
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def drift(
     wrong.
     """
     _live.needs_checkout()
-    with _live.said():
+    with said():
         from training.judge.drift import find_drift
         from xrouter_lg.aliases import resolve_checkpoint
         from xrouter_lg.checkpoint import read_manifest
@@ -66,10 +66,7 @@ def drift(
             pool=None if pool is None else ModelPool.from_yaml(pool, reload=False),
             earlier=earlier,
         )
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-    else:
-        _print(report)
+    _live.show(report, as_json, _print)
     if report.alarm:
         raise typer.Exit(3)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
     from training.judge.run import Judged, JudgeSettings
@@ -124,7 +125,8 @@ def judge(
         raise typer.BadParameter(f"--dtype is {dtype!r}; it is float32 or bfloat16")
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
-    with _said():
+    kept = "interrupted; what was read is kept, run it again to go on"
+    with said(interrupted=kept, extra="train"):
         from training.judge.estimates import cache_folder
         from training.judge.run import JudgeSettings
 
@@ -284,21 +286,3 @@ def _print(judged: Judged, report: Path | None) -> None:
     for path in (judged.settings.choices, report):
         if path is not None:
             console.print(f"wrote {escape(str(path))}", highlight=False)
-
-
-@contextmanager
-def _said() -> Iterator[Any]:
-    """A wrong file or setting in one line, without a traceback."""
-    from xrouter_lg.errors import XRouterError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("xrouter: interrupted; what was read is kept, run it again to go on", err=True)
-        raise typer.Exit(130) from None
-    except (XRouterError, ValueError, OSError) as error:
-        typer.echo(f"xrouter: {error}", err=True)
-        raise typer.Exit(2) from None
-    except ImportError as error:
-        typer.echo(f"xrouter: {error}; pip install -e '.[cli,train]'", err=True)
-        raise typer.Exit(2) from None

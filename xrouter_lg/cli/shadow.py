@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xrouter_lg.cli import _live
+from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
     from training.judge.shadow import ShadowReport
@@ -42,7 +42,7 @@ def shadow(
     Exit code 0: judged; 2: a file or a setting is wrong, or nothing was shadowed.
     """
     _live.needs_checkout()
-    with _live.said():
+    with said():
         from training.judge.shadow import judge_shadow
 
         traffic, known = _live.read(store, since, until, project, feedback, outcomes)
@@ -55,10 +55,7 @@ def shadow(
             draws=draws,
             seed=seed,
         )
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-    else:
-        _print(report)
+    _live.show(report, as_json, _print)
 
 
 def _print(report: ShadowReport) -> None:
