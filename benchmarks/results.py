@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+_WIDE = 240
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -22,7 +23,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Cells are figures: in a file or a pipe they must not be cut to fit 80 columns.
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def append(figure: str) -> None:

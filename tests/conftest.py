@@ -20,6 +20,7 @@ TRAIN_TESTS = (
     "grpo",
     "judge_run",
     "multi_process",
+    "pools",
     "runs",
     "sequential",
     "serve_parity",

@@ -40,7 +40,7 @@ from tests.tiny_model import write_tiny_base
 from training.base_model import load_base
 from xrouter_lg import ModelCard, XRouterNode
 from xrouter_lg.aliases import promote, rollback
-from xrouter_lg.checkpoint import CheckpointError
+from xrouter_lg.checkpoint import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PolicyError
 from xrouter_lg.policies import checkpoint as module
 from xrouter_lg.policies import engine as engine_module
@@ -49,7 +49,7 @@ from xrouter_lg.policies.checkpoint import CheckpointPolicy
 from xrouter_lg.policies.engine import Engine
 from xrouter_lg.policies.following import FollowingPolicy
 from xrouter_lg.policies.resolve import resolve_policy
-from xrouter_lg.policies.slot_policy import SlotPrompts
+from xrouter_lg.policies.slot_policy import SlotPrompts, blocks_of, card_blocks
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import FakeOpenAIServer, ScriptedChatModel
 
@@ -190,7 +190,32 @@ async def test_more_cards_than_letters_are_read_in_several_prompts(
             expected = torch.sigmoid(contrast + PRIORS[names.index(name) % 3] - CENTRE)
             assert proposal.quality is not None
             assert proposal.quality[name] == pytest.approx(float(expected), abs=1e-4)
+
+    few = await policy.propose(request(QUESTIONS[1]), cards[16:])
+    assert few.token_ids is not None
+    assert few.token_ids["prompt_token_ids"] == ids
+    assert few.quality == pytest.approx({name: proposal.quality[name] for name in names[16:]})
+    both, alone = (policy.estimate([request(QUESTIONS[1])], own)[0] for own in (cards, cards[16:]))
+    assert both.router_tokens > alone.router_tokens == len(ids) + 1
     policy.close()
+
+
+def test_blocks_hold_as_many_cards_as_the_manifest_says(base_folder: Path) -> None:
+    names = tuple(f"card_{i}" for i in range(20))
+    whole = tiny_checkpoint.manifest(load_base(base_folder), names)
+    cut = replace(whole, blocks=(3, 16, 1))
+
+    assert [len(cards) for cards in card_blocks(whole)] == [16, 4]
+    assert [len(cards) for cards in card_blocks(cut)] == [3, 16, 1]
+    assert [card for cards in card_blocks(cut) for card in cards] == list(cut.cards)
+    assert blocks_of(cut, ["card_19", "card_0", "new"]) == (0, 2)
+    assert blocks_of(cut, ["new"]) == (0,)
+    assert Manifest.from_dict(cut.to_dict()).blocks == (3, 16, 1)
+    old = {key: value for key, value in whole.to_dict().items() if key != "blocks"}
+    assert Manifest.from_dict(old) == whole
+    for wrong in ((3, 17), (3, 16), (20, 0)):
+        with pytest.raises(CheckpointError, match="do not cut 20 cards"):
+            Manifest.from_dict(replace(whole, blocks=wrong).to_dict())
 
 
 async def test_a_larger_cost_weight_never_takes_a_dearer_card(policy: CheckpointPolicy) -> None:
@@ -438,7 +463,7 @@ async def test_closing_answers_who_waits_and_a_later_request_loads_again(
     await closing
     assert all(proposal.quality for proposal in await asyncio.gather(*tasks))
     with pytest.raises(PolicyError, match="closed"):
-        engine.submit([1])
+        engine.submit([1], (0,))
     assert (await policy.propose(request("hi"), pool().cards)).quality
 
 

@@ -172,6 +172,13 @@ async def test_more_cards_than_letters_are_asked_for_in_several_prompts(tmp_path
             [4, 17],
         )
         assert proposal.quality is not None and len(set(proposal.quality.values())) == 19
+
+        script.asked.clear()
+        few = await policy.propose(request(), cards[17:])
+        (only,) = script.asked
+        assert len(only["structured_outputs"]["choice"]) == 4
+        assert few.token_ids is not None and few.token_ids["prompt_token_ids"] == only["prompt"]
+        assert few.quality == {name: proposal.quality[name] for name in names[17:]}
         await policy.aclose()
 
 

@@ -14,7 +14,7 @@ from xrouter_lg.prompts import slots
 
 if TYPE_CHECKING:
     from training.config import RunConfig
-    from training.judge.table import Paired
+    from training.pools import Table
 
 
 def check_settings(config: RunConfig) -> None:
@@ -26,6 +26,8 @@ def check_settings(config: RunConfig) -> None:
     warm, trainer, grpo = config.warm_start, config.trainer, config.grpo
     if not 0.0 < config.data.train_share < 1.0:
         raise ConfigurationError(f"data.train_share is {config.data.train_share!r}; not in (0, 1)")
+    if config.data.pools != "same":
+        _check_pools(config)
     if warm.method == "full" and config.weights == "adapter":
         raise ConfigurationError(
             "warm_start.method is 'full', which trains no adapter; set weights=merged"
@@ -52,6 +54,35 @@ def check_settings(config: RunConfig) -> None:
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
     if grpo.steps:
         trainer.per_device(grpo.generations * grpo.prompts_per_step, "generations × prompts")
+
+
+def _check_pools(config: RunConfig) -> None:
+    """Groups of sources, and what learns from one pool only."""
+    data = config.data
+    if not isinstance(data.pools, str):
+        named = [source for group in data.pools for source in group]
+        if not all(data.pools) or len(set(named)) < len(named):
+            raise ConfigurationError(
+                f"data.pools is {[list(group) for group in data.pools]!r}; it must be groups of "
+                "sources, each source in one of them"
+            )
+        if data.sources and set(data.sources) != set(named):
+            odd = sorted(set(data.sources) ^ set(named))
+            raise ConfigurationError(
+                f"data.sources and the groups of data.pools differ in {', '.join(odd)}; leave "
+                "data.sources out, the groups say it"
+            )
+    for wrong, what in (
+        (config.codec != "slots", f"codec is {config.codec!r}"),
+        (config.grpo.steps > 0, f"grpo.steps is {config.grpo.steps}"),
+        (config.live.budget_usd > 0, f"live.budget_usd is {config.live.budget_usd:g}"),
+        (config.warm_start.permute, "warm_start.permute is true"),
+    ):
+        if wrong:
+            raise ConfigurationError(
+                f"{what}, which works on a single pool; set data.pools=same, or leave it out: "
+                "several pools are learned by the warm start of the slots codec alone"
+            )
 
 
 def _check_tools(config: RunConfig) -> None:
@@ -142,16 +173,16 @@ def base_layers(path: Path) -> int | None:
     return None if found is None else int(found)
 
 
-def check_table(config: RunConfig, table: Paired) -> None:
+def check_table(config: RunConfig, table: Table) -> None:
     """Whether the table and the pool fit.
 
     Raises:
         ConfigurationError: too many models, a pool that can't be read, or one that lacks a model.
     """
-    if len(table.models) > len(slots.CARD_SLOTS):
+    if config.data.pools == "same" and len(table.models) > len(slots.CARD_SLOTS):
         raise ConfigurationError(
             f"the table gives {len(table.models)} models; a checkpoint takes at most "
-            f"{len(slots.CARD_SLOTS)}: name them in data.models"
+            f"{len(slots.CARD_SLOTS)} of one pool: name them in data.models"
         )
     if config.live.budget_usd and not config.pool:
         raise ConfigurationError("live.budget_usd is set; give pool=POOL.yaml, whose cards to call")

@@ -33,6 +33,14 @@ class DataConfig:
     """Models of the pool; those with a known outcome on every prompt when empty."""
     rename: Mapping[str, str] = field(default_factory=dict)
     """Models that have another name in another source."""
+    pools: Literal["same", "per_source"] | tuple[tuple[str, ...], ...] = "same"
+    """``same``: every prompt may go to every model. ``per_source``: each source has its own models,
+    those that cover it. A list of lists of sources: groups of sources that share their models."""
+    leave_out: tuple[str, ...] = ()
+    """Families that are neither learned from nor held out: ``source|task|category`` or its first
+    parts, such as ``reasoning_gym|basic_arithmetic``."""
+    family_fold: str = ""
+    """``1/3``: the first of three folds of the families is left out, too (dealt by split_seed)."""
     train_share: float = 0.5
     split_seed: int = 0
     strengths: int = 3
@@ -149,15 +157,21 @@ def _build(cls: Any, data: Any, where: str) -> Any:
 
 def _cast(kind: Any, value: Any, name: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        if value is None:
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
             return None
-        return _cast(next(arg for arg in args if arg is not type(None)), value, name)
+        kinds = [arg for arg in args if arg is not type(None)]
+        lists = isinstance(value, list) and typing.get_origin(kinds[-1]) is tuple
+        return _cast(kinds[-1 if lists else 0], value, name)
     if origin is Literal:
         if value not in args:
             allowed = ", ".join(map(repr, args))
             raise ConfigurationError(f"{name} is {value!r}; it must be one of {allowed}")
         return value
+    if origin is tuple and typing.get_origin(args[0]) is tuple:
+        if not isinstance(value, list):
+            raise ConfigurationError(f"{name} is {value!r}; it must be a list of lists of texts")
+        return tuple(_cast(args[0], item, name) for item in value)
     if origin is tuple:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigurationError(f"{name} is {value!r}; it must be a list of texts")

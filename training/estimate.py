@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from training.plan import Plan
+from training.pools import PoolTable
 from training.processes import process_count
 from training.sft import steps_of
 
@@ -50,7 +52,7 @@ class Estimate:
     """What a run will take, roughly; None where the base is not on this machine yet."""
 
     tokens: int
-    """Of all prompts, the shared candidate block left out."""
+    """Of all prompts, once for each block they are read behind, which itself is left out."""
     disk_mb: float | None
     memory_gb: float | None
     features_s: float | None
@@ -78,21 +80,24 @@ def shape_of(folder: Path) -> Shape | None:
 def estimate(work: Plan) -> Estimate:
     """Sizes and times of a plan on this machine."""
     config, warm = work.config, work.config.warm_start
-    tokens = round(sum(map(len, work.questions)) / _CHARACTERS_PER_TOKEN)
+    read = work.cut.read_N_K
+    characters = np.array([len(question) for question in work.questions])
+    tokens = round(int((characters * read.sum(1)).sum()) / _CHARACTERS_PER_TOKEN)
     shape = shape_of(Path(config.base.path))
     if shape is None:
         return Estimate(tokens, None, None, None, None, None)
-    block = len(work.prefix) / _CHARACTERS_PER_TOKEN
-    mean = tokens / len(work.questions)
+    lengths = [len(prefix) / _CHARACTERS_PER_TOKEN for prefix in work.prefixes]
+    block = float(np.average(lengths, weights=read.sum(0)))
+    mean = tokens / int(read.sum())
     cached = warm.recipe == "cached"
     upper = shape.layers - warm.frozen_layers
-    # A batch of the CPU recipe runs the candidate block once, the plain one once a prompt.
-    per_prompt = mean + (block / warm.batch_size if cached else block)
+    # A batch of the CPU recipe runs each candidate block once, the plain one once a prompt.
+    per_prompt = mean + (sum(lengths) / warm.batch_size if cached else block)
     forward_layers = upper if cached else shape.layers
     backward = 2.0 if warm.method == "lora" else 4.0
     prompt_flop = per_prompt * shape.layer_weights * (2.0 * forward_layers + backward * upper)
     speed = speed_of(shape.hidden, config.base.dtype) * _REACHED * process_count()
-    _, steps = steps_of(len(work.fit), warm)
+    _, steps = steps_of(int(read[work.fit].sum()), warm)
     grpo = config.grpo
     states = grpo.prompts_per_step * (1 if grpo.turns == 1 else 1 + grpo.generations / 2)
     # Sampling reads each prompt too, without a backward pass.
@@ -120,15 +125,17 @@ def describe(work: Plan) -> str:
     """The plan of a run in words, with what it will take."""
     config, warm, grpo = work.config, work.config.warm_start, work.config.grpo
     found = estimate(work)
-    per_epoch, _ = steps_of(len(work.fit), warm)
+    per_epoch, _ = steps_of(int(work.cut.read_N_K[work.fit].sum()), warm)
     how = "full" if warm.method == "full" else f"LoRA rank {warm.lora_rank}"
     where = "CPU" if config.trainer.use_cpu else "CUDA"
     processes = process_count()
     lines = [
         f"outcomes     {config.outcomes}",
         f"prompts      {len(work.fit)} to learn from, {len(work.validation)} to validate on, "
-        f"{len(work.test)} held out",
+        f"{len(work.test)} held out"
+        + (f", {len(work.left_out)} of families left out" if len(work.left_out) else ""),
         f"models       {len(work.table.models)}: {', '.join(work.table.models)}",
+        *_pools(work),
         f"base         {config.base.path} ({config.base.dtype}, {where}"
         + (f", {processes} processes)" if processes > 1 else ")"),
     ]
@@ -154,6 +161,21 @@ def describe(work: Plan) -> str:
         lines.append(f"memory       about {found.memory_gb:.1f} GB")
     lines.append(f"run folder   {work.folder}")
     return "\n".join(lines)
+
+
+def _pools(work: Plan) -> list[str]:
+    """A line for each pool, and one for the blocks they are read in."""
+    table, cut = work.table, work.cut
+    if not isinstance(table, PoolTable):
+        return []
+    lines = [
+        f"pool         {', '.join(pool.sources)}: {len(pool.models)} models, "
+        f"{int((table.pool_N[work.train] == number).sum())} prompts to learn from"
+        for number, pool in enumerate(table.pools)
+    ]
+    read = cut.read_N_K.sum(0)
+    each = ", ".join(f"{size} cards read for {n}" for size, n in zip(cut.sizes, read, strict=True))
+    return [*lines, f"blocks       {len(cut.sizes)}: {each} prompts"]
 
 
 def speed_of(hidden: int, dtype: str) -> float:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 import time
@@ -105,12 +106,36 @@ def card_stats(
     )
 
 
-def fit_cost_model(z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats) -> CostModel:
+def fit_cost_model(
+    z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats, prior_M: Floats
+) -> CostModel:
     """Ridge regression of log(cost / mean cost) on log-odds and prompt length.
 
     A logarithm's mean lies below the mean's logarithm: the bias is set so that the fitted ratios
     average to 1 over the training prompts, and expected costs add up to what was paid.
+
+    A cost that is NaN is no outcome: each card is fitted on the prompts where it has one. A card
+    whose log-odds were not read on a prompt (NaN) stands at its ``prior_M`` there, as in serving.
     """
+    z_N_M = np.where(np.isfinite(z_N_M), z_N_M, prior_M)
+    known_N_M = np.isfinite(cost_usd_N_M)
+    parts: dict[int, tuple[CostModel, int]] = {}
+    for pattern in np.unique(known_N_M, axis=1).T:
+        rows = np.flatnonzero(pattern)
+        own = np.flatnonzero((known_N_M == pattern[:, None]).all(0))
+        fitted = _fit_costs(z_N_M[rows], prompt_tokens_N[rows], cost_usd_N_M[np.ix_(rows, own)])
+        parts.update({int(m): (fitted, place) for place, m in enumerate(own)})
+    of_each = [parts[m] for m in range(cost_usd_N_M.shape[1])]
+    return CostModel(
+        **{
+            name: tuple(getattr(model, name)[place] for model, place in of_each)
+            for name in ("bias", "weight", "tokens", "low", "high")
+        }
+    )
+
+
+def _fit_costs(z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats) -> CostModel:
+    """The regression for cards whose costs are known on all of these prompts."""
     floor_M = 1e-3 * cost_usd_N_M.mean(0)
     ratio_N_M = np.log(np.maximum(cost_usd_N_M, floor_M) / cost_usd_N_M.mean(0))
     x = np.concatenate([z_N_M, np.log(np.maximum(prompt_tokens_N, 1.0))[:, None]], axis=1)
@@ -141,14 +166,16 @@ def expected_of(
     head: FamilyHead | None,
 ) -> tuple[Floats, Floats]:
     """What serving expects of every card on N prompts: score [N, M], and cost over the card's
-    mean cost [N, M]. It is serving's own function, prompt by prompt."""
+    mean cost [N, M]. It is serving's own function, prompt by prompt. ``z_N_M`` is NaN for cards
+    that were not read on a prompt."""
     contrast_N_M = z_N_M - slot.prior_M.numpy() + slot.centre_M.numpy()
     names = [card.name for card in manifest.cards]
     quality, ratio = np.empty_like(z_N_M), np.empty_like(z_N_M)
     for row, text in enumerate(prompts):
-        contrasts = dict(zip(names, contrast_N_M[row].tolist(), strict=True))
+        values = dict(zip(names, contrast_N_M[row].tolist(), strict=True))
+        contrasts = {name: value for name, value in values.items() if math.isfinite(value)}
         found = expectations(manifest, contrasts, text, round(prompt_tokens_N[row]), head)
-        quality[row], ratio[row] = ([values[name] for name in names] for values in found)
+        quality[row], ratio[row] = ([of[name] for name in names] for of in found)
     return quality, ratio
 
 
@@ -160,11 +187,13 @@ def dial_points(
     c_ref_usd: float,
     cost_weights: Sequence[float],
 ) -> tuple[DialPoint, ...]:
-    """What each cost weight gives on held-out outcomes."""
+    """What each cost weight gives on held-out outcomes; a card without one (NaN) is not chosen."""
     points = []
+    known_N_M = np.isfinite(score_N_M)
     rows = np.arange(len(score_N_M))
     for weight in cost_weights:
-        chosen = (quality_N_M - weight * expected_usd_N_M / c_ref_usd).argmax(1)
+        utility_N_M = quality_N_M - weight * expected_usd_N_M / c_ref_usd
+        chosen = np.where(known_N_M, utility_N_M, -np.inf).argmax(1)
         counts = np.bincount(chosen, minlength=score_N_M.shape[1])
         points.append(
             DialPoint(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 
+from training.family_means import STRENGTH, family_means
 from training.judge.baselines.base import group_means
 from xrouter_lg.checkpoint import HeadStats
 from xrouter_lg.policies.family_head import BUCKETS, FamilyHead, bucket_counts
@@ -28,14 +29,6 @@ HEAD_FILE = "family_head.safetensors"
 _SEEN_IN = 2
 """Prompts that a word must occur in to count as known: once may be a typing error."""
 _INVERSE_REGULARISATION = 30.0
-_STRENGTH = 3.0
-"""Prompts' worth of the overall mean that a mean is mixed with."""
-_POOL_STRENGTH = 50.0
-"""Prompts' worth of its pool's mean that a family's mean score is mixed with."""
-_ALIKE = 4.0
-"""Families are pooled while their scores differ by less than this many squared standard errors, on
-average over the cards. Chance alone gives 1; a small family that differs a little is better off
-with its pool's mean than with its own."""
 _SHAPE_QUANTILES = (0.8, 0.95)
 """Of the training prompts' distances to the nearest family: where trust begins to fall, and where
 nothing is left of it. Found by leaving families out; it does not hurt on families seen."""
@@ -89,8 +82,8 @@ def fit_family_head(
     if tools:
         tools["tool_weight_F_T"] = np.ascontiguousarray(weight[:, width:], dtype=np.float32)
         weight = weight[:, :width]
-    quality = pooled_means(score_N_M, families)
-    cost = group_means(cost_usd_N_M, families, strength=_STRENGTH)
+    quality = family_means(score_N_M, cost_usd_N_M, families)
+    cost = group_means(cost_usd_N_M, families, strength=STRENGTH)
     counts = np.array([list(families).count(name) for name in names])
     arrays = {
         "share_F": (counts / counts.sum()).astype(np.float32),
@@ -100,48 +93,10 @@ def fit_family_head(
         "weight_F_K": np.ascontiguousarray(weight, dtype=np.float16),
         "bias_F": bias.astype(np.float32),
         "quality_F_M": np.clip(quality, 0.0, 1.0).astype(np.float32),
-        "cost_ratio_F_M": (cost / cost_usd_N_M.mean(0)).astype(np.float32),
+        "cost_ratio_F_M": (cost / np.nanmean(cost_usd_N_M, axis=0)).astype(np.float32),
         **tools,
     }
     return FamilyHead(arrays, names, cards)
-
-
-def pooled_means(score_N_M: Floats, families: Sequence[str]) -> Floats:
-    """[F, M] mean score per family in the order of the sorted names, shrunk towards the mean of the
-    families that score alike, and that towards the overall mean."""
-    names = sorted(set(families))
-    member_F_N = np.array(families)[None, :] == np.array(names)[:, None]
-    count_F, total_F_M = member_F_N.sum(1).astype(float), member_F_N @ score_N_M
-    pools = _pools(count_F, total_F_M)
-    overall = score_N_M.mean(0)
-    shrunk = np.empty_like(total_F_M)
-    for pool in pools:
-        count, total = count_F[pool].sum(), total_F_M[pool].sum(0)
-        base = overall + count / (count + _STRENGTH) * (total / count - overall)
-        own = count_F[pool][:, None]
-        shrunk[pool] = base + own / (own + _POOL_STRENGTH) * (total_F_M[pool] / own - base)
-    return shrunk
-
-
-def _pools(count_F: Floats, total_F_M: Floats) -> list[list[int]]:
-    """Families by whom they score alike, the likest two joined first."""
-    pools = [[family] for family in range(len(count_F))]
-    counts, totals = list(count_F), list(total_F_M)
-
-    def apart(a: int, b: int) -> float:
-        p = (totals[a] + totals[b] + 1) / (counts[a] + counts[b] + 2)
-        gap = totals[a] / counts[a] - totals[b] / counts[b]
-        return float(np.mean(gap**2 / (p * (1 - p) * (1 / counts[a] + 1 / counts[b]))))
-
-    while len(pools) > 1:
-        pairs = [(a, b) for b in range(len(pools)) for a in range(b)]
-        distance, a, b = min((apart(a, b), a, b) for a, b in pairs)
-        if distance > _ALIKE:
-            break
-        pools[a] += pools.pop(b)
-        counts[a] += counts.pop(b)
-        totals[a] = totals[a] + totals.pop(b)
-    return pools
 
 
 def _tool_arrays(prompts: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:

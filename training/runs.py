@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import polars as pl
 import torch
 
 from training.base_model import Base, load_base, materialise, threads
+from training.block_reading import BlockReading, predict_cards
 from training.config import RunConfig
 from training.export import (
     card_stats,
@@ -35,13 +37,16 @@ from training.family_head import fit_family_head, head_stats
 from training.features import build_cache
 from training.files import write_json
 from training.grpo_stage import reinforce
-from training.judge.curve import DIAL, Predictions, predicted_curve
+from training.judge.bootstrap import figure
+from training.judge.compare import weighted_gain
+from training.judge.curve import DIAL, Curve, Predictions, predicted_curve
 from training.judge.metrics import Reference, evaluate
-from training.judge.table import Floats
+from training.judge.table import Floats, Ints, Paired
 from training.plan import Plan, plan
+from training.pools import PoolTable, Table
 from training.processes import is_main, main_first
 from training.progress import Progress
-from training.reading import CachedReading, PlainReading, Reading, predict
+from training.reading import CachedReading, PlainReading, Reading
 from training.reference import reference_of
 from training.sequence_setup import SequenceSetup
 from training.slot_model import SlotModel, of_cards, slot_model
@@ -76,6 +81,7 @@ def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | N
             prior_log_odds(work.table.score[work.train]),
             config.warm_start,
             answers=0 if sequence is None else sequence.letters.answers,
+            blocks=work.cut.sizes,
         )
         if not use_cpu:
             slot.model.to("cuda")
@@ -94,19 +100,31 @@ def read_prompts(
 ) -> Reading:
     """The run's prompts as the chosen recipe reads them; the activations of the frozen layers are
     computed here."""
-    questions = [*work.questions, *([] if sequence is None else sequence.questions)]
-    if work.config.warm_start.recipe == "plain":
-        return PlainReading(base.tokenizer, work.prefix, questions)
-    with main_first(work.config.trainer.use_cpu):
-        cache = build_cache(
-            base,
-            work.prefix,
-            questions,
-            layers=work.config.warm_start.frozen_layers,
-            folder=work.folder / "features",
-            progress=lambda done, whole: progress("features", done, whole, ""),
-        )
-    return CachedReading(base, cache, work.prefix, questions)
+    more = [] if sequence is None else sequence.questions
+    blocks = [
+        (prefix, [*(work.questions[i] for i in np.flatnonzero(read)), *more])
+        for prefix, read in zip(work.prefixes, work.cut.read_N_K.T, strict=True)
+    ]
+    whole = sum(len(questions) for _, questions in blocks)
+    parts: list[Reading] = []
+    for prefix, questions in blocks:
+        if work.config.warm_start.recipe == "plain":
+            parts.append(PlainReading(base.tokenizer, prefix, questions))
+            continue
+        before = sum(map(len, parts))
+        with main_first(work.config.trainer.use_cpu):
+            cache = build_cache(
+                base,
+                prefix,
+                questions,
+                layers=work.config.warm_start.frozen_layers,
+                folder=work.folder / "features",
+                progress=lambda done, _, before=before: progress(  # type: ignore[misc]
+                    "features", before + done, whole, ""
+                ),
+            )
+        parts.append(CachedReading(base, cache, prefix, questions))
+    return parts[0] if len(parts) == 1 else BlockReading(parts, work.cut)
 
 
 def finish(
@@ -116,30 +134,34 @@ def finish(
     table = work.table
     train, test = table.rows(work.train), table.rows(work.test)
     progress("judge", 0, 2, "")
-    z_train, z_test = predict(slot, reading, work.train), predict(slot, reading, work.test)
+    cards = len(table.models)
+    z_train = predict_cards(slot, reading, work.train, cards)
+    z_test = predict_cards(slot, reading, work.test, cards)
     progress("judge", 1, 2, "")
     size = np.array([len(prompt) / 4 for prompt in table.prompts])
     names = [normalise_name(name) for name in table.models]
-    cost_model = fit_cost_model(z_train, size[work.train], train.cost)
-    reference = Reference.of(train)
+    prior = slot.prior_M.double().numpy()
+    cost_model = fit_cost_model(z_train, size[work.train], train.cost, prior)
+    mean_cost, c_ref = np.nanmean(train.cost, axis=0), train.reference_cost()
     head = None
     if work.config.family_head_share > 0:
         head = fit_family_head(train.prompts, train.families, train.score, train.cost, names)
-    tokens = len(base.tokenizer.encode(work.prefix)) + float(np.mean(reading.lengths[: len(table)]))
-    router_cost = tokens * work.config.router_usd_per_million / 1e6
+    router = _RouterTokens.of(work, base, reading)
+    price = work.config.router_usd_per_million
     manifest = Manifest(
         base=base.identity,
         cards=card_stats(
             names,
             work.lines,
             slot,
-            train.cost.mean(0),
+            mean_cost,
             _mean_output_tokens(work),
             _prices(work, names),
         ),
-        c_ref_usd=reference.c_ref,
-        best_fixed=names[reference.best_fixed],
+        c_ref_usd=c_ref,
+        best_fixed=normalise_name(_best_fixed(train)),
         weights=work.config.weights,
+        blocks=work.cut.sizes if len(work.cut.sizes) > 1 else (),
         cost_model=cost_model,
         family_head=None
         if head is None
@@ -151,29 +173,20 @@ def finish(
             "split": "random",
             "split_seed": work.config.data.split_seed,
             "families": sorted(set(train.families)),
+            **_pools_and_left_out(work),
         },
         config=_public(work.config),
         reference=reference_of(train.prompts, head),
     )
     quality, ratio = expected_of(manifest, slot, z_test, test.prompts, size[work.test], head)
-    expected = ratio * train.cost.mean(0)
-    curve = predicted_curve(
-        "checkpoint",
-        Predictions(quality, expected),
-        test,
-        c_ref=reference.c_ref,
-        router_cost=router_cost,
-    )
-    figures = evaluate(curve, test, reference)
+    expected = ratio * mean_cost
     manifest = dataclasses.replace(
         manifest,
-        dial=dial_points(quality, expected, test.score, test.cost, reference.c_ref, DIAL),
+        dial=dial_points(quality, expected, test.score, test.cost, c_ref, DIAL),
         metrics={
             "held_out_log_loss": log_loss(z_test, test.score),
-            "aiq": dataclasses.asdict(figures.aiq),
-            "gain_over_zero_router": dataclasses.asdict(figures.gain),
-            "parity_share": dataclasses.asdict(figures.parity_share),
-            "router_usd_per_request": router_cost,
+            **held_out(train, test, Predictions(quality, expected), router.by_pool() * price / 1e6),
+            "router_usd_per_request": router.mean(slice(None)) * price / 1e6,
         },
     )
     written = export(
@@ -181,6 +194,97 @@ def finish(
     )
     progress("judge", 2, 2, "")
     return written
+
+
+def held_out(
+    train: Table, test: Table, expected: Predictions, router_usd_P: Floats
+) -> dict[str, Any]:
+    """The figures of decisions on held-out prompts. With several pools there is a set of them for
+    each, and the gain over all, weighted by their prompts. ``router_usd_P`` is what a decision
+    costs in each pool."""
+    c_ref = train.reference_cost()
+    if isinstance(test, Paired):
+        curve, reference = _judged(train, test, expected, float(router_usd_P[0]), c_ref)
+        return _figures(curve, test, reference)
+    assert isinstance(train, PoolTable)
+    parts, found = [], []
+    for number, pool in enumerate(test.pools):
+        own, cells = test.of_pool(number), np.flatnonzero(test.pool_N == number)
+        at = np.ix_(cells, test.columns(number))
+        there = Predictions(expected.quality[at], expected.cost[at])
+        usd = float(router_usd_P[number])
+        curve, reference = _judged(train.of_pool(number), own, there, usd, c_ref)
+        parts.append((curve, own, reference))
+        found.append({"sources": list(pool.sources), **_figures(curve, own, reference)})
+    gain = dataclasses.asdict(figure(weighted_gain(parts)))
+    return {"gain_over_zero_router": gain, "pools": found}
+
+
+def _judged(
+    train: Paired, test: Paired, expected: Predictions, router_usd: float, c_ref: float
+) -> tuple[Curve, Reference]:
+    reference = dataclasses.replace(Reference.of(train), c_ref=c_ref)
+    curve = predicted_curve("checkpoint", expected, test, c_ref=c_ref, router_cost=router_usd)
+    return curve, reference
+
+
+def _figures(curve: Curve, test: Paired, reference: Reference) -> dict[str, Any]:
+    figures = evaluate(curve, test, reference)
+    return {
+        "aiq": dataclasses.asdict(figures.aiq),
+        "gain_over_zero_router": dataclasses.asdict(figures.gain),
+        "parity_share": dataclasses.asdict(figures.parity_share),
+    }
+
+
+@dataclass(frozen=True)
+class _RouterTokens:
+    """What the router reads of each prompt of the table: its blocks, and the question."""
+
+    prefix_N: Floats
+    question_N: Floats
+    pool_N: Ints
+
+    @classmethod
+    def of(cls, work: Plan, base: Base, reading: Reading) -> _RouterTokens:
+        table = work.table
+        prefix_N, question_N = np.zeros(len(table)), np.zeros(len(table))
+        start, lengths = 0, reading.lengths
+        for prefix, read in zip(work.prefixes, work.cut.read_N_K.T, strict=True):
+            rows = np.flatnonzero(read)
+            prefix_N[rows] += len(base.tokenizer.encode(prefix))
+            question_N[rows] += lengths[start : start + len(rows)]
+            start += len(rows)
+        one = np.zeros(len(table), dtype=np.int64)
+        return cls(prefix_N, question_N, table.pool_N if isinstance(table, PoolTable) else one)
+
+    def mean(self, rows: Any) -> float:
+        """Per decision on these prompts."""
+        return float(self.prefix_N[rows].mean()) + float(self.question_N[rows].mean())
+
+    def by_pool(self) -> Floats:
+        """[P] per decision in each pool."""
+        return np.array([self.mean(self.pool_N == p) for p in range(int(self.pool_N.max()) + 1)])
+
+
+def _best_fixed(train: Table) -> str:
+    """The best fixed model of the run, with several pools that of the largest."""
+    part = max(train.parts(), key=len) if isinstance(train, PoolTable) else train
+    return part.models[part.best_fixed()]
+
+
+def _pools_and_left_out(work: Plan) -> dict[str, Any]:
+    """What the manifest records for the judge to find the same pools and sides again."""
+    table, found = work.table, dict[str, Any]()
+    if isinstance(table, PoolTable):
+        found["pools"] = [
+            {"sources": list(pool.sources), "cards": [normalise_name(m) for m in pool.models]}
+            for pool in table.pools
+        ]
+    if len(work.left_out):
+        found["left_out"] = sorted({table.families[i] for i in work.left_out})
+        found["left_out_prompts"] = len(work.left_out)
+    return found
 
 
 def _prices(work: Plan, names: Sequence[str]) -> list[Mapping[str, str] | None]:
@@ -198,11 +302,17 @@ def _mean_output_tokens(work: Plan) -> Floats:
     key = pl.concat_str(["source", "task", "prompt_id"], separator="|")
     wanted = [work.table.prompt_ids[i] for i in work.train]
     rows = pl.scan_parquet(Path(work.config.outcomes) / "outcomes.parquet")
+    candidate = pl.lit(True)
+    if isinstance(work.table, PoolTable):
+        candidate = pl.any_horizontal(
+            pl.col("source").is_in(list(pool.sources)) & pl.col("model").is_in(list(pool.models))
+            for pool in work.table.pools
+        )
     if "output_tokens" not in rows.collect_schema().names():
         return np.zeros(len(work.table.models))
     frame = (
         rows.with_columns(pl.col("model").replace(dict(data.rename)))
-        .filter(key.is_in(wanted))
+        .filter(key.is_in(wanted) & candidate)
         .group_by("model")
         .agg(pl.col("output_tokens").mean().alias("mean"))
         .collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ class SlotModel:
     """A model that reads success log-odds off its slots.
 
     z = prior + (logit(slot) - logit(anchor)) - centre, for each of L letters: a card's, and, where
-    it decides in several turns, an answer's.
+    it decides in several turns, an answer's. Cards of several blocks share letters: on one prompt
+    only those of its own block mean anything.
     """
 
     model: Any
@@ -56,11 +58,17 @@ class SlotModel:
 
 
 def slot_model(
-    base: Base, prior_M: Floats, config: WarmStartConfig, *, answers: int = 0
+    base: Base,
+    prior_M: Floats,
+    config: WarmStartConfig,
+    *,
+    answers: int = 0,
+    blocks: Sequence[int] = (),
 ) -> SlotModel:
     """The base made trainable as ``config`` says; the centre still zero.
 
-    ``answers`` is how many letters of answers follow those of the cards.
+    ``answers`` is how many letters of answers follow those of the cards. ``blocks`` are the cards
+    of each block where there are several: the letters of each begin anew.
 
     Raises:
         ValueError: no layer is left to train, or more cards or answers than letters.
@@ -71,11 +79,12 @@ def slot_model(
             f"frozen_layers is {config.frozen_layers}; the base has {layers} layers, and at least "
             "one must be trained"
         )
-    if len(prior_M) > len(slots.CARD_SLOTS):
-        raise ValueError(f"{len(prior_M)} cards; there are {len(slots.CARD_SLOTS)} slots")
+    sizes = blocks or [len(prior_M)]
+    if max(sizes) > len(slots.CARD_SLOTS):
+        raise ValueError(f"{max(sizes)} cards; there are {len(slots.CARD_SLOTS)} slots")
     if answers > len(slots.ANSWER_SLOTS):
         raise ValueError(f"{answers} answers; there are {len(slots.ANSWER_SLOTS)} letters for them")
-    letters = slots.CARD_SLOTS[: len(prior_M)] + slots.ANSWER_SLOTS[:answers]
+    letters = "".join(slots.CARD_SLOTS[:size] for size in sizes) + slots.ANSWER_SLOTS[:answers]
     model = trainable(base.model, layers, config)
     prior_L = torch.tensor([*prior_M.tolist(), *[0.0] * answers], dtype=torch.float32)
     return SlotModel(

@@ -52,7 +52,7 @@ _CENTRE_SAMPLE = 192
 
 
 def soft_targets(score_N_M: Floats, families: Sequence[str], outcome_share: float) -> Floats:
-    """Targets [N, M] in [0, 1] out of recorded scores [N, M]; see the module.
+    """Targets [N, M] in [0, 1] out of recorded scores [N, M]; see the module. NaN stays NaN.
 
     Raises:
         ValueError: ``outcome_share`` outside [0, 1], or lengths that differ.
@@ -61,20 +61,22 @@ def soft_targets(score_N_M: Floats, families: Sequence[str], outcome_share: floa
         raise ValueError(f"outcome_share is {outcome_share!r}; it must lie in [0, 1]")
     if len(families) != len(score_N_M):
         raise ValueError(f"{len(score_N_M)} rows of scores, but {len(families)} families")
-    overall_M = score_N_M.mean(0)
+    overall_M = np.nanmean(score_N_M, axis=0)
     names = np.asarray(families)
     known_N_M = np.empty_like(score_N_M)
     for family in np.unique(names):
         own = names == family
-        mean_M = (score_N_M[own].sum(0) + _FAMILY_PRIOR * overall_M) / (own.sum() + _FAMILY_PRIOR)
+        count_M = np.isfinite(score_N_M[own]).sum(0)
+        total_M = np.nansum(score_N_M[own], axis=0)
+        mean_M = (total_M + _FAMILY_PRIOR * overall_M) / (count_M + _FAMILY_PRIOR)
         known_N_M[own] = mean_M
     targets: Floats = outcome_share * score_N_M + (1.0 - outcome_share) * known_N_M
     return targets
 
 
 def prior_log_odds(score_N_M: Floats) -> Floats:
-    """Log-odds [M] of each card's mean score."""
-    mean_M = np.clip(score_N_M.mean(0), _EDGE, 1.0 - _EDGE)
+    """Log-odds [M] of each card's mean score over the prompts where it is known."""
+    mean_M = np.clip(np.nanmean(score_N_M, axis=0), _EDGE, 1.0 - _EDGE)
     odds: Floats = np.log(mean_M / (1.0 - mean_M))
     return odds
 
@@ -107,14 +109,19 @@ def permuted_samples(
     )
 
 
-def measure_centre(slot: SlotModel, reading: Reading, index: Ints, seed: int) -> None:
-    """Set the slot model's centre to the untrained base's mean contrast over a sample."""
+def measure_centre(
+    slot: SlotModel, reading: Reading, index: Ints, seed: int, letters: slice = slice(None)
+) -> None:
+    """Set the slot model's centre to the untrained base's mean contrast over a sample; ``letters``
+    are those that the prompts ``index`` show."""
     chosen = np.random.default_rng(seed).permutation(index)[:_CENTRE_SAMPLE]
-    slot.centre_M.zero_()
+    slot.centre_M[letters] = 0.0
     raw = torch.from_numpy(predict(slot, reading, chosen)).float() - slot.prior_M
-    slot.centre_M.copy_(raw.mean(0))
+    slot.centre_M[letters] = raw.mean(0)[letters]
 
 
 def log_loss(z_N_M: Floats, score_N_M: Floats) -> float:
-    """Mean binary cross-entropy (nats) of success log-odds against recorded scores."""
-    return float((np.logaddexp(0.0, z_N_M) - score_N_M * z_N_M).mean())
+    """Mean binary cross-entropy (nats) of success log-odds against the recorded scores."""
+    known_N_M = np.isfinite(score_N_M)
+    z, score = z_N_M[known_N_M], score_N_M[known_N_M]
+    return float((np.logaddexp(0.0, z) - score * z).mean())

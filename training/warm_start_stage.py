@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from training.base_model import Base
+from training.block_reading import BlockReading, predict_cards
 from training.callbacks import (
     KeepBest,
     Log,
@@ -19,7 +20,7 @@ from training.plan import Plan
 from training.plots import plot_warm_start
 from training.processes import is_main, main_first
 from training.progress import Progress
-from training.reading import Reading, predict
+from training.reading import Reading
 from training.samples import Samples
 from training.sequence_setup import SequenceSetup
 from training.sft import steps_of, train_slots
@@ -58,8 +59,11 @@ def warm_start(
     if stage.done:
         restore_state(slot, stage.weights)
         return
-    everyone = np.concatenate([work.fit, work.validation])
-    measure_centre(slot, reading, np.sort(everyone), config.seed)
+    everyone = np.sort(np.concatenate([work.fit, work.validation]))
+    if isinstance(reading, BlockReading):
+        reading.measure_centre(slot, everyone, config.seed)
+    else:
+        measure_centre(slot, reading, everyone, config.seed)
     if sequence is not None:
         sequence.measure_answer_centre(slot, reading)
     samples = _samples(work, slot, reading, sequence)
@@ -67,8 +71,8 @@ def warm_start(
     validation = table.rows(work.validation)
 
     def measure() -> Log:
-        z = predict(slot, reading, work.validation)[:, :cards]
-        found = utility(z, validation, half.cost.mean(0), half.reference_cost())
+        z = predict_cards(slot, reading, work.validation, cards)
+        found = utility(z, validation, np.nanmean(half.cost, axis=0), half.reference_cost())
         return {"log_loss": log_loss(z, validation.score), "utility": found}
 
     per_epoch, _ = steps_of(len(samples), config)
@@ -115,7 +119,7 @@ def stage_key(work: Plan, base: Base, sequence: SequenceSetup | None) -> str:
             work.config.data,
             work.config.base.dtype,
             base.identity.sha256,
-            work.prefix,
+            *work.prefixes,
             work.table.fingerprint(),
             None if sequence is None else sequence.key,
         ]
@@ -130,6 +134,8 @@ def _samples(
     target = soft_targets(table.score[work.fit], families, config.outcome_share)
     if sequence is not None:
         return sequence.samples(reading, target)
+    if isinstance(reading, BlockReading):
+        return reading.samples(slot, work.fit, target)
     if config.permute:
         return permuted_samples(
             slot,

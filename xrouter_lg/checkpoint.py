@@ -131,6 +131,8 @@ class Manifest:
     prompt_hash: str = field(default_factory=slots.prompt_hash)
     slot_order: Literal["fixed", "permuted"] = "fixed"
     """``fixed``: a card keeps the letter it was trained with; ``permuted``: any order will do."""
+    blocks: tuple[int, ...] = ()
+    """Cards of each block of the prompt, in slot order; empty: 16 a block (``slot_policy.py``)."""
     cost_model: CostModel | None = None
     family_head: HeadStats | None = None
     added: tuple[CardStats, ...] = ()
@@ -197,6 +199,7 @@ class Manifest:
             fields["base"] = BaseIdentity(**data["base"])
             fields["cards"] = tuple(CardStats(**card) for card in data["cards"])
             fields["added"] = tuple(CardStats(**card) for card in data.get("added", ()))
+            fields["blocks"] = tuple(data.get("blocks", ()))
             fields["dial"] = tuple(DialPoint(**point) for point in data.get("dial", ()))
             model = data.get("cost_model")
             if model is not None:
@@ -219,6 +222,9 @@ class Manifest:
     def _check(self) -> None:
         if not self.cards:
             raise CheckpointError("the manifest has no card; train again")
+        cut, most = self.blocks, len(slots.CARD_SLOTS)
+        if cut and (sum(cut) != len(self.cards) or min(cut) < 1 or max(cut) > most):
+            raise CheckpointError(f"blocks {cut} do not cut {len(self.cards)} cards; train again")
         numbers = [self.c_ref_usd]
         for card in (*self.cards, *self.added):
             numbers += [card.prior, card.centre, card.output_tokens, card.cost_usd]

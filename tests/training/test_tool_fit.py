@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from training.family_head import HEAD_FILE, fit_family_head, pooled_means
+from training.family_head import HEAD_FILE, fit_family_head
+from training.family_means import pooled_means
 from xrouter_lg.policies.family_head import FamilyHead
 from xrouter_lg.policies.tool_fit import FEATURES, split_tools, stems, tool_features
 

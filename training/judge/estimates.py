@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from langchain_core.messages import BaseMessage
 
 from training.judge.table import Floats
 from xrouter_lg.checkpoint import Manifest
-from xrouter_lg.policies.slot_policy import Reading, SlotPolicy
+from xrouter_lg.policies.slot_policy import Reading, SlotPolicy, blocks_of
 from xrouter_lg.pool import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.tokens import estimate_tokens
@@ -32,6 +32,9 @@ from xrouter_lg.types import RouteRequest
 
 _BATCH = 64
 """Prompts between two commits."""
+
+_Key = tuple[str, tuple[int, ...]]
+"""A prompt, by its digest, and the blocks that it is read behind."""
 
 Progress = Callable[[int, int, str], None]
 """Called with characters done, characters in all, and a word on how it goes."""
@@ -78,19 +81,29 @@ def estimate_prompts(
     policy: SlotPolicy,
     conversations: Sequence[Sequence[BaseMessage]],
     *,
+    candidates: Sequence[Sequence[str]] | None = None,
     cache: Path | None = None,
     dtype: str = "float32",
     progress: Progress | None = None,
 ) -> Estimates:
     """Estimates for what was asked, in its order.
 
-    What is in `cache` (a folder; None: nothing is kept) is not read again. An interrupt loses at
-    most one batch. `dtype` is what the policy computes in.
+    `candidates` are the cards that each prompt may go to (left out: all): as in serving, the
+    language model reads the blocks of those only. What is in `cache` (a folder; None: nothing is
+    kept) is not read again. An interrupt loses at most one batch. `dtype` is what the policy
+    computes in.
     """
-    keys = [_key(messages) for messages in conversations]
+    cards = all_cards(policy.manifest)
+    names = tuple(card.name for card in cards)
+    of_each = [names] * len(conversations) if candidates is None else candidates
+    keys = [
+        (_key(messages), blocks_of(policy.manifest, allowed))
+        for messages, allowed in zip(conversations, of_each, strict=True)
+    ]
     requests = {key: _request(said) for key, said in zip(keys, conversations, strict=True)}
+    stored = _Names(blocks_of(policy.manifest, names))
     with closing(_open(policy, cache, dtype)) as store:
-        known = _known(store, requests)
+        known = _known(store, {stored(key): key for key in requests})
         # Of one length together: a pass costs what its longest prompt costs.
         pending = sorted(
             requests.keys() - known.keys(), key=lambda key: (_size(requests[key]), key)
@@ -102,16 +115,15 @@ def estimate_prompts(
                 progress(done, whole, f"{len(known)} of {len(requests)} prompts")
             batch = pending[start : start + _BATCH]
             questions = [slots.render_question(requests[key].messages) for key in batch]
-            for key, reading in zip(batch, policy.read_many(questions), strict=True):
+            blocks = [read for _, read in batch]
+            for key, reading in zip(batch, policy.read_many(questions, blocks), strict=True):
                 known[key] = reading
                 row = zlib.compress(json.dumps([reading.prompts, reading.logprobs]).encode())
-                store.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (key, row))
+                store.execute("INSERT OR REPLACE INTO readings VALUES (?, ?)", (stored(key), row))
                 done += _size(requests[key])
             store.commit()
         if progress is not None:
             progress(whole, whole, f"{len(known)} of {len(requests)} prompts")
-    cards = all_cards(policy.manifest)
-    names = tuple(card.name for card in cards)
     unique = dict(
         zip(
             requests,
@@ -133,6 +145,17 @@ def _key(messages: Sequence[BaseMessage]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class _Names:
+    """Names of readings in the store: the prompt, and the blocks unless all of them were read."""
+
+    every: tuple[int, ...]
+
+    def __call__(self, key: _Key) -> str:
+        prompt, blocks = key
+        return prompt if blocks == self.every else f"{prompt}/{','.join(map(str, blocks))}"
+
+
 def _request(messages: Sequence[BaseMessage]) -> RouteRequest:
     likely, most = estimate_tokens(messages)
     return RouteRequest(messages=list(messages), prompt_tokens=likely, prompt_tokens_max=most)
@@ -152,12 +175,12 @@ def _open(policy: SlotPolicy, cache: Path | None, dtype: str) -> sqlite3.Connect
     return store
 
 
-def _known(store: sqlite3.Connection, wanted: Container[str]) -> dict[str, Reading]:
+def _known(store: sqlite3.Connection, wanted: Mapping[str, _Key]) -> dict[_Key, Reading]:
     found = {}
-    for key, row in store.execute("SELECT prompt, row FROM readings"):
-        if key in wanted:
+    for name, row in store.execute("SELECT prompt, row FROM readings"):
+        if (key := wanted.get(name)) is not None:
             prompts, logprobs = json.loads(zlib.decompress(row))
-            found[key] = Reading(tuple(prompts), tuple(logprobs))
+            found[key] = Reading(key[1], tuple(prompts), tuple(logprobs))
     return found
 
 
@@ -170,5 +193,6 @@ def _reading_key(manifest: Manifest, dtype: str) -> str:
         [card.line for card in manifest.cards],
         dtype,
         [importlib.metadata.version(name) for name in ("torch", "transformers")],
+        *manifest.blocks,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,8 +7,10 @@ pool: only there is "the best fixed model" one thing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,15 @@ class Pool:
     models: tuple[str, ...]
     rows: Ints
     """Rows of the table."""
+
+
+def fingerprint_of(tables: Sequence[Paired]) -> str:
+    """Which tables these are, one for each pool: a single table's own fingerprint, or a digest of
+    those of several."""
+    found = [table.fingerprint() for table in tables]
+    if len(found) == 1:
+        return found[0]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Ragged:
     """Outcomes by model whose score or cost is unknown: no candidate there."""
     bare: int
     """Prompts without any candidate, left out."""
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
+    """Outcomes by model on prompts of a pool that it is not in: no candidate there."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,7 +92,27 @@ class Ragged:
             self.strangers,
             self.unpriced,
             self.bare,
+            self.elsewhere,
         )
+
+    def within(self, cards: Mapping[str, Collection[str]]) -> Ragged:
+        """The same with these cards as the only candidates of each source named; sources that are
+        not named stay as they are."""
+        if not cards:
+            return self
+        apart = np.zeros_like(self.candidates)
+        for source, own in cards.items():
+            rows = np.array([key[0] == source for key in self.keys])
+            apart[np.ix_(rows, [card not in own for card in self.cards])] = True
+        lost = (apart & self.candidates).sum(0).tolist()
+        table = replace(
+            self,
+            score=np.where(apart, np.nan, self.score),
+            cost=np.where(apart, np.nan, self.cost),
+            elsewhere={name: n for name, n in zip(self.models, lost, strict=True) if n},
+        )
+        there = table.candidates.any(1)
+        return replace(table.rows(there), bare=self.bare + int((~there).sum()))
 
     def pools(self) -> list[Pool]:
         """Prompts grouped by their candidates, the largest group first."""
@@ -93,6 +126,13 @@ class Ragged:
             for number, pattern in enumerate(patterns)
         ]
         return sorted(found, key=lambda pool: (-len(pool.rows), pool.models))
+
+    def of_pool(self, models: Sequence[str]) -> Paired | None:
+        """The complete matrix of the prompts whose candidates are exactly `models`."""
+        for pool in self.pools():
+            if set(pool.models) == set(models):
+                return self.paired(models, pool.rows)
+        return None
 
     def paired(self, models: Sequence[str], rows: Ints | None = None) -> Paired | None:
         """The complete matrix of `models` on those of `rows` where none is missing; None if no

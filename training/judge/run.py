@@ -27,10 +27,11 @@ from training.judge.choices import (
 )
 from training.judge.compare import Answers, weighted_gain
 from training.judge.estimates import Estimates, Progress, estimate_prompts
+from training.judge.halves import halves, read_table, recorded
 from training.judge.metrics import Reference
-from training.judge.ragged import Pool, Ragged, read_ragged
+from training.judge.ragged import Pool, Ragged
 from training.judge.score import curve_of
-from training.judge.table import KEY, Paired, trained_on
+from training.judge.table import KEY, Paired
 from training.judge.verdict import MIN_PROMPTS as GATE_PROMPTS
 from xrouter_lg.checkpoint import Manifest
 from xrouter_lg.policies.checkpoint import CheckpointPolicy
@@ -122,6 +123,7 @@ class Judged:
             "renamed": dict(self.renamed),
             "models_unknown_to_checkpoint": dict(table.strangers),
             "outcomes_without_score_or_cost": dict(table.unpriced),
+            "outcomes_of_other_pools": dict(table.elsewhere),
             "prompts_without_candidate": table.bare,
             "prompts_without_figures": self.unjudged,
             "prompts_seen_in_training": self.repeated,
@@ -158,15 +160,19 @@ def judge_checkpoint(
     policy = _policy(settings.checkpoint, settings)
     try:
         manifest = policy.manifest
-        renamed = {**_recorded(manifest, "rename", {}), **settings.rename}
-        whole = _read(settings, settings.outcomes, settings.prompts, manifest, renamed)
-        table, train, split = _halves(settings, manifest, whole, renamed)
+        renamed = {**recorded(manifest, "rename", {}), **settings.rename}
+        whole = read_table(settings, settings.outcomes, settings.prompts, manifest, renamed)
+        table, train, split = halves(settings, manifest, whole, renamed)
         weights = dial_of(manifest, settings.cost_weight)
 
         def chosen(runner: CheckpointPolicy, rows: Ragged) -> pl.DataFrame:
             found = estimate_prompts(
                 runner,
                 read_conversations(settings.prompts, rows.prompt_ids, rows.prompts),
+                candidates=[
+                    [card for card, there in zip(rows.cards, row, strict=True) if there]
+                    for row in rows.candidates
+                ],
                 cache=settings.cache,
                 dtype=settings.dtype,
                 progress=on_estimate,
@@ -232,81 +238,6 @@ def judge_checkpoint(
 
 def _policy(checkpoint: Path, settings: JudgeSettings) -> CheckpointPolicy:
     return CheckpointPolicy(checkpoint, base=settings.base, dtype=settings.dtype)
-
-
-def _recorded(manifest: Manifest, name: str, default: Any) -> Any:
-    """A setting of the training run's `data` section."""
-    return manifest.config.get("data", {}).get(name, default)
-
-
-def _read(
-    settings: JudgeSettings,
-    outcomes: Path,
-    prompts: Path,
-    manifest: Manifest,
-    renamed: Mapping[str, str],
-) -> Ragged:
-    return read_ragged(
-        outcomes,
-        prompts,
-        cards=[card.name for card in (*manifest.cards, *manifest.added)],
-        sources=settings.sources,
-        models=settings.models,
-        rename=renamed,
-    )
-
-
-def _halves(
-    settings: JudgeSettings, manifest: Manifest, whole: Ragged, renamed: Mapping[str, str]
-) -> tuple[Ragged, Ragged | None, str]:
-    """The prompts to judge, those learned from if known, and in words which they are."""
-    if settings.train_outcomes is not None:
-        assert settings.train_prompts is not None
-        train = _read(settings, settings.train_outcomes, settings.train_prompts, manifest, renamed)
-        if both := set(train.keys) & set(whole.keys):
-            raise ValueError(
-                f"{len(both)} prompts are in both tables, such as {'|'.join(min(both))}: a "
-                "checkpoint is not judged on what it has learned from"
-            )
-        return whole, train, "every prompt of the table"
-    recorded = settings.split == "recorded" or (
-        settings.split == "auto" and _is_training_table(settings, manifest, whole)
-    )
-    if not recorded:
-        return whole, None, "every prompt of the table"
-    if manifest.data.get("split") != "random":
-        raise ValueError(
-            f"the manifest records the split {manifest.data.get('split')!r}; only a random one can "
-            "be applied to a table. Give train_outcomes and train_prompts, or split='all'"
-        )
-    learned = trained_on(
-        whole.prompt_ids,
-        seed=int(manifest.data.get("split_seed", 0)),
-        train_share=float(_recorded(manifest, "train_share", 0.5)),
-    )
-    sources = _recorded(manifest, "sources", [])
-    if sources:
-        learned &= np.array([key[0] in sources for key in whole.keys])
-    if learned.all():
-        raise ValueError("the recorded split holds out no prompt of this table")
-    return (
-        whole.rows(~learned),
-        whole.rows(learned) if learned.any() else None,
-        f"the held-out side of the recorded split: {int((~learned).sum())} of {len(whole)} prompts",
-    )
-
-
-def _is_training_table(settings: JudgeSettings, manifest: Manifest, whole: Ragged) -> bool:
-    """Whether the table holds what the checkpoint learned from, by its fingerprint."""
-    fingerprint = manifest.data.get("fingerprint")
-    sources = _recorded(manifest, "sources", [])
-    names = dict(zip(whole.cards, whole.models, strict=True))
-    trained = [names.get(card.name) for card in manifest.cards]
-    if fingerprint is None or None in trained:
-        return False
-    inside = np.array([not sources or key[0] in sources for key in whole.keys])
-    table = whole.paired([str(name) for name in trained], np.flatnonzero(inside))
-    return table is not None and table.fingerprint() == fingerprint
 
 
 def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
@@ -403,7 +334,8 @@ class _Others:
             self._unseen = [self._run(path) for path in self._settings.unseen]
         parts = []
         for rows, choices in self._unseen:
-            test = rows.paired(pool.models)
+            # Exactly this pool's prompts: with more candidates others could be chosen.
+            test = rows.of_pool(pool.models)
             if test is None or len(test) < MIN_PROMPTS:
                 continue
             # The families left out are no part of what names the references.
@@ -430,7 +362,9 @@ class _Others:
                     f"checkpoint {str(path)!r} has learned from every family of the table (or "
                     "records none): it says nothing about unseen ones"
                 )
-            rows = self._whole.rows(fresh)
+            cards = {card.name for card in (*policy.manifest.cards, *policy.manifest.added)}
+            reach = self._whole.candidates[:, [card in cards for card in self._whole.cards]]
+            rows = self._whole.rows(fresh & reach.any(1))
             return rows, self._chosen(policy, rows)
         finally:
             policy.close()

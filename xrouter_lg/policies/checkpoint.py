@@ -75,23 +75,26 @@ class CheckpointPolicy(SlotPolicy):
         """Load the model and run one decision, so that the first request does not wait."""
         self._engine().result().contrasts_of(["<request>\nhello\n</request>\n"])
 
-    async def read(self, question: str) -> Reading:
+    async def read(self, question: str, blocks: Sequence[int]) -> Reading:
         loading = self._engine()
         if not loading.done():
             # Shielded: a request that gives up must not stop what others wait for.
             await asyncio.shield(asyncio.wrap_future(loading))
         engine = loading.result()
         ids = engine.prompts.question_ids(question)
-        return engine.prompts.reading(ids, await asyncio.wrap_future(engine.submit(ids)))
+        values = await asyncio.wrap_future(engine.submit(ids, blocks))
+        return engine.prompts.reading(ids, blocks, values)
 
-    def read_many(self, questions: Sequence[str]) -> list[Reading]:
+    def read_many(self, questions: Sequence[str], blocks: Sequence[Sequence[int]]) -> list[Reading]:
         engine = self._engine().result()
-        found: list[Reading | None] = [None] * len(questions)
         ids = [engine.prompts.question_ids(question) for question in questions]
-        waiting = [(row, engine.submit_patiently(ids[row])) for row in range(len(ids))]
-        for row, future in waiting:
-            found[row] = engine.prompts.reading(ids[row], future.result())
-        return [reading for reading in found if reading is not None]
+        waiting = [
+            engine.submit_patiently(own, read) for own, read in zip(ids, blocks, strict=True)
+        ]
+        return [
+            engine.prompts.reading(own, read, future.result())
+            for own, read, future in zip(ids, blocks, waiting, strict=True)
+        ]
 
     def close(self) -> None:
         """Stop the model's thread and free the model; requests that wait are answered first. A

@@ -47,8 +47,9 @@ _AGREEMENT = {"float32": 1e-2, "bfloat16": 1.0}
 """Nats by which the shortened pass may differ from the model's own forward."""
 
 Logits = Sequence[Sequence[float]]
-"""Logits of each block's slots and anchor."""
-_Job = tuple[list[int], "Future[Logits]"]
+"""Logits of the slots and anchor of each block that is read."""
+_Job = tuple[list[int], Sequence[int], "Future[Logits]"]
+"""Token ids of a question, the blocks it is read behind, and where its logits go."""
 
 
 class Engine:
@@ -94,27 +95,30 @@ class Engine:
         self._check_shortcut()
         self._start()
 
-    def submit(self, question_ids: list[int]) -> Future[Logits]:
-        """Queue a question.
+    def submit(self, question_ids: list[int], blocks: Sequence[int]) -> Future[Logits]:
+        """Queue a question to be read behind ``blocks``.
 
         Raises:
             PolicyError: too many wait already, or the engine is closed.
         """
         future: Future[Logits] = Future()
-        if not self._put((question_ids, future)):
+        if not self._put((question_ids, blocks, future)):
             raise PolicyError(f"{MAX_QUEUED} requests wait for the router model already")
         return future
 
-    def submit_patiently(self, question_ids: list[int]) -> Future[Logits]:
+    def submit_patiently(self, question_ids: list[int], blocks: Sequence[int]) -> Future[Logits]:
         """Queue a question; waits while the queue is full."""
         future: Future[Logits] = Future()
-        while not self._put((question_ids, future)):
+        while not self._put((question_ids, blocks, future)):
             time.sleep(_PATIENCE_S)
         return future
 
     def contrasts_of(self, questions: Sequence[str]) -> list[list[float]]:
         """``logit(slot) - logit(anchor)`` of every trained card on rendered questions."""
-        waiting = [self.submit_patiently(self.prompts.question_ids(text)) for text in questions]
+        every = range(len(self.prompts.blocks))
+        waiting = [
+            self.submit_patiently(self.prompts.question_ids(text), every) for text in questions
+        ]
         return [
             [value - row[-1] for row in future.result() for value in row[:-1]] for future in waiting
         ]
@@ -172,7 +176,7 @@ class Engine:
                 return
             jobs, waiting, stop = self._gather(first)
             # A request that timed out has cancelled its future: nobody waits for its answer.
-            live = [job for job in jobs if job[1].set_running_or_notify_cancel()]
+            live = [job for job in jobs if job[-1].set_running_or_notify_cancel()]
             if live:
                 self._answer(live)
             if stop:
@@ -195,15 +199,20 @@ class Engine:
         return jobs, None, False
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
-        questions = [ids for ids, _ in jobs]
+        found: list[dict[int, Sequence[float]]] = [{} for _ in jobs]
         try:
-            by_block = [self._pass(at, questions) for at in range(len(self.prompts.blocks))]
+            for at in range(len(self.prompts.blocks)):
+                rows = [row for row, (_, blocks, _) in enumerate(jobs) if at in blocks]
+                if rows:
+                    logits = self._pass(at, [jobs[row][0] for row in rows])
+                    for row, own in zip(rows, logits, strict=True):
+                        found[row][at] = own
         except Exception as error:
-            for _, future in jobs:
+            for *_, future in jobs:
                 future.set_exception(error)
             return
-        for row, (_, future) in enumerate(jobs):
-            future.set_result([rows[row] for rows in by_block])
+        for by_block, (_, blocks, future) in zip(found, jobs, strict=True):
+            future.set_result([by_block[at] for at in blocks])
 
     def _pass(self, at: int, questions: Sequence[list[int]]) -> Logits:
         """Logits [question, slot] behind one block."""

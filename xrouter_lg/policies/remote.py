@@ -108,20 +108,20 @@ class RemotePolicy(SlotPolicy):
         state.checked_at = time.monotonic()
         return await state.check
 
-    async def read(self, question: str) -> Reading:
+    async def read(self, question: str, blocks: Sequence[int]) -> Reading:
         state = self._state()
         model = await self._checked(state)
-        return await self._read(state, model, question)
+        return await self._read(state, model, question, blocks)
 
-    def read_many(self, questions: Sequence[str]) -> list[Reading]:
+    def read_many(self, questions: Sequence[str], blocks: Sequence[Sequence[int]]) -> list[Reading]:
         async def read_all() -> list[Reading]:
             gate = asyncio.Semaphore(_AT_ONCE)
 
-            async def one(question: str) -> Reading:
+            async def one(question: str, read: Sequence[int]) -> Reading:
                 async with gate:
-                    return await self.read(question)
+                    return await self.read(question, read)
 
-            return list(await asyncio.gather(*map(one, questions)))
+            return list(await asyncio.gather(*map(one, questions, blocks)))
 
         return run_sync(read_all())
 
@@ -175,8 +175,9 @@ class RemotePolicy(SlotPolicy):
                 )
             _log.warning("checkpoint %s has no probe: %s is trusted as it is", self.path, where)
             return model
+        every = range(len(self._prompts.blocks))
         found = [
-            list(self.contrasts(await self._read(state, model, question)).values())
+            list(self.contrasts(await self._read(state, model, question, every)).values())
             for question in self._probe.questions
         ]
         mean = check_probe(self._probe, found, f"{model!r} of {where}")
@@ -194,12 +195,14 @@ class RemotePolicy(SlotPolicy):
             "Load the checkpoint there (docs/serving.md), or name the model that it is"
         )
 
-    async def _read(self, state: _LoopState, model: str, question: str) -> Reading:
+    async def _read(
+        self, state: _LoopState, model: str, question: str, blocks: Sequence[int]
+    ) -> Reading:
         ids = self._prompts.question_ids(question)
         values = await asyncio.gather(
-            *(self._ask(state, model, ids, block) for block in self._prompts.blocks)
+            *(self._ask(state, model, ids, self._prompts.blocks[at]) for at in blocks)
         )
-        return self._prompts.reading(ids, values)
+        return self._prompts.reading(ids, blocks, values)
 
     async def _ask(
         self, state: _LoopState, model: str, question_ids: Sequence[int], block: Block

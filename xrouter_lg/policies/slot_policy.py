@@ -5,6 +5,10 @@ token ids (:class:`SlotPrompts`), something returns log probabilities of the slo
 :func:`~xrouter_lg.policies.slot_utility.utilities` makes a proposal of them. Only the second step
 differs; :class:`SlotPolicy` holds the others, so that no server can render, tokenise or weigh in a
 way of its own.
+
+A prompt names up to 16 cards, a block. A checkpoint of more cards has several blocks, and a request
+is read behind those only that hold one of its candidates: where pools differ from request to
+request, each pays for its own pool's block.
 """
 
 from __future__ import annotations
@@ -12,12 +16,18 @@ from __future__ import annotations
 import importlib
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.checkpoint import CheckpointError, Manifest, slot_token_ids, tokenizer_hash
+from xrouter_lg.checkpoint import (
+    CardStats,
+    CheckpointError,
+    Manifest,
+    slot_token_ids,
+    tokenizer_hash,
+)
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.policies.base import BasePolicy
 from xrouter_lg.policies.slot_utility import Utilities, load_head, utilities
@@ -41,8 +51,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the language model said of one request: a prompt per block."""
+    """What the language model said of one request: a prompt per block that was read."""
 
+    blocks: tuple[int, ...]
+    """Numbers of the blocks that were read, rising."""
     prompts: tuple[list[int], ...]
     """Token ids of each prompt."""
     logprobs: tuple[dict[str, float], ...]
@@ -61,6 +73,30 @@ class Estimate:
     expected: Utilities
     router_tokens: int
     """Prompt and completion tokens of the router model for this decision."""
+
+
+def card_blocks(manifest: Manifest) -> list[tuple[CardStats, ...]]:
+    """The cards of each block."""
+    width = len(slots.CARD_SLOTS)
+    found: list[tuple[CardStats, ...]] = []
+    start = 0
+    while start < len(manifest.cards):
+        size = manifest.blocks[len(found)] if manifest.blocks else width
+        found.append(manifest.cards[start : start + size])
+        start += size
+    return found
+
+
+def blocks_of(manifest: Manifest, names: Iterable[str]) -> tuple[int, ...]:
+    """Numbers of the blocks that a request with these candidates is read behind. Where none of
+    them has a slot it is the first block: a decision keeps a prompt on record."""
+    wanted = set(names)
+    found = tuple(
+        at
+        for at, cards in enumerate(card_blocks(manifest))
+        if any(card.name in wanted for card in cards)
+    )
+    return found or (0,)
 
 
 class SlotPrompts:
@@ -84,13 +120,10 @@ class SlotPrompts:
                 "or this version of tokenizers reads them otherwise; copy it again or train again"
             )
         ids = slot_token_ids(self._tokenizer)
-        lines = [card.line for card in manifest.cards]
-        width = len(slots.CARD_SLOTS)
         blocks = []
-        for start in range(0, len(lines), width):
-            part = lines[start : start + width]
-            letters = (*slots.CARD_SLOTS[: len(part)], slots.ANCHOR_SLOT)
-            prefix = self._tokenizer.encode(slots.render_prefix(part))
+        for cards in card_blocks(manifest):
+            letters = (*slots.CARD_SLOTS[: len(cards)], slots.ANCHOR_SLOT)
+            prefix = self._tokenizer.encode(slots.render_prefix([card.line for card in cards]))
             blocks.append(Block(tuple(prefix), letters, tuple(ids[letter] for letter in letters)))
         self.blocks = tuple(blocks)
 
@@ -99,15 +132,22 @@ class SlotPrompts:
         a block is the same tokens whatever follows."""
         return self._tokenizer.encode(question)
 
-    def reading(self, question_ids: Sequence[int], values: Sequence[Sequence[float]]) -> Reading:
-        """A reading out of logits or log probabilities of each block's ``slot_ids``, in order."""
+    def reading(
+        self,
+        question_ids: Sequence[int],
+        blocks: Sequence[int],
+        values: Sequence[Sequence[float]],
+    ) -> Reading:
+        """A reading behind ``blocks`` out of logits or log probabilities of the ``slot_ids`` of
+        each, in order."""
         prompts, logprobs = [], []
-        for block, row in zip(self.blocks, values, strict=True):
+        for at, row in zip(blocks, values, strict=True):
+            block = self.blocks[at]
             prompts.append([*block.prefix_ids, *question_ids])
             top = max(row)
             mass = top + math.log(sum(math.exp(value - top) for value in row))
             logprobs.append({x: value - mass for x, value in zip(block.letters, row, strict=True)})
-        return Reading(tuple(prompts), tuple(logprobs))
+        return Reading(tuple(blocks), tuple(prompts), tuple(logprobs))
 
 
 class SlotPolicy(BasePolicy):
@@ -126,20 +166,21 @@ class SlotPolicy(BasePolicy):
         """The checkpoint's prompts; may load the tokenizer."""
 
     @abstractmethod
-    async def read(self, question: str) -> Reading:
-        """What the language model says of a rendered question."""
+    async def read(self, question: str, blocks: Sequence[int]) -> Reading:
+        """What the language model says of a rendered question behind these blocks."""
 
     @abstractmethod
-    def read_many(self, questions: Sequence[str]) -> list[Reading]:
-        """The same for many questions, in order. Blocks."""
+    def read_many(self, questions: Sequence[str], blocks: Sequence[Sequence[int]]) -> list[Reading]:
+        """The same for many questions, in order, each with its blocks. Blocks the caller."""
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         """Success probability and expected cost of each candidate; the highest utility first."""
-        reading = await self.read(slots.render_question(request.messages))
+        blocks = blocks_of(self.manifest, [card.name for card in candidates])
+        reading = await self.read(slots.render_question(request.messages), blocks)
         weight = self.cost_weight(request)
         found = self._weighed(reading, request, candidates)
         at, letter = _favourite(reading)
-        block = self.prompts.blocks[at]
+        block = self.prompts.blocks[reading.blocks[at]]
         return Proposal(
             found.probabilities,
             reason=_reason(found, weight),
@@ -162,22 +203,27 @@ class SlotPolicy(BasePolicy):
 
         Blocks. For whoever judges a checkpoint offline: the decision at any cost weight follows
         from expected score and cost. ``readings`` are what :meth:`read_many` gave for these
-        requests' questions, now or earlier.
+        requests' questions, now or earlier; a card of a block that was not read has no estimate of
+        its own, and is expected to do what it does on average.
         """
         if readings is None:
-            readings = self.read_many([slots.render_question(r.messages) for r in requests])
+            blocks = blocks_of(self.manifest, [card.name for card in candidates])
+            questions = [slots.render_question(r.messages) for r in requests]
+            readings = self.read_many(questions, [blocks] * len(questions))
         return [
             Estimate(self._weighed(reading, request, candidates), reading.tokens)
             for reading, request in zip(readings, requests, strict=True)
         ]
 
     def contrasts(self, reading: Reading) -> dict[str, float]:
-        """``logprob(slot) - logprob(anchor)`` of each card that the checkpoint was trained on."""
-        values: list[float] = []
-        for block, logprobs in zip(self.prompts.blocks, reading.logprobs, strict=True):
-            odds = slots.log_odds(logprobs, block.letters[:-1])
-            values += [odds[letter] for letter in block.letters[:-1]]
-        return dict(zip((card.name for card in self.manifest.cards), values, strict=True))
+        """``logprob(slot) - logprob(anchor)`` of each card of the blocks that were read."""
+        found: dict[str, float] = {}
+        for at, logprobs in zip(reading.blocks, reading.logprobs, strict=True):
+            letters = self.prompts.blocks[at].letters[:-1]
+            odds = slots.log_odds(logprobs, letters)
+            for card, letter in zip(card_blocks(self.manifest)[at], letters, strict=True):
+                found[card.name] = odds[letter]
+        return found
 
     def cost_weight(self, request: RouteRequest) -> float:
         """λ of a request: what the dial says for its quality target, else its own weight."""
@@ -224,7 +270,7 @@ class _Tokenizer:
 
 
 def _favourite(reading: Reading) -> tuple[int, str]:
-    """Block and letter of the card whose slot is the likeliest, measured against the anchor."""
+    """Prompt and letter of the card whose slot is the likeliest, measured against the anchor."""
     at, letter, best = 0, "", -math.inf
     for index, logprobs in enumerate(reading.logprobs):
         for name, value in logprobs.items():

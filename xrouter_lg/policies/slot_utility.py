@@ -49,8 +49,8 @@ def utilities(
     cost_weight: float,
     head: FamilyHead | None = None,
 ) -> Utilities:
-    """Weigh the candidates. ``contrasts`` are of the manifest's cards, by name; ``head`` is what
-    :func:`load_head` gave for the checkpoint.
+    """Weigh the candidates. ``contrasts`` are those of the cards that were read, by name; ``head``
+    is what :func:`load_head` gave for the checkpoint.
 
     A card that joined after training by a probe set is read by the head alone. One never heard of
     gets the mean prior of those that were trained, the one thing known about it; its cost comes
@@ -79,8 +79,14 @@ def expectations(
     head: FamilyHead | None = None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Expected score of each trained card on a request with this last message, and its expected
-    cost over the card's mean."""
-    z = {card.name: card.prior + contrasts[card.name] - card.centre for card in manifest.cards}
+    cost over the card's mean. A card without a contrast (its block was not read) stands at its
+    prior."""
+    z = {
+        card.name: card.prior + contrasts[card.name] - card.centre
+        if card.name in contrasts
+        else card.prior
+        for card in manifest.cards
+    }
     ratios = cost_ratios(manifest, z, prompt_tokens)
     quality = {name: sigmoid(value) for name, value in z.items()}
     if head is not None and manifest.family_head is not None:
@@ -102,6 +108,11 @@ def trust(stats: HeadStats, known: float) -> float:
     return min(max((known - stats.known_low) / width, 0.0), 1.0)
 
 
+def certainty(stats: HeadStats, reading: FamilyReading) -> float:
+    """How far readings of a request are trusted, 0 to 1: by its words, and by its shape."""
+    return min(trust(stats, reading.known), reading.near)
+
+
 def _mix(
     manifest: Manifest,
     stats: HeadStats,
@@ -110,7 +121,7 @@ def _mix(
     ratios: dict[str, float],
 ) -> None:
     """The head's reading beside the language model's, in place; both shrunk by distance."""
-    certain = min(trust(stats, reading.known), reading.near)
+    certain = certainty(stats, reading)
     for card in (*manifest.cards, *manifest.added):
         name, average = card.name, sigmoid(card.prior)
         if name in reading.quality:

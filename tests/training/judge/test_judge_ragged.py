@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from training.judge.ragged import Ragged, read_ragged
+from training.judge.ragged import Ragged, fingerprint_of, read_ragged
 
 Read = Callable[..., Ragged]
 
@@ -80,6 +80,29 @@ def test_a_complete_matrix_keeps_the_prompts_that_all_models_answered(read: Read
     assert both is not None and both.prompt_ids == ("a|t|1",)
     assert both.cost.tolist() == [[0.1, 1.0]]
     assert table.paired(("large", "stranger")) is None
+
+
+def test_cards_may_be_kept_to_the_sources_of_their_pool(read: Read) -> None:
+    table = read().within({"a": ["large"]})
+    assert table.keys == (("a", "t", "1"), ("b", "u", "1"))
+    assert table.candidates.tolist() == [[False, True], [True, False]]
+    assert table.elsewhere == {"Small-1.0": 2}
+    assert np.isnan(table.cost[0, 0]) and table.bare == read().bare + 1
+    assert table.rows(np.array([0])).elsewhere == table.elsewhere
+
+
+def test_a_pool_is_the_prompts_with_exactly_its_models(read: Read) -> None:
+    table = read()
+    alone = table.of_pool(("Small-1.0",))
+    assert alone is not None and alone.prompt_ids == ("a|t|2", "b|u|1")
+    assert table.of_pool(("large",)) is None
+
+
+def test_a_single_table_is_known_by_its_own_fingerprint(read: Read) -> None:
+    one, other = read().of_pool(("Small-1.0",)), read().of_pool(("large", "Small-1.0"))
+    assert one is not None and other is not None
+    assert fingerprint_of([one]) == one.fingerprint()
+    assert fingerprint_of([one, other]) != fingerprint_of([other, one])
 
 
 def test_families_are_source_task_and_category_where_there_is_one(

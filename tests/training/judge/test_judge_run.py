@@ -153,11 +153,11 @@ def test_readings_are_kept_and_an_interrupt_loses_one_batch_at_most(
     monkeypatch.setattr(estimates_module, "_BATCH", 10)
     read, calls = policy.read_many, []
 
-    def reads(questions: Any) -> Any:
+    def reads(questions: Any, blocks: Any) -> Any:
         calls.append(len(questions))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return read(questions)
+        return read(questions, blocks)
 
     monkeypatch.setattr(policy, "read_many", reads)
     with pytest.raises(KeyboardInterrupt):

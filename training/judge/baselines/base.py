@@ -57,11 +57,12 @@ class Means:
 
 def group_means(values_N_M: Floats, groups: Sequence[str], *, strength: float) -> Floats:
     """[G, M] mean per group in the order of the sorted names, shrunk towards the overall mean as
-    :class:`Means` says."""
+    :class:`Means` says. NaN is no outcome: it counts neither here nor there."""
     names = sorted(set(groups))
     member = np.array(groups)[None, :] == np.array(names)[:, None]
-    count = member.sum(1, keepdims=True).astype(float)
-    overall = values_N_M.mean(0)
-    own = (member @ values_N_M) / count
+    known = np.isfinite(values_N_M)
+    count = member @ known.astype(float)
+    overall = np.nanmean(values_N_M, axis=0)
+    own = (member @ np.where(known, values_N_M, 0.0)) / np.maximum(count, 1.0)
     shrunk: Floats = overall + count / (count + strength) * (own - overall)
     return shrunk
