@@ -116,7 +116,7 @@ def main() -> int:
     tables = {name: TASKS[name].read(options.data) for name in names}
     folder = None if options.no_cache else cache_folder() / "curves"
     kept = {name: Kept(folder, table) for name, table in tables.items()}
-    found = [_task(name, tables, kept[name], options) for name in names]
+    found = [_task(name, tables[name], kept[name], options) for name in names]
     pooled = (
         together(tables, seed=options.seed, draws=options.draws, kept=kept, say=_say)
         if len(tables) > 1
@@ -163,15 +163,12 @@ def main() -> int:
     return 0
 
 
-def _task(
-    name: str, tables: dict[str, Paired], kept: Kept, options: argparse.Namespace
-) -> dict[str, Any]:
-    """One task's figures; other tasks' prompts are learned from too by one more head."""
-    task, whole = TASKS[name], tables[name]
-    others = tuple(table for other, table in tables.items() if other != name)
+def _task(name: str, whole: Paired, kept: Kept, options: argparse.Namespace) -> dict[str, Any]:
+    """One task's figures."""
+    task = TASKS[name]
     _say(f"{name}: {len(whole)} prompts, {len(whole.models)} models")
     settings = {"seed": options.seed, "draws": options.draws}
-    rows = measure(whole, others=others, kept=kept, say=_say, **settings)
+    rows = measure(whole, kept=kept, say=_say, **settings)
     checkpoint = None
     if options.checkpoint is not None:
         row, checkpoint = judged_checkpoint(options, task)

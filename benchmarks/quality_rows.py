@@ -24,7 +24,7 @@ from training.judge.compare import (
     reference_builders,
     weighted_gain,
 )
-from training.judge.curve import Curve, Predictions
+from training.judge.curve import Curve, Predictions, predicted_curve
 from training.judge.metrics import Reference, difference, resample
 from training.judge.table import Floats, Paired, family_folds, random_split, read_paired
 from xrouter_lg.checkpoint import HeadStats
@@ -117,26 +117,29 @@ class Kept:
 
 @dataclass(frozen=True)
 class HeadAlone:
-    """The family head as a checkpoint has it, without a language model beside it.
+    """The family head as a checkpoint has it, without a language model beside it."""
 
-    ``others`` are prompts of other pools, learned from too: one head over all of them.
-    """
-
-    others: tuple[Paired, ...] = ()
     name: str = "family head"
 
     def fit(self, train: Paired) -> Fitted:
-        tables = (train, *self.others)
-        models = tuple(dict.fromkeys(name for part in tables for name in part.models))
-        prompts = [text for part in tables for text in part.prompts]
-        families = [name for part in tables for name in part.families]
-        score = np.concatenate([_among(part.score, part.models, models) for part in tables])
-        cost = np.concatenate([_among(part.cost, part.models, models) for part in tables])
-        head = fit_family_head(prompts, families, score, cost, models)
-        prior = Predictions(train.score.mean(0)[None], train.cost.mean(0)[None])
-        if head is None:
-            return _FittedHead(None, None, train.models, prior)
-        return _FittedHead(head, head_stats(head, prompts, share=1.0), train.models, prior)
+        return fit_one_head([train])[0]
+
+
+def fit_one_head(tables: Sequence[Paired]) -> list[Fitted]:
+    """One head that learns from the prompts of several pools, as it serves each of them."""
+    models = tuple(dict.fromkeys(name for part in tables for name in part.models))
+    prompts = [text for part in tables for text in part.prompts]
+    families = [name for part in tables for name in part.families]
+    score = np.concatenate([_among(part.score, part.models, models) for part in tables])
+    cost = np.concatenate([_among(part.cost, part.models, models) for part in tables])
+    head = fit_family_head(prompts, families, score, cost, models)
+    stats = None if head is None else head_stats(head, prompts, share=1.0)
+    return [
+        _FittedHead(
+            head, stats, part.models, Predictions(part.score.mean(0)[None], part.cost.mean(0)[None])
+        )
+        for part in tables
+    ]
 
 
 @dataclass(frozen=True)
@@ -169,33 +172,22 @@ def _among(values: Floats, own: Sequence[str], models: Sequence[str]) -> Floats:
     return wide
 
 
-def builders_of(
-    models: Sequence[str], others: tuple[Paired, ...], dial: tuple[float, ...] | None = None
-) -> dict[str, Builder]:
+def builders_of(models: Sequence[str], dial: tuple[float, ...] | None = None) -> dict[str, Builder]:
     """Every baseline, then what is shipped."""
-    heads = [HeadAlone()]
-    if others:
-        heads.append(HeadAlone(others, ONE_HEAD))
+    head = HeadAlone()
     return {
         **all_builders(models, dial=dial),
-        **{head.name: estimated(head, router_cost=ROUTER_USD) for head in heads},
+        head.name: estimated(head, router_cost=ROUTER_USD),
     }
 
 
 def measure(
-    whole: Paired,
-    *,
-    others: tuple[Paired, ...] = (),
-    seed: int,
-    draws: int,
-    kept: Kept,
-    say: Callable[[str], None],
+    whole: Paired, *, seed: int, draws: int, kept: Kept, say: Callable[[str], None]
 ) -> list[Measured]:
-    """Every baseline and the family head, on all splits; ``others`` are the tables of other pools,
-    which one more head learns from too."""
+    """Every baseline and the family head, on all splits."""
     train, test = random_split(whole, seed=seed)
     reference, everything = Reference.of(train), Reference.of(whole)
-    pooled, halves = builders_of(whole.models, others, DENSE), builders_of(whole.models, others)
+    pooled, halves = builders_of(whole.models, DENSE), builders_of(whole.models)
     knn = kept.curve(f"half {seed} kNN", lambda: halves["kNN"](train, test, reference))
     rows = []
     for name, build in halves.items():
@@ -260,31 +252,39 @@ def together(
     kept: Mapping[str, Kept],
     say: Callable[[str], None],
 ) -> dict[str, Figure]:
-    """The gain on half splits over all pools, weighted by their prompts, of what all of them have.
-
-    The head for all pools learns from half of each, the one that is judged and the others alike.
-    """
+    """The gain on half splits over all pools, weighted by their prompts: of what is fitted to each
+    pool by itself, and of one head that learns from half of each."""
     splits = {name: random_split(table, seed=seed) for name, table in tables.items()}
+    heads: dict[str, Fitted] = {}
+
+    def one_head(task: str, test: Paired, reference: Reference) -> Curve:
+        if not heads:
+            heads.update(zip(splits, fit_one_head([a for a, _ in splits.values()]), strict=True))
+        return predicted_curve(
+            ONE_HEAD,
+            heads[task].predict(test.prompts, test.families),
+            test,
+            c_ref=reference.c_ref,
+            router_cost=ROUTER_USD,
+        )
+
     parts: dict[str, list[tuple[Curve, Paired, Reference]]] = {}
-    for name, (train, test) in splits.items():
+    for task, (train, test) in splits.items():
         reference = Reference.of(train)
-        halves = tuple(other for task, (other, _) in splits.items() if task != name)
-        joint = estimated(HeadAlone(halves, ONE_HEAD), router_cost=ROUTER_USD)
-        named = {**builders_of(train.models, ()), ONE_HEAD: joint}
-        for row, build in named.items():
-            if row not in train.models:
-                say(f"{name}, together: {row}")
-                what = f"half {seed} {row}" + (" of halves" if row == ONE_HEAD else "")
-                found = kept[name].curve(
-                    what,
-                    lambda b=build, a=train, t=test, r=reference: b(a, t, r),  # type: ignore[misc]
-                )
-                parts.setdefault(row, []).append((found, test, reference))
-    return {
-        row: figure(weighted_gain(own, draws=draws, seed=seed))
-        for row, own in parts.items()
-        if len(own) == len(tables)
-    }
+        builders: dict[str, Builder] = {
+            **builders_of(train.models),
+            ONE_HEAD: lambda _, test, reference, task=task: one_head(task, test, reference),  # type: ignore[misc]
+        }
+        for row, build in builders.items():
+            if row in train.models:
+                continue
+            say(f"{task}, together: {row}")
+            found = kept[task].curve(
+                f"half {seed} {row}",
+                lambda b=build, a=train, t=test, r=reference: b(a, t, r),  # type: ignore[misc]
+            )
+            parts.setdefault(row, []).append((found, test, reference))
+    return {row: figure(weighted_gain(own, draws=draws, seed=seed)) for row, own in parts.items()}
 
 
 @dataclass(frozen=True)

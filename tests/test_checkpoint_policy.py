@@ -38,6 +38,7 @@ from tests.tiny_checkpoint import (
 )
 from tests.tiny_model import write_tiny_base
 from training.base_model import load_base
+from training.family_head import fit_family_head, head_stats
 from xrouter_lg import ModelCard, XRouterNode
 from xrouter_lg.aliases import promote, rollback
 from xrouter_lg.checkpoint import CheckpointError, Manifest
@@ -216,6 +217,37 @@ def test_blocks_hold_as_many_cards_as_the_manifest_says(base_folder: Path) -> No
     for wrong in ((3, 17), (3, 16), (20, 0)):
         with pytest.raises(CheckpointError, match="do not cut 20 cards"):
             Manifest.from_dict(replace(whole, blocks=wrong).to_dict())
+
+
+async def test_a_language_model_without_a_say_is_neither_loaded_nor_paid_for(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    texts = [f"{kind} {n} and more" for n in range(20) for kind in ("sum of", "poem on")]
+    right = np.array([[float("sum" in text), 1.0, 0.2] for text in texts])[:, : len(NAMES)]
+    score = np.pad(right, ((0, 0), (0, len(NAMES) - right.shape[1])))
+    cost = np.tile(np.arange(1, len(NAMES) + 1) * 1e-4, (len(texts), 1))
+    head = fit_family_head(texts, [text[:4] for text in texts], score, cost, NAMES)
+    assert head is not None
+    folders = {}
+    for share in (0.5, 1.0):
+        stats = head_stats(head, texts, share=share)
+        folders[share] = tiny_checkpoint.write(
+            tmp_path / str(share), base_folder, head=head, family_head=stats
+        )
+
+    alone = CheckpointPolicy(folders[1.0])  # no base anywhere
+    alone.warm_up()
+    proposal = await alone.propose(request("sum of 7 and more"), pool().cards)
+    assert alone._loading is None
+    assert proposal.token_ids is None and proposal.prompt_hash is None
+    expected = head.read("sum of 7 and more").quality
+    assert proposal.quality == pytest.approx(expected, abs=1e-6)
+    (estimate,) = alone.estimate([request("sum of 7 and more")], pool().cards)
+    assert estimate.router_tokens == 0
+    assert estimate.expected.quality == proposal.quality
+    # With a share for the language model the same checkpoint needs it.
+    with pytest.raises(CheckpointError, match="base"):
+        CheckpointPolicy(folders[0.5])
 
 
 async def test_a_larger_cost_weight_never_takes_a_dearer_card(policy: CheckpointPolicy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,8 @@ from training.export import export
 from training.slot_model import SlotModel, slot_model
 from training.warm_start_config import WarmStartConfig
 from xrouter_lg import ModelCard, ModelPool
-from xrouter_lg.checkpoint import CardStats, DialPoint, Manifest
+from xrouter_lg.checkpoint import CardStats, DialPoint, HeadStats, Manifest
+from xrouter_lg.policies.family_head import FamilyHead
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import RouteRequest
 
@@ -109,10 +111,14 @@ def write(
     names: tuple[str, ...] = NAMES,
     seed: int = 1,
     std: float = 0.3,
+    head: FamilyHead | None = None,
+    family_head: HeadStats | None = None,
 ) -> Path:
-    """A checkpoint in ``folder``; another ``seed`` is another training, ``std`` how much of it."""
+    """A checkpoint in ``folder``; another ``seed`` is another training, ``std`` how much of it.
+    A ``head`` comes with what the manifest says of it."""
     base = load_base(base_folder)
-    export(folder, trained(base, seed, std), base, manifest(base, names), weights=weights)
+    written = replace(manifest(base, names), family_head=family_head)
+    export(folder, trained(base, seed, std), base, written, weights=weights, head=head)
     return folder
 
 

@@ -79,8 +79,9 @@ class RunConfig:
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
     router_usd_per_million: float = 0.02
     """Price of the router's own tokens when the run is judged."""
-    family_head_share: float = 0.5
-    """Weight of the family head's reading beside the language model's; 0 leaves the head out."""
+    family_head_share: Literal["auto"] | float = 0.5
+    """Weight of the family head's reading beside the language model's; 0 leaves the head out, at 1
+    the language model is not read. ``auto``: found on the validation prompts (head_share.py)."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -161,8 +162,9 @@ def _cast(kind: Any, value: Any, name: str) -> Any:
         if value is None and type(None) in args:
             return None
         kinds = [arg for arg in args if arg is not type(None)]
-        lists = isinstance(value, list) and typing.get_origin(kinds[-1]) is tuple
-        return _cast(kinds[-1 if lists else 0], value, name)
+        # Words are tried first; whatever else is given belongs to the other kind.
+        last = not isinstance(value, str) and typing.get_origin(kinds[0]) is Literal
+        return _cast(kinds[-1 if last else 0], value, name)
     if origin is Literal:
         if value not in args:
             allowed = ", ".join(map(repr, args))

@@ -23,7 +23,8 @@ with its pool's mean than with its own."""
 _FOLDS, _REPEATS = 5, 3
 """How often, and in how many parts, the training prompts are dealt to find whether pooling pays."""
 _WEIGHTS: tuple[float, ...] = tuple(float(x) for x in np.geomspace(0.01, 3.0, 12))
-"""Cost weights that the answer is averaged over."""
+"""Cost weights that a utility is averaged over, in units of the best fixed model's cost."""
+MEAN_WEIGHT = float(np.mean(_WEIGHTS))
 
 
 def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str]) -> Floats:
@@ -52,7 +53,7 @@ def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str
             for found, means in zip(expected, rules, strict=True):
                 found[judged] = means(score_N_M[learned], of_N[learned].tolist())[own]
         plain, pooled = (
-            _utility(found, cost_F_M[row_N] / unit, score_N_M, cost_usd_N_M / unit)
+            routed_utility(found, cost_F_M[row_N] / unit, score_N_M, cost_usd_N_M / unit)
             for found in expected
         )
         won_N += (plain - pooled) / _REPEATS
@@ -65,7 +66,9 @@ def _plain_means(score_N_M: Floats, families: Sequence[str]) -> Floats:
     return group_means(score_N_M, families, strength=STRENGTH)
 
 
-def _utility(quality_N_M: Floats, usd_N_M: Floats, score_N_M: Floats, paid_N_M: Floats) -> Floats:
+def routed_utility(
+    quality_N_M: Floats, usd_N_M: Floats, score_N_M: Floats, paid_N_M: Floats
+) -> Floats:
     """[N] score less weighted cost of what is chosen, the mean over the dial; a card without an
     outcome is no candidate."""
     rows, known_N_M = np.arange(len(score_N_M)), np.isfinite(score_N_M)

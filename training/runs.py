@@ -37,6 +37,7 @@ from training.family_head import fit_family_head, head_stats
 from training.features import build_cache
 from training.files import write_json
 from training.grpo_stage import reinforce
+from training.head_share import SHARES, ShareChoice, choose_share
 from training.judge.bootstrap import figure
 from training.judge.compare import weighted_gain
 from training.judge.curve import DIAL, Curve, Predictions, predicted_curve
@@ -144,7 +145,8 @@ def finish(
     cost_model = fit_cost_model(z_train, size[work.train], train.cost, prior)
     mean_cost, c_ref = np.nanmean(train.cost, axis=0), train.reference_cost()
     head = None
-    if work.config.family_head_share > 0:
+    share = work.config.family_head_share
+    if share == "auto" or share > 0:
         head = fit_family_head(train.prompts, train.families, train.score, train.cost, names)
     router = _RouterTokens.of(work, base, reading)
     price = work.config.router_usd_per_million
@@ -165,7 +167,7 @@ def finish(
         cost_model=cost_model,
         family_head=None
         if head is None
-        else head_stats(head, train.prompts, share=work.config.family_head_share),
+        else head_stats(head, train.prompts, share=1.0 if share == "auto" else share),
         data={
             "fingerprint": table.fingerprint(),
             "train_prompts": len(train),
@@ -178,6 +180,13 @@ def finish(
         config=_public(work.config),
         reference=reference_of(train.prompts, head),
     )
+    chosen = None
+    if head is not None and manifest.family_head is not None and share == "auto":
+        usd = router.mean(work.validation) * price / 1e6
+        chosen = _head_share(work, manifest, slot, reading, size, usd)
+        stats = dataclasses.replace(manifest.family_head, share=chosen.share)
+        manifest = dataclasses.replace(manifest, family_head=stats)
+    reads = 1.0 if manifest.reads_model else 0.0
     quality, ratio = expected_of(manifest, slot, z_test, test.prompts, size[work.test], head)
     expected = ratio * mean_cost
     manifest = dataclasses.replace(
@@ -185,8 +194,11 @@ def finish(
         dial=dial_points(quality, expected, test.score, test.cost, c_ref, DIAL),
         metrics={
             "held_out_log_loss": log_loss(z_test, test.score),
-            **held_out(train, test, Predictions(quality, expected), router.by_pool() * price / 1e6),
-            "router_usd_per_request": router.mean(slice(None)) * price / 1e6,
+            **held_out(
+                train, test, Predictions(quality, expected), reads * router.by_pool() * price / 1e6
+            ),
+            "router_usd_per_request": reads * router.mean(slice(None)) * price / 1e6,
+            **({} if chosen is None else {"family_head_share": dataclasses.asdict(chosen)}),
         },
     )
     written = export(
@@ -194,6 +206,35 @@ def finish(
     )
     progress("judge", 2, 2, "")
     return written
+
+
+def _head_share(
+    work: Plan,
+    manifest: Manifest,
+    slot: SlotModel,
+    reading: Reading,
+    size_N: Floats,
+    router_usd: float,
+) -> ShareChoice:
+    """The head's share, by a head that has not learned from the validation prompts either."""
+    fit, held = work.table.rows(work.fit), work.table.rows(work.validation)
+    names = [card.name for card in manifest.cards]
+    z_N_M = predict_cards(slot, reading, work.validation, len(names))
+    head = fit_family_head(fit.prompts, fit.families, fit.score, fit.cost, names)
+    if head is None:
+        return ShareChoice(1.0, {}, 0.0, 0.0)
+    mean_M, expected = np.nanmean(fit.cost, axis=0), dict[float, tuple[Floats, Floats]]()
+    for share in SHARES:
+        tried = dataclasses.replace(
+            manifest, family_head=head_stats(head, fit.prompts, share=share)
+        )
+        quality, ratio = expected_of(
+            tried, slot, z_N_M, held.prompts, size_N[work.validation], head
+        )
+        expected[share] = (quality, ratio * mean_M)
+    return choose_share(
+        expected, held.score, held.cost, router_usd=router_usd, c_ref_usd=manifest.c_ref_usd
+    )
 
 
 def held_out(

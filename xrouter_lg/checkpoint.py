@@ -219,6 +219,12 @@ class Manifest:
         manifest._check()
         return manifest
 
+    @property
+    def reads_model(self) -> bool:
+        """Whether the language model has a say: not where the family head has all of it."""
+        head = self.family_head
+        return head is None or head.share < 1.0 or any(c.name not in head.cards for c in self.cards)
+
     def _check(self) -> None:
         if not self.cards:
             raise CheckpointError("the manifest has no card; train again")

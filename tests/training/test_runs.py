@@ -6,7 +6,7 @@ import dataclasses
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -113,16 +113,21 @@ def test_a_run_ends_in_a_checkpoint_and_a_repeated_run_trains_nothing(
     assert again.files == manifest.files
 
 
+@pytest.mark.parametrize("share", [0.7, 1.0, "auto"])
 def test_what_training_measured_is_what_the_written_checkpoint_does(
-    base_folder: Path, outcomes: Path, tmp_path: Path
+    base_folder: Path, outcomes: Path, tmp_path: Path, share: Literal["auto"] | float
 ) -> None:
     asked = dataclasses.replace(
         config(base_folder, outcomes, tmp_path / "run"),
         grpo=GrpoSettings(steps=0),
-        family_head_share=0.7,
+        family_head_share=share,
     )
     manifest = runs.run(runs.plan(asked), lambda *_: None)
     assert manifest is not None and manifest.family_head is not None
+    if share == "auto":
+        # Two kinds told by one word: there is nothing left for the language model to say.
+        assert manifest.family_head.share == manifest.metrics["family_head_share"]["share"] == 1.0
+    assert (manifest.metrics["router_usd_per_request"] > 0) == manifest.reads_model
 
     judged = judge_checkpoint(
         JudgeSettings(
@@ -139,6 +144,7 @@ def test_what_training_measured_is_what_the_written_checkpoint_does(
         pl.col("score").mean(), pl.col("cost_usd").mean()
     )
     by_weight = {row[0]: row[1:] for row in served.iter_rows()}
+    assert (judged.choices["router_cost_usd"].sum() > 0) == manifest.reads_model
     assert len(manifest.dial) >= 8
     for point in manifest.dial:
         assert by_weight[point.cost_weight] == pytest.approx((point.quality, point.cost_usd))

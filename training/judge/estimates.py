@@ -24,7 +24,7 @@ from langchain_core.messages import BaseMessage
 
 from training.judge.table import Floats
 from xrouter_lg.checkpoint import Manifest
-from xrouter_lg.policies.slot_policy import Reading, SlotPolicy, blocks_of
+from xrouter_lg.policies.slot_policy import NOTHING_READ, Reading, SlotPolicy, blocks_of
 from xrouter_lg.pool import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.tokens import estimate_tokens
@@ -104,6 +104,7 @@ def estimate_prompts(
     stored = _Names(blocks_of(policy.manifest, names))
     with closing(_open(policy, cache, dtype)) as store:
         known = _known(store, {stored(key): key for key in requests})
+        known |= {key: NOTHING_READ for key in requests if not key[1]}
         # Of one length together: a pass costs what its longest prompt costs.
         pending = sorted(
             requests.keys() - known.keys(), key=lambda key: (_size(requests[key]), key)

@@ -61,7 +61,8 @@ class CheckpointPolicy(SlotPolicy):
         super().__init__(folder, verify(folder))
         if dtype not in ("float32", "bfloat16"):
             raise CheckpointError(f"dtype is {dtype!r}; it must be 'float32' or 'bfloat16'")
-        self._base = find_base(self.manifest, folder, base)
+        # A base that is never read may be absent.
+        self._base = find_base(self.manifest, folder, base) if self.manifest.reads_model else None
         self._threads, self._dtype, self._cache_prefix = threads, dtype, cache_prefix
         self._lock = threading.Lock()
         self._loading: Future[Engine] | None = None
@@ -72,7 +73,10 @@ class CheckpointPolicy(SlotPolicy):
         return self._engine().result().prompts
 
     def warm_up(self) -> None:
-        """Load the model and run one decision, so that the first request does not wait."""
+        """Load the model and run one decision, so that the first request does not wait. A
+        checkpoint whose family head has all of the say needs no model."""
+        if not self.manifest.reads_model:
+            return
         self._engine().result().contrasts_of(["<request>\nhello\n</request>\n"])
 
     async def read(self, question: str, blocks: Sequence[int]) -> Reading:

@@ -89,7 +89,10 @@ def card_blocks(manifest: Manifest) -> list[tuple[CardStats, ...]]:
 
 def blocks_of(manifest: Manifest, names: Iterable[str]) -> tuple[int, ...]:
     """Numbers of the blocks that a request with these candidates is read behind. Where none of
-    them has a slot it is the first block: a decision keeps a prompt on record."""
+    them has a slot it is the first block: a decision keeps a prompt on record. None at all where
+    the language model has no say."""
+    if not manifest.reads_model:
+        return ()
     wanted = set(names)
     found = tuple(
         at
@@ -97,6 +100,10 @@ def blocks_of(manifest: Manifest, names: Iterable[str]) -> tuple[int, ...]:
         if any(card.name in wanted for card in cards)
     )
     return found or (0,)
+
+
+NOTHING_READ = Reading((), (), ())
+"""The reading of a checkpoint whose language model has no say."""
 
 
 class SlotPrompts:
@@ -176,9 +183,14 @@ class SlotPolicy(BasePolicy):
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         """Success probability and expected cost of each candidate; the highest utility first."""
         blocks = blocks_of(self.manifest, [card.name for card in candidates])
-        reading = await self.read(slots.render_question(request.messages), blocks)
+        reading = NOTHING_READ
+        if blocks:
+            reading = await self.read(slots.render_question(request.messages), blocks)
         weight = self.cost_weight(request)
         found = self._weighed(reading, request, candidates)
+        if not blocks:
+            reason = _reason(found, weight)
+            return Proposal(found.probabilities, reason=reason, quality=found.quality)
         at, letter = _favourite(reading)
         block = self.prompts.blocks[reading.blocks[at]]
         return Proposal(
@@ -208,8 +220,11 @@ class SlotPolicy(BasePolicy):
         """
         if readings is None:
             blocks = blocks_of(self.manifest, [card.name for card in candidates])
-            questions = [slots.render_question(r.messages) for r in requests]
-            readings = self.read_many(questions, [blocks] * len(questions))
+            if blocks:
+                questions = [slots.render_question(r.messages) for r in requests]
+                readings = self.read_many(questions, [blocks] * len(questions))
+            else:
+                readings = [NOTHING_READ] * len(requests)
         return [
             Estimate(self._weighed(reading, request, candidates), reading.tokens)
             for reading, request in zip(readings, requests, strict=True)
