@@ -25,7 +25,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.quality_rows import (
-    ROUTER_USD,
     TASKS,
     Kept,
     Measured,
@@ -132,7 +131,6 @@ def main() -> int:
         "seconds": round(time.perf_counter() - started, 1),
         "seed": options.seed,
         "draws": options.draws,
-        "router_usd": ROUTER_USD,
         "tasks": found,
         "together": {name: asdict(value) for name, value in pooled.items()},
         "sequences": [asdict(row) for row in sequential],

@@ -34,8 +34,6 @@ from xrouter_lg.policies.slot_utility import certainty
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
 """Cost weights dense enough that choosing at them finds every vertex of a train half's hull."""
 ONE_HEAD = "one family head for all pools"
-ROUTER_USD = 8.7e-6
-"""What a decision costs: about 440 tokens of the 135 M model at $0.02 per million."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class HeadAlone:
-    """The family head as a checkpoint has it, without a language model beside it."""
+    """The family head as a checkpoint has it, without a language model beside it: no token of a
+    router is paid for."""
 
     name: str = "family head"
 
@@ -177,7 +176,7 @@ def builders_of(models: Sequence[str], dial: tuple[float, ...] | None = None) ->
     head = HeadAlone()
     return {
         **all_builders(models, dial=dial),
-        head.name: estimated(head, router_cost=ROUTER_USD),
+        head.name: estimated(head),
     }
 
 
@@ -265,7 +264,6 @@ def together(
             heads[task].predict(test.prompts, test.families),
             test,
             c_ref=reference.c_ref,
-            router_cost=ROUTER_USD,
         )
 
     parts: dict[str, list[tuple[Curve, Paired, Reference]]] = {}
