@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 import xrouter_lg
 from training.base_model import Base
 from training.family_head import HEAD_FILE
+from training.judge.curve import choose
 from training.warm_start import SlotModel
 from xrouter_lg.checkpoint import CardStats, CostModel, DialPoint, Manifest, write_checkpoint
 from xrouter_lg.policies.family_head import FamilyHead
@@ -192,8 +193,7 @@ def dial_points(
     known_N_M = np.isfinite(score_N_M)
     rows = np.arange(len(score_N_M))
     for weight in cost_weights:
-        utility_N_M = quality_N_M - weight * expected_usd_N_M / c_ref_usd
-        chosen = np.where(known_N_M, utility_N_M, -np.inf).argmax(1)
+        chosen = choose(quality_N_M, expected_usd_N_M, weight, c_ref_usd, known_N_M)
         counts = np.bincount(chosen, minlength=score_N_M.shape[1])
         points.append(
             DialPoint(

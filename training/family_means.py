@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.judge.baselines.base import group_means
+from training.validation import DENSE_WEIGHTS, routed_utility
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,9 +23,6 @@ average over the cards. Chance alone gives 1; a small family that differs a litt
 with its pool's mean than with its own."""
 _FOLDS, _REPEATS = 5, 3
 """How often, and in how many parts, the training prompts are dealt to find whether pooling pays."""
-_WEIGHTS: tuple[float, ...] = tuple(float(x) for x in np.geomspace(0.01, 3.0, 12))
-"""Cost weights that a utility is averaged over, in units of the best fixed model's cost."""
-MEAN_WEIGHT = float(np.mean(_WEIGHTS))
 
 
 def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str]) -> Floats:
@@ -39,7 +37,7 @@ def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str
     cost_F_M = group_means(cost_usd_N_M, families, strength=STRENGTH)
     of_N, row_N = np.array(families), np.searchsorted(sorted(set(families)), families)
     # Any unit of money does, so long as the weights below are of the order of what is at stake.
-    unit = np.nanmean(cost_usd_N_M[:, int(np.nanargmax(np.nanmean(score_N_M, axis=0)))])
+    unit = float(np.nanmean(cost_usd_N_M[:, int(np.nanargmax(np.nanmean(score_N_M, axis=0)))]))
     rules = (_plain_means, pooled_means)
     won_N = np.zeros(len(families))
     for repeat in range(_REPEATS):
@@ -53,7 +51,7 @@ def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str
             for found, means in zip(expected, rules, strict=True):
                 found[judged] = means(score_N_M[learned], of_N[learned].tolist())[own]
         plain, pooled = (
-            routed_utility(found, cost_F_M[row_N] / unit, score_N_M, cost_usd_N_M / unit)
+            routed_utility(found, cost_F_M[row_N], score_N_M, cost_usd_N_M, unit, DENSE_WEIGHTS)
             for found in expected
         )
         won_N += (plain - pooled) / _REPEATS
@@ -64,19 +62,6 @@ def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str
 def _plain_means(score_N_M: Floats, families: Sequence[str]) -> Floats:
     """[F, M] mean score per family, shrunk towards the overall mean."""
     return group_means(score_N_M, families, strength=STRENGTH)
-
-
-def routed_utility(
-    quality_N_M: Floats, usd_N_M: Floats, score_N_M: Floats, paid_N_M: Floats
-) -> Floats:
-    """[N] score less weighted cost of what is chosen, the mean over the dial; a card without an
-    outcome is no candidate."""
-    rows, known_N_M = np.arange(len(score_N_M)), np.isfinite(score_N_M)
-    total = np.zeros(len(score_N_M))
-    for weight in _WEIGHTS:
-        chosen = np.where(known_N_M, quality_N_M - weight * usd_N_M, -np.inf).argmax(1)
-        total += score_N_M[rows, chosen] - weight * paid_N_M[rows, chosen]
-    return total / len(_WEIGHTS)
 
 
 def pooled_means(score_N_M: Floats, families: Sequence[str]) -> Floats:

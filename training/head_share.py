@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.family_means import MEAN_WEIGHT, routed_utility
+from training.validation import DENSE_WEIGHTS, routed_utility
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,10 +50,11 @@ def choose_share(
     them. Outcomes are NaN where a card is no candidate. ``router_usd`` is what one reading of the
     language model costs.
     """
-    paid_N_M = cost_usd_N_M / c_ref_usd
-    reading = MEAN_WEIGHT * router_usd / c_ref_usd
+    reading = float(np.mean(DENSE_WEIGHTS)) * router_usd / c_ref_usd
     found_N = {
-        share: routed_utility(quality_N_M, usd_N_M / c_ref_usd, score_N_M, paid_N_M)
+        share: routed_utility(
+            quality_N_M, usd_N_M, score_N_M, cost_usd_N_M, c_ref_usd, DENSE_WEIGHTS
+        )
         - (0.0 if share == 1.0 else reading)
         for share, (quality_N_M, usd_N_M) in expected.items()
     }

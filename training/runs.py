@@ -223,11 +223,10 @@ def _head_share(
     head = fit_family_head(fit.prompts, fit.families, fit.score, fit.cost, names)
     if head is None:
         return ShareChoice(1.0, {}, 0.0, 0.0)
+    stats = head_stats(head, fit.prompts, share=1.0)
     mean_M, expected = np.nanmean(fit.cost, axis=0), dict[float, tuple[Floats, Floats]]()
     for share in SHARES:
-        tried = dataclasses.replace(
-            manifest, family_head=head_stats(head, fit.prompts, share=share)
-        )
+        tried = dataclasses.replace(manifest, family_head=dataclasses.replace(stats, share=share))
         quality, ratio = expected_of(
             tried, slot, z_N_M, held.prompts, size_N[work.validation], head
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.family_means import MEAN_WEIGHT
 from training.head_share import choose_share
+from training.validation import DENSE_WEIGHTS
 
 N = 400
 
@@ -46,7 +46,7 @@ def test_knowledge_that_costs_more_than_it_brings_is_not_read() -> None:
     truth, score, cost = _world()
     expected = _expected(truth, cost)
     cheap = choose_share(expected, score, cost, router_usd=1e-6, c_ref_usd=0.01)
-    price = cheap.margin / MEAN_WEIGHT * 0.01
+    price = cheap.margin / float(np.mean(DENSE_WEIGHTS)) * 0.01
     assert choose_share(expected, score, cost, router_usd=0.5 * price, c_ref_usd=0.01).share < 1
     dear = choose_share(expected, score, cost, router_usd=1.5 * price, c_ref_usd=0.01)
     assert dear.share == 1 and dear.margin < 0
