@@ -16,6 +16,7 @@ TRAIN_TESTS = (
     "checkpoint_served",
     "collect_traces",
     "demo_loop",
+    "feedback",
     "gpu_dry_run",
     "grpo",
     "judge_run",

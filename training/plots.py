@@ -92,6 +92,25 @@ def plot_ablation(results: Sequence[Mapping[str, Any]], names: Sequence[str], pa
     _write(figure, path)
 
 
+@_optional
+def plot_feedback(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """What each arm adds to the warm start on the logs, with its interval, by kind of logs.
+
+    ``rows`` have ``rule``, ``arm`` and, but for the logs themselves, ``over_logs`` (mean, low,
+    high) in score points.
+    """
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure, axes = _panels([f"{rule}: utility over the logs" for rule in rules])
+    for axis, rule in zip(axes, rules, strict=True):
+        own = [row for row in rows if row["rule"] == rule and "over_logs" in row][::-1]
+        mean, low, high = (np.array([row["over_logs"][i] for row in own]) for i in range(3))
+        places = np.arange(len(own))
+        axis.errorbar(mean, places, xerr=[mean - low, high - mean], fmt="o", capsize=3)
+        axis.set_yticks(places, [row["arm"] for row in own])
+        axis.axvline(0.0, color="grey", linewidth=0.8)
+    _write(figure, path)
+
+
 def _panels(titles: Sequence[str]) -> tuple[Any, list[Any]]:
     # Not pyplot: that keeps a global state and may look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
