@@ -81,7 +81,8 @@ class RunConfig:
     """Price of the router's own tokens when the run is judged."""
     family_head_share: Literal["auto"] | float = 0.5
     """Weight of the family head's reading beside the language model's; 0 leaves the head out, at 1
-    the language model is not read. ``auto``: found on the validation prompts (head_share.py)."""
+    the language model is not read, nor trained unless GRPO is asked for. ``auto``: found on the
+    validation prompts (head_share.py)."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -95,6 +96,12 @@ class RunConfig:
     live: LiveConfig = field(default_factory=LiveConfig)
     tools: ToolsConfig = field(default_factory=ToolsConfig)
     """Only for ``codec: tools``."""
+
+    @property
+    def trains_model(self) -> bool:
+        """Whether the language model learns: not where nothing would ever read it."""
+        grpo = self.grpo.steps > 0 or self.grpo.turns > 1
+        return self.family_head_share != 1 or self.codec == "tools" or grpo
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

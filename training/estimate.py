@@ -139,6 +139,11 @@ def describe(work: Plan) -> str:
         f"base         {config.base.path} ({config.base.dtype}, {where}"
         + (f", {processes} processes)" if processes > 1 else ")"),
     ]
+    if not config.trains_model:
+        lines.append(
+            "family head  alone (family_head_share 1): no language model is trained or read"
+        )
+        return "\n".join([*lines, f"run folder   {work.folder}"])
     if warm.recipe == "cached":
         lines.append(
             f"features     about {found.tokens:,} tokens through {warm.frozen_layers} layers"

@@ -6,6 +6,9 @@
     grpo        TRL's GRPO on replayed outcomes, if asked for
     export      cost model, dial, figures on the held-out half, checkpoint
 
+Where the family head is told to have all of the say there is no language model to train: only plan
+and export are left, which take seconds.
+
 A stage's mark holds a digest of what it depends on, so a changed setting runs again exactly the
 stages that it touches.
 """
@@ -54,6 +57,7 @@ from training.slot_model import SlotModel, of_cards, slot_model
 from training.warm_start import log_loss, prior_log_odds
 from training.warm_start_stage import warm_start
 from xrouter_lg.checkpoint import Manifest
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.pool import ModelPool, normalise_name
 
 __all__ = ["Plan", "Progress", "finish", "log_loss", "plan", "run"]
@@ -86,7 +90,8 @@ def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | N
         )
         if not use_cpu:
             slot.model.to("cuda")
-        warm_start(work, slot, base, reading, progress, sequence=sequence, resume=resume)
+        if config.trains_model:
+            warm_start(work, slot, base, reading, progress, sequence=sequence, resume=resume)
         if config.grpo.steps:
             reinforce(work, slot, base, reading, progress, sequence=sequence, resume=resume)
         if not is_main():
@@ -109,7 +114,7 @@ def read_prompts(
     whole = sum(len(questions) for _, questions in blocks)
     parts: list[Reading] = []
     for prefix, questions in blocks:
-        if work.config.warm_start.recipe == "plain":
+        if work.config.warm_start.recipe == "plain" or not work.config.trains_model:
             parts.append(PlainReading(base.tokenizer, prefix, questions))
             continue
         before = sum(map(len, parts))
@@ -135,9 +140,8 @@ def finish(
     table = work.table
     train, test = table.rows(work.train), table.rows(work.test)
     progress("judge", 0, 2, "")
-    cards = len(table.models)
-    z_train = predict_cards(slot, reading, work.train, cards)
-    z_test = predict_cards(slot, reading, work.test, cards)
+    z_train = _log_odds(work, slot, reading, work.train)
+    z_test = _log_odds(work, slot, reading, work.test)
     progress("judge", 1, 2, "")
     size = np.array([len(prompt) / 4 for prompt in table.prompts])
     names = [normalise_name(name) for name in table.models]
@@ -148,6 +152,12 @@ def finish(
     share = work.config.family_head_share
     if share == "auto" or share > 0:
         head = fit_family_head(train.prompts, train.families, train.score, train.cost, names)
+    if head is None and not work.config.trains_model:
+        raise ConfigurationError(
+            f"family_head_share is 1, but the {len(train)} training prompts are of one family "
+            f"({train.families[0]!r}) or have no word in common: there is nothing for the head to "
+            "tell apart. Set family_head_share=auto, or give prompts.parquet a category"
+        )
     router = _RouterTokens.of(work, base, reading)
     price = work.config.router_usd_per_million
     manifest = Manifest(
@@ -193,7 +203,11 @@ def finish(
         manifest,
         dial=dial_points(quality, expected, test.score, test.cost, c_ref, DIAL),
         metrics={
-            "held_out_log_loss": log_loss(z_test, test.score),
+            **(
+                {"held_out_log_loss": log_loss(z_test, test.score)}
+                if work.config.trains_model
+                else {}
+            ),
             **held_out(
                 train, test, Predictions(quality, expected), reads * router.by_pool() * price / 1e6
             ),
@@ -206,6 +220,15 @@ def finish(
     )
     progress("judge", 2, 2, "")
     return written
+
+
+def _log_odds(work: Plan, slot: SlotModel, reading: Reading, rows: Ints) -> Floats:
+    """[n, M] what the language model says of these prompts; one that did not learn says the
+    prior."""
+    cards = len(work.table.models)
+    if not work.config.trains_model:
+        return np.tile(slot.prior_M[:cards].double().numpy(), (len(rows), 1))
+    return predict_cards(slot, reading, rows, cards)
 
 
 def _head_share(

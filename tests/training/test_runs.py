@@ -150,6 +150,48 @@ def test_what_training_measured_is_what_the_written_checkpoint_does(
         assert by_weight[point.cost_weight] == pytest.approx((point.quality, point.cost_usd))
 
 
+def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    auto = config(base_folder, outcomes, tmp_path / "auto")
+    auto = dataclasses.replace(auto, grpo=GrpoSettings(steps=0), family_head_share="auto")
+    alone = dataclasses.replace(auto, output=str(tmp_path / "alone"), family_head_share=1)
+    assert auto.trains_model and not alone.trains_model
+    assert dataclasses.replace(alone, grpo=GrpoSettings(steps=2)).trains_model
+
+    trained = runs.run(runs.plan(auto), lambda *_: None)
+    stages, work = Stages(), runs.plan(alone)
+    manifest = runs.run(work, stages)
+
+    assert set(stages) == {"judge"}
+    assert not (tmp_path / "alone" / "features").exists()
+    assert "no language model is trained" in describe(work)
+    assert manifest is not None and trained is not None and not manifest.reads_model
+    # The same decisions as of a run that trained one and found no use for it.
+    assert manifest.dial == trained.dial
+    head = "family_head.safetensors"
+    assert manifest.files[head] == trained.files[head]
+
+
+def test_a_head_alone_needs_kinds_to_tell_apart(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    for name in ("prompts", "outcomes"):
+        table = pl.read_parquet(outcomes / f"{name}.parquet").with_columns(task=pl.lit("any"))
+        if name == "prompts":
+            table = table.with_columns(category=pl.lit("any"))
+        table.write_parquet(one / f"{name}.parquet")
+    asked = dataclasses.replace(
+        config(base_folder, one, tmp_path / "run"),
+        grpo=GrpoSettings(steps=0),
+        family_head_share=1.0,
+    )
+    with pytest.raises(ConfigurationError, match="family_head_share=auto"):
+        runs.run(runs.plan(asked), lambda *_: None)
+
+
 def test_another_setting_trains_again_but_keeps_the_features(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
