@@ -189,6 +189,8 @@ def _cast(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigurationError(f"{name} is {value!r}; it must be a mapping")
         return dict(value)
+    if kind is str and value is None:  # `key=` on the command line, `key:` in a file
+        return ""
     if kind is float and isinstance(value, str):
         # YAML reads 1e-3 as text.
         try:
