@@ -62,8 +62,13 @@ FAILS: dict[str, tuple[Fault, str]] = {
 EACH = pytest.mark.parametrize(("fault", "error_class"), FAILS.values(), ids=FAILS)
 
 
-def quick(fake: FakeOpenAIServer, *names: str, **options: Any) -> ModelPool:
-    return pool(fake, *names, timeout_s=0.3, **options)
+def patience(error_class: str) -> float:
+    """Seconds: short only where the timeout is what is tested, lest a busy machine be the fault."""
+    return 0.5 if error_class == "timeout" else 30.0
+
+
+def quick(fake: FakeOpenAIServer, error_class: str = "timeout", **options: Any) -> ModelPool:
+    return pool(fake, timeout_s=patience(error_class), **options)
 
 
 @EACH
@@ -71,7 +76,7 @@ async def test_the_next_card_answers(
     fake: FakeOpenAIServer, fault: Fault, error_class: str
 ) -> None:
     fake.faults = FaultPlan({"small": fault})
-    state = await app(XRouterNode(quick(fake))).ainvoke(ask())
+    state = await app(XRouterNode(quick(fake, error_class))).ainvoke(ask())
     assert answer(state).content == LARGE
 
 
@@ -80,7 +85,7 @@ async def test_the_record_names_the_card_and_the_class_of_failure(
     fake: FakeOpenAIServer, fault: Fault, error_class: str
 ) -> None:
     fake.faults = FaultPlan({"small": fault})
-    found = record(await app(XRouterNode(quick(fake))).ainvoke(ask()))
+    found = record(await app(XRouterNode(quick(fake, error_class))).ainvoke(ask()))
     assert [(f["card"], f["error"]) for f in found["fallbacks"]] == [("small", error_class)]
 
 
@@ -89,7 +94,7 @@ async def test_every_request_the_server_saw_has_a_charge(
     fake: FakeOpenAIServer, fault: Fault, error_class: str
 ) -> None:
     fake.faults = FaultPlan({"small": fault})
-    found = record(await app(XRouterNode(quick(fake, max_retries=1))).ainvoke(ask()))
+    found = record(await app(XRouterNode(quick(fake, error_class, max_retries=1))).ainvoke(ask()))
     charged = [charge["model"] for charge in found["charges"]]
     assert charged == [request.model for request in fake.requests]
 
@@ -99,7 +104,7 @@ async def test_a_charge_is_what_was_billed_or_unknown_and_never_a_false_zero(
     fake: FakeOpenAIServer, fault: Fault, error_class: str
 ) -> None:
     fake.faults = FaultPlan({"small": fault})
-    found = record(await app(XRouterNode(quick(fake))).ainvoke(ask()))
+    found = record(await app(XRouterNode(quick(fake, error_class))).ainvoke(ask()))
     billed = {line.number: usd(line.usage, PRICES[line.model]) for line in fake.bill}
     for request, charge in zip(fake.requests, found["charges"], strict=True):
         if charge["cost_usd"] is not None:
@@ -111,7 +116,7 @@ async def test_a_sync_app_takes_the_same_way_out(
     fake: FakeOpenAIServer, fault: Fault, error_class: str
 ) -> None:
     fake.faults = FaultPlan({"small": fault})
-    graph = app(XRouterNode(quick(fake)))
+    graph = app(XRouterNode(quick(fake, error_class)))
     state = await asyncio.to_thread(graph.invoke, ask())
     assert answer(state).content == LARGE
 
@@ -121,7 +126,7 @@ async def test_when_every_card_fails_so_the_error_lists_each_with_its_cause(
     fake: FakeOpenAIServer, fault: Fault, error_class: str
 ) -> None:
     fake.faults = FaultPlan(default=fault)
-    cards = [card(fake, "small", timeout_s=0.3), card(fake, "large", timeout_s=0.3)]
+    cards = [card(fake, name, timeout_s=patience(error_class)) for name in ("small", "large")]
     with pytest.raises(AllCandidatesFailedError) as caught:
         await app(XRouterNode(ModelPool(cards))).ainvoke(ask())
     assert [(a["card"], a["error"]) for a in caught.value.attempts] == [
@@ -152,7 +157,8 @@ async def test_what_may_pass_is_tried_again_and_what_may_not_is_not(
 ) -> None:
     monkeypatch.setattr("xrouter_lg.workers._BACKOFF_S", 0.01)
     fake.faults = FaultPlan({"small": fault})
-    await app(XRouterNode(quick(fake, max_retries=2))).ainvoke(ask())
+    kind = "timeout" if fault.kind == "hang" else fault.kind
+    await app(XRouterNode(quick(fake, kind, max_retries=2))).ainvoke(ask())
     assert fake.calls == {"small": tries, "large": 1}
 
 
