@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,7 +152,7 @@ def test_what_training_measured_is_what_the_written_checkpoint_does(
 
 
 def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
-    base_folder: Path, outcomes: Path, tmp_path: Path
+    base_folder: Path, outcomes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auto = config(base_folder, outcomes, tmp_path / "auto")
     auto = dataclasses.replace(auto, grpo=GrpoSettings(steps=0), family_head_share="auto")
@@ -171,6 +172,25 @@ def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
     assert manifest.dial == trained.dial
     head = "family_head.safetensors"
     assert manifest.files[head] == trained.files[head]
+
+    def installed(name: str) -> str:
+        if name in ("torch", "transformers"):
+            raise PackageNotFoundError(name)
+        return "1"
+
+    # It is judged where no language model could be run, and without a base.
+    monkeypatch.setattr("importlib.metadata.version", installed)
+    judged = judge_checkpoint(
+        JudgeSettings(
+            checkpoint=tmp_path / "alone" / "checkpoint",
+            outcomes=outcomes / "outcomes.parquet",
+            prompts=outcomes / "prompts.parquet",
+            baselines=False,
+            draws=20,
+            cache=tmp_path / "cache",
+        )
+    )
+    assert judged.choices["router_cost_usd"].sum() == 0
 
 
 def test_a_head_alone_needs_kinds_to_tell_apart(

@@ -193,7 +193,8 @@ def _reading_key(manifest: Manifest, dtype: str) -> str:
         slots.prompt_hash(),
         [card.line for card in manifest.cards],
         dtype,
-        [importlib.metadata.version(name) for name in ("torch", "transformers")],
+        # Without a language model neither is asked, nor needed.
+        [importlib.metadata.version(n) for n in ("torch", "transformers") if manifest.reads_model],
         *manifest.blocks,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
