@@ -79,7 +79,7 @@ class RunConfig:
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
     router_usd_per_million: float = 0.02
     """Price of the router's own tokens when the run is judged."""
-    family_head_share: Literal["auto"] | float = 0.5
+    family_head_share: Literal["auto"] | float = "auto"
     """Weight of the family head's reading beside the language model's; 0 leaves the head out, at 1
     the language model is not read, nor trained unless GRPO is asked for. ``auto``: found on the
     validation prompts (head_share.py)."""

@@ -89,6 +89,7 @@ def config(base_folder: Path, outcomes: Path, output: Path, **data: Any) -> RunC
         outcomes=str(outcomes),
         output=str(output),
         min_prompts=10,
+        family_head_share=0.5,  # the language model has a say, whatever it would be worth
         data=DataConfig(**{"pools": GROUPS, **data}),
         base=BaseConfig(path=str(base_folder), model_id="tiny", dtype="float32"),
         warm_start=WarmStartConfig(
