@@ -19,7 +19,7 @@ from training import runs
 from training.config import BaseConfig, DataConfig, RunConfig
 from training.estimate import describe, estimate
 from training.grpo_config import GrpoSettings
-from training.judge.run import JudgeSettings, judge_checkpoint
+from training.judge.run import Judged, JudgeSettings, judge_checkpoint
 from training.live_config import LiveConfig
 from training.replay import Sampling
 from training.train import main
@@ -77,6 +77,13 @@ def config(base_folder: Path, outcomes: Path, output: Path) -> RunConfig:
     )
 
 
+def judge(checkpoint: Path, outcomes: Path, **more: Any) -> Judged:
+    files = {name: outcomes / f"{name}.parquet" for name in ("outcomes", "prompts")}
+    return judge_checkpoint(
+        JudgeSettings(checkpoint=checkpoint, baselines=False, draws=20, **files, **more)
+    )
+
+
 class Stages(list[str]):
     """The stages that reported progress, in order."""
 
@@ -131,16 +138,7 @@ def test_what_training_measured_is_what_the_written_checkpoint_does(
         assert manifest.family_head.share == manifest.metrics["family_head_share"]["share"] == 1.0
     assert (manifest.metrics["router_usd_per_request"] > 0) == manifest.reads_model
 
-    judged = judge_checkpoint(
-        JudgeSettings(
-            checkpoint=tmp_path / "run" / "checkpoint",
-            outcomes=outcomes / "outcomes.parquet",
-            prompts=outcomes / "prompts.parquet",
-            base=base_folder,
-            baselines=False,
-            draws=20,
-        )
-    )
+    judged = judge(tmp_path / "run" / "checkpoint", outcomes, base=base_folder)
 
     served = judged.choices.group_by("cost_weight").agg(
         pl.col("score").mean(), pl.col("cost_usd").mean()
@@ -181,16 +179,7 @@ def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
 
     # It is judged where no language model could be run, and without a base.
     monkeypatch.setattr("importlib.metadata.version", installed)
-    judged = judge_checkpoint(
-        JudgeSettings(
-            checkpoint=tmp_path / "alone" / "checkpoint",
-            outcomes=outcomes / "outcomes.parquet",
-            prompts=outcomes / "prompts.parquet",
-            baselines=False,
-            draws=20,
-            cache=tmp_path / "cache",
-        )
-    )
+    judged = judge(tmp_path / "alone" / "checkpoint", outcomes, cache=tmp_path / "cache")
     assert judged.choices["router_cost_usd"].sum() == 0
 
 
