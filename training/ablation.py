@@ -13,7 +13,6 @@ Only the upper layers are trained, over cached activations: a few minutes on a C
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 from collections.abc import Sequence
@@ -27,13 +26,13 @@ from langchain_core.messages import HumanMessage
 from rich.console import Console
 from rich.table import Table
 
-from training.base_model import Base, load_base, materialise, threads
+from training.base_model import Base, threads
 from training.callbacks import Report
-from training.features import build_cache
+from training.experiment import experiment_parser, load_upper, read_inputs
 from training.files import write_json
 from training.grpo import log_policy, train_grpo
 from training.grpo_config import GrpoSettings
-from training.judge.table import Floats, Ints, Paired, random_split, read_paired
+from training.judge.table import Floats, Ints, Paired, random_split
 from training.plan import card_lines
 from training.plots import plot_ablation
 from training.progress import Progress, shown
@@ -45,7 +44,7 @@ from training.sources import RecordedOutcomes
 from training.turns import OneTurn
 from training.warm_start import measure_centre
 from training.warm_start_config import WarmStartConfig
-from xrouter_lg.errors import ConfigurationError, XRouterError
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.pool import normalise_name
 from xrouter_lg.prompts import slots
 
@@ -83,19 +82,15 @@ class Case:
 
     def load(self, progress: Progress | None = None) -> tuple[Base, CachedReading]:
         """A fresh base, and its prompts read from the trained layers on."""
-        base = load_base(self.base_folder, dtype=getattr(torch, self.dtype))
-        prefix = slots.render_prefix(self.lines)
-        cache = build_cache(
-            base,
-            prefix,
+        return load_upper(
+            self.base_folder,
+            self.lines,
             self.questions,
-            layers=base.identity.layers - self.trained_layers,
-            folder=self.run_folder / "features",
-            progress=None
-            if progress is None
-            else lambda done, whole: progress("features", done, whole, ""),
+            trained_layers=self.trained_layers,
+            run_folder=self.run_folder,
+            dtype=self.dtype,
+            progress=progress,
         )
-        return base, CachedReading(base, cache, prefix, self.questions)
 
     def turns(self, rows: Ints, weight: float) -> OneTurn:
         """An episode for each of these rows, at one cost weight, that nothing but its reward
@@ -250,18 +245,11 @@ def show(results: Sequence[dict[str, Any]], names: Sequence[str], console: Conso
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 when it can't start."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--outcomes", type=Path, required=True, help="folder of the two tables")
-    parser.add_argument("--base", required=True, help="base model: folder, .gguf or model id")
-    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--models", nargs="*", help="models of the pool; all when left out")
+    parser = experiment_parser(__doc__, "runs/ablation")
     parser.add_argument("--prompts", type=int, default=150, help="at most, of either half")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--prompts-per-step", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--trained-layers", type=int, default=4)
     parser.add_argument("--weights", type=float, nargs="*", default=list(WEIGHTS))
-    parser.add_argument("--threads", type=int)
     options = parser.parse_args(argv)
     console = Console(stderr=True)
     try:
@@ -271,15 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             learning_rate=options.learning_rate,
             schedule="constant",
         )
-        table = read_paired(
-            options.outcomes / "outcomes.parquet",
-            options.outcomes / "prompts.parquet",
-            models=options.models or None,
-        )
-        if len(table.models) > len(slots.CARD_SLOTS):
-            raise ConfigurationError("more models than slots; name them with --models")
-        options.output.mkdir(parents=True, exist_ok=True)
-        folder = materialise(options.base, options.output / "base")
+        table, folder = read_inputs(options)
     except (XRouterError, ValueError, OSError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 2

@@ -124,8 +124,6 @@ def estimate(work: Plan) -> Estimate:
 def describe(work: Plan) -> str:
     """The plan of a run in words, with what it will take."""
     config, warm, grpo = work.config, work.config.warm_start, work.config.grpo
-    found = estimate(work)
-    per_epoch, _ = steps_of(int(work.cut.read_N_K[work.fit].sum()), warm)
     how = "full" if warm.method == "full" else f"LoRA rank {warm.lora_rank}"
     where = "CPU" if config.trainer.use_cpu else "CUDA"
     processes = process_count()
@@ -144,6 +142,8 @@ def describe(work: Plan) -> str:
             "family head  alone (family_head_share 1): no language model is trained or read"
         )
         return "\n".join([*lines, f"run folder   {work.folder}"])
+    found = estimate(work)
+    per_epoch, _ = steps_of(int(work.cut.read_N_K[work.fit].sum()), warm)
     if warm.recipe == "cached":
         lines.append(
             f"features     about {found.tokens:,} tokens through {warm.frozen_layers} layers"

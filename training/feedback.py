@@ -21,23 +21,22 @@ are trained, over cached activations.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from langchain_core.messages import HumanMessage
 from rich.console import Console
 
-from training.base_model import Base, load_base, materialise, threads
+from training.base_model import Base, threads
 from training.callbacks import Report
-from training.features import build_cache
+from training.experiment import experiment_parser, load_upper, read_inputs
 from training.feedback_figures import ARMS, show, summary
 from training.feedback_world import RULES, Revealing, Rule, World, at_random, world_of
 from training.files import write_json
@@ -45,21 +44,20 @@ from training.grpo import train_grpo
 from training.grpo_config import GrpoSettings
 from training.judge.curve import Predictions, choose, predicted_curve
 from training.judge.metrics import Reference, evaluate
-from training.judge.table import Bools, Floats, Paired, read_paired
+from training.judge.table import Bools, Floats, Paired
 from training.plots import plot_feedback
 from training.progress import Progress, shown
 from training.reading import CachedReading, predict
 from training.replay import EpisodeEnvironment, Sampling, in_rounds
 from training.reward import Reward
-from training.samples import Samples
 from training.sft import train_slots
 from training.slot_model import SlotModel, slot_model
 from training.stages import restore_state, save_state
 from training.turns import OneTurn
 from training.validation import WEIGHTS, routed_utility
-from training.warm_start import measure_centre
+from training.warm_start import card_samples, measure_centre
 from training.warm_start_config import WarmStartConfig
-from xrouter_lg.errors import ConfigurationError, XRouterError
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.pool import normalise_name
 from xrouter_lg.prompts import slots
 
@@ -86,23 +84,22 @@ class Trial:
     def names(self) -> list[str]:
         return [normalise_name(name) for name in self.table.models]
 
+    @cached_property
+    def questions(self) -> list[str]:
+        return [slots.render_question([HumanMessage(text)]) for text in self.table.prompts]
+
     def load(self, progress: Progress | None = None) -> tuple[Base, CachedReading]:
         """A fresh base, and the prompts read from the trained layers on. The candidate block says
         nothing of the cards: what the logs could say of them is what is in doubt."""
-        base = load_base(self.base_folder, dtype=getattr(torch, self.dtype))
-        prefix = slots.render_prefix([slots.card_line("", {}) for _ in self.names])
-        questions = [slots.render_question([HumanMessage(text)]) for text in self.table.prompts]
-        cache = build_cache(
-            base,
-            prefix,
-            questions,
-            layers=base.identity.layers - self.trained_layers,
-            folder=self.run_folder / "features",
-            progress=None
-            if progress is None
-            else lambda done, whole: progress("features", done, whole, ""),
+        return load_upper(
+            self.base_folder,
+            [slots.card_line("", {}) for _ in self.names],
+            self.questions,
+            trained_layers=self.trained_layers,
+            run_folder=self.run_folder,
+            dtype=self.dtype,
+            progress=progress,
         )
-        return base, CachedReading(base, cache, prefix, questions)
 
 
 def prior_of(score_N_M: Floats) -> Floats:
@@ -158,8 +155,7 @@ class Arms:
         return slot, reading, base
 
     def _warm(self, reading: CachedReading) -> WarmStartConfig:
-        given = {**asdict(self._trial.warm), "frozen_layers": reading.cache.layers}
-        return WarmStartConfig(**{**given, "seed": self._split})
+        return replace(self._trial.warm, frozen_layers=reading.cache.layers, seed=self._split)
 
     def _supervised(
         self, arm: str, known_N_M: Floats, *, go_on: bool = False
@@ -170,7 +166,7 @@ class Arms:
         if go_on:
             restore_state(slot, self.start)
         rows = np.flatnonzero(np.isfinite(known_N_M).any(1))
-        samples = Samples(rows, np.tile(prior, (len(rows), 1)), known_N_M[rows])
+        samples = card_samples(slot, rows, known_N_M[rows])
         name = f"{self._name} {arm}"
         train_slots(
             slot,
@@ -191,7 +187,7 @@ class Arms:
         slot, reading, base = self._fresh_model(prior)
         restore_state(slot, self.start)
         steps = trial.rounds * len(world.fresh) // trial.grpo.prompts_per_step
-        settings = GrpoSettings(**{**asdict(trial.grpo), "steps": steps, "seed": self._split})
+        settings = replace(trial.grpo, steps=steps, seed=self._split)
         source = Revealing(world.table)
         environment = EpisodeEnvironment(
             source,
@@ -209,7 +205,7 @@ class Arms:
         turns = OneTurn(
             environment,
             environment.sample(wanted, rng, in_rounds(world.fresh, wanted, rng)),
-            [slots.render_question([HumanMessage(text)]) for text in trial.table.prompts],
+            trial.questions,
             lambda _cards: prefix,
             prior_M=prior,
             expected_usd_N_M=np.tile(world.expected_usd_M, (len(trial.table), 1)),
@@ -304,36 +300,20 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, 2 when it can't start, or 130 when it was stopped; what is done is kept."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--outcomes", type=Path, required=True, help="folder of the two tables")
-    parser.add_argument("--base", required=True, help="base model: folder, .gguf or model id")
-    parser.add_argument("--output", type=Path, default=Path("runs/feedback"))
-    parser.add_argument("--models", nargs="*", help="models of the pool; all when left out")
+    parser = experiment_parser(__doc__, "runs/feedback")
     parser.add_argument("--prompts", type=int, help="at most, drawn at random")
     parser.add_argument("--rules", nargs="*", choices=RULES, default=list(RULES))
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--splits", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--prompts-per-step", type=int, default=8)
     parser.add_argument("--generations", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of GRPO")
     parser.add_argument("--temperature", type=float, default=0.2)
-    parser.add_argument("--trained-layers", type=int, default=4)
-    parser.add_argument("--threads", type=int)
     options = parser.parse_args(argv)
     console = Console(stderr=True)
     try:
-        table = read_paired(
-            options.outcomes / "outcomes.parquet",
-            options.outcomes / "prompts.parquet",
-            models=options.models or None,
-        )
-        if not 2 <= len(table.models) <= len(slots.CARD_SLOTS):
-            raise ConfigurationError(
-                f"{len(table.models)} models; 2 to {len(slots.CARD_SLOTS)} are needed: name them "
-                "with --models"
-            )
+        table, folder = read_inputs(options, least=2)
         if options.prompts and options.prompts < len(table):
             chosen = np.random.default_rng(0).choice(len(table), options.prompts, replace=False)
             table = table.rows(np.sort(chosen))
@@ -345,8 +325,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             schedule="constant",  # feedback goes on: no step is the last
         )
         warm = WarmStartConfig(epochs=options.epochs, outcome_share=1.0)
-        options.output.mkdir(parents=True, exist_ok=True)
-        folder = materialise(options.base, options.output / "base")
     except (XRouterError, ValueError, OSError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 2

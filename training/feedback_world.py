@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from training.judge.table import Floats, Ints, Paired
-from training.sources import AnswerText, Bools
+from training.sources import Bools, RecordedOutcomes
 
 Rule = Literal["rules", "flagship", "swap"]
 RULES: tuple[Rule, ...] = ("rules", "flagship", "swap")
@@ -100,28 +100,16 @@ def _flagship(table: Paired, rng: np.random.Generator) -> Ints:
     return np.where(rng.random(len(table)) < _OTHERS_SHARE, other_N, best)
 
 
-class Revealing:
-    """A source that can be asked about everything, and remembers what it was asked."""
+class Revealing(RecordedOutcomes):
+    """A table that can be asked about everything, and remembers what it was asked."""
 
     def __init__(self, table: Paired) -> None:
-        self._table = table
+        super().__init__(table.score, table.cost)
         self.revealed: Bools = np.zeros(table.score.shape, dtype=np.bool_)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, cards = self.revealed.shape
-        return rows, cards
-
-    def askable(self) -> Bools:
-        return np.ones_like(self.revealed)
 
     def ask(self, prompt_B: Ints, card_B: Ints) -> tuple[Floats, Floats]:
         self.revealed[prompt_B, card_B] = True
-        return self._table.score[prompt_B, card_B], self._table.cost[prompt_B, card_B]
-
-    def answer(self, prompt: int, card: int) -> AnswerText | None:
-        """None: only scores are fed back."""
-        return None
+        return super().ask(prompt_B, card_B)
 
 
 def at_random(world: World, outcomes: int, rng: np.random.Generator) -> Bools:
