@@ -54,7 +54,7 @@ async def measure(variants: dict[str, Run], runs: int) -> dict[str, list[float]]
 
 
 async def main(runs: int) -> None:
-    from tests.langsmith_server import LangSmithServer
+    from tests.support.langsmith_server import LangSmithServer
 
     model = InstantChat()
     models: dict[str, Any] = {"small": model, "large": InstantChat()}

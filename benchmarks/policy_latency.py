@@ -40,15 +40,15 @@ from langchain_core.messages import HumanMessage
 from transformers import AutoModelForCausalLM
 
 from benchmarks.results import append, show
-from training.base_model import load_base
-from training.export import export
-from training.slot_model import slot_model
-from training.warm_start_config import WarmStartConfig
+from training.config.warm_start import WarmStartConfig
+from training.model.base import load_base
+from training.model.slots import slot_model
+from training.run.export import export
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoint import CardStats, Manifest
-from xrouter_lg.policies.checkpoint import CheckpointPolicy
-from xrouter_lg.policies.remote import RemotePolicy
-from xrouter_lg.policies.slot_policy import SlotPolicy
+from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
+from xrouter_lg.policies.slots.prompts import SlotPolicy
+from xrouter_lg.policies.slots.remote import RemotePolicy
 from xrouter_lg.types import RouteRequest
 
 AT_ONCE = 64

@@ -34,16 +34,16 @@ from benchmarks.quality_rows import (
     together,
 )
 from benchmarks.results import append, show
-from training.judge.bootstrap import Figure, figure
-from training.judge.curve import fixed_curve
-from training.judge.estimates import cache_folder
-from training.judge.metrics import DRAWS, Reference, resample
-from training.judge.table import Paired
+from xrouter_lg.figures.bootstrap import Figure, figure
+from xrouter_lg.figures.curve import fixed_curve
+from xrouter_lg.figures.metrics import DRAWS, Reference, resample
+from xrouter_lg.judge.estimates import cache_folder
+from xrouter_lg.judge.table import Paired
 
 
 def judged_checkpoint(options: argparse.Namespace, task: Task) -> tuple[Measured, dict[str, Any]]:
     """The checkpoint's row: what `xrouter judge` says of it."""
-    from training.judge.run import JudgeSettings, judge_checkpoint
+    from xrouter_lg.judge.run import JudgeSettings, judge_checkpoint
 
     found = judge_checkpoint(
         JudgeSettings(

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-import training.family_head
-import xrouter_lg.policies.family_head
-import xrouter_lg.policies.tool_fit
-from training.family_head import fit_family_head, head_stats
-from training.judge import baselines, compare, curve, table
-from training.judge.baselines import Fitted, PredictedFamily, ToldLabel, answer_ids
-from training.judge.bootstrap import Figure, figure
-from training.judge.compare import (
+import xrouter_lg.checkpoints.family_head
+import xrouter_lg.checkpoints.tool_fit
+import xrouter_lg.fitting.family_head
+from xrouter_lg.checkpoints.family_head import FamilyHead
+from xrouter_lg.checkpoints.manifest import HeadStats
+from xrouter_lg.figures import curve
+from xrouter_lg.figures.bootstrap import Figure, figure
+from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
+from xrouter_lg.figures.metrics import Reference, difference, resample
+from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.judge import baselines, table
+from xrouter_lg.judge.baselines import Fitted, PredictedFamily, ToldLabel, answer_ids
+from xrouter_lg.judge.gate import compare
+from xrouter_lg.judge.gate.compare import (
     Builder,
     all_builders,
     cross_validated,
@@ -24,12 +30,8 @@ from training.judge.compare import (
     reference_builders,
     weighted_gain,
 )
-from training.judge.curve import Curve, Predictions, predicted_curve
-from training.judge.metrics import Reference, difference, resample
-from training.judge.table import Floats, Paired, family_folds, random_split, read_paired
-from xrouter_lg.checkpoint import HeadStats
-from xrouter_lg.policies.family_head import FamilyHead
-from xrouter_lg.policies.slot_utility import certainty
+from xrouter_lg.judge.table import Floats, Paired, family_folds, random_split, read_paired
+from xrouter_lg.policies.slots.utility import certainty
 
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
 """Cost weights dense enough that choosing at them finds every vertex of a train half's hull."""
@@ -88,9 +90,9 @@ class Kept:
             for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
                 code.update(path.read_bytes())
         for module in (
-            training.family_head,
-            xrouter_lg.policies.family_head,
-            xrouter_lg.policies.tool_fit,
+            xrouter_lg.fitting.family_head,
+            xrouter_lg.checkpoints.family_head,
+            xrouter_lg.checkpoints.tool_fit,
         ):
             code.update(Path(str(module.__file__)).read_bytes())
         self._folder = folder
@@ -297,8 +299,8 @@ class SequenceRow:
 
 def sequences(folder: Path, *, splits: int, say: Callable[[str], None]) -> list[SequenceRow]:
     """Policies of several calls beside those of one, over half splits; every call is paid."""
-    from training.answer_fit import Recorded, fit_answers
-    from training.plans import plan_curve, read_answers
+    from xrouter_lg.fitting.cascade import Recorded, fit_answers
+    from xrouter_lg.fitting.cascade_choice import plan_curve, read_answers
 
     whole = read_paired(folder / "outcomes.parquet", folder / "prompts.parquet")
     texts = read_answers(folder / "outcomes.parquet", whole)

@@ -4,7 +4,7 @@
 
 A few requests are really recorded: an answer, a conversation, a failover, a tool loop. They are
 then cloned, with ids, times and texts of their own, through ``TraceStore.import_runs``; every
-fourth trace has feedback. Extraction is ``training.episodes`` over ``iter_traces``, each size in a
+fourth trace has feedback. Extraction is ``xrouter_lg.episodes.extract`` over ``iter_traces``, each size in a
 process of its own, whose peak memory is told. Bytes on disk are the file's after a checkpoint of
 its log. Last, a thousand requests at once go through a real graph with a recorder as it comes.
 """
@@ -144,7 +144,7 @@ def build(templates_at: Path, store: Path, count: int) -> dict[str, float]:
 
 def extract(store: Path) -> dict[str, float]:
     """Read every episode; seconds, and the peak memory of this process in bytes."""
-    from training.episodes import episodes
+    from xrouter_lg.episodes.extract import episodes
 
     with TraceStore(store, create=False) as opened:
         idle = _peak_bytes()

@@ -29,7 +29,7 @@ from langchain_core.messages import HumanMessage
 from benchmarks.results import append, show
 from benchmarks.shapes import app_around, hand_written, pool_at
 from xrouter_lg import ModelCard, Recorder, TraceStore, XRouterNode
-from xrouter_lg.build import build_chat_model
+from xrouter_lg.calls.chat_model import build_chat_model
 
 
 async def burst(app: Any, requests: int, label: str) -> tuple[float, list[Any]]:

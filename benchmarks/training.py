@@ -32,24 +32,24 @@ import torch
 from langchain_core.messages import HumanMessage
 
 from benchmarks.results import append, show
-from training.base_model import load_base, materialise
-from training.callbacks import Report
-from training.features import build_cache
-from training.grpo import train_grpo
-from training.grpo_config import GrpoSettings
-from training.judge.table import Paired, read_paired
-from training.plan import card_lines
-from training.reading import CachedReading, PlainReading, Reading
-from training.replay import ReplayEnvironment, Sampling
-from training.reward import Reward
-from training.sft import train_slots
-from training.slot_model import slot_model
-from training.trainer_config import TrainerConfig
-from training.turns import OneTurn
-from training.warm_start import card_samples
-from training.warm_start_config import WarmStartConfig
+from training.config.grpo import GrpoSettings
+from training.config.trainer import TrainerConfig
+from training.config.warm_start import WarmStartConfig
+from training.data.inputs import card_lines
+from training.data.reward import Reward
+from training.grpo.episodes import ReplayEnvironment, Sampling
+from training.grpo.trainer import train_grpo
+from training.grpo.turns import OneTurn
+from training.model.base import load_base, materialise
+from training.model.features import build_cache
+from training.model.reading import CachedReading, PlainReading, Reading
+from training.model.slots import slot_model
+from training.stage.callbacks import Report
+from training.warm_start.targets import card_samples
+from training.warm_start.trainer import train_slots
 from xrouter_lg import ModelCard
-from xrouter_lg.pool import normalise_name
+from xrouter_lg.judge.table import Paired, read_paired
+from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
 from xrouter_lg.prompts import tools as tools_codec
 from xrouter_lg.types import RouteRequest

@@ -9,15 +9,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from training.grpo import play_greedily
-from training.grpo_config import GrpoSettings
-from training.judge.curve import DIAL
-from training.judge.table import KEY
-from training.plan import Plan
-from training.reading import Reading, predict
-from training.replay import Episodes, whole_pool
-from training.reward import Reward
-from training.samples import Samples
+from training.config.grpo import GrpoSettings
+from training.data.inputs import Plan
+from training.data.reward import Reward
+from training.grpo.episodes import Episodes, whole_pool
+from training.grpo.outcome_source import Floats, RecordedOutcomes
+from training.grpo.trainer import play_greedily
+from training.model.reading import Reading, predict
+from training.model.slots import SlotModel
 from training.sequential import (
     Letters,
     SequentialEnvironment,
@@ -25,12 +24,13 @@ from training.sequential import (
     question_with_answers,
     sequential_samples,
 )
-from training.slot_model import SlotModel
-from training.sources import Floats, RecordedOutcomes
-from training.stages import digest_of
-from training.warm_start import prior_log_odds
+from training.stage.resume import digest_of
+from training.warm_start.rows import Samples
+from training.warm_start.targets import prior_log_odds
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.pool import normalise_name
+from xrouter_lg.figures.curve import DIAL
+from xrouter_lg.judge.table import KEY
+from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
 
 _CENTRE_SAMPLE = 96

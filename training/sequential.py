@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage
 
-from training.replay import Episodes
-from training.reward import Reward
-from training.samples import Samples
-from training.sources import Bools, Floats, Ints, OutcomeSource
-from training.turns import Actions, Results, TurnState, mean_known
+from training.data.reward import Reward
+from training.grpo.episodes import Episodes
+from training.grpo.outcome_source import Bools, Floats, Ints, OutcomeSource
+from training.grpo.turns import Actions, Results, TurnState, mean_known
+from training.warm_start.rows import Samples
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import Answer
 

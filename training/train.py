@@ -28,13 +28,13 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 
-from training.config import load_config
-from training.processes import is_main, main_first
+from training.config.run import load_config
+from training.stage.processes import is_main, main_first
 from xrouter_lg.errors import XRouterError
 
 if TYPE_CHECKING:
-    from training.config import RunConfig
-    from training.plan import Plan
+    from training.config.run import RunConfig
+    from training.data.inputs import Plan
 
 INTERRUPTED = 130
 """Exit code after an orderly stop, as a shell has it for Ctrl-C."""
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(options.config, options.overrides)
         if options.check_arguments:
-            from training.argument_check import check_arguments, report
+            from training.run.preflight_trl import check_arguments, report
 
             return report(check_arguments(config), Console())
         with ExitStack() as stack:
@@ -75,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _plan(config: RunConfig, folder: Path, console: Console) -> Plan:
-    from training import runs  # torch takes seconds: not before the config is known to be good
-    from training.collect import collect
-    from training.estimate import describe
+    from training.data.from_traces import collect
+    from training.run import run as runs
+    from training.run.estimate import describe
 
     def note(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -90,9 +90,9 @@ def _plan(config: RunConfig, folder: Path, console: Console) -> Plan:
 
 
 def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
-    from training import runs
-    from training.callbacks import TrainingInterruptedError
-    from training.progress import shown
+    from training.run import run as runs
+    from training.stage.callbacks import TrainingInterruptedError
+    from training.stage.progress import shown
 
     if fresh and is_main():
         for stage in ("warm_start", "grpo"):
@@ -100,7 +100,7 @@ def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
     try:
         with shown(console, every_s=work.config.trainer.report_every_s) as progress:
             if work.config.codec == "tools":
-                from training.tools_stage import run_tools
+                from training.tools.stage import run_tools
 
                 metrics = run_tools(work, progress, resume=resume)
             else:

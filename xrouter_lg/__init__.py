@@ -11,36 +11,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from xrouter_lg.graph import add_router, build_router_graph
-    from xrouter_lg.ledger import Budget
-    from xrouter_lg.node import XRouterNode
+    from xrouter_lg.calls.ledger import Budget
+    from xrouter_lg.graph.add_router import add_router, build_router_graph
+    from xrouter_lg.graph.node import XRouterNode
     from xrouter_lg.policies.base import BasePolicy, Policy
     from xrouter_lg.policies.chat import PromptedPolicy
-    from xrouter_lg.pool import ModelCard, ModelPool
-    from xrouter_lg.pricing import Price
-    from xrouter_lg.router import Router
-    from xrouter_lg.tracing.recorder import Recorder
-    from xrouter_lg.tracing.store import TraceStore
+    from xrouter_lg.pool.pool import ModelCard, ModelPool
+    from xrouter_lg.pool.pricing import Price
+    from xrouter_lg.routing.router import Router
+    from xrouter_lg.tracing.record.recorder import Recorder
+    from xrouter_lg.tracing.store.trace_store import TraceStore
     from xrouter_lg.types import Action, Proposal, RouteRecord, RouteRequest
 
 _HOME = {
     "Action": "types",
     "BasePolicy": "policies.base",
-    "Budget": "ledger",
-    "ModelCard": "pool",
-    "ModelPool": "pool",
+    "Budget": "calls.ledger",
+    "ModelCard": "pool.pool",
+    "ModelPool": "pool.pool",
     "Policy": "policies.base",
-    "Price": "pricing",
+    "Price": "pool.pricing",
     "PromptedPolicy": "policies.chat",
     "Proposal": "types",
-    "Recorder": "tracing.recorder",
+    "Recorder": "tracing.record.recorder",
     "RouteRecord": "types",
     "RouteRequest": "types",
-    "Router": "router",
-    "TraceStore": "tracing.store",
-    "XRouterNode": "node",
-    "add_router": "graph",
-    "build_router_graph": "graph",
+    "Router": "routing.router",
+    "TraceStore": "tracing.store.trace_store",
+    "XRouterNode": "graph.node",
+    "add_router": "graph.add_router",
+    "build_router_graph": "graph.add_router",
 }
 
 __all__ = [

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.demo.record import asked
-from data.demo.scores import Judge
-from data.demo.task import SOURCE
 from integrations.demo.app import Served
-from training.judge.bootstrap import Figure, bootstrap_means, figure
-from training.judge.table import Floats
-from training.outcomes import OutcomeTable
+from integrations.demo.recorded.record import asked
+from integrations.demo.recorded.scores import Judge
+from integrations.demo.recorded.task import SOURCE
+from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
+from xrouter_lg.judge.table import Floats
+from xrouter_lg.outcomes import OutcomeTable
 
 DRAWS = 2000
 

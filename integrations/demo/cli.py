@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     from integrations.demo.commands import CommandFailedError
-    from training.outcomes import OutcomeError
     from xrouter_lg.errors import XRouterError
+    from xrouter_lg.outcomes import OutcomeError
 
     try:
         return 0 if _run(options, console) else 3
@@ -66,7 +66,11 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
     console.print(
         f"{len(history.seen)} requests of last week and {len(history.held_out)} held out, of "
         f"{len({q.task for q in history.questions})} kinds; the answers are "
-        + ("given by three models on this machine" if options.live else "recorded (data/demo)"),
+        + (
+            "given by three models on this machine"
+            if options.live
+            else "recorded (integrations/demo/recorded)"
+        ),
         highlight=False,
     )
     pool_file = folder / "pool.yaml"

@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from data.demo.scores import VERIFIERS, Judge
-from data.demo.task import SOURCE
 from integrations.demo import report
 from integrations.demo.app import DAY_ONE, Served, serve
 from integrations.demo.arms import Arm, arm_of, scores_of, shuffled, write_table
 from integrations.demo.commands import ROOT, train, xrouter
 from integrations.demo.questions import History, Question, write_references
+from integrations.demo.recorded.scores import VERIFIERS, Judge
+from integrations.demo.recorded.task import SOURCE
 from integrations.llama_cpp.demo import difference
 from xrouter_lg import ModelPool, Recorder
 
@@ -110,7 +110,7 @@ class Loop:
 
     def after(self) -> list[Served]:
         """The same app with the checkpoint in the place of the rules."""
-        from xrouter_lg.policies.checkpoint import CheckpointPolicy
+        from xrouter_lg.policies.slots.policy import CheckpointPolicy
 
         self._title("The checkpoint drops into the same app, in the place of the rules")
         policy = CheckpointPolicy(self.checkpoint, base=self._base)
@@ -129,7 +129,7 @@ class Loop:
 
     def compare(self, before: Sequence[Served], after: Sequence[Served]) -> bool:
         """The held-out requests once more with every fixed card, and everything side by side."""
-        from xrouter_lg.checkpoint import read_manifest
+        from xrouter_lg.checkpoints.manifest import read_manifest
 
         self._title("Before and after, on requests that nothing was learned from")
         weight = self.settings.cost_weight

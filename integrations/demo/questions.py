@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from training.outcomes import OutcomeTable
+from xrouter_lg.outcomes import OutcomeTable
 
-DATA = Path(__file__).resolve().parents[2] / "data" / "demo"
+DATA = Path(__file__).resolve().parent / "recorded"
 HELD_OUT = 0.4
 """Share of the questions that nothing is learned from."""
 

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from data.demo.record import asked
 from integrations.demo.questions import Recorded
+from integrations.demo.recorded.record import asked
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply
 
 

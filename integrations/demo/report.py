@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from integrations.demo.arms import Arm, interval
-from training.judge.bootstrap import Figure
+from xrouter_lg.figures.bootstrap import Figure
 
 PER = 1000
 """Requests that a shown cost is for."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from data.demo.build import read_prices
 from integrations.demo.questions import History
+from integrations.demo.recorded.build import read_prices
 from integrations.demo.replay import replay_server
 from integrations.llama_cpp.catalogue import get_weights
 from xrouter_lg import ModelPool

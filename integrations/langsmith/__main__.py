@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             run(options.folder)
         else:
-            from integrations.langsmith.loopback import LangSmithServer
+            from xrouter_lg.testing.langsmith.server import LangSmithServer
 
             server = LangSmithServer(port=options.port)
             print(f"LANGSMITH_ENDPOINT={server.url}", flush=True)

@@ -19,15 +19,15 @@ from langsmith.utils import get_env_var
 from rich.console import Console
 from rich.table import Table
 
-from integrations.langsmith.connection import LangSmith
-from integrations.langsmith.experiment import Result, push_experiment
-from integrations.langsmith.loopback import LangSmithServer
-from integrations.langsmith.progress import PullSummary
-from integrations.langsmith.pull import PullOptions, pull
-from integrations.langsmith.push import FeedbackWriter
 from xrouter_lg import ModelPool, Recorder, TraceStore, XRouterNode
+from xrouter_lg.langsmith.connection import LangSmith
+from xrouter_lg.langsmith.experiment import Result, push_experiment
+from xrouter_lg.langsmith.progress import PullSummary
+from xrouter_lg.langsmith.pull import PullOptions, pull
+from xrouter_lg.langsmith.push import FeedbackWriter
 from xrouter_lg.policies.baselines import RandomPolicy
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+from xrouter_lg.testing.langsmith.server import LangSmithServer
 
 PROJECT = "support-bot"
 KEY = "lsv2_pt_demo_0123456789abcdef"  # gitleaks:allow  of the loopback server only
@@ -248,7 +248,7 @@ def _tell(summary: PullSummary, console: Console) -> None:
 
 
 def _compare(recorded: TraceStore, pulled: TraceStore, console: Console) -> list[Any]:
-    from training.episodes import episodes
+    from xrouter_lg.episodes.extract import episodes
 
     both = [
         {
@@ -274,10 +274,10 @@ def _compare(recorded: TraceStore, pulled: TraceStore, console: Console) -> list
 
 
 def _outcomes(store: TraceStore, folder: Path, console: Console) -> None:
-    from training.from_traces import outcomes_from_store
-    from training.outcomes import OutcomeTable
-    from training.scoring import Scoring
-    from training.verifiers.feedback import Feedback
+    from xrouter_lg.episodes.to_table import outcomes_from_store
+    from xrouter_lg.outcomes import OutcomeTable
+    from xrouter_lg.verifiers.feedback import Feedback
+    from xrouter_lg.verifiers.grading import Scoring
 
     scoring = Scoring(feedback=(Feedback(keys="liked"),))
     report = outcomes_from_store(store, folder / "outcomes", scoring=scoring)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from graphs import support_app, support_app_routed
 from xrouter_lg import ModelPool, Recorder
-from xrouter_lg.build import build_chat_model
+from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.policies.rules import RulesPolicy
 from xrouter_lg.types import Usage
 

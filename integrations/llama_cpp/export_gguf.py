@@ -24,9 +24,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from xrouter_lg.checkpoint import CheckpointError, Manifest, check_base, verify
+from xrouter_lg.checkpoints.bases import find_base
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest, check_base, verify
 from xrouter_lg.errors import XRouterError
-from xrouter_lg.policies.bases import find_base
 
 from .errors import ExportError
 
@@ -206,7 +206,7 @@ def _merged_weights(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from xrouter_lg.policies.engine import identity_of
+    from xrouter_lg.policies.slots.torch_engine import identity_of
 
     if folder is not None:
         check_base(manifest, identity_of(manifest, folder))

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from xrouter_lg.aliases import resolve_checkpoint
-from xrouter_lg.checkpoint import verify
+from xrouter_lg.checkpoints.aliases import resolve_checkpoint
+from xrouter_lg.checkpoints.manifest import verify
 from xrouter_lg.errors import XRouterError
-from xrouter_lg.policies.remote import model_name
+from xrouter_lg.policies.slots.remote import model_name
 
 from .cache import cache_root
 from .errors import LocalModelError

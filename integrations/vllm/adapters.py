@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from xrouter_lg.checkpoint import verify
-from xrouter_lg.policies.engine import identity_of
-from xrouter_lg.policies.remote import model_name
+from xrouter_lg.checkpoints.manifest import verify
+from xrouter_lg.policies.slots.remote import model_name
+from xrouter_lg.policies.slots.torch_engine import identity_of
 
 from .errors import AdapterError
 
@@ -55,7 +55,7 @@ class Adapters:
                 "on its folder instead"
             )
         if base is not None:
-            from xrouter_lg.checkpoint import check_base
+            from xrouter_lg.checkpoints.manifest import check_base
 
             check_base(manifest, identity_of(manifest, Path(base)))
         name = model_name(manifest)

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from xrouter_lg.aliases import resolve_checkpoint
-from xrouter_lg.checkpoint import read_manifest
+from xrouter_lg.checkpoints.aliases import resolve_checkpoint
+from xrouter_lg.checkpoints.bases import find_base
+from xrouter_lg.checkpoints.manifest import read_manifest
 from xrouter_lg.errors import XRouterError
-from xrouter_lg.policies.bases import find_base
-from xrouter_lg.policies.remote import model_name
+from xrouter_lg.policies.slots.remote import model_name
 
 from .adapters import Adapters
 from .errors import VllmError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.judge.made import make_judged
-from training.judge.report import write_report
+from tests.judge.made import make_judged
+from xrouter_lg.judge.report import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -30,7 +30,7 @@ WIDTHS = (380, 1280)
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.training.judge.conftest import two_tasks
+    from tests.judge.conftest import two_tasks
 
     table = two_tasks.__wrapped__()  # type: ignore[attr-defined]
     long = "x" * 300  # a word that no line can hold

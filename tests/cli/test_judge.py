@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.test_aliases import checkpoint
+from tests.checkpoints.test_aliases import checkpoint
 from xrouter_lg.cli import app
 
 RUN = CliRunner()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.test_aliases import NO, YES, checkpoint
+from tests.checkpoints.test_aliases import NO, YES, checkpoint
 from xrouter_lg.cli import app
 
 RUN = CliRunner()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.apps import PRICES, app, ask, calls, card, pool, record, usd
+from tests.support.apps import PRICES, app, ask, calls, card, pool, record, usd
 from xrouter_lg import XRouterNode
 from xrouter_lg.testing import (
     FakeModel,
@@ -100,7 +100,7 @@ async def test_a_router_models_charges_are_the_servers_bill(
 async def test_a_retried_attempt_is_on_the_ledger_beside_the_good_one(
     fake: FakeOpenAIServer, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xrouter_lg.workers._BACKOFF_S", 0.001)
+    monkeypatch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.001)
     fake.faults = FaultPlan({"small": first(1, fault)})
     found = record(await app(XRouterNode(pool(fake, *NAMES, max_retries=1))).ainvoke(ask()))
     check(fake, found["charges"])

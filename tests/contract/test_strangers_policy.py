@@ -7,7 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tests.apps import app, ask, pool, record
+from tests.support.apps import app, ask, pool, record
 from xrouter_lg import Policy, XRouterNode
 from xrouter_lg.testing import FakeOpenAIServer
 

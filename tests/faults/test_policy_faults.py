@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.apps import PRICES, Says, app, ask, card, pool, record, usd
+from tests.support.apps import PRICES, Says, app, ask, card, pool, record, usd
 from xrouter_lg import Action, PromptedPolicy, Proposal, XRouterNode
 from xrouter_lg.testing import (
     FakeModel,

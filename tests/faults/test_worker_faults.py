@@ -10,9 +10,21 @@ from typing import Any
 
 import pytest
 
-from tests.apps import PRICES, answer, app, ask, calls, card, pool, prefers, record, scripted, usd
+from tests.support.apps import (
+    PRICES,
+    answer,
+    app,
+    ask,
+    calls,
+    card,
+    pool,
+    prefers,
+    record,
+    scripted,
+    usd,
+)
 from xrouter_lg import ModelPool, Router, XRouterNode
-from xrouter_lg.breaker import Breaker
+from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.errors import AllCandidatesFailedError
 from xrouter_lg.testing import (
     FakeModel,
@@ -155,7 +167,7 @@ async def test_when_every_card_fails_so_the_error_lists_each_with_its_cause(
 async def test_what_may_pass_is_tried_again_and_what_may_not_is_not(
     fake: FakeOpenAIServer, fault: Fault, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xrouter_lg.workers._BACKOFF_S", 0.01)
+    monkeypatch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.01)
     fake.faults = FaultPlan({"small": fault})
     kind = "timeout" if fault.kind == "hang" else fault.kind
     await app(XRouterNode(quick(fake, kind, max_retries=2))).ainvoke(ask())

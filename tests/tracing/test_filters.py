@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tests.tracing.routed import app_around, question, routed_graph
 from xrouter_lg.tracing import Recorder, TraceStore
-from xrouter_lg.tracing.query import RouteFilters, route_query
+from xrouter_lg.tracing.store.query import RouteFilters, route_query
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from langsmith import Client, tracing_context
 
-from tests.langsmith_server import LangSmithServer
+from tests.support.langsmith_server import LangSmithServer
 from tests.tracing.routed import a_record, app_around, question, routed_graph
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langsmith import Client, tracing_context
 
-from tests.langsmith_server import LangSmithServer
+from tests.support.langsmith_server import LangSmithServer
 from tests.tracing.routed import Worker, app_around, question, routed_graph
 from xrouter_lg.tracing import Recorder, route_records
 

@@ -18,8 +18,9 @@ from sqlalchemy import select
 from tests.tracing.on_disk import readable
 from tests.tracing.routed import a_record
 from tests.tracing.test_import import a_run
-from xrouter_lg.tracing import TraceStore, migrations, schema
-from xrouter_lg.tracing.pack import pack, unpack
+from xrouter_lg.tracing import TraceStore
+from xrouter_lg.tracing.record.pack import pack, unpack
+from xrouter_lg.tracing.store import migrations, schema
 
 
 @settings(deadline=None)
@@ -30,7 +31,7 @@ def test_packed_text_comes_back(text: str) -> None:
 
 
 def test_the_dictionary_has_not_changed() -> None:
-    raw = files("xrouter_lg.tracing").joinpath("pack_1.txt").read_bytes()
+    raw = files("xrouter_lg.tracing.record").joinpath("pack_1.txt").read_bytes()
     # Stores in the field were packed with it: a better one needs another number.
     assert (
         hashlib.sha256(raw).hexdigest()
@@ -208,7 +209,7 @@ def test_an_upgrade_that_fails_leaves_the_old_file(
     def broken(_rows: Any) -> bytes:
         raise OSError("disk full")
 
-    monkeypatch.setattr("xrouter_lg.tracing.migrations.pack", broken)
+    monkeypatch.setattr("xrouter_lg.tracing.store.migrations.pack", broken)
     with pytest.raises(OSError, match="disk full"):
         TraceStore(db)
     monkeypatch.undo()

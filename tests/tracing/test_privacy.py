@@ -25,7 +25,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langsmith import tracing_context
 from langsmith.utils import get_env_var
 
-from tests.langsmith_server import LangSmithServer
+from tests.support.langsmith_server import LangSmithServer
 from tests.tracing.on_disk import readable
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.errors import AllCandidatesFailedError
@@ -40,7 +40,7 @@ from xrouter_lg.tracing import (
     langsmith_client,
     redact_patterns,
 )
-from xrouter_lg.tracing.redact import scrub_text
+from xrouter_lg.tracing.record.redact import scrub_text
 
 KEYS = {
     "openai": "sk-proj-Ab3dEfGhIjKlMnOpQrStUvWx",

@@ -14,8 +14,8 @@ from langchain_core.runnables import RunnableLambda
 from tests.tracing.routed import app_around, question, routed_graph
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.tracing import Recorder, TraceStore
-from xrouter_lg.tracing import recorder as module
-from xrouter_lg.tracing.open_runs import sampled
+from xrouter_lg.tracing.record import recorder as module
+from xrouter_lg.tracing.record.open_runs import sampled
 
 
 def routed(recorder: Recorder, count: int) -> list[dict[str, Any]]:

@@ -14,12 +14,13 @@ from sqlalchemy.dialects import postgresql
 
 from tests.tracing.routed import a_record
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing import TraceStore, migrations, schema
-from xrouter_lg.tracing.engine import resolve_url
-from xrouter_lg.tracing.extract import ExtractedRoute
-from xrouter_lg.tracing.pack import pack
-from xrouter_lg.tracing.rows import RowMaker
-from xrouter_lg.tracing.write import postgres_upsert
+from xrouter_lg.tracing import TraceStore
+from xrouter_lg.tracing.record.extract import ExtractedRoute
+from xrouter_lg.tracing.record.pack import pack
+from xrouter_lg.tracing.store import migrations, schema
+from xrouter_lg.tracing.store.connect import resolve_url
+from xrouter_lg.tracing.store.rows import RowMaker
+from xrouter_lg.tracing.store.write import postgres_upsert
 
 RUN_COLUMNS = (
     *("parent_run_id", "end_time", "error", "tags", "inputs", "outputs", "extra", "events"),
@@ -139,7 +140,7 @@ def test_an_older_file_gets_the_missing_steps_in_order(
 ) -> None:
     add_route(store, "kept")
     monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, (99, next_step)])
-    monkeypatch.setattr("xrouter_lg.tracing.engine.SCHEMA_VERSION", 99)
+    monkeypatch.setattr("xrouter_lg.tracing.store.connect.SCHEMA_VERSION", 99)
     with TraceStore(db) as upgraded, upgraded._engine.connect() as connection:
         assert migrations.stored_version(connection) == 99
         assert connection.execute(text("SELECT id, later FROM routes")).all() == [("kept", None)]
@@ -155,7 +156,7 @@ def test_a_step_that_fails_leaves_the_file_as_it_was(
         connection.execute(text("SELECT * FROM nowhere"))
 
     monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, (99, broken)])
-    monkeypatch.setattr("xrouter_lg.tracing.engine.SCHEMA_VERSION", 99)
+    monkeypatch.setattr("xrouter_lg.tracing.store.connect.SCHEMA_VERSION", 99)
     with pytest.raises(StoreError, match="nowhere"):
         TraceStore(db)
     with store._engine.connect() as connection:

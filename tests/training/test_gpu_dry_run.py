@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.argument_check import ACCELERATE, CONFIGS, Finding, check_arguments
-from training.config import load_config
+from training.config.run import load_config
+from training.run.preflight_trl import ACCELERATE, CONFIGS, Finding, check_arguments
 from training.train import main
 
 pytestmark = pytest.mark.train
@@ -44,7 +44,7 @@ def test_variants_of_it_can_be_built(override: str) -> None:
 
 
 def test_an_argument_that_trl_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import sft
+    from training.warm_start import trainer as sft
 
     arguments = sft.arguments
     monkeypatch.setattr(sft, "arguments", lambda *a, **k: {**arguments(*a, **k), "no_such": 1})
@@ -58,7 +58,7 @@ def test_an_argument_that_trl_does_not_know_is_named(monkeypatch: pytest.MonkeyP
 def test_a_combination_that_trl_refuses_is_reported_in_its_own_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from training import grpo
+    from training.grpo import trainer as grpo
 
     arguments = grpo.arguments
     monkeypatch.setattr(

@@ -11,11 +11,11 @@ import pytest
 import torch
 from trl.trainer.grpo_config import GRPOConfig
 
-from tests.tiny_model import write_tiny_base
-from training.base_model import Base, load_base
-from training.callbacks import Report
-from training.features import build_cache
-from training.grpo import (
+from tests.support.tiny_model import write_tiny_base
+from training.config.trainer import TrainerConfig
+from training.data.reward import Reward
+from training.grpo.episodes import EpisodeEnvironment, Episodes, ReplayEnvironment, Sampling
+from training.grpo.trainer import (
     GrpoSettings,
     SlotGRPOTrainer,
     arguments,
@@ -23,13 +23,13 @@ from training.grpo import (
     play_greedily,
     train_grpo,
 )
-from training.reading import CachedReading, PlainReading, Reading, answering, predict
-from training.replay import EpisodeEnvironment, Episodes, ReplayEnvironment, Sampling
-from training.reward import Reward
-from training.slot_model import SlotModel
-from training.trainer_config import TrainerConfig
-from training.turns import OneTurn
-from training.warm_start import WarmStartConfig, slot_model
+from training.grpo.turns import OneTurn
+from training.model.base import Base, load_base
+from training.model.features import build_cache
+from training.model.reading import CachedReading, PlainReading, Reading, answering, predict
+from training.model.slots import SlotModel
+from training.stage.callbacks import Report
+from training.warm_start.targets import WarmStartConfig, slot_model
 from xrouter_lg.prompts import slots
 
 pytestmark = pytest.mark.train

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.head_share import choose_share
-from training.validation import DENSE_WEIGHTS
+from training.run.head_share import choose_share
+from xrouter_lg.figures.routed_utility import DENSE_WEIGHTS
 
 N = 400
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from langchain_core.messages import HumanMessage
 
-from training.live import LiveOutcomes, LivePrompt, MixedOutcomes
-from training.replay import EpisodeEnvironment, ReplayEnvironment, Sampling
-from training.reward import Reward
-from training.sources import RecordedOutcomes
-from training.verifiers.base import Verdict
-from training.verifiers.text import Exact
+from training.data.reward import Reward
+from training.grpo.asking import LiveOutcomes, LivePrompt, MixedOutcomes
+from training.grpo.episodes import EpisodeEnvironment, ReplayEnvironment, Sampling
+from training.grpo.outcome_source import RecordedOutcomes
 from xrouter_lg import ModelCard
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
+from xrouter_lg.verifiers.base import Verdict
+from xrouter_lg.verifiers.text import Exact
 
 REWARD = Reward(c_ref_usd=1e-3)
 

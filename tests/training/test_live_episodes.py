@@ -7,14 +7,14 @@ from langchain_core.messages import HumanMessage
 from langsmith.utils import get_env_var
 from typer.testing import CliRunner
 
-from tests import apps
-from tests.test_shadow import WAIT_S, likes
-from tests.training.captured import Captured
-from training.episodes import Episode
+from tests.episodes.captured import Captured
+from tests.policies.test_shadow import WAIT_S, likes
+from tests.support import apps
 from xrouter_lg import PromptedPolicy, Recorder, TraceStore, XRouterNode
 from xrouter_lg.cli import traces as traces_command
-from xrouter_lg.policies.canary import CanaryPolicy
-from xrouter_lg.policies.shadow import ShadowPolicy
+from xrouter_lg.episodes.extract import Episode
+from xrouter_lg.policies.rollout.canary import CanaryPolicy
+from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.testing import FakeOpenAIServer
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.tiny_model import write_tiny_base
-from xrouter_lg.checkpoint import verify
+from tests.support.tiny_model import write_tiny_base
+from xrouter_lg.checkpoints.manifest import verify
 
 pytestmark = pytest.mark.train
 

@@ -13,27 +13,27 @@ import polars as pl
 import pytest
 from langchain_core.messages import HumanMessage
 
-from tests.tiny_model import write_tiny_base
-from training import runs
-from training.base_model import load_base
-from training.block_reading import BlockReading, predict_cards
-from training.config import BaseConfig, DataConfig, RunConfig, load_config
-from training.estimate import describe, estimate
-from training.export import fit_cost_model
-from training.family_means import pooled_means
-from training.grpo_config import GrpoSettings
-from training.judge.baselines.base import group_means
-from training.judge.estimates import all_cards
-from training.judge.run import Judged, JudgeSettings, judge_checkpoint
-from training.judge.table import trained_on
-from training.plan import Plan
-from training.pools import PoolTable
-from training.slot_model import slot_model
-from training.warm_start import log_loss, prior_log_odds, soft_targets
-from training.warm_start_config import WarmStartConfig
-from xrouter_lg.checkpoint import Manifest
+from tests.support.tiny_model import write_tiny_base
+from training.config.grpo import GrpoSettings
+from training.config.run import BaseConfig, DataConfig, RunConfig, load_config
+from training.config.warm_start import WarmStartConfig
+from training.data.inputs import Plan
+from training.data.pools import PoolTable
+from training.model.base import load_base
+from training.model.blocks import BlockReading, predict_cards
+from training.model.slots import slot_model
+from training.run import run as runs
+from training.run.estimate import describe, estimate
+from training.run.export import fit_cost_model
+from training.warm_start.targets import log_loss, prior_log_odds, soft_targets
+from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.policies.checkpoint import CheckpointPolicy
+from xrouter_lg.fitting.family_means import pooled_means
+from xrouter_lg.judge.baselines.base import group_means
+from xrouter_lg.judge.estimates import all_cards
+from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.table import trained_on
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import RouteRequest
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from training.progress import shown
+from training.stage.progress import shown
 
 
 def lines(every_s: float, calls: list[tuple[str, int, int, str]]) -> list[str]:

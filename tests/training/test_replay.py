@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from training.replay import MUST_NOT_CALL, Episodes, ReplayEnvironment, Sampling
-from training.reward import Reward
+from training.data.reward import Reward
+from training.grpo.episodes import MUST_NOT_CALL, Episodes, ReplayEnvironment, Sampling
 
 SCORE = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
 COST = np.array([[0.001, 0.002, 0.010], [0.001, 0.002, 0.010]])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.reward import Reward, RewardKind
+from training.data.reward import Reward, RewardKind
 
 KINDS: tuple[RewardKind, ...] = ("linear", "success_gated")
 SCORES = st.floats(0, 1)

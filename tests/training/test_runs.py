@@ -14,19 +14,19 @@ import polars as pl
 import pytest
 from transformers import TrainerCallback
 
-from tests.tiny_model import write_tiny_base
-from training import runs
-from training.config import BaseConfig, DataConfig, RunConfig
-from training.estimate import describe, estimate
-from training.grpo_config import GrpoSettings
-from training.judge.run import Judged, JudgeSettings, judge_checkpoint
-from training.live_config import LiveConfig
-from training.replay import Sampling
+from tests.support.tiny_model import write_tiny_base
+from training.config.asking import LiveConfig
+from training.config.grpo import GrpoSettings
+from training.config.run import BaseConfig, DataConfig, RunConfig
+from training.config.trainer import TrainerConfig
+from training.config.warm_start import WarmStartConfig
+from training.grpo.episodes import Sampling
+from training.run import run as runs
+from training.run.estimate import describe, estimate
 from training.train import main
-from training.trainer_config import TrainerConfig
-from training.warm_start_config import WarmStartConfig
-from xrouter_lg.checkpoint import read_manifest, verify
+from xrouter_lg.checkpoints.manifest import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 pytestmark = pytest.mark.train
@@ -322,7 +322,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from training import warm_start_stage
+    from training.warm_start import stage as warm_start_stage
 
     def command(output: Path, *more: str) -> int:
         return main(

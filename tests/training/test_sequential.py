@@ -10,14 +10,16 @@ import pytest
 import torch
 from langchain_core.messages import HumanMessage
 
-from tests.tiny_model import write_tiny_base
-from training.base_model import Base, load_base
-from training.callbacks import Report
-from training.features import build_cache
-from training.grpo import GrpoSettings, play_greedily, train_grpo
-from training.reading import CachedReading, PlainReading, Reading
-from training.replay import Episodes, whole_pool
-from training.reward import Reward
+from tests.support.tiny_model import write_tiny_base
+from training.config.warm_start import WarmStartConfig
+from training.data.reward import Reward
+from training.grpo.episodes import Episodes, whole_pool
+from training.grpo.outcome_source import RecordedOutcomes
+from training.grpo.trainer import GrpoSettings, play_greedily, train_grpo
+from training.model.base import Base, load_base
+from training.model.features import build_cache
+from training.model.reading import CachedReading, PlainReading, Reading
+from training.model.slots import SlotModel, slot_model
 from training.sequential import (
     Letters,
     SequentialEnvironment,
@@ -26,11 +28,9 @@ from training.sequential import (
     question_with_answers,
     sequential_samples,
 )
-from training.sft import train_slots
-from training.slot_model import SlotModel, slot_model
-from training.sources import RecordedOutcomes
-from training.warm_start import measure_centre
-from training.warm_start_config import WarmStartConfig
+from training.stage.callbacks import Report
+from training.warm_start.targets import measure_centre
+from training.warm_start.trainer import train_slots
 from xrouter_lg.prompts import slots
 
 pytestmark = pytest.mark.train

@@ -13,23 +13,23 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from trl.trainer.grpo_config import GRPOConfig
 
-from tests.tiny_model import write_tiny_base
-from training.base_model import Base, load_base
-from training.export import export
-from training.features import build_cache
-from training.grpo import SlotGRPOTrainer, arguments, train_grpo
-from training.grpo_config import GrpoSettings
-from training.reading import CachedReading, PlainReading, Reading, answering
-from training.replay import ReplayEnvironment, Sampling
-from training.reward import Reward
-from training.slot_model import SlotModel, slot_model
-from training.trainer_config import TrainerConfig
-from training.turns import OneTurn
-from training.warm_start_config import WarmStartConfig
+from tests.support.tiny_model import write_tiny_base
+from training.config.grpo import GrpoSettings
+from training.config.trainer import TrainerConfig
+from training.config.warm_start import WarmStartConfig
+from training.data.reward import Reward
+from training.grpo.episodes import ReplayEnvironment, Sampling
+from training.grpo.trainer import SlotGRPOTrainer, arguments, train_grpo
+from training.grpo.turns import OneTurn
+from training.model.base import Base, load_base
+from training.model.features import build_cache
+from training.model.reading import CachedReading, PlainReading, Reading, answering
+from training.model.slots import SlotModel, slot_model
+from training.run.export import export
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoint import CardStats, Manifest
-from xrouter_lg.policies.checkpoint import CheckpointPolicy
-from xrouter_lg.policies.slot_utility import TEMPERATURE
+from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
+from xrouter_lg.policies.slots.utility import TEMPERATURE
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import Proposal, RouteRequest

@@ -17,19 +17,19 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.grpo_config import GRPOConfig
 
-from tests.tiny_chat_model import write_tiny_chat_base
-from training.callbacks import Report
-from training.grpo_config import GrpoSettings
-from training.replay import Episodes, whole_pool
-from training.reward import Reward
-from training.sources import RecordedOutcomes
-from training.tools_config import ToolsConfig
-from training.tools_environment import ToolEpisodes, environment_class, result_of
-from training.tools_grpo import ToolsGRPOTrainer, arguments, train_tools
-from training.tools_sft import tool_row, tool_rows, train_tool_rows
+from tests.support.tiny_chat_model import write_tiny_chat_base
+from training.config.grpo import GrpoSettings
+from training.config.tools import ToolsConfig
+from training.config.trainer import TrainerConfig
+from training.config.warm_start import WarmStartConfig
+from training.data.reward import Reward
+from training.grpo.episodes import Episodes, whole_pool
+from training.grpo.outcome_source import RecordedOutcomes
+from training.stage.callbacks import Report
+from training.tools.environment import ToolEpisodes, environment_class, result_of
+from training.tools.imitation import tool_row, tool_rows, train_tool_rows
+from training.tools.trainer import ToolsGRPOTrainer, arguments, train_tools
 from training.train import main
-from training.trainer_config import TrainerConfig
-from training.warm_start_config import WarmStartConfig
 from xrouter_lg import ModelCard
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.prompts import tools as codec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import load_config
+from training.config.run import load_config
 from xrouter_lg.errors import ConfigurationError
 
 pytestmark = pytest.mark.train

@@ -13,16 +13,15 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from tests.tiny_model import write_tiny_base
-from training.base_model import Base, load_base
-from training.callbacks import KeepBest, Report, StopOnSignal, last_checkpoint, orderly_stop
-from training.features import build_cache, encode
-from training.reading import CachedReading, PlainReading, Reading, predict
-from training.samples import Samples
-from training.sft import slot_loss, train_slots
-from training.slot_model import SlotModel
-from training.trainer_config import TrainerConfig
-from training.warm_start import (
+from tests.support.tiny_model import write_tiny_base
+from training.config.trainer import TrainerConfig
+from training.model.base import Base, load_base
+from training.model.features import build_cache, encode
+from training.model.reading import CachedReading, PlainReading, Reading, predict
+from training.model.slots import SlotModel
+from training.stage.callbacks import KeepBest, Report, StopOnSignal, last_checkpoint, orderly_stop
+from training.warm_start.rows import Samples
+from training.warm_start.targets import (
     WarmStartConfig,
     card_samples,
     measure_centre,
@@ -31,6 +30,7 @@ from training.warm_start import (
     slot_model,
     soft_targets,
 )
+from training.warm_start.trainer import slot_loss, train_slots
 from xrouter_lg.prompts import slots
 
 pytestmark = pytest.mark.train

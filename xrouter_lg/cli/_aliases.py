@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from xrouter_lg.aliases import Move
+    from xrouter_lg.checkpoints.aliases import Move
 
 Root = Annotated[
     Path | None,
@@ -46,7 +46,7 @@ def show_history(moves: Sequence[Move], as_json: bool) -> None:
 @contextmanager
 def said() -> Iterator[None]:
     """A refusal or a wrong file in one line, with its exit code."""
-    from xrouter_lg.aliases import NotPromotedError
+    from xrouter_lg.checkpoints.aliases import NotPromotedError
     from xrouter_lg.errors import XRouterError
 
     try:

@@ -13,7 +13,7 @@ import typer
 from xrouter_lg.cli.traces import parse_when
 
 if TYPE_CHECKING:
-    from training.judge.traffic import Outcomes, Traffic
+    from xrouter_lg.judge.traffic.logged import Outcomes, Traffic
 
 _NEEDS_CHECKOUT = (
     "xrouter: judging live traffic lives in the repository's training/ folder, which the installed "
@@ -51,7 +51,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 def needs_checkout() -> None:
     """End the command with exit code 2 where there is no checkout."""
-    if find_spec("training") is None or find_spec("training.judge") is None:
+    if find_spec("training") is None or find_spec("xrouter_lg.judge") is None:
         typer.echo(_NEEDS_CHECKOUT, err=True)
         raise typer.Exit(2)
 
@@ -65,8 +65,8 @@ def read(
     outcomes: Sequence[Path] | None,
 ) -> tuple[Traffic, Outcomes]:
     """The traffic, and what is known of other cards' outcomes."""
-    from training.judge.traffic import read_outcomes, read_traffic
-    from xrouter_lg.tracing.store import TraceStore
+    from xrouter_lg.judge.traffic.logged import read_outcomes, read_traffic
+    from xrouter_lg.tracing.store.trace_store import TraceStore
 
     known = read_outcomes(outcomes) if outcomes else {}
     with TraceStore(store, create=False) as opened:
@@ -85,8 +85,8 @@ def unit_of(checkpoint: Path | None, c_ref_usd: float | None) -> float | None:
     """The unit of the cost weight (USD), None where nobody told."""
     if c_ref_usd is not None or checkpoint is None:
         return c_ref_usd
-    from xrouter_lg.aliases import resolve_checkpoint
-    from xrouter_lg.checkpoint import read_manifest
+    from xrouter_lg.checkpoints.aliases import resolve_checkpoint
+    from xrouter_lg.checkpoints.manifest import read_manifest
 
     return read_manifest(resolve_checkpoint(checkpoint)).c_ref_usd
 

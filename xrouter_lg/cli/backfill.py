@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from training.backfill import Backfill, Preview, Runner, Tally
+    from xrouter_lg.backfill import Backfill, Preview, Runner, Tally
 
 app = typer.Typer(help="Ask the other cards about chosen prompts.")
 
@@ -101,8 +101,8 @@ def backfill(
     given up on, 2 for a mistake, 130 when interrupted.
     """
     with _said():
-        from training.backfill import Backfill, Conditions, Grader, Selection, Weights
-        from xrouter_lg.pool import ModelPool
+        from xrouter_lg.backfill import Backfill, Conditions, Grader, Selection, Weights
+        from xrouter_lg.pool.pool import ModelPool
 
         selection = Selection(
             strategy=strategy,  # type: ignore[arg-type]  # checked by the class
@@ -298,7 +298,7 @@ def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
 
 
 def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:
-    from training.backfill.session import spending_dict
+    from xrouter_lg.backfill.session import spending_dict
 
     return {
         "stopped": tally.stopped,
@@ -353,9 +353,9 @@ def _said() -> Iterator[None]:
     if find_spec("training") is None:
         typer.echo(_NEEDS_CHECKOUT, err=True)
         raise typer.Exit(2)
-    from training.outcomes import OutcomeError
-    from training.verifiers import UnprovenVerifierError, VerifierConfigError
     from xrouter_lg.errors import XRouterError
+    from xrouter_lg.outcomes import OutcomeError
+    from xrouter_lg.verifiers import UnprovenVerifierError, VerifierConfigError
 
     try:
         yield

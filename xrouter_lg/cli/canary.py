@@ -10,7 +10,7 @@ from xrouter_lg.cli import _live
 from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
-    from training.judge.arms import CanaryReport
+    from xrouter_lg.judge.traffic.arms import CanaryReport
 
 app = typer.Typer()
 
@@ -50,7 +50,7 @@ def canary(
     """
     _live.needs_checkout()
     with said():
-        from training.judge.arms import judge_arms
+        from xrouter_lg.judge.traffic.arms import judge_arms
 
         traffic, _ = _live.read(store, since, until, project, feedback, outcomes)
         report = judge_arms(

@@ -12,7 +12,7 @@ from xrouter_lg.cli._said import said
 from xrouter_lg.cli.traces import parse_when
 
 if TYPE_CHECKING:
-    from training.judge.drift import DriftReport
+    from xrouter_lg.judge.traffic.drift import DriftReport
 
 app = typer.Typer()
 
@@ -43,12 +43,12 @@ def drift(
     """
     _live.needs_checkout()
     with said():
-        from training.judge.drift import find_drift
-        from xrouter_lg.aliases import resolve_checkpoint
-        from xrouter_lg.checkpoint import read_manifest
-        from xrouter_lg.policies.slot_utility import load_head
-        from xrouter_lg.pool import ModelPool
-        from xrouter_lg.tracing.store import TraceStore
+        from xrouter_lg.checkpoints.aliases import resolve_checkpoint
+        from xrouter_lg.checkpoints.manifest import read_manifest
+        from xrouter_lg.judge.traffic.drift import find_drift
+        from xrouter_lg.policies.slots.utility import load_head
+        from xrouter_lg.pool.pool import ModelPool
+        from xrouter_lg.tracing.store.trace_store import TraceStore
 
         folder = resolve_checkpoint(checkpoint)
         manifest = read_manifest(folder)

@@ -13,7 +13,7 @@ import typer
 from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
-    from training.judge.run import Judged, JudgeSettings
+    from xrouter_lg.judge.run import Judged, JudgeSettings
 
 app = typer.Typer()
 
@@ -116,7 +116,7 @@ def judge(
     Exit code 0: judged (with --gate: promote); 3: with --gate, not promoted; 2: a file or a
     setting is wrong; 130: interrupted.
     """
-    if find_spec("training") is None or find_spec("training.judge") is None:
+    if find_spec("training") is None or find_spec("xrouter_lg.judge") is None:
         typer.echo(_NEEDS_CHECKOUT, err=True)
         raise typer.Exit(2)
     if split not in ("auto", "recorded", "all"):
@@ -127,8 +127,8 @@ def judge(
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
     kept = "interrupted; what was read is kept, run it again to go on"
     with said(interrupted=kept, extra="train"):
-        from training.judge.estimates import cache_folder
-        from training.judge.run import JudgeSettings
+        from xrouter_lg.judge.estimates import cache_folder
+        from xrouter_lg.judge.run import JudgeSettings
 
         settings = JudgeSettings(
             checkpoint=_folder(checkpoint),
@@ -171,7 +171,7 @@ def _run(settings: JudgeSettings, report: Path | None) -> Judged:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from training.judge.run import judge_checkpoint
+    from xrouter_lg.judge.run import judge_checkpoint
 
     # On stderr: what is printed on stdout is the result.
     with Progress(
@@ -193,7 +193,7 @@ def _run(settings: JudgeSettings, report: Path | None) -> Judged:
 
         judged = judge_checkpoint(settings, on_estimate=on_estimate, on_step=on_step)
         if report is not None:
-            from training.judge.report import write_report
+            from xrouter_lg.judge.report import write_report
 
             on_step("report")
             write_report(judged, report)
@@ -203,8 +203,8 @@ def _run(settings: JudgeSettings, report: Path | None) -> Judged:
 def _push(judged: Judged, experiment: str, dataset: str, endpoint: str | None) -> str:
     import polars as pl
 
-    from integrations.langsmith.connection import LangSmith
-    from integrations.langsmith.experiment import push_experiment, results_of_choices
+    from xrouter_lg.langsmith.connection import LangSmith
+    from xrouter_lg.langsmith.experiment import push_experiment, results_of_choices
 
     data = judged.to_json()
     settings = judged.settings
@@ -225,7 +225,7 @@ def _push(judged: Judged, experiment: str, dataset: str, endpoint: str | None) -
 
 
 def _folder(path: Path) -> Path:
-    from xrouter_lg.aliases import resolve_checkpoint
+    from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 
     return resolve_checkpoint(path)
 
@@ -252,7 +252,7 @@ def _print(judged: Judged, report: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from training.judge.report.page import interval, plain
+    from xrouter_lg.judge.report.page import interval, plain
 
     console = Console()
     data = judged.to_json()

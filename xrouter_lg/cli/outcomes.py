@@ -15,7 +15,7 @@ import typer
 from xrouter_lg.cli.traces import Since, Store, Until, parse_when
 
 if TYPE_CHECKING:
-    from training.scoring import Scoring
+    from xrouter_lg.verifiers.grading import Scoring
 
 app = typer.Typer(help="Turn traces into outcomes, and look at them.", no_args_is_help=True)
 
@@ -57,9 +57,9 @@ def build(
 ) -> None:
     """Build the outcome table of recorded traces."""
     with _said():
-        from training.from_traces import outcomes_from_store
-        from xrouter_lg.pool import ModelPool
-        from xrouter_lg.tracing.store import TraceStore
+        from xrouter_lg.episodes.to_table import outcomes_from_store
+        from xrouter_lg.pool.pool import ModelPool
+        from xrouter_lg.tracing.store.trace_store import TraceStore
 
         times = {"since": parse_when(since, "--since"), "until": parse_when(until, "--until")}
         cards = None if pool is None else ModelPool.from_yaml(pool)
@@ -100,8 +100,8 @@ def score(
 ) -> None:
     """Let verifiers judge the answers in a table that have no score yet."""
     with _said():
-        from training.outcomes import OutcomeTable
-        from training.scoring import score_table
+        from xrouter_lg.outcomes import OutcomeTable
+        from xrouter_lg.verifiers.grading import score_table
 
         table = OutcomeTable.load(folder)
         table.validate().raise_if_bad()
@@ -134,7 +134,7 @@ def summary(
     """Validate a table and show what it holds; exit code 1 if it can't be used."""
     begin = time.perf_counter()
     with _said():
-        from training.outcomes import OutcomeTable
+        from xrouter_lg.outcomes import OutcomeTable
 
         table = OutcomeTable.load(*paths)
         report = table.validate()
@@ -159,8 +159,8 @@ def _scoring(
     folder: Path, verifiers: Path | None, references: Path | None, feedback: list[str], workers: int
 ) -> AbstractContextManager[Scoring]:
     """What the options ask for, every verifier proven; verdicts are kept in the folder."""
-    from training.from_traces import feedback_verifiers, open_scoring
-    from training.outcomes import OutcomeError
+    from xrouter_lg.episodes.to_table import feedback_verifiers, open_scoring
+    from xrouter_lg.outcomes import OutcomeError
 
     try:
         said = feedback_verifiers(feedback)
@@ -213,9 +213,9 @@ def _said() -> Iterator[None]:
     if find_spec("training") is None:
         typer.echo(_NEEDS_CHECKOUT, err=True)
         raise typer.Exit(2)
-    from training.outcomes import OutcomeError
-    from training.verifiers import UnprovenVerifierError, VerifierConfigError
     from xrouter_lg.errors import XRouterError
+    from xrouter_lg.outcomes import OutcomeError
+    from xrouter_lg.verifiers import UnprovenVerifierError, VerifierConfigError
 
     try:
         yield

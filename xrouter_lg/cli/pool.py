@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from xrouter_lg.pool_check import CardFacts, PoolReport
+    from xrouter_lg.calls.check_pool import CardFacts, PoolReport
 
 app = typer.Typer(help="Check and show a pool of models.", no_args_is_help=True)
 
@@ -41,9 +41,9 @@ def check(
     Exit code 0: usable (warnings allowed); 1: a card is broken or a live call failed; 2: the
     file can't be used.
     """
+    from xrouter_lg.calls.check_pool import call_each, check_pool
     from xrouter_lg.errors import PoolError
-    from xrouter_lg.pool import ModelPool
-    from xrouter_lg.pool_check import call_each, check_pool
+    from xrouter_lg.pool.pool import ModelPool
 
     try:
         read = ModelPool.from_yaml(file, reload=False)

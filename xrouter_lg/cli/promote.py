@@ -32,7 +32,7 @@ def promote(
 
     Exit code 0: moved; 3: refused, no verdict allows it; 2: a file is missing or damaged.
     """
-    from xrouter_lg.aliases import promote as move
+    from xrouter_lg.checkpoints.aliases import promote as move
 
     with said():
         if force is not None and not force.strip():

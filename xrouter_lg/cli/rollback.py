@@ -27,8 +27,8 @@ def rollback(
 
     Exit code 0: moved; 2: there is nothing to go back to, or it is gone.
     """
-    from xrouter_lg.aliases import audit
-    from xrouter_lg.aliases import rollback as move
+    from xrouter_lg.checkpoints.aliases import audit
+    from xrouter_lg.checkpoints.aliases import rollback as move
 
     folder = Path("checkpoints") if root is None else root
     with said():

@@ -10,7 +10,7 @@ from xrouter_lg.cli import _live
 from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
-    from training.judge.shadow import ShadowReport
+    from xrouter_lg.judge.traffic.shadow import ShadowReport
 
 app = typer.Typer()
 
@@ -43,7 +43,7 @@ def shadow(
     """
     _live.needs_checkout()
     with said():
-        from training.judge.shadow import judge_shadow
+        from xrouter_lg.judge.traffic.shadow import judge_shadow
 
         traffic, known = _live.read(store, since, until, project, feedback, outcomes)
         report = judge_shadow(

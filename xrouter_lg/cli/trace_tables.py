@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.tree import Tree
 
-    from xrouter_lg.tracing.query import RouteRow, RunNode
+    from xrouter_lg.tracing.store.query import RouteRow, RunNode
     from xrouter_lg.types import RouteRecord
 
 _ID_SHOWN = 18

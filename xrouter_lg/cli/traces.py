@@ -18,9 +18,9 @@ from xrouter_lg.cli import traces_pull
 from xrouter_lg.cli.trace_tables import console, route_details, route_table, run_tree
 
 if TYPE_CHECKING:
-    from xrouter_lg.tracing.erase import By
-    from xrouter_lg.tracing.query import RouteFilters
-    from xrouter_lg.tracing.store import TraceStore
+    from xrouter_lg.tracing.store.erase import By
+    from xrouter_lg.tracing.store.query import RouteFilters
+    from xrouter_lg.tracing.store.trace_store import TraceStore
 
 app = typer.Typer(help="List, show, move and delete local traces.", no_args_is_help=True)
 
@@ -334,7 +334,7 @@ def _filters(given: dict[str, Any]) -> RouteFilters:
 def _opened(store: str, *, create: bool = False) -> Iterator[TraceStore]:
     """The store; its errors end the command with one line and exit code 1."""
     from xrouter_lg.errors import MissingExtraError, StoreError
-    from xrouter_lg.tracing.store import TraceStore
+    from xrouter_lg.tracing.store.trace_store import TraceStore
 
     try:
         with TraceStore(store, create=create) as opened:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from integrations.langsmith.progress import OnProgress, PullSummary
+    from xrouter_lg.langsmith.progress import OnProgress, PullSummary
 
 _NEEDS_CHECKOUT = (
     "xrouter: LangSmith is read by the repository's integrations/ folder, which the installed "
@@ -87,12 +87,12 @@ def pull(
     LANGSMITH_API_KEY.
     """
     with _said():
-        from integrations.langsmith.connection import LangSmith
-        from integrations.langsmith.pull import PullOptions
-        from integrations.langsmith.pull import pull as pull_traces
-        from xrouter_lg.pool import ModelPool
-        from xrouter_lg.tracing.redact import redact_patterns
-        from xrouter_lg.tracing.store import TraceStore
+        from xrouter_lg.langsmith.connection import LangSmith
+        from xrouter_lg.langsmith.pull import PullOptions
+        from xrouter_lg.langsmith.pull import pull as pull_traces
+        from xrouter_lg.pool.pool import ModelPool
+        from xrouter_lg.tracing.record.redact import redact_patterns
+        from xrouter_lg.tracing.store.trace_store import TraceStore
 
         options = PullOptions(
             since=_when(since, "--since"),
@@ -136,9 +136,9 @@ def push(
 ) -> None:
     """Send feedback of the local store that LangSmith does not have yet."""
     with _said():
-        from integrations.langsmith.connection import LangSmith
-        from integrations.langsmith.push import push_feedback
-        from xrouter_lg.tracing.store import TraceStore
+        from xrouter_lg.langsmith.connection import LangSmith
+        from xrouter_lg.langsmith.push import push_feedback
+        from xrouter_lg.tracing.store.trace_store import TraceStore
 
         with (
             LangSmith(endpoint=endpoint) as langsmith,
@@ -181,10 +181,10 @@ def push_experiment(
             from xrouter_lg.errors import MissingExtraError
 
             raise MissingExtraError("polars", "data", "a file of choices") from None
-        from integrations.langsmith.connection import LangSmith
-        from integrations.langsmith.experiment import push_experiment as send
-        from integrations.langsmith.experiment import results_of_choices
-        from training.outcomes import OutcomeTable
+        from xrouter_lg.langsmith.connection import LangSmith
+        from xrouter_lg.langsmith.experiment import push_experiment as send
+        from xrouter_lg.langsmith.experiment import results_of_choices
+        from xrouter_lg.outcomes import OutcomeTable
 
         try:
             frame = polars.read_parquet(choices)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from training.verifiers import CheckReport, Verifier
+    from xrouter_lg.verifiers import CheckReport, Verifier
 
 app = typer.Typer(help="Check the graders that score answers.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Judge answers whose verdict is known; exit code 1 if any verifier misjudges one."""
-    if find_spec("training") is None or find_spec("training.verifiers") is None:
+    if find_spec("training") is None or find_spec("xrouter_lg.verifiers") is None:
         typer.echo(_NEEDS_CHECKOUT, err=True)
         raise typer.Exit(2)
     with _said():
@@ -55,8 +55,8 @@ def check(
 
 def _verifiers(spec: Path | None) -> Iterator[tuple[str, Verifier | None, str]]:
     """Label, verifier, and why there is none; each is closed before the next one is built."""
-    from training.verifiers import Suite, build, names, needs_arguments
     from xrouter_lg.errors import MissingExtraError
+    from xrouter_lg.verifiers import Suite, build, names, needs_arguments
 
     if spec is not None:
         with Suite.from_yaml(spec) as suite:
@@ -125,8 +125,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
 @contextmanager
 def _said() -> Iterator[None]:
     """A wrong spec or a missing package in one line, without a traceback."""
-    from training.verifiers import VerifierConfigError
     from xrouter_lg.errors import XRouterError
+    from xrouter_lg.verifiers import VerifierConfigError
 
     try:
         yield

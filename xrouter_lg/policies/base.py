@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import InvalidProposalError
-from xrouter_lg.pool import ModelCard
+from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Action, Answer, Proposal, RouteRequest
 
 MAX_PARALLEL_CALLS = 4

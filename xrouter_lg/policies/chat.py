@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, merge_configs
 
+from xrouter_lg.calls.attempt import Workers, worst_case
+from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.errors import PolicyConfigError, PolicyError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, one_hot
-from xrouter_lg.pool import ModelCard
-from xrouter_lg.pricing import Price
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.pricing import Price
 from xrouter_lg.prompts import tools as codec
-from xrouter_lg.tokens import estimate_tokens
 from xrouter_lg.types import Call, Proposal, RouteRequest
-from xrouter_lg.workers import Workers, worst_case
 
 ROUTER_TAG = "xrouter"
 """Tag of the router's own model runs in a trace: what a trainer fetches."""

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from langchain_core.language_models import BaseChatModel
 
-from xrouter_lg.checkpoint import CheckpointError, Manifest
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PoolError
 from xrouter_lg.policies.base import BasePolicy, Policy
 from xrouter_lg.policies.base import PolicyLike as PolicyLike
@@ -20,11 +20,11 @@ from xrouter_lg.policies.baselines import (
     RandomPolicy,
     StaticMixPolicy,
 )
-from xrouter_lg.policies.canary import CanaryPolicy
 from xrouter_lg.policies.chat import PromptedPolicy
-from xrouter_lg.policies.following import followed
-from xrouter_lg.policies.shadow import ShadowPolicy
-from xrouter_lg.pool import ModelCard, ModelPool
+from xrouter_lg.policies.rollout.canary import CanaryPolicy
+from xrouter_lg.policies.rollout.shadow import ShadowPolicy
+from xrouter_lg.policies.slots.following import followed
+from xrouter_lg.pool.pool import ModelCard, ModelPool
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _FORMS = (
 def resolve_policy(policy: PolicyLike, pool: ModelPool) -> Policy:
     """The policy that a name, a path, a chat model or a policy object stands for.
 
-    A path is a checkpoint's folder, or an alias (:mod:`xrouter_lg.aliases`): with a file
+    A path is a checkpoint's folder, or an alias (:mod:`xrouter_lg.checkpoints.aliases`): with a file
     ``checkpoints/production.json``, ``checkpoints/production`` is the checkpoint it points to, and
     the policy follows when the alias is moved.
 
@@ -135,7 +135,7 @@ def _mix(text: str, pool: ModelPool) -> StaticMixPolicy:
 
 
 def _checkpoint(folder: str, options: dict[str, str], pool: ModelPool) -> Policy:
-    from xrouter_lg.policies.checkpoint import CheckpointPolicy
+    from xrouter_lg.policies.slots.policy import CheckpointPolicy
 
     where = f"policy 'checkpoint:{folder}'"
     taken = _taken(options, {"base": str, "dtype": str, "threads": int}, where)
@@ -149,8 +149,8 @@ def _checkpoint(folder: str, options: dict[str, str], pool: ModelPool) -> Policy
 
 
 def _remote(kind: str, rest: str, pool: ModelPool) -> Policy:
-    from xrouter_lg.policies.remote import RemotePolicy
-    from xrouter_lg.policies.remote_servers import Kind
+    from xrouter_lg.policies.slots.remote import RemotePolicy
+    from xrouter_lg.policies.slots.remote_servers import Kind
 
     where = f"policy '{kind}:...'"
     address, options = _options(rest, where)

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
-from xrouter_lg.pool import ModelCard
+from xrouter_lg.pool.pool import ModelCard
 
 QUESTION_CHARS = 4_000
 CONTEXT_CHARS = 400

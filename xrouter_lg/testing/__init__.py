@@ -5,6 +5,7 @@ provider behind HTTP, `FaultPlan` and the fault functions for everything that go
 one. Nothing here imports the rest of xrouter_lg, so the fakes cannot share its mistakes.
 """
 
+from xrouter_lg.testing.answers import Call, FaultPlan, always, first, on_call, sometimes
 from xrouter_lg.testing.completion import FakeModel, Reply, ToolCall, Usage
 from xrouter_lg.testing.faults import (
     Fault,
@@ -26,7 +27,6 @@ from xrouter_lg.testing.faults import (
     wrong_model,
 )
 from xrouter_lg.testing.journal import Bill, BillLine, RecordedRequest, Totals
-from xrouter_lg.testing.plan import Call, FaultPlan, always, first, on_call, sometimes
 from xrouter_lg.testing.scripted import (
     ModelCall,
     ScriptedChatModel,

@@ -10,8 +10,8 @@ import signal
 import threading
 from collections.abc import Sequence
 
+from xrouter_lg.testing.answers import FaultPlan
 from xrouter_lg.testing.completion import FakeModel
-from xrouter_lg.testing.plan import FaultPlan
 from xrouter_lg.testing.server import FakeOpenAIServer
 
 _KEPT_REQUESTS = 1000  # a benchmark reads the counts and the bill, not a million bodies

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
+from xrouter_lg.testing.answers import FaultPlan
 from xrouter_lg.testing.completion import FakeModel
 from xrouter_lg.testing.http import BadRequestError, HttpConnection
 from xrouter_lg.testing.journal import Bill, Journal, RecordedRequest
 from xrouter_lg.testing.payloads import error_body
-from xrouter_lg.testing.plan import FaultPlan
 from xrouter_lg.testing.service import ChatService
 
 _BACKLOG = 4096  # a burst of 1,000 clients must not meet a full accept queue

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from xrouter_lg.testing import payloads
+from xrouter_lg.testing.answers import Call, FaultPlan
 from xrouter_lg.testing.completion import Completion, FakeModel, complete
 from xrouter_lg.testing.faults import (
     BrokenTransfer,
@@ -25,7 +26,6 @@ from xrouter_lg.testing.journal import (
     RecordedRequest,
     public_headers,
 )
-from xrouter_lg.testing.plan import Call, FaultPlan
 
 
 class RefusedError(Exception):

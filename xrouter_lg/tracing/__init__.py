@@ -5,33 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xrouter_lg.tracing.extract import annotate as annotate
-    from xrouter_lg.tracing.extract import route_records as route_records
-    from xrouter_lg.tracing.extract import run_ids as run_ids
-    from xrouter_lg.tracing.langsmith import langsmith_client as langsmith_client
-    from xrouter_lg.tracing.recorder import Recorder as Recorder
-    from xrouter_lg.tracing.redact import EMAIL as EMAIL
-    from xrouter_lg.tracing.redact import IBAN as IBAN
-    from xrouter_lg.tracing.redact import PAYMENT_CARD as PAYMENT_CARD
-    from xrouter_lg.tracing.redact import PHONE as PHONE
-    from xrouter_lg.tracing.redact import redact_patterns as redact_patterns
-    from xrouter_lg.tracing.store import TraceStore as TraceStore
+    from xrouter_lg.tracing.exchange.langsmith import langsmith_client as langsmith_client
+    from xrouter_lg.tracing.record.extract import annotate as annotate
+    from xrouter_lg.tracing.record.extract import route_records as route_records
+    from xrouter_lg.tracing.record.extract import run_ids as run_ids
+    from xrouter_lg.tracing.record.recorder import Recorder as Recorder
+    from xrouter_lg.tracing.record.redact import EMAIL as EMAIL
+    from xrouter_lg.tracing.record.redact import IBAN as IBAN
+    from xrouter_lg.tracing.record.redact import PAYMENT_CARD as PAYMENT_CARD
+    from xrouter_lg.tracing.record.redact import PHONE as PHONE
+    from xrouter_lg.tracing.record.redact import redact_patterns as redact_patterns
+    from xrouter_lg.tracing.store.trace_store import TraceStore as TraceStore
 
 DEFAULT_STORE = "xrouter_traces.db"
 """Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
 
 _HOMES = {
-    "EMAIL": "redact",
-    "IBAN": "redact",
-    "PAYMENT_CARD": "redact",
-    "PHONE": "redact",
-    "Recorder": "recorder",
-    "TraceStore": "store",
-    "annotate": "extract",
-    "langsmith_client": "langsmith",
-    "redact_patterns": "redact",
-    "route_records": "extract",
-    "run_ids": "extract",
+    "EMAIL": "record.redact",
+    "IBAN": "record.redact",
+    "PAYMENT_CARD": "record.redact",
+    "PHONE": "record.redact",
+    "Recorder": "record.recorder",
+    "TraceStore": "store.trace_store",
+    "annotate": "record.extract",
+    "langsmith_client": "exchange.langsmith",
+    "redact_patterns": "record.redact",
+    "route_records": "record.extract",
+    "run_ids": "record.extract",
 }
 
 __all__ = list(_HOMES)

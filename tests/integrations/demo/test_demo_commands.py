@@ -15,7 +15,7 @@ from integrations.demo.cli import main
 from integrations.demo.loop import Loop, Settings
 from integrations.demo.questions import DATA, load
 from integrations.demo.workers import CARDS
-from training.outcomes import OutcomeTable
+from xrouter_lg.outcomes import OutcomeTable
 
 
 def console() -> Console:

@@ -14,7 +14,7 @@ from integrations.demo.questions import HELD_OUT, History, load
 from integrations.demo.workers import CARDS
 from xrouter_lg import ModelPool, Recorder
 from xrouter_lg.errors import AllCandidatesFailedError
-from xrouter_lg.tracing.store import TraceStore
+from xrouter_lg.tracing.store.trace_store import TraceStore
 
 PER_FAMILY = 3
 
@@ -32,7 +32,7 @@ def pool(history: History, tmp_path: Path) -> ModelPool:
 
 def test_an_answer_costs_in_the_app_what_the_table_says(history: History, pool: ModelPool) -> None:
     from integrations.demo.questions import DATA
-    from training.outcomes import OutcomeTable
+    from xrouter_lg.outcomes import OutcomeTable
 
     rows = OutcomeTable.load(DATA).outcomes.select("prompt_id", "model", "response", "cost_usd")
     recorded = {(p, m): (text, usd) for p, m, text, usd in rows.collect().iter_rows()}

@@ -32,13 +32,20 @@ from integrations.llama_cpp.errors import ExportError
 from integrations.llama_cpp.export_gguf import Shape, export_adapter, export_merged
 from integrations.llama_cpp.serve_checkpoint import checkpoint_server, gguf_of
 from integrations.llama_cpp.server import LlamaCppServer
-from tests import tiny_checkpoint
-from tests.served import LlamaSeen, difference, proposals, requests_of, same_prompts, watched
-from tests.tiny_checkpoint import conversations, pool, request
+from tests.support import tiny_checkpoint
+from tests.support.served import (
+    LlamaSeen,
+    difference,
+    proposals,
+    requests_of,
+    same_prompts,
+    watched,
+)
+from tests.support.tiny_checkpoint import conversations, pool, request
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoint import CheckpointError, read_manifest, verify
-from xrouter_lg.policies.checkpoint import CheckpointPolicy
-from xrouter_lg.policies.remote import RemotePolicy, model_name
+from xrouter_lg.checkpoints.manifest import CheckpointError, read_manifest, verify
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
+from xrouter_lg.policies.slots.remote import RemotePolicy, model_name
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import ScriptedChatModel
 
@@ -112,8 +119,8 @@ def test_an_adapter_beside_its_base_gives_what_the_merged_model_gives(
 
 def merge_nothing(base_folder: Path, folder: Path) -> None:
     """The base itself as a merged checkpoint: an adapter whose second matrix is zero."""
-    from training.base_model import load_base
-    from training.export import export
+    from training.model.base import load_base
+    from training.run.export import export
 
     base = load_base(base_folder)
     slot = tiny_checkpoint.trained(base)

@@ -22,14 +22,14 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from integrations.vllm.adapters import Adapters
 from integrations.vllm.errors import AdapterError, VllmMissingError, VllmStartError
 from integrations.vllm.server import PYTHON_VARIABLE, VllmServer, find_python
-from tests import tiny_checkpoint
-from tests.served import VllmSeen, difference, proposals, requests_of, same_prompts, watched
-from tests.tiny_checkpoint import conversations, pool, request
+from tests.support import tiny_checkpoint
+from tests.support.served import VllmSeen, difference, proposals, requests_of, same_prompts, watched
+from tests.support.tiny_checkpoint import conversations, pool, request
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoint import CheckpointError, verify
-from xrouter_lg.policies.checkpoint import CheckpointPolicy
-from xrouter_lg.policies.remote import RemotePolicy, model_name
-from xrouter_lg.policies.slot_policy import SlotPolicy
+from xrouter_lg.checkpoints.manifest import CheckpointError, verify
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
+from xrouter_lg.policies.slots.prompts import SlotPolicy
+from xrouter_lg.policies.slots.remote import RemotePolicy, model_name
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import ScriptedChatModel
 

@@ -1,0 +1,184 @@
+"""How many tokens a prompt has: a likely number and a bound."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.tool import InvalidToolCall, ToolCall
+from langchain_openai.chat_models.base import _convert_message_to_dict
+
+from xrouter_lg.calls.tokens import (
+    BOUND_PER_IMAGE,
+    BOUND_PER_MESSAGE,
+    BOUND_PREAMBLE,
+    IMAGE_TOKENS,
+    estimate_tokens,
+    has_images,
+)
+
+TEXT = st.text(st.characters(), max_size=200)  # every character, lone surrogates among them
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}}
+
+
+def likely(*messages: BaseMessage, tools: Any = ()) -> int:
+    return estimate_tokens(messages, tools)[0]
+
+
+def bound(*messages: BaseMessage, tools: Any = ()) -> int:
+    return estimate_tokens(messages, tools)[1]
+
+
+def wire_bytes(message: BaseMessage) -> int:
+    """Bytes of all the text that a provider gets of a message: a byte-level tokenizer, whose
+    vocabulary holds every single byte, never makes more tokens than that."""
+    sent = _convert_message_to_dict(message)
+    size = 0
+    for key, value in sent.items():
+        if key == "role":
+            continue  # a marker of the chat template: BOUND_PER_MESSAGE
+        for text in _texts(value):
+            size += len(text.encode("utf-8", "surrogatepass"))
+    return size
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in _texts(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts(inner)]
+    return []
+
+
+MESSAGES = st.one_of(
+    TEXT.map(HumanMessage),
+    TEXT.map(SystemMessage),
+    TEXT.map(AIMessage),
+    st.lists(TEXT, max_size=3).map(
+        lambda parts: HumanMessage([{"type": "text", "text": part} for part in parts])
+    ),
+    st.builds(lambda text, name: HumanMessage(text, name=name), TEXT, TEXT),
+    st.builds(lambda text, id_: ToolMessage(text, tool_call_id=id_), TEXT, TEXT),
+    st.builds(
+        lambda name, args, id_: AIMessage("", tool_calls=[ToolCall(name=name, args=args, id=id_)]),
+        st.text(max_size=80),
+        st.dictionaries(st.text(max_size=10), st.text(max_size=30) | st.integers(), max_size=3),
+        st.text(max_size=40),
+    ),
+    st.builds(
+        lambda args: AIMessage(
+            "",
+            invalid_tool_calls=[
+                InvalidToolCall(type="invalid_tool_call", name="f", args=args, id="1", error=None)
+            ],
+        ),
+        st.text(max_size=200),
+    ),
+)
+
+
+@given(st.lists(MESSAGES, max_size=5))
+def test_the_bound_holds_a_token_for_every_byte_that_is_sent(messages: list[BaseMessage]) -> None:
+    sent = sum(wire_bytes(message) for message in messages)
+    assert bound(*messages) >= sent + BOUND_PREAMBLE
+
+
+@given(st.lists(MESSAGES, max_size=5))
+def test_the_likely_number_is_never_above_the_bound(messages: list[BaseMessage]) -> None:
+    least, most = estimate_tokens(messages)
+    assert 0 <= least <= most
+
+
+@given(st.lists(MESSAGES, min_size=1, max_size=4), MESSAGES)
+def test_a_further_message_never_lowers_either_number(
+    messages: list[BaseMessage], more: BaseMessage
+) -> None:
+    before, after = estimate_tokens(messages), estimate_tokens([*messages, more])
+    assert after[0] > before[0]
+    assert after[1] > before[1]
+
+
+def test_each_message_has_room_for_its_markers() -> None:
+    assert bound(HumanMessage("")) - bound() == BOUND_PER_MESSAGE
+
+
+def test_an_empty_prompt_still_has_the_templates_preamble() -> None:
+    assert estimate_tokens([]) == (0, BOUND_PREAMBLE)
+
+
+def test_english_is_reckoned_at_four_characters_a_token() -> None:
+    assert likely(HumanMessage("word" * 100)) == 104
+
+
+@pytest.mark.parametrize("text", ["漢字", "한국어", "ひらがな", "Привет", "😀🎉"])
+def test_a_character_of_another_script_is_reckoned_as_a_token(text: str) -> None:
+    assert likely(HumanMessage(text * 100)) == len(text) * 100 + 4
+
+
+def test_mixed_text_counts_each_script_in_its_own_way() -> None:
+    assert likely(HumanMessage("abcd" * 10 + "漢" * 10)) == 10 + 10 + 4
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "a\udfffb", "\x00", "\u202e", "e\u0301" * 50, "👩\u200d👩\u200d👧" * 20]
+)
+def test_odd_unicode_is_counted_and_never_raises(text: str) -> None:
+    assert bound(HumanMessage(text)) >= len(text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        IMAGE,
+        {"type": "image", "base64": "A" * 5000, "mime_type": "image/png"},
+        {"type": "input_image", "image_url": "https://x/y.png"},
+    ],
+)
+def test_an_image_counts_by_its_picture_not_by_its_bytes(block: dict[str, Any]) -> None:
+    message = HumanMessage([block])
+    assert likely(message) == IMAGE_TOKENS + 4
+    assert bound(message) == BOUND_PREAMBLE + BOUND_PER_MESSAGE + BOUND_PER_IMAGE
+
+
+def test_two_images_count_twice_beside_their_text() -> None:
+    text = {"type": "text", "text": "x" * 40}
+    assert likely(HumanMessage([text, IMAGE, IMAGE])) == 10 + 2 * IMAGE_TOKENS + 4
+
+
+def test_images_are_found_in_any_message() -> None:
+    assert has_images([SystemMessage("s"), HumanMessage([IMAGE])])
+
+
+@pytest.mark.parametrize("content", ["image_url", [{"type": "text", "text": "image"}], ["image"]])
+def test_text_about_images_is_no_image(content: Any) -> None:
+    assert not has_images([HumanMessage(content)])
+
+
+def test_tool_calls_of_an_earlier_answer_are_counted() -> None:
+    args = {"query": "漢" * 100}
+    call = AIMessage("", tool_calls=[ToolCall(name="find", args=args, id="1")])
+    assert bound(call) - bound(AIMessage("")) >= len(json.dumps(args, ensure_ascii=False).encode())
+
+
+def test_tools_of_the_app_are_counted() -> None:
+    tool = {"type": "function", "function": {"name": "find", "description": "d" * 400}}
+    assert likely(HumanMessage("hi"), tools=[tool]) > 100
+    grown = bound(HumanMessage("hi"), tools=[tool]) - bound(HumanMessage("hi"))
+    assert grown >= len(json.dumps(tool)) + BOUND_PER_MESSAGE
+
+
+def test_a_block_of_an_unknown_kind_is_counted_whole() -> None:
+    block = {"type": "file", "file": {"file_data": "A" * 1000}}
+    assert bound(HumanMessage([block])) >= 1000

@@ -1,0 +1,174 @@
+"""Checkpoints on disk: written whole, verified at load, refused with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xrouter_lg.checkpoints.manifest import (
+    BaseIdentity,
+    CardStats,
+    CheckpointError,
+    DialPoint,
+    Manifest,
+    check_base,
+    read_manifest,
+    slot_token_ids,
+    verify,
+    write_checkpoint,
+)
+from xrouter_lg.errors import PolicyConfigError
+
+BASE = BaseIdentity("base", "aa" * 32, "bb" * 32, 30, 576)
+
+
+def manifest() -> Manifest:
+    cards = tuple(
+        CardStats(name, f"line of {name}", 0.5, 1.0, 200.0, 0.001, {"input": "1", "output": "2"})
+        for name in ("small", "large")
+    )
+    dial = tuple(
+        DialPoint(weight, quality, cost, 0.5)
+        for weight, quality, cost in ((0.0, 0.9, 3.0), (0.3, 0.88, 2.0), (2.0, 0.7, 1.0))
+    )
+    return Manifest(
+        base=BASE, cards=cards, c_ref_usd=0.003, best_fixed="large", weights="merged", dial=dial
+    )
+
+
+def weights(folder: Path) -> None:
+    folder.joinpath("model.safetensors").write_bytes(b"weights")
+    folder.joinpath("config.json").write_text("{}")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    write_checkpoint(tmp_path / "checkpoint", manifest(), weights)
+    return tmp_path / "checkpoint"
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    written = write_checkpoint(tmp_path / "c", manifest(), weights)
+
+    assert verify(tmp_path / "c") == written
+    assert set(written.files) == {"model.safetensors", "config.json"}
+
+
+def test_writing_replaces_a_checkpoint_and_leaves_nothing_else(checkpoint: Path) -> None:
+    def other(folder: Path) -> None:
+        folder.joinpath("model.safetensors").write_bytes(b"new weights")
+
+    write_checkpoint(checkpoint, manifest(), other)
+
+    assert not checkpoint.joinpath("config.json").exists()
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint"]
+    verify(checkpoint)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_alone(checkpoint: Path) -> None:
+    def broken(folder: Path) -> None:
+        weights(folder)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_checkpoint(checkpoint, manifest(), broken)
+
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint"]
+    verify(checkpoint)
+
+
+def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*manifest.json"):
+        read_manifest(tmp_path)
+
+
+def test_damaged_weights_are_refused_by_name(checkpoint: Path) -> None:
+    checkpoint.joinpath("model.safetensors").write_bytes(b"other")
+
+    with pytest.raises(CheckpointError, match=r"'model.safetensors' has sha256 .* copy it again"):
+        verify(checkpoint)
+
+
+def test_a_missing_file_is_refused_by_name(checkpoint: Path) -> None:
+    checkpoint.joinpath("config.json").unlink()
+
+    with pytest.raises(CheckpointError, match=r"lacks its file 'config.json'"):
+        verify(checkpoint)
+
+
+def test_a_manifest_can_not_point_outside_its_folder(checkpoint: Path) -> None:
+    edit(checkpoint, files={"../secret.safetensors": "00"})
+
+    with pytest.raises(CheckpointError, match="lacks its file"):
+        verify(checkpoint)
+
+
+def test_other_prompts_are_refused_and_told_how_to_go_on(checkpoint: Path) -> None:
+    edit(checkpoint, prompt_hash="0123456789abcdef")
+
+    with pytest.raises(CheckpointError, match=r"hash 0123456789abcdef.*Train again"):
+        verify(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema_version": 99}, "schema version 99"),
+        ({"cards": []}, "no card"),
+        ({"cards": [{"name": "small"}]}, "lacks or misspells"),
+        ({"c_ref_usd": 0.0}, "unit above 0"),
+        ({"base": None}, "lacks or misspells"),
+        ({"codec": "tools"}, "codec 'tools'"),
+    ],
+)
+def test_a_bad_manifest_is_refused(checkpoint: Path, changes: dict[str, object], said: str) -> None:
+    edit(checkpoint, **changes)
+
+    with pytest.raises(CheckpointError, match=said):
+        verify(checkpoint)
+
+
+def test_broken_json_is_refused(checkpoint: Path) -> None:
+    checkpoint.joinpath("manifest.json").write_text("{")
+
+    with pytest.raises(CheckpointError, match="can't be read"):
+        verify(checkpoint)
+
+
+def test_another_base_is_refused_by_the_part_that_differs() -> None:
+    other = BaseIdentity("other", "cc" * 32, "bb" * 32, 30, 576)
+
+    with pytest.raises(CheckpointError, match=r"weights differ: 'other' has cccc"):
+        check_base(manifest(), other)
+    check_base(manifest(), BASE)
+
+
+def test_a_quality_target_is_looked_up_on_the_dial() -> None:
+    assert manifest().weight_for_quality(0.97) == 0.3
+    assert manifest().weight_for_quality(1.0) == 0.0
+    assert manifest().weight_for_quality(0.1) == 2.0
+
+
+def test_the_version_names_weights_and_statistics(checkpoint: Path) -> None:
+    first = read_manifest(checkpoint).version
+    edit(checkpoint, metrics={"gain": 1.0})
+    assert read_manifest(checkpoint).version == first
+
+    edit(checkpoint, c_ref_usd=0.5)
+    assert read_manifest(checkpoint).version != first
+
+
+def test_a_vocabulary_without_the_slots_is_refused() -> None:
+    class Letters:
+        def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+            return [ord(char) for char in text]
+
+    with pytest.raises(PolicyConfigError, match="is 2 tokens"):
+        slot_token_ids(Letters())

@@ -1,0 +1,67 @@
+"""What the documents show is run, and what they say it prints is what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xrouter_lg import XRouterNode, __all__
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def fences(page: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
+
+
+@pytest.fixture
+def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A folder with the README's pool file, its servers, and its key."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOCAL_KEY", "test")
+    (pool,) = fences(ROOT / "README.md", "yaml")
+    models = [
+        FakeModel(name="small", reply="Paris.", prompt_tokens=24, completion_tokens=2),
+        FakeModel(name="large", reply="It is Paris.", prompt_tokens=24, completion_tokens=4),
+    ]
+    with FakeOpenAIServer(models) as server:
+        pool = re.sub(r"http://127\.0\.0\.1:\d+/v1", server.base_url, pool)
+        Path("pool.yaml").write_text(pool)
+        yield
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_runs_and_prints_what_the_page_says(page: Path, servers: Any) -> None:
+    scope: dict[str, Any] = {"__name__": "__docs__"}
+    for block in fences(page, "python"):
+        expected = [line[3:] for line in block.splitlines() if line.startswith("#> ")]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, f"{page.name}", "exec"), scope)
+        assert printed.getvalue().splitlines() == expected, block
+
+
+def test_every_public_name_is_in_an_example() -> None:
+    shown = "\n".join(block for page in PAGES for block in fences(page, "python"))
+    assert [name for name in __all__ if not re.search(rf"\b{name}\b", shown)] == []
+
+
+def test_the_picture_in_the_readme_is_drawn_from_the_real_graph(servers: Any) -> None:
+    from xrouter_lg import ModelPool
+
+    node = XRouterNode(ModelPool.from_yaml("pool.yaml"), max_turns=3)
+    drawn = node.graph.get_graph().draw_mermaid()
+    (shown,) = fences(ROOT / "README.md", "mermaid")
+    assert edges(shown) == edges(drawn)
+
+
+def edges(picture: str) -> set[tuple[str, str, str]]:
+    return set(re.findall(r"^\s*(\w+)\s*(-->|-\.->)\s*(\w+);?$", picture, re.MULTILINE))

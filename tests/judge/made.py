@@ -1,0 +1,121 @@
+"""A judged checkpoint whose estimates come from a classical estimator: no language model needed.
+
+Tables and choices go through the judge's own code, so that what is made here is what it makes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest
+from xrouter_lg.figures.metrics import Reference
+from xrouter_lg.judge.baselines import PredictedFamily
+from xrouter_lg.judge.choices import dial_of, make_choices
+from xrouter_lg.judge.estimates import Estimates
+from xrouter_lg.judge.gate.assess import AssessSettings, Pooled, assess
+from xrouter_lg.judge.ragged import Ragged, read_ragged
+from xrouter_lg.judge.run import Judged, JudgeSettings
+from xrouter_lg.judge.table import Paired, random_split
+
+CARDS = ("adder", "lookup", "large")
+
+
+def write_tables(folder: Path, table: Paired, *, source: str = "made", task: str = "mixed") -> None:
+    """outcomes.parquet and prompts.parquet of a table, its families as categories."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "source": source,
+            "task": task,
+            "prompt_id": table.prompt_ids[n],
+            "model": model,
+            "score": float(table.score[n, m]),
+            "cost_usd": float(table.cost[n, m]),
+        }
+        for n in range(len(table))
+        for m, model in enumerate(table.models)
+    ]
+    pl.DataFrame(rows).write_parquet(folder / "outcomes.parquet")
+    pl.DataFrame(
+        {
+            "source": source,
+            "task": task,
+            "prompt_id": table.prompt_ids,
+            "prompt": table.prompts,
+            "category": table.families,
+        }
+    ).write_parquet(folder / "prompts.parquet")
+
+
+def manifest_of(train: Paired) -> Manifest:
+    """What a training run on `train` would have noted of its cards."""
+    mean = train.score.mean(0)
+    cards = tuple(
+        CardStats(
+            name,
+            f"{name} one",
+            float(np.log(p / (1 - p))),
+            0.0,
+            100.0,
+            float(train.cost[:, m].mean()),
+        )
+        for m, (name, p) in enumerate(zip(train.models, mean, strict=True))
+    )
+    return Manifest(
+        base=BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32),
+        cards=cards,
+        c_ref_usd=train.reference_cost(),
+        best_fixed=train.models[train.best_fixed()],
+        weights="adapter",
+        data={"families": sorted(set(train.families))},
+    )
+
+
+def estimates_of(train: Paired, rows: Ragged) -> Estimates:
+    """What a policy that recognises the kind of task expects."""
+    found = PredictedFamily().fit(train).predict(rows.prompts)
+    return Estimates(train.models, found.quality, found.cost, np.full(len(rows), 120.0))
+
+
+def make_judged(
+    folder: Path, table: Paired, *, baselines: bool = True, name: str = "made", draws: int = 60
+) -> Judged:
+    """Half of the table learned from, the other half judged."""
+    write_tables(folder, table)
+    whole = read_ragged(folder / "outcomes.parquet", folder / "prompts.parquet", cards=table.models)
+    paired = whole.paired(whole.models)
+    assert paired is not None
+    train, test = random_split(paired, seed=0)
+    held = set(test.prompt_ids)
+    rows = whole.rows(np.array([i in held for i in whole.prompt_ids]))
+    manifest = manifest_of(train)
+    weights = dial_of(manifest, 0.3)
+    choices = make_choices(
+        rows, estimates_of(train, rows), c_ref_usd=manifest.c_ref_usd, cost_weights=weights
+    )
+    reference = Reference(train.best_fixed(), train.cheapest(), manifest.c_ref_usd)
+    pool = Pooled(choices, test, train, reference, frozenset(train.families))
+    settings = AssessSettings(cost_weight=0.3, baselines=baselines, draws=draws)
+    found = assess(pool, settings)
+    return Judged(
+        settings=JudgeSettings(
+            checkpoint=folder / name,
+            outcomes=folder / "outcomes.parquet",
+            prompts=folder / "prompts.parquet",
+            draws=draws,
+        ),
+        manifest=manifest,
+        table=rows,
+        split=f"the held-out half: {len(rows)} prompts",
+        renamed={},
+        choices=choices,
+        pools=(found,),
+        unjudged=0,
+        gain=found.parts["all"].metrics.gain,
+        repeated=0,
+        production=None,
+        seconds=1.0,
+    )

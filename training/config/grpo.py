@@ -1,0 +1,61 @@
+"""How GRPO learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoSettings:
+    """How GRPO learns.
+
+    Raises:
+        ValueError: group-wise reward scaling that was not asked for by name, a temperature not
+            above 0, or a count below 1.
+    """
+
+    steps: int = 50
+    learning_rate: float = 2e-4
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    generations: int = 8
+    """Samples per prompt: a group."""
+    prompts_per_step: int = 4
+    """Prompts per optimiser step, whatever the number of processes."""
+    temperature: float = 0.1
+    """T, in score points: how far below the best a card may lie and still be tried."""
+    scale_rewards: Literal["batch", "none", "group"] = "none"
+    allow_group_scaling: bool = False
+    """Group scaling divides each group's rewards by their own spread, which takes the cost weight
+    out of every group that is right (or wrong) throughout: ``python -m benchmarks.experiments.reward_scaling`` shows
+    it, and is what this is for."""
+    turns: int = 1
+    """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
+    another or accepts. Needs recorded answers."""
+    validate_every: int = 10
+    """Steps between two validations of the utility on held-back prompts."""
+    patience: int = 3
+    """Validations without an improvement before training stops; the best state is kept."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scale_rewards not in ("batch", "none", "group"):
+            raise ValueError(
+                f"scale_rewards is {self.scale_rewards!r}; it must be 'batch' or 'none'"
+            )
+        if self.scale_rewards == "group" and not self.allow_group_scaling:
+            raise ValueError(
+                "scale_rewards is 'group'; it must be 'batch' or 'none': scaling by group makes "
+                "the cost weight inert (allow_group_scaling=true lets you measure it)"
+            )
+        if not self.temperature > 0.0:
+            raise ValueError(f"temperature is {self.temperature!r}; it must be above 0")
+        if self.generations < 2:
+            raise ValueError(f"generations is {self.generations!r}; a group needs at least 2")
+        for name in ("prompts_per_step", "turns", "validate_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
+        if self.steps < 0:
+            raise ValueError(f"steps is {self.steps!r}; it must not be negative")
+        if self.turns == 2:
+            raise ValueError("turns is 2; calling and then only accepting decides nothing: 1 or 3")

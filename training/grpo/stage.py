@@ -1,0 +1,172 @@
+"""GRPO as a stage of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from training.data.inputs import Plan
+from training.grpo.asking_setup import LiveSetup
+from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
+from training.grpo.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
+from training.grpo.trainer import play_greedily, train_grpo
+from training.grpo.turns import OneTurn, TurnEnvironment
+from training.model.base import Base
+from training.model.reading import Reading
+from training.model.slots import SlotModel
+from training.sequence_setup import SequenceSetup
+from training.stage.callbacks import (
+    KeepBest,
+    Log,
+    Report,
+    StopOnSignal,
+    TrainingInterruptedError,
+    orderly_stop,
+)
+from training.stage.plots import plot_grpo
+from training.stage.processes import is_main, main_first
+from training.stage.progress import Progress
+from training.stage.resume import Stage, digest_of, restore_state, save_state
+from training.warm_start.stage import stage_key
+from training.warm_start.targets import prior_log_odds
+from xrouter_lg.figures.routed_utility import WEIGHTS
+from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.prompts import slots
+
+
+def reinforce(
+    work: Plan,
+    slot: SlotModel,
+    base: Base,
+    reading: Reading,
+    progress: Progress,
+    *,
+    sequence: SequenceSetup | None = None,
+    resume: bool = False,
+) -> None:
+    """GRPO from where the warm start ended, or what an earlier run with these settings left. The
+    state with the highest validation utility is kept, the warm start's included.
+
+    Raises:
+        TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
+    """
+    settings, trainer = work.config.grpo, work.config.trainer
+    key = digest_of(
+        [stage_key(work, base, sequence), settings, work.config.sampling, work.config.reward]
+    )
+    stage = Stage(work.folder, "grpo", key)
+    if stage.done:
+        restore_state(slot, stage.weights)
+        return
+    live = LiveSetup(work) if work.config.live.budget_usd else None
+    maker = _Environments(work, sequence, live)
+    environment = maker.training()
+    validation = maker.validation()
+
+    def measure() -> Log:
+        actions = play_greedily(slot, reading, validation)
+        results = validation.results(list(enumerate(actions)))
+        known = results.reward_B[np.isfinite(results.reward_B)]
+        return {"utility": float(known.mean()), **results.metrics}
+
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
+    best = KeepBest(
+        measure,
+        lambda: save_state(slot, stage.weights),
+        metric="utility",
+        higher_is_better=True,
+        every=settings.validate_every,
+        patience=settings.patience,
+        file=stage.folder / "validation.json",
+        first=not goes_on,
+    )
+    report = Report(lambda step, steps, entry: progress("grpo", step, steps, note_of(entry)))
+    with orderly_stop() as asked:
+        stop = StopOnSignal(asked)
+        train_grpo(
+            slot,
+            reading,
+            environment,
+            settings,
+            tokenizer=base.tokenizer,
+            folder=stage.folder,
+            trainer=trainer,
+            callbacks=[best, report, stop],
+            resume=goes_on,
+        )
+    if stop.stopped_at is not None:
+        raise TrainingInterruptedError(f"GRPO stopped after step {stop.stopped_at}")
+    with main_first(trainer.use_cpu):
+        if is_main():
+            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
+            plot_grpo(report.log, best.history, maker.names, work.folder / "grpo.png")
+    restore_state(slot, stage.weights)
+
+
+class _Environments:
+    """Episodes over the training rows, for learning and for validation."""
+
+    def __init__(self, work: Plan, sequence: SequenceSetup | None, live: LiveSetup | None) -> None:
+        self._work, self._sequence, self._live = work, sequence, live
+        half = work.table.rows(work.train)
+        self._reward = work.config.reward.build(half.reference_cost())
+        self._prior = prior_log_odds(half.score)
+        self._usd = half.cost.mean(0)
+        self.names = [normalise_name(name) for name in work.table.models]
+
+    def training(self) -> TurnEnvironment:
+        """One episode a group: prompts in random order, round and round."""
+        settings = self._work.config.grpo
+        wanted = settings.steps * settings.prompts_per_step
+        rng = np.random.default_rng(settings.seed)
+        rows = in_rounds(self._work.fit, wanted, rng)
+        source: OutcomeSource = self._recorded()
+        if self._live is not None:
+            source = StackedOutcomes(source, self._live.outcomes)
+            rows = self._live.mixed_in(rows, rng)
+        environment = EpisodeEnvironment(source, self._reward, sampling=self._work.config.sampling)
+        return self._turns(environment, environment.sample(wanted, rng, rows))
+
+    def validation(self) -> TurnEnvironment:
+        """Every validation prompt at every weight of the dial, the whole pool at list price."""
+        episodes = whole_pool(self._work.validation, len(self.names), WEIGHTS)
+        how = dataclasses.replace(self._work.config.sampling, permute=False)
+        environment = EpisodeEnvironment(self._recorded(), self._reward, sampling=how)
+        return self._turns(environment, episodes)
+
+    def _recorded(self) -> RecordedOutcomes:
+        return RecordedOutcomes(self._work.table.score, self._work.table.cost)
+
+    def _turns(self, environment: EpisodeEnvironment, episodes: Episodes) -> TurnEnvironment:
+        work = self._work
+        if self._sequence is not None:
+            return self._sequence.environment(
+                episodes, self._reward, work.config.router_usd_per_million
+            )
+        more = () if self._live is None else self._live.questions
+        questions = [*work.questions, *more]
+        return OneTurn(
+            environment,
+            episodes,
+            questions,
+            lambda cards: slots.render_prefix([work.lines[m] for m in cards]),
+            prior_M=self._prior,
+            expected_usd_N_M=np.tile(self._usd, (len(questions), 1)),
+            names=self.names,
+        )
+
+
+def note_of(entry: Log) -> str:
+    """One line on how a step went."""
+    shares = sorted(
+        ((value, name[6:]) for name, value in entry.items() if name.startswith("share/")),
+        reverse=True,
+    )
+    most = " ".join(f"{name} {value:.0%}" for value, name in shares[:3] if value > 0)
+    return (
+        f"reward {entry.get('reward', float('nan')):.3f}, "
+        f"${entry.get('cost_usd', float('nan')):.6f}, legal {entry.get('legal', 0.0):.0%}, "
+        f"entropy {entry.get('entropy', float('nan')):.2f}, {most}"
+    )

@@ -1,0 +1,325 @@
+"""A run of the tools codec: warm start, GRPO with TRL's environment, an adapter to serve.
+
+What comes out is a plain PEFT adapter (or merged weights) with its tokenizer. Any server that
+speaks OpenAI's tool calls serves it, and the router takes it as a chat model:
+``policy=ChatOpenAI(model=..., base_url=...)``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from training.data.inputs import Plan
+from training.files import write_json
+from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
+from training.grpo.outcome_source import Ints, RecordedOutcomes
+from training.grpo.stage import note_of
+from training.model.base import identify, materialise, threads
+from training.model.slots import trainable
+from training.sequence_setup import read_answers
+from training.stage.callbacks import (
+    KeepBest,
+    Log,
+    Report,
+    StopOnSignal,
+    TrainingInterruptedError,
+    orderly_stop,
+)
+from training.stage.plots import plot_grpo, plot_warm_start
+from training.stage.processes import is_main, main_first
+from training.stage.progress import Progress
+from training.stage.resume import Stage, digest_of, restore_weights, save_weights
+from training.tools.environment import ToolEpisodes
+from training.tools.imitation import ToolRow, tool_rows, train_tool_rows
+from training.tools.rollout import route
+from training.tools.trainer import train_tools
+from training.warm_start.targets import soft_targets
+from training.warm_start.trainer import steps_of
+from xrouter_lg.judge.table import KEY
+from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.prompts import tools as codec
+
+_JUDGED_AT = (0.1, 0.5, 2.0)
+"""Cost weights that the held-out prompts are routed at."""
+
+
+def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> dict[str, Any] | None:
+    """All stages; held-out figures, or None in a process that helps the main one.
+
+    Raises:
+        TrainingInterruptedError: a signal asked for the stop; what is done is saved.
+    """
+    config, use_cpu = work.config, work.config.trainer.use_cpu
+    work.folder.mkdir(parents=True, exist_ok=True)
+    with threads(config.base.threads):
+        with main_first(use_cpu):
+            folder = materialise(
+                config.base.path, work.folder / "base", model_id=config.base.model_id
+            )
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=getattr(torch, config.base.dtype)
+        )
+        identity = identify(folder, tokenizer)
+        model = trainable(model, identity.layers, config.warm_start)
+        if not use_cpu:
+            model.to("cuda")
+        task = _Task(work)
+        key = digest_of(
+            [
+                identity.sha256,
+                config.warm_start,
+                config.data,
+                config.tools,
+                work.table.fingerprint(),
+            ]
+        )
+        _warm_start(task, model, tokenizer, key, progress, resume=resume)
+        if config.grpo.steps:
+            _reinforce(task, model, tokenizer, key, progress, resume=resume)
+        if not is_main():
+            return None
+        metrics = _judge(task, model, tokenizer, progress)
+        facts = {
+            "codec": "tools",
+            "prompt_hash": codec.prompt_hash(),
+            "base": dataclasses.asdict(identity),
+            "cards": [card.name for card in task.cards],
+            "held_out": metrics,
+        }
+        _write(work, model, tokenizer, facts)
+        return {"held_out": metrics}
+
+
+class _Task:
+    """The run's table as episodes of the tools codec."""
+
+    def __init__(self, work: Plan) -> None:
+        config, table = work.config, work.table
+        pool = ModelPool.from_yaml(config.pool, reload=False)
+        names = [normalise_name(name) for name in table.models]
+        self.work, self.cards = work, [pool[name] for name in names]
+        half = table.rows(work.train)
+        self.usd_M = half.cost.mean(0)
+        self.reward = config.reward.build(half.reference_cost())
+        self.default = names.index(pool.default) if pool.default in names else half.best_fixed()
+        texts = read_answers(work) if config.grpo.turns > 1 else None
+        self.source = RecordedOutcomes(table.score, table.cost, texts)
+        self.must_not_call = read_marks(work)
+        # Of each part by itself: a held-out outcome must not show in a target.
+        self.target = np.full_like(table.score, np.nan)
+        for rows in (work.fit, work.validation):
+            families = [table.families[i] for i in rows]
+            share = config.warm_start.outcome_share
+            self.target[rows] = soft_targets(table.score[rows], families, share)
+        self._environment = EpisodeEnvironment(self.source, self.reward, sampling=config.sampling)
+
+    def sampled(self, rows: Ints, seed: int) -> ToolEpisodes:
+        """An episode per row: candidates, prices and cost weight drawn."""
+        rng = np.random.default_rng(seed)
+        return self.of(self._environment.sample(len(rows), rng, rows))
+
+    def of(self, episodes: Episodes) -> ToolEpisodes:
+        config = self.work.config
+        return ToolEpisodes(
+            self.source,
+            episodes,
+            self.work.conversations,
+            self.cards,
+            self.reward,
+            default=self.default,
+            turns=config.grpo.turns,
+            direct=config.tools.direct,
+            must_not_call_N=self.must_not_call,
+            illegal_penalty=config.tools.illegal_penalty,
+            router_usd_per_million=config.router_usd_per_million,
+        )
+
+
+def read_marks(work: Plan) -> list[bool]:
+    """Which prompts the router should answer itself: column ``must_not_call`` of the prompts
+    table, where it has one."""
+    rows = pl.scan_parquet(Path(work.config.outcomes) / "prompts.parquet")
+    if "must_not_call" not in rows.collect_schema().names():
+        return [False] * len(work.table)
+    frame = rows.select(pl.concat_str(KEY, separator="|").alias("key"), "must_not_call").collect()
+    marks = dict(zip(frame["key"], frame["must_not_call"], strict=True))
+    return [bool(marks.get(key)) for key in work.table.prompt_ids]
+
+
+def _warm_start(
+    task: _Task, model: Any, tokenizer: Any, key: str, progress: Progress, *, resume: bool
+) -> None:
+    config, trainer = task.work.config.warm_start, task.work.config.trainer
+    stage = Stage(task.work.folder, "warm_start", key)
+    if stage.done:
+        restore_weights(model, stage.weights)
+        return
+
+    def rows_of(rows: Ints, seed: int) -> list[ToolRow]:
+        return tool_rows(
+            task.sampled(rows, seed),
+            tokenizer,
+            task.target,
+            task.usd_M,
+            np.random.default_rng(seed),
+            temperature=task.work.config.tools.imitation_temperature,
+        )
+
+    rows = rows_of(task.work.fit, config.seed)
+    held = rows_of(task.work.validation, config.seed + 1)
+    per_epoch, _ = steps_of(len(rows), config)
+    best = KeepBest(
+        lambda: {"log_loss": mean_loss(model, held)},
+        lambda: save_weights(model, stage.weights),
+        metric="log_loss",
+        higher_is_better=False,
+        every=-(-per_epoch // trainer.validations),
+        patience=trainer.patience,
+        file=stage.folder / "validation.json",
+    )
+    report = Report(
+        lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
+    )
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
+    with orderly_stop() as asked:
+        stop = StopOnSignal(asked)
+        train_tool_rows(
+            model,
+            tokenizer,
+            rows,
+            config,
+            folder=stage.folder,
+            trainer=trainer,
+            callbacks=[best, report, stop],
+            resume=goes_on,
+        )
+    _close(stage, stop, best, report, model, trainer.use_cpu)
+    if is_main():
+        plot_warm_start(report.log, best.history, task.work.folder / "warm_start.png")
+
+
+def _reinforce(
+    task: _Task, model: Any, tokenizer: Any, key: str, progress: Progress, *, resume: bool
+) -> None:
+    config = task.work.config
+    settings, trainer = config.grpo, config.trainer
+    stage = Stage(
+        task.work.folder, "grpo", digest_of([key, settings, config.sampling, config.reward])
+    )
+    if stage.done:
+        restore_weights(model, stage.weights)
+        return
+    wanted = settings.steps * settings.prompts_per_step
+    rows = in_rounds(task.work.fit, wanted, np.random.default_rng(settings.seed))
+    held = task.sampled(task.work.validation[: config.tools.validation_prompts], settings.seed)
+
+    def measure() -> Log:
+        found = route(model, tokenizer, held, max_tokens=config.tools.max_completion_tokens)
+        return {"utility": found.reward, **found.metrics}
+
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
+    best = KeepBest(
+        measure,
+        lambda: save_weights(model, stage.weights),
+        metric="utility",
+        higher_is_better=True,
+        every=settings.validate_every,
+        patience=settings.patience,
+        file=stage.folder / "validation.json",
+        first=not goes_on,
+    )
+    report = Report(lambda step, steps, entry: progress("grpo", step, steps, note_of(entry)))
+    with orderly_stop() as asked:
+        stop = StopOnSignal(asked)
+        train_tools(
+            model,
+            tokenizer,
+            task.sampled(rows, settings.seed),
+            settings,
+            config.tools,
+            folder=stage.folder,
+            trainer=trainer,
+            callbacks=[best, report, stop],
+            resume=goes_on,
+        )
+    _close(stage, stop, best, report, model, trainer.use_cpu)
+    if is_main():
+        names = [card.name for card in task.cards]
+        plot_grpo(report.log, best.history, names, task.work.folder / "grpo.png")
+
+
+def _close(
+    stage: Stage,
+    stop: StopOnSignal,
+    best: KeepBest,
+    report: Report,
+    model: Any,
+    use_cpu: bool,
+) -> None:
+    if stop.stopped_at is not None:
+        raise TrainingInterruptedError(f"{stage.name} stopped after step {stop.stopped_at}")
+    with main_first(use_cpu):
+        if is_main():
+            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
+    restore_weights(model, stage.weights)
+
+
+@torch.no_grad()
+def mean_loss(model: Any, rows: Sequence[ToolRow]) -> float:
+    """Mean negative log-likelihood (nats) of the tokens that are to be learned."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    total, count = 0.0, 0
+    for row in rows:
+        learned = sum(label != -100 for label in row.labels[1:])
+        ids = torch.tensor([row.input_ids], device=device)
+        labels = torch.tensor([row.labels], device=device)
+        total += float(model(input_ids=ids, labels=labels).loss) * learned
+        count += learned
+    model.train(training)
+    return total / max(1, count)
+
+
+def _judge(task: _Task, model: Any, tokenizer: Any, progress: Progress) -> list[dict[str, float]]:
+    tools, found = task.work.config.tools, []
+    rows = task.work.test[: tools.validation_prompts]
+    for number, weight in enumerate(_JUDGED_AT):
+        progress("judge", number, len(_JUDGED_AT), "")
+        of = task.of(whole_pool(rows, len(task.cards), [weight]))
+        routed = route(model, tokenizer, of, max_tokens=tools.max_completion_tokens)
+        found.append({"cost_weight": weight, "reward": routed.reward, **routed.metrics})
+    progress("judge", len(_JUDGED_AT), len(_JUDGED_AT), "")
+    return found
+
+
+def _write(work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
+    target = work.folder / "checkpoint"
+    temporary = work.folder / "checkpoint.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    if work.config.weights == "merged" and hasattr(model, "peft_config"):
+        model.merge_and_unload().save_pretrained(temporary)
+    else:
+        model.save_pretrained(temporary)
+        # PEFT writes the folder that the base was read from into both.
+        temporary.joinpath("README.md").unlink(missing_ok=True)
+        file = temporary / "adapter_config.json"
+        if file.is_file():
+            adapter = json.loads(file.read_text())
+            adapter["base_model_name_or_path"] = facts["base"]["model_id"]
+            file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
+    tokenizer.save_pretrained(temporary)
+    write_json(temporary / "router.json", facts)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)

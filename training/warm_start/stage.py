@@ -1,0 +1,148 @@
+"""The warm start as a stage of a run."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from training.data.inputs import Plan
+from training.model.base import Base
+from training.model.blocks import BlockReading, predict_cards
+from training.model.reading import Reading
+from training.model.slots import SlotModel
+from training.sequence_setup import SequenceSetup
+from training.stage.callbacks import (
+    KeepBest,
+    Log,
+    Report,
+    StopOnSignal,
+    TrainingInterruptedError,
+    orderly_stop,
+)
+from training.stage.plots import plot_warm_start
+from training.stage.processes import is_main, main_first
+from training.stage.progress import Progress
+from training.stage.resume import Stage, digest_of, restore_state, save_state
+from training.warm_start.rows import Samples
+from training.warm_start.targets import (
+    card_samples,
+    log_loss,
+    measure_centre,
+    permuted_samples,
+    soft_targets,
+)
+from training.warm_start.trainer import steps_of, train_slots
+from xrouter_lg.figures.routed_utility import utility
+from xrouter_lg.prompts import slots
+
+
+def warm_start(
+    work: Plan,
+    slot: SlotModel,
+    base: Base,
+    reading: Reading,
+    progress: Progress,
+    *,
+    sequence: SequenceSetup | None = None,
+    resume: bool = False,
+) -> None:
+    """Train the model, or load what an earlier run with these settings left.
+
+    ``sequence`` makes it learn states with answers beside first ones.
+
+    Raises:
+        TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
+    """
+    config, trainer, table = work.config.warm_start, work.config.trainer, work.table
+    stage = Stage(work.folder, "warm_start", stage_key(work, base, sequence))
+    if stage.done:
+        restore_state(slot, stage.weights)
+        return
+    everyone = np.sort(np.concatenate([work.fit, work.validation]))
+    if isinstance(reading, BlockReading):
+        reading.measure_centre(slot, everyone, config.seed)
+    else:
+        measure_centre(slot, reading, everyone, config.seed)
+    if sequence is not None:
+        sequence.measure_answer_centre(slot, reading)
+    samples = _samples(work, slot, reading, sequence)
+    cards, half = len(table.models), table.rows(work.train)
+    validation = table.rows(work.validation)
+
+    def measure() -> Log:
+        z = predict_cards(slot, reading, work.validation, cards)
+        found = utility(z, validation, np.nanmean(half.cost, axis=0), half.reference_cost())
+        return {"log_loss": log_loss(z, validation.score), "utility": found}
+
+    per_epoch, _ = steps_of(len(samples), config)
+    best = KeepBest(
+        measure,
+        lambda: save_state(slot, stage.weights),
+        metric=config.stop_on,
+        higher_is_better=config.stop_on == "utility",
+        every=-(-per_epoch // trainer.validations),
+        patience=trainer.patience,
+        file=stage.folder / "validation.json",
+    )
+    report = Report(
+        lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
+    )
+    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
+    with orderly_stop() as asked:
+        stop = StopOnSignal(asked)
+        train_slots(
+            slot,
+            reading,
+            samples,
+            config,
+            tokenizer=base.tokenizer,
+            folder=stage.folder,
+            trainer=trainer,
+            callbacks=[best, report, stop],
+            resume=goes_on,
+        )
+    if stop.stopped_at is not None:
+        raise TrainingInterruptedError(f"the warm start stopped after step {stop.stopped_at}")
+    with main_first(trainer.use_cpu):
+        if is_main():
+            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
+            plot_warm_start(report.log, best.history, work.folder / "warm_start.png")
+    restore_state(slot, stage.weights)
+
+
+def stage_key(work: Plan, base: Base, sequence: SequenceSetup | None) -> str:
+    """What the warm start depends on."""
+    return digest_of(
+        [
+            work.config.warm_start,
+            work.config.data,
+            work.config.base.dtype,
+            base.identity.sha256,
+            *work.prefixes,
+            work.table.fingerprint(),
+            None if sequence is None else sequence.key,
+        ]
+    )
+
+
+def _samples(
+    work: Plan, slot: SlotModel, reading: Reading, sequence: SequenceSetup | None
+) -> Samples:
+    table, config = work.table, work.config.warm_start
+    families = [table.families[i] for i in work.fit]
+    target = soft_targets(table.score[work.fit], families, config.outcome_share)
+    if sequence is not None:
+        return sequence.samples(reading, target)
+    if isinstance(reading, BlockReading):
+        return reading.samples(slot, work.fit, target)
+    if config.permute:
+        return permuted_samples(
+            slot,
+            reading,
+            [work.questions[i] for i in work.fit],
+            target,
+            lambda order: slots.render_prefix([work.lines[m] for m in order]),
+            np.random.default_rng(config.seed),
+        )
+    return card_samples(slot, work.fit, target)

@@ -1,0 +1,127 @@
+"""Warm start: teach the base model the success log-odds of every card, from recorded outcomes.
+
+The target of card m on a prompt is not its one recorded outcome, which is a noisy draw (two runs
+of one model disagree on 3 to 19 % of prompts), but that outcome shrunk towards what is known of
+its kind of task:
+
+    t_m = a * y_m + (1 - a) * mean of m over the prompt's family,
+
+the family's mean itself being shrunk towards the card's mean. The loss is the binary cross-entropy
+of sigmoid(prior_m + logit(slot m) - logit(anchor) - centre_m) against t_m, so the model learns how
+a prompt departs from the card's average, and an untrained model starts at the average.
+
+Training is TRL's (:mod:`training.warm_start.trainer`). With the CPU recipe the lower layers are frozen and their
+activations cached (:mod:`training.model.features`); LoRA trains the upper ones. What comes out is a
+plain PEFT adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.config.warm_start import WarmStartConfig
+from training.model.reading import Reading, predict
+from training.model.slots import SlotModel, slot_model
+from training.warm_start.rows import Samples
+
+__all__ = [
+    "SlotModel",
+    "WarmStartConfig",
+    "card_samples",
+    "log_loss",
+    "measure_centre",
+    "permuted_samples",
+    "prior_log_odds",
+    "slot_model",
+    "soft_targets",
+]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_FAMILY_PRIOR = 8.0
+"""Prompts of the overall mean that a family's mean is mixed with."""
+_EDGE = 0.01
+"""Success probabilities are kept this far from 0 and 1: log-odds stay finite."""
+_CENTRE_SAMPLE = 192
+"""Prompts that the untrained base's mean slot logits are measured on."""
+
+
+def soft_targets(score_N_M: Floats, families: Sequence[str], outcome_share: float) -> Floats:
+    """Targets [N, M] in [0, 1] out of recorded scores [N, M]; see the module. NaN stays NaN.
+
+    Raises:
+        ValueError: ``outcome_share`` outside [0, 1], or lengths that differ.
+    """
+    if not 0.0 <= outcome_share <= 1.0:
+        raise ValueError(f"outcome_share is {outcome_share!r}; it must lie in [0, 1]")
+    if len(families) != len(score_N_M):
+        raise ValueError(f"{len(score_N_M)} rows of scores, but {len(families)} families")
+    overall_M = np.nanmean(score_N_M, axis=0)
+    names = np.asarray(families)
+    known_N_M = np.empty_like(score_N_M)
+    for family in np.unique(names):
+        own = names == family
+        count_M = np.isfinite(score_N_M[own]).sum(0)
+        total_M = np.nansum(score_N_M[own], axis=0)
+        mean_M = (total_M + _FAMILY_PRIOR * overall_M) / (count_M + _FAMILY_PRIOR)
+        known_N_M[own] = mean_M
+    targets: Floats = outcome_share * score_N_M + (1.0 - outcome_share) * known_N_M
+    return targets
+
+
+def prior_log_odds(score_N_M: Floats) -> Floats:
+    """Log-odds [M] of each card's mean score over the prompts where it is known."""
+    mean_M = np.clip(np.nanmean(score_N_M, axis=0), _EDGE, 1.0 - _EDGE)
+    odds: Floats = np.log(mean_M / (1.0 - mean_M))
+    return odds
+
+
+def card_samples(slot: SlotModel, prompt_N: Ints, target_N_M: Floats) -> Samples:
+    """Rows in which every card keeps its letter."""
+    prior = np.tile(slot.prior_M.double().numpy(), (len(prompt_N), 1))
+    return Samples(prompt_N, prior, target_N_M)
+
+
+def permuted_samples(
+    slot: SlotModel,
+    reading: Reading,
+    questions: Sequence[str],
+    target_N_M: Floats,
+    prefix_of: Callable[[Sequence[int]], str],
+    rng: np.random.Generator,
+) -> Samples:
+    """Rows in which the cards are dealt anew to the letters, prompt by prompt.
+
+    ``prefix_of(order)`` renders the candidate block with card ``order[i]`` at letter i.
+    """
+    orders_N_M = np.stack([rng.permutation(target_N_M.shape[1]) for _ in questions])
+    prefixes = [prefix_of(order.tolist()) for order in orders_N_M]
+    prior_M = slot.prior_M.double().numpy()
+    return Samples(
+        np.array(reading.find(list(questions), prefixes), dtype=np.int64),
+        prior_M[orders_N_M],
+        np.take_along_axis(target_N_M, orders_N_M, axis=1),
+    )
+
+
+def measure_centre(
+    slot: SlotModel, reading: Reading, index: Ints, seed: int, letters: slice = slice(None)
+) -> None:
+    """Set the slot model's centre to the untrained base's mean contrast over a sample; ``letters``
+    are those that the prompts ``index`` show."""
+    chosen = np.random.default_rng(seed).permutation(index)[:_CENTRE_SAMPLE]
+    slot.centre_M[letters] = 0.0
+    raw = torch.from_numpy(predict(slot, reading, chosen)).float() - slot.prior_M
+    slot.centre_M[letters] = raw.mean(0)[letters]
+
+
+def log_loss(z_N_M: Floats, score_N_M: Floats) -> float:
+    """Mean binary cross-entropy (nats) of success log-odds against the recorded scores."""
+    known_N_M = np.isfinite(score_N_M)
+    z, score = z_N_M[known_N_M], score_N_M[known_N_M]
+    return float((np.logaddexp(0.0, z) - score * z).mean())

@@ -1,0 +1,38 @@
+"""Backfill: ask the other cards about chosen prompts of an outcome table.
+
+A trace shows what the chosen card answered. Routing is learned from what every card would have
+answered, so the most informative prompts are asked again, within a budget. Answers are kept for
+good: no call that was paid for is made twice, whatever happens in between.
+"""
+
+from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Scored, Spending, Stored
+from xrouter_lg.backfill.errors import BackfillError
+from xrouter_lg.backfill.run import Runner, Tally
+from xrouter_lg.backfill.scoring import Grader
+from xrouter_lg.backfill.selection import Plan, Selection, plan_backfill
+from xrouter_lg.backfill.session import Backfill, CardPreview, Conditions, Preview
+from xrouter_lg.backfill.value import Weights
+from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
+
+__all__ = [
+    "AnswerCache",
+    "AnswerKey",
+    "Backfill",
+    "BackfillError",
+    "CardPreview",
+    "Conditions",
+    "Conversation",
+    "Grader",
+    "Plan",
+    "Preview",
+    "Runner",
+    "Scored",
+    "Selection",
+    "Spending",
+    "Stored",
+    "Tally",
+    "UnaskableError",
+    "Weights",
+    "conversation_of",
+    "plan_backfill",
+]

@@ -1,0 +1,453 @@
+"""Everything that was ever paid for: answers kept for good, and the journal of what they cost.
+
+One SQLite file, one process at a time (SQLite's own exclusive lock, which ends with the process,
+however it ends). Every write is one transaction, on disk before it counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from langchain_core.messages import AIMessage, message_to_dict
+from sqlalchemy import Connection, Select, create_engine, event, func, insert, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from xrouter_lg.backfill.errors import BackfillError
+from xrouter_lg.backfill.schema import (
+    ACCOUNTS,
+    ANSWERS,
+    CHARGES,
+    ENDS,
+    INTENTS,
+    METADATA,
+    PROOFS,
+    SCORES,
+    VERSION,
+)
+from xrouter_lg.outcomes.conversation import Conversation, answer_text, digest_of
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.types import Charge, usd, usd_str
+
+_BUSY_S = 1.0
+
+
+class AnswerKey(NamedTuple):
+    """What an answer is an answer to. ``base`` digests conversation, model, server and params."""
+
+    base: str
+    sample: int
+    """From 0; others than 0 only where an answer is sampled several times."""
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An answer without its text, or the failure that a call ended in for good."""
+
+    id: int
+    key: AnswerKey
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: Decimal | None
+    latency_s: float | None
+    truncated: bool
+    error: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A verdict on a stored answer."""
+
+    score: float | None
+    scored_by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """An account so far (USD)."""
+
+    known: Decimal = Decimal(0)
+    counted: Decimal = Decimal(0)
+    """What the budget counts: worst cases where the cost is unknown."""
+    unknown: int = 0
+    """Attempts whose cost is unknown and has no worst case either."""
+    lost: int = 0
+    """Calls that were in flight when their process died."""
+    lost_usd: Decimal = Decimal(0)
+    """Their worst case, part of ``counted``."""
+
+
+def key_base(conversation: Conversation, card: ModelCard) -> str:
+    """What a card would be sent, but for the length limit."""
+    return digest_of([1, conversation.digest, _identity(card)])
+
+
+def _identity(card: ModelCard) -> dict[str, Any]:
+    identity: dict[str, Any] = {
+        "model": card.model_name,
+        "provider": card.provider,
+        "base_url": card.base_url or getattr(card.model, "openai_api_base", None),
+        "params": dict(card.params),
+    }
+    if not isinstance(card.model, str):
+        # A model that was handed in has its settings inside.
+        identity["params"] = {"type": card.model._llm_type, **card.model._identifying_params}
+    return identity
+
+
+class AnswerCache:
+    """The cache of one file, or of nothing but memory (``None``, for a dry run).
+
+    Raises:
+        BackfillError: in use by another run, no cache, of a newer version, or unwritable.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        database = ":memory:" if path is None else str(path)
+        engine = create_engine(
+            URL.create("sqlite", database=database),
+            poolclass=StaticPool,
+            connect_args={"timeout": _BUSY_S, "check_same_thread": False},
+        )
+        event.listen(engine, "connect", _set_up)
+        with self._said("opened"):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection: Connection = engine.connect()
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
+        self._account: int | None = self._one(select(func.max(ACCOUNTS.c.id)))
+        self._index: dict[tuple[str, int], list[AnswerKey]] = {}
+        self._answers: dict[AnswerKey, Stored] = {}
+        columns = [column for column in ANSWERS.c if column.name not in ("response", "message")]
+        for row in self._rows(select(*columns).order_by(ANSWERS.c.id)):
+            self._remember(_stored(row))
+
+    def _prepare(self) -> None:
+        with self._connection.begin():
+            found = self._connection.exec_driver_sql("PRAGMA user_version").scalar() or 0
+            if found > VERSION:
+                raise BackfillError(
+                    f"{self.path}: this cache has version {found}, known is {VERSION}; update "
+                    "the code, or name another file with --cache"
+                )
+            METADATA.create_all(self._connection)
+            self._connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
+
+    def close(self) -> None:
+        self._connection.close()
+        self._connection.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Answers
+
+    def find(self, key: AnswerKey) -> Stored | None:
+        """The answer to ``key``, or the failure that it ended in.
+
+        An answer that ended by itself under another length limit is the same answer under any
+        limit that it fits into.
+        """
+        exact = self._answers.get(key)
+        if exact is not None and exact.error is None:
+            return exact
+        for other in self._index.get((key.base, key.sample), ()):
+            stored = self._answers[other]
+            whole = stored.error is None and not stored.truncated
+            if whole and (stored.output_tokens or key.max_tokens + 1) <= key.max_tokens:
+                return stored
+        return exact
+
+    def response_of(self, answer: int) -> str | None:
+        """The text of an answer."""
+        text: str | None = self._one(select(ANSWERS.c.response).where(ANSWERS.c.id == answer))
+        return text
+
+    def _remember(self, stored: Stored) -> None:
+        before = self._answers.get(stored.key)
+        if before is None:
+            self._index.setdefault(stored.key[:2], []).append(stored.key)
+        if before is None or before.error is not None:
+            self._answers[stored.key] = stored
+
+    def __len__(self) -> int:
+        """Answers; failures don't count."""
+        return sum(stored.error is None for stored in self._answers.values())
+
+    # The journal
+
+    def open_account(self) -> None:
+        """Budgets count from now on; what was spent before no longer does."""
+        with self._writing():
+            self._account = self._insert(ACCOUNTS, opened_at=time.time())
+
+    def begin(
+        self, card: ModelCard, held_usd: Decimal | None, *, kind: str, key: AnswerKey | None = None
+    ) -> int:
+        """Write down that a call is about to be made; its number. On disk when this returns."""
+        if self._account is None:
+            self.open_account()
+        what = {} if key is None else key._asdict()
+        with self._writing():
+            return self._insert(
+                INTENTS,
+                account_id=self._account,
+                kind=kind,
+                card=card.name,
+                model=card.model_name,
+                held_usd=usd_str(held_usd),
+                began_at=time.time(),
+                **what,
+            )
+
+    def end(self, intent: int, how: str, charges: Iterable[Charge]) -> None:
+        """The call has ended without an answer to keep; its attempts."""
+        with self._writing():
+            self._end(intent, how, charges)
+
+    def answered(
+        self,
+        intent: int,
+        key: AnswerKey,
+        message: AIMessage,
+        charges: Sequence[Charge],
+        *,
+        truncated: bool,
+    ) -> Stored:
+        """The call was answered: answer, attempts and end in one transaction."""
+        last = charges[-1]
+        with self._writing():
+            self._end(intent, "answered", charges)
+            row = {
+                **key._asdict(),
+                "intent_id": intent,
+                "response": answer_text(message),
+                "message": json.dumps(message_to_dict(message), ensure_ascii=False, default=str),
+                "input_tokens": None if last.usage is None else last.usage.input_tokens,
+                "output_tokens": None if last.usage is None else last.usage.output_tokens,
+                "cost_usd": usd_str(last.cost_usd),
+                "latency_s": last.latency_s,
+                "truncated": truncated,
+                "error": None,
+                "detail": None,
+                "at": time.time(),
+            }
+            stored = _stored({**row, "id": self._insert(ANSWERS, **row)})
+        self._remember(stored)
+        return stored
+
+    def failed(
+        self, intent: int, key: AnswerKey, charges: Sequence[Charge], *, error: str, detail: str
+    ) -> Stored:
+        """The call failed in a way that it would fail again: kept, so that nobody asks again."""
+        with self._writing():
+            self._end(intent, "failed", charges)
+            row = {
+                **key._asdict(),
+                "intent_id": intent,
+                "truncated": False,
+                "error": error,
+                "detail": detail,
+                "at": time.time(),
+            }
+            stored = _stored({**row, "id": self._insert(ANSWERS, **row)})
+        self._remember(stored)
+        return stored
+
+    def close_lost(self) -> int:
+        """End the intents of processes that died; how many. Nobody else can be using the file."""
+        with self._writing():
+            lost = self._rows(_open_intents())
+            for row in lost:
+                charge = Charge(
+                    kind=row["kind"],
+                    card=row["card"],
+                    model=row["model"],
+                    attempt=1,
+                    usage=None,
+                    cost_usd=None,
+                    price_source=None,
+                    latency_s=0.0,
+                    error="lost",
+                    held_usd=usd(row["held_usd"]),
+                )
+                self._end(row["id"], "lost", [charge])
+        return len(lost)
+
+    def spending(self) -> Spending:
+        """What the present account has cost, calls of dead processes at their worst case."""
+        known = total = lost_usd = Decimal(0)
+        unknown = lost = 0
+        for row in self._rows(
+            select(CHARGES.c.cost_usd, CHARGES.c.held_usd, ENDS.c.how)
+            .join(INTENTS, INTENTS.c.id == CHARGES.c.intent_id)
+            .join(ENDS, ENDS.c.intent_id == INTENTS.c.id)
+            .where(INTENTS.c.account_id == self._account)
+        ):
+            cost, held = usd(row["cost_usd"]), usd(row["held_usd"])
+            known += cost or 0
+            total += (held or 0) if cost is None else cost
+            unknown += cost is None and held is None
+            if row["how"] == "lost":
+                lost, lost_usd = lost + 1, lost_usd + (held or 0)
+        for row in self._rows(_open_intents().where(INTENTS.c.account_id == self._account)):
+            held = usd(row["held_usd"])
+            total, lost, lost_usd = total + (held or 0), lost + 1, lost_usd + (held or 0)
+            unknown += held is None
+        return Spending(known, total, unknown, lost, lost_usd)
+
+    def charges(self) -> Iterator[Charge]:
+        """Every attempt ever made, in the order in which calls ended."""
+        for row in self._rows(select(CHARGES.c.charge).order_by(CHARGES.c.id)):
+            yield Charge.from_dict(json.loads(row["charge"]))
+
+    def account_charges(self) -> Iterator[Charge]:
+        """Those of the present account."""
+        mine = select(CHARGES.c.charge).join(INTENTS, INTENTS.c.id == CHARGES.c.intent_id)
+        for row in self._rows(mine.where(INTENTS.c.account_id == self._account)):
+            yield Charge.from_dict(json.loads(row["charge"]))
+
+    # Scores
+
+    def score_of(self, answer: int, grader: str, target: str) -> Scored | None:
+        """The newest verdict."""
+        rows = self._rows(
+            select(SCORES)
+            .where(
+                SCORES.c.answer_id == answer,
+                SCORES.c.grader == grader,
+                SCORES.c.target == target,
+            )
+            .order_by(SCORES.c.id.desc())
+            .limit(1)
+        )
+        for row in rows:
+            return Scored(row["score"], row["scored_by"], row["reason"])
+        return None
+
+    def put_score(self, answer: int, grader: str, target: str, scored: Scored) -> None:
+        with self._writing():
+            self._insert(
+                SCORES,
+                answer_id=answer,
+                grader=grader,
+                target=target,
+                score=scored.score,
+                scored_by=scored.scored_by,
+                reason=scored.reason,
+                at=time.time(),
+            )
+
+    def proved(self, grader: str) -> bool:
+        return self._one(select(PROOFS.c.at).where(PROOFS.c.grader == grader)) is not None
+
+    def put_proof(self, grader: str) -> None:
+        with self._writing():
+            self._insert(PROOFS, grader=grader, at=time.time())
+
+    # SQLite
+
+    def _end(self, intent: int, how: str, charges: Iterable[Charge]) -> None:
+        self._insert(ENDS, intent_id=intent, how=how, ended_at=time.time())
+        for charge in charges:
+            self._insert(
+                CHARGES,
+                intent_id=intent,
+                cost_usd=usd_str(charge.cost_usd),
+                held_usd=usd_str(charge.held_usd),
+                charge=json.dumps(charge.to_dict(), ensure_ascii=False),
+            )
+
+    def _insert(self, table: Any, **values: Any) -> int:
+        key = self._connection.execute(insert(table).values(**values)).inserted_primary_key
+        return 0 if key is None or not isinstance(key[0], int) else key[0]
+
+    def _rows(self, query: Select[Any]) -> list[Mapping[str, Any]]:
+        with self._said("read"):
+            nested = self._connection.in_transaction()
+            rows: list[Mapping[str, Any]] = [
+                dict(row) for row in self._connection.execute(query).mappings()
+            ]
+            if not nested:
+                self._connection.rollback()  # a read must not hold a transaction open
+            return rows
+
+    def _one(self, query: Select[Any]) -> Any:
+        rows = self._rows(query)
+        return next(iter(rows[0].values())) if rows else None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._said("written"), self._connection.begin():
+            yield
+
+    @contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if "locked" in str(cause):
+                raise BackfillError(
+                    f"{self.path}: another run is using this cache; wait for it, or name another "
+                    "file with --cache"
+                ) from error
+            raise BackfillError(
+                f"the cache {self.path} can't be {what}: {cause}; free some space, repair or "
+                "move the file, or name another with --cache"
+            ) from error
+
+
+def _set_up(connection: Any, record: object) -> None:
+    cursor = connection.cursor()
+    # Held until the process ends: two runs on one budget would not see each other's spending.
+    cursor.execute("PRAGMA locking_mode = EXCLUSIVE")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _open_intents() -> Select[Any]:
+    ended = select(ENDS.c.intent_id).where(ENDS.c.intent_id == INTENTS.c.id).exists()
+    return select(INTENTS).where(~ended).order_by(INTENTS.c.id)
+
+
+def _stored(row: Mapping[str, Any]) -> Stored:
+    return Stored(
+        id=row["id"],
+        key=AnswerKey(row["base"], row["sample"], row["max_tokens"]),
+        input_tokens=row.get("input_tokens"),
+        output_tokens=row.get("output_tokens"),
+        cost_usd=usd(row.get("cost_usd")),
+        latency_s=row.get("latency_s"),
+        truncated=bool(row["truncated"]),
+        error=row.get("error"),
+        detail=row.get("detail"),
+    )

@@ -1,0 +1,298 @@
+"""One folder's backfill from end to end: what it would cost, the calls, and the table."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from xrouter_lg.backfill.cache import AnswerCache, Spending
+from xrouter_lg.backfill.errors import BackfillError
+from xrouter_lg.backfill.known import read_known
+from xrouter_lg.backfill.results import rows_of, write_into
+from xrouter_lg.backfill.run import OnChange, Runner, Tally
+from xrouter_lg.backfill.scoring import Grader
+from xrouter_lg.backfill.selection import Plan, Selection, chosen_pool, plan_backfill
+from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.ledger import RequestAccount, parse_usd
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.pool.pool import ModelPool
+
+CACHE_NAME = "backfill.db"
+"""The cache's usual place: this name in the table's folder."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions calls are made."""
+
+    budget_usd: Decimal | float | str
+    """The most that all runs on this account may cost together, verdicts included."""
+    concurrency: int = 8
+    allow_unknown_price: bool = False
+    """Ask cards without a price as well: their calls then count nothing against the budget."""
+    new_account: bool = False
+    """Count from now on; what earlier runs spent no longer counts."""
+    write_every_s: float = 60.0
+    """Seconds between two writings of the table while calls are made."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budget_usd", parse_usd(self.budget_usd, "budget_usd"))
+        if self.concurrency < 1:
+            raise BackfillError(f"concurrency is {self.concurrency!r}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class CardPreview:
+    """What would be asked of one card."""
+
+    card: str
+    ask: int
+    cached: int
+    failed_before: int
+    mean_usd: float | None
+    """Expected cost of all calls; None where the price is unknown."""
+    worst_usd: float | None
+    skipped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do, by expected costs."""
+
+    cards: tuple[CardPreview, ...]
+    prompts: int
+    """Prompts with a call to make."""
+    within_budget: int
+    """How many of them the budget covers at expected cost, in the plan's order."""
+    spending: Spending
+    budget_usd: Decimal
+    judges: tuple[str, ...] = ()
+    """Models that verdicts are paid for, on top of these figures."""
+
+    @property
+    def mean_usd(self) -> float | None:
+        return _sum([card.mean_usd for card in self.cards])
+
+    @property
+    def worst_usd(self) -> float | None:
+        return _sum([card.worst_usd for card in self.cards])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "cards": [{**vars(card), "skipped": dict(card.skipped)} for card in self.cards],
+            "calls": sum(card.ask for card in self.cards),
+            "prompts": self.prompts,
+            "prompts_within_budget": self.within_budget,
+            "mean_usd": self.mean_usd,
+            "worst_usd": self.worst_usd,
+            "budget_usd": f"{self.budget_usd:f}",
+            "spending": spending_dict(self.spending),
+            "judges": list(self.judges),
+        }
+
+
+@dataclass
+class Backfill:
+    """A planned backfill. Open it with :meth:`open`; close it, or use it as a context manager.
+
+    Planning reads the folder and the cache and changes neither.
+    """
+
+    folder: Path
+    plan: Plan
+    cache: AnswerCache
+    conditions: Conditions
+    grader: Grader | None = None
+    workers: Workers = field(default_factory=Workers)
+    lost: int = 0
+    """Calls of earlier runs that died in flight, closed by this run."""
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        pool: ModelPool,
+        conditions: Conditions,
+        *,
+        cards: Sequence[str] | None = None,
+        selection: Selection | None = None,
+        grader: Grader | None = None,
+        cache: str | Path | None = None,
+        rename: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+    ) -> Self:
+        """Plan a backfill of the table in ``folder`` with the cards of ``pool``.
+
+        ``cache`` is ``folder/backfill.db`` unless named. A dry run creates no file.
+
+        Raises:
+            OutcomeError: no usable table there.
+            BackfillError: unknown card, cache in use, or nothing that could be asked.
+        """
+        root = Path(folder)
+        chosen = chosen_pool(pool, cards)
+        table = OutcomeTable.load(root)
+        path = Path(cache) if cache is not None else root / CACHE_NAME
+        known = read_known(table, tuple(chosen), rename=rename)
+        opened = AnswerCache(None if dry_run and not path.exists() else path)
+        try:
+            plan = plan_backfill(known, chosen, opened, selection or Selection())
+        except BaseException:
+            opened.close()
+            raise
+        return cls(root, plan, opened, conditions, grader)
+
+    def close(self) -> None:
+        self.cache.close()
+        if self.grader is not None:
+            self.grader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def budget_usd(self) -> Decimal:
+        assert isinstance(self.conditions.budget_usd, Decimal)
+        return self.conditions.budget_usd
+
+    def spending(self) -> Spending:
+        """What the account has cost so far."""
+        return self.cache.spending()
+
+    def preview(self) -> Preview:
+        """What :meth:`run` would do. Asks nothing."""
+        plan, spending = self.plan, Spending() if self.conditions.new_account else self.spending()
+        rows = []
+        for card in plan.cards:
+            jobs = [job for job in plan.jobs if job.card.name == card.name]
+            unknown = card.effective_price is None
+            rows.append(
+                CardPreview(
+                    card.name,
+                    ask=len(jobs),
+                    cached=plan.cached.get(card.name, 0),
+                    failed_before=plan.failed.get(card.name, 0),
+                    mean_usd=None if unknown else sum(job.mean_usd or 0.0 for job in jobs),
+                    worst_usd=None if unknown else float(sum(job.worst_usd or 0 for job in jobs)),
+                    skipped=plan.skipped.get(card.name, {}),
+                )
+            )
+        groups = sorted({job.group for job in plan.jobs})
+        cost = dict.fromkeys(groups, 0.0)
+        for job in plan.jobs:
+            cost[job.group] += job.mean_usd or 0.0
+        left, within = float(self.budget_usd - spending.counted), 0
+        for group in groups:
+            left -= cost[group]
+            if left < 0:
+                break
+            within += 1
+        judges = () if self.grader is None else tuple(c.name for c in self.grader.judges())
+        return Preview(tuple(rows), len(groups), within, spending, self.budget_usd, judges)
+
+    async def run(self, on_change: OnChange | None = None, *, on_start: Any = None) -> Tally:
+        """Make the calls and write the table. ``on_start`` gets the :class:`Runner`, whose
+        ``stop()`` ends the run early with everything kept that was paid for.
+
+        Raises:
+            BackfillError: an unknown price, or a cache that can't be written.
+            MissingKeyError, PoolError: a card that can't be built.
+            UnprovenVerifierError: a verifier that misjudges a known case.
+        """
+        self._check_prices()
+        asked = {job.card.name for job in self.plan.jobs}
+        if asked:
+            self.workers.prepare(chosen_pool(ModelPool(self.plan.cards), sorted(asked)))
+        if self.conditions.new_account:
+            self.cache.open_account()
+        self.lost = self.cache.close_lost()
+        account = RequestAccount(self.budget_usd, self.cache.account_charges())
+        if self.grader is not None:
+            await self.grader.prove(self.cache, account)
+        runner = Runner(
+            self.plan,
+            self.cache,
+            account,
+            workers=self.workers,
+            grader=self.grader,
+            concurrency=self.conditions.concurrency,
+            on_change=on_change,
+        )
+        if on_start is not None:
+            on_start(runner)
+        writer = asyncio.create_task(self._write_now_and_then(runner))
+        try:
+            return await runner.run()
+        finally:
+            writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            self.write()
+
+    def write(self) -> None:
+        """The table with everything that the cache knows of it."""
+        self._write(rows_of(self.plan.cells, self.plan.known, self.cache, self.grader))
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        with self._one_at_a_time:
+            write_into(self.folder, rows)
+
+    async def _write_now_and_then(self, runner: Runner) -> None:
+        pause = self.conditions.write_every_s
+        while True:
+            await asyncio.sleep(pause)
+            cells, runner.fresh = runner.fresh, []
+            began = time.monotonic()
+            rows = rows_of(cells, self.plan.known, self.cache, self.grader)
+            await asyncio.to_thread(self._write, rows)
+            # A large table must not be written all the time.
+            pause = max(pause, 20 * (time.monotonic() - began))
+
+    def _check_prices(self) -> None:
+        if self.conditions.allow_unknown_price:
+            return
+        unknown = self.plan.unpriced()
+        judges = [] if self.grader is None else self.grader.judges()
+        unknown += [card.name for card in judges if card.effective_price is None]
+        if unknown:
+            raise BackfillError(
+                f"the price of {', '.join(map(repr, unknown))} is unknown, so no budget can be "
+                "kept; give the card a price {input: ..., output: ...} in USD per million "
+                "tokens, leave it out with --cards, or accept it with --allow-unknown-price"
+            )
+
+
+def spending_dict(spending: Spending) -> dict[str, Any]:
+    """JSON-safe; USD as decimal strings."""
+    return {
+        "known_usd": f"{spending.known:f}",
+        "counted_usd": f"{spending.counted:f}",
+        "unknown_cost_calls": spending.unknown,
+        "lost_calls": spending.lost,
+        "lost_usd": f"{spending.lost_usd:f}",
+    }
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return None if len(known) < len(values) else sum(known)
+
+
+__all__ = ["Backfill", "CardPreview", "Conditions", "Preview", "spending_dict"]

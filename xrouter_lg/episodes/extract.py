@@ -1,0 +1,420 @@
+"""Run trees to episodes: what training reads of a request, from whichever source it came.
+
+One extractor reads the local store's runs and those of LangSmith's client, dicts or objects of
+either API. A routed request gives an episode with its decisions. A trace of a graph that never
+used our node gives the episodes of its models (:mod:`xrouter_lg.episodes.plain_calls`).
+
+What a routed request's record holds is the same in every source. Times of other runs are each
+recorder's own clock and differ by microseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from xrouter_lg.episodes import runs as read
+from xrouter_lg.episodes.feedback import plain_feedback, with_feedback
+from xrouter_lg.episodes.plain_calls import (
+    PlainCall,
+    innermost_models,
+    loops,
+    names_of,
+    seconds_of,
+    unix,
+    usd_of,
+)
+from xrouter_lg.episodes.runs import Run
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.tracing.exchange.importing import plain_run
+from xrouter_lg.tracing.record.extract import (
+    COLLECT,
+    RECORD_KEY,
+    ExtractedRoute,
+    field_of,
+    role_of,
+    route_records,
+)
+from xrouter_lg.tracing.record.facts import SAMPLE_RATE_KEY, THREAD_KEYS
+from xrouter_lg.types import Usage
+
+EPISODE_SCHEMA_VERSION = 1
+
+HIDDEN = "hidden inputs: the messages were not recorded"
+HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
+HASHED = "hashed: only digests of the messages were recorded"
+REDACTED = "redacted: nothing of the question or the answer is left"
+UNANSWERED = "no answer: the call failed or never ended"
+UNROUTED = "no route record: the routed request failed or never ended"
+BESIDE = "a fixed model's call beside a routed request"
+NO_MODEL = "no chat model was called"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeCall:
+    """One model call of an episode, answered or failed."""
+
+    card: str
+    model: str
+    answer: str | None
+    """Its text, or its tool calls as JSON; None where it failed."""
+    usage: dict[str, int] | None
+    """Tokens of all attempts, by kind; None where unknown."""
+    cost_usd: str | None
+    """Decimal USD of all attempts; None where unknown."""
+    latency_s: float
+    error: str | None = None
+    served_model: str | None = None
+    truncated: bool = False
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One request as training sees it."""
+
+    trace_id: str
+    run_id: str
+    """The router's run; of an unrouted request, its first chat-model run."""
+    messages: tuple[dict[str, Any], ...]
+    """``role`` and ``content``, and ``tool_calls``, ``tool_call_id`` or ``name`` where given."""
+    answer: str | None
+    route: str | None
+    """The card that answered, or ``router``."""
+    calls: tuple[EpisodeCall, ...]
+    routed: bool
+    """False for a request that our node was no part of."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """The app's own tools, as the model was given them."""
+    tool_options: dict[str, Any] = field(default_factory=dict)
+    candidates: tuple[str, ...] = ()
+    decisions: tuple[dict[str, Any], ...] = ()
+    """Per turn, as in the route record: calls, selection, propensity, and of a language model's
+    decision ``token_ids`` with prompt ids, completion ids and logprobs."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """The policy's probability of each candidate in the deciding turn."""
+    propensity: float | None = None
+    """Of all turns together; None where one is unknown."""
+    explored: bool = False
+    reason: str | None = None
+    policy: str | None = None
+    policy_version: str | None = None
+    prompt_hash: str | None = None
+    pool_fingerprint: str | None = None
+    cost_weight: float | None = None
+    cost_usd: str | None = None
+    """Decimal USD of everything; None where a part is unknown."""
+    router_cost_usd: str | None = None
+    arm: dict[str, Any] | None = None
+    """Of a canary: ``arm``, its ``propensity``, ``unit`` and ``salt``."""
+    shadow_cost_usd: str | None = "0"
+    """Decimal USD that shadow proposals cost, on top of ``cost_usd``; None where unknown."""
+    latency_s: float | None = None
+    feedback: tuple[dict[str, Any], ...] = ()
+    """``key``, ``score``, ``value``, ``correction``, ``comment``, oldest first; ``about`` is
+    ``answer``, ``trace`` (it speaks of several requests together, and not of this answer) or
+    ``call`` with a ``call_id``."""
+    sampling_rate: float | None = None
+    """Share of traces that was kept; None where all were, or nobody said."""
+    tags: tuple[str, ...] = ()
+    task: str | None = None
+    """``task`` of the metadata, or NAME of a tag ``task:NAME``."""
+    project: str | None = None
+    thread_id: str | None = None
+    tenant: str | None = None
+    started_at: float = 0.0
+    """Unix time in seconds."""
+
+    @property
+    def shadow(self) -> dict[str, Any] | None:
+        """What a shadow policy proposed on the first turn (later turns follow from the served
+        policy's calls); None without one."""
+        found: dict[str, Any] | None = self.decisions[0].get("shadow") if self.decisions else None
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form."""
+        return {"schema_version": EPISODE_SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Episode:
+        """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
+        values = _known(cls, data)
+        for name in ("messages", "tools", "candidates", "decisions", "feedback", "tags"):
+            values[name] = tuple(values.get(name) or ())
+        values["calls"] = tuple(EpisodeCall(**_known(EpisodeCall, c)) for c in data["calls"])
+        return cls(**values)
+
+
+@dataclass
+class ExtractReport:
+    """What an extraction saw. ``skipped`` counts requests by reason."""
+
+    traces: int = 0
+    episodes: int = 0
+    routed: int = 0
+    """Episodes among them that our node routed."""
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def episodes(
+    runs: Iterable[Any],
+    feedback: Iterable[Any] = (),
+    *,
+    pool: ModelPool | None = None,
+    project: str | None = None,
+    report: ExtractReport | None = None,
+) -> Iterator[Episode]:
+    """Episodes of the runs of one or several whole traces, in the order of their start.
+
+    ``feedback`` are dicts or LangSmith's objects. ``project`` is recorded where runs don't name
+    theirs (LangSmith's have its id). ``pool`` names and prices the models of unrouted requests.
+
+    Raises:
+        StoreError: a run without id or start time (LangSmith's second API gives what is selected).
+    """
+    by_trace: dict[str, list[Run]] = {}
+    for given in runs:
+        run = plain_run(given, None if field_of(given, "session_name") else project)
+        by_trace.setdefault(run["trace_id"], []).append(run)
+    said: dict[str, list[dict[str, Any]]] = {}
+    trace_of = {run["id"]: trace_id for trace_id, own in by_trace.items() for run in own}
+    for entry in sorted(map(plain_feedback, feedback), key=lambda entry: str(entry["at"])):
+        trace_id = entry["trace_id"] or trace_of.get(entry["run_id"]) or entry["run_id"]
+        said.setdefault(str(trace_id), []).append(entry)
+    counted = report or ExtractReport()
+    for trace_id, own in sorted(by_trace.items(), key=lambda item: min(map(_start, item[1]))):
+        counted.traces += 1
+        found = _Trace(trace_id, own, counted, pool).episodes()
+        for episode in with_feedback(found, said.get(trace_id, []), own):
+            counted.episodes += 1
+            counted.routed += episode.routed
+            yield episode
+
+
+class _Trace:
+    """One trace's runs while its episodes are read out."""
+
+    def __init__(
+        self, trace_id: str, runs: Sequence[Run], report: ExtractReport, pool: ModelPool | None
+    ) -> None:
+        self.id, self.report, self.pool = trace_id, report, pool
+        self.runs = sorted(runs, key=lambda run: str(run["dotted_order"]))
+        self.by_id = {run["id"]: run for run in self.runs}
+
+    def episodes(self) -> list[Episode]:
+        routes = route_records(self.runs)
+        # The role is inherited by whatever runs below; the router's own steps are the topmost.
+        roles = {run["id"]: role_of(run["extra"]) for run in self.runs}
+        steps = [r for r in self.runs if roles[r["id"]] and not roles.get(r["parent_run_id"])]
+        models = innermost_models(self.runs)
+        found: list[Episode | str] = [self._routed(route) for route in routes]
+        if steps:
+            # Beside a router, other model calls are steps of the app; the request is the router's.
+            found += [BESIDE for run in models if not roles[run["id"]]]
+            answered = {route.run_id for route in routes}
+            begun = {run["parent_run_id"] or run["id"]: run for run in steps}
+            found += [self._lost(run) for above, run in begun.items() if above not in answered]
+        else:
+            found += [self._plain(calls) for calls in loops(models)] or [NO_MODEL]
+        for reason in found:
+            if isinstance(reason, str):
+                self.report.skipped[reason] += 1
+        kept = [episode for episode in found if isinstance(episode, Episode)]
+        return sorted(kept, key=lambda episode: episode.started_at)
+
+    def _routed(self, route: ExtractedRoute) -> Episode | str:
+        record, collect = route.record, self.by_id[route.collect_run_id]
+        state = collect["inputs"]
+        key = _messages_key(collect["outputs"])
+        messages = read.plain_messages(state.get(key))
+        answer = read.last_answer(collect["outputs"], key)
+        if (reason := self._unusable(collect, messages, answer)) is not None:
+            return reason
+        run_id = route.run_id or route.collect_run_id
+        below = [r for r in innermost_models(self.runs) if run_id in read.ancestors_of(r)]
+        worked = [r for r in below if read.metadata_of(r).get("xrouter_call_id")]
+        tools, options = read.tools_of(worked[0]) if worked else ((), {})
+        return Episode(
+            **{**self._common(collect), "thread_id": record.thread_id or self._thread(collect)},
+            run_id=run_id,
+            messages=messages,
+            answer=answer,
+            route=record.route,
+            calls=_routed_calls(route, state),
+            routed=True,
+            tools=tools,
+            tool_options=options,
+            candidates=tuple(record.candidates),
+            decisions=tuple(record.decisions),
+            scores=dict(record.scores),
+            propensity=record.propensity,
+            explored=any(bool(turn.get("explored")) for turn in record.decisions),
+            reason=record.reason,
+            policy=record.policy,
+            policy_version=record.policy_version,
+            prompt_hash=record.prompt_hash,
+            pool_fingerprint=record.pool_fingerprint,
+            cost_weight=record.cost_weight,
+            cost_usd=record.cost_usd,
+            router_cost_usd=record.router_cost_usd,
+            arm=record.arm,
+            shadow_cost_usd=record.shadow_cost_usd,
+            latency_s=record.latency_s,
+            tenant=record.tenant,
+            started_at=record.started_at,
+        )
+
+    def _plain(self, calls: Sequence[PlainCall]) -> Episode | str:
+        """The calls of one model as an episode, or why there is none."""
+        first, last = calls[0], calls[-1]
+        answer = read.answer_of(last.reply)
+        if (reason := self._unusable(last.run, first.messages, answer)) is not None:
+            return reason
+        name, price = names_of(first.run, self.pool)
+        made = []
+        for call in calls:
+            usage = read.usage_of(call.run, call.reply)
+            error = call.run.get("error")
+            made.append(
+                EpisodeCall(
+                    card=name,
+                    model=read.model_of(call.run),
+                    answer=read.answer_of(call.reply),
+                    usage=usage,
+                    cost_usd=usd_of(call, price, usage),
+                    latency_s=seconds_of(call.run),
+                    error=str(error).splitlines()[0][:200] if error else None,
+                    served_model=read.served_model(call.reply),
+                    truncated=read.was_cut(call.reply),
+                )
+            )
+        tools, options = read.tools_of(first.run)
+        return Episode(
+            **self._common(first.run),
+            thread_id=self._thread(first.run),
+            run_id=first.run["id"],
+            messages=first.messages,
+            answer=answer,
+            route=name,
+            calls=tuple(made),
+            routed=False,
+            tools=tools,
+            tool_options=options,
+            cost_usd=_sum_usd([call.cost_usd for call in made]),
+            latency_s=round(sum(call.latency_s for call in made), 6),
+            started_at=unix(first.run["start_time"]),
+        )
+
+    def _unusable(
+        self, run: Run, messages: Sequence[dict[str, Any]], answer: str | None
+    ) -> str | None:
+        if read.is_hashed(self.runs, messages):
+            return HASHED
+        if read.is_redacted(run, messages, answer):
+            return REDACTED
+        if answer is None:
+            ended = run.get("end_time") and not run.get("error")
+            return HIDDEN_ANSWER if ended and not run.get("outputs") else UNANSWERED
+        return None if messages else HIDDEN
+
+    def _lost(self, step: Run) -> str:
+        """Why a router's steps have no record."""
+        if read.is_hashed(self.runs):
+            return HASHED
+        collected = [r for r in self.runs if role_of(r["extra"]) == COLLECT and r.get("end_time")]
+        mine = [r for r in collected if r["parent_run_id"] == step["parent_run_id"]]
+        if any("redaction_failed" in (r.get("outputs") or {}) for r in mine):
+            return REDACTED
+        silent = any(not r.get("outputs") and not r.get("error") for r in mine)
+        return HIDDEN_ANSWER if silent else UNROUTED
+
+    def _common(self, run: Run) -> dict[str, Any]:
+        """What is told of the request by its own run, or by the trace's root."""
+        root = self.runs[0]
+        said = {**read.metadata_of(root), **read.metadata_of(run)}
+        rate = said.get(SAMPLE_RATE_KEY)
+        tags = tuple(sorted(map(str, root["tags"])))
+        marked = [tag.removeprefix("task:") for tag in tags if tag.startswith("task:")]
+        task = said.get("task") or next(iter(marked), None)
+        return {
+            "trace_id": self.id,
+            "tags": tags,
+            "task": None if task is None else str(task),
+            "project": root["session_name"],
+            "sampling_rate": float(rate) if isinstance(rate, int | float) and rate < 1 else None,
+        }
+
+    def _thread(self, run: Run) -> str | None:
+        said = {**read.metadata_of(run), **read.metadata_of(self.runs[0])}
+        named = (said[key] for key in THREAD_KEYS if said.get(key))
+        return next((str(value) for value in named), None)
+
+
+def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[EpisodeCall, ...]:
+    results = [r for r in state.get("xrouter_results") or () if isinstance(r, Mapping)]
+    answers = {str(result.get("call_id")): result for result in results}
+    charges: dict[str, list[Mapping[str, Any]]] = {}
+    for charge in route.record.charges:
+        if charge.get("kind") == "worker":
+            charges.setdefault(str(charge.get("call_id")), []).append(charge)
+    calls = []
+    for call_id, paid in charges.items():
+        last, result = paid[-1], answers.get(call_id, {})
+        message = result.get("message")
+        answer = None if message is None else read.answer_of(read.unwrapped(message))
+        calls.append(
+            EpisodeCall(
+                card=str(last["card"]),
+                model=str(last["model"]),
+                answer=answer,
+                usage=_sum_usage([charge.get("usage") for charge in paid]),
+                cost_usd=_sum_usd([charge.get("cost_usd") for charge in paid]),
+                latency_s=float(sum(charge.get("latency_s") or 0.0 for charge in paid)),
+                error=result.get("error") if answer is None else None,
+                served_model=last.get("served_model"),
+                truncated=bool(result.get("truncated")),
+                call_id=call_id,
+            )
+        )
+    return tuple(calls)
+
+
+def _messages_key(outputs: Any) -> str:
+    """The state's key that a collecting step put the answer under; apps may name their own."""
+    update = outputs if isinstance(outputs, Mapping) else {}
+    for name in ("output", "update"):
+        inner = update.get(name)
+        update = inner if isinstance(inner, Mapping) else update
+    for key, value in update.items():
+        last = value[-1] if isinstance(value, list | tuple) and value else value
+        if RECORD_KEY in (read.unwrapped(last).get("response_metadata") or {}):
+            return str(key)
+    return "messages"
+
+
+def _start(run: Run) -> str:
+    return str(run["start_time"])
+
+
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in dataclasses.fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
+
+
+def _sum_usage(usages: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:
+    known = [usage for usage in usages if usage is not None]
+    if not known:
+        return None
+    names = [f.name for f in dataclasses.fields(Usage)]
+    return {name: sum(int(usage.get(name) or 0) for usage in known) for name in names}
+
+
+def _sum_usd(values: Sequence[str | None]) -> str | None:
+    if any(value is None for value in values):
+        return None
+    return format(sum((Decimal(value) for value in values if value is not None), Decimal(0)), "f")

@@ -1,0 +1,73 @@
+"""Which of a trace's episodes a feedback speaks of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from xrouter_lg.episodes.runs import Run, ancestors_of, last_answer, metadata_of
+from xrouter_lg.tracing.record.extract import field_of
+
+if TYPE_CHECKING:
+    from xrouter_lg.episodes.extract import Episode
+
+
+def plain_feedback(entry: Any) -> dict[str, Any]:
+    """The part of a feedback (a dict, or LangSmith's object) that both sources know, with ids as
+    text; ``at`` is when it was given, in UTC."""
+    plain = {name: field_of(entry, name) for name in ("key", "score", "value", "comment")}
+    plain["correction"] = field_of(entry, "correction")
+    for name in ("run_id", "trace_id"):
+        value = field_of(entry, name)
+        plain[name] = None if value is None else str(value)
+    if plain["score"] is not None:
+        plain["score"] = float(plain["score"])
+    at = field_of(entry, "created_at")
+    at = datetime.fromisoformat(at) if isinstance(at, str) else at
+    if isinstance(at, datetime):
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    plain["at"] = at
+    return plain
+
+
+def with_feedback(
+    found: Sequence[Episode], feedback: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+) -> Iterator[Episode]:
+    """Episodes of one trace with what was said of them."""
+    by_id = {run["id"]: run for run in runs}
+    said: dict[str, list[dict[str, Any]]] = {episode.run_id: [] for episode in found}
+    for entry in feedback:
+        on = by_id.get(entry["run_id"] or "")
+        for episode, about in _meant(found, on, by_id):
+            kept = {k: v for k, v in entry.items() if k not in ("run_id", "trace_id", "at")}
+            said[episode.run_id].append({**kept, **about})
+    for episode in found:
+        yield dataclasses.replace(episode, feedback=tuple(said[episode.run_id]))
+
+
+def _meant(
+    found: Sequence[Episode], on: Run | None, by_id: Mapping[str, Run]
+) -> list[tuple[Episode, dict[str, Any]]]:
+    """The episodes that feedback on a run speaks of: the one it stands in; else those below it,
+    and of several it means the one whose answer that run gave back."""
+    if on is not None:
+        path = {*ancestors_of(on), on["id"]}
+        inside = [episode for episode in found if episode.run_id in path]
+        if inside:
+            call_id = metadata_of(on).get("xrouter_call_id")
+            about = {"about": "call", "call_id": call_id} if call_id else {"about": "answer"}
+            return [(inside[-1], about)]
+        below = [e for e in found if on["id"] in ancestors_of(by_id[e.run_id])]
+    else:
+        below = list(found)  # on a run that was not recorded
+    if len(below) == 1:
+        return [(below[0], {"about": "answer"})]
+    if not below and len(found) == 1:
+        return [(found[0], {"about": "answer"})]  # on a neighbour, in a trace of one request
+    given = None if on is None else last_answer(on.get("outputs"))
+    return [
+        (e, {"about": "answer" if given is not None and e.answer == given else "trace"})
+        for e in below
+    ]

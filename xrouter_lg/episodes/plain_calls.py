@@ -1,0 +1,148 @@
+"""Model calls of graphs that never routed, as episodes: the history from before the router.
+
+An agent's loop with one model is one episode: its first question, its last answer, all its calls.
+A call belongs to the loop of an earlier one if it takes that conversation further (the same
+messages, then what the model said, then more), or asks again after a failure. Where several models
+had a part in a loop, no model's outcome is the loop's, and each call is an episode of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from xrouter_lg.episodes import runs as read
+from xrouter_lg.episodes.runs import Message, Run
+from xrouter_lg.errors import PoolError
+from xrouter_lg.outcomes.schema import normalise_prompt
+from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
+from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.types import Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainCall:
+    """One chat-model run."""
+
+    run: Run
+    messages: tuple[Message, ...]
+    reply: Mapping[str, Any] | None
+    keys: tuple[str, ...]
+    """Identity of each message but the system's, which an agent may change at every step."""
+
+    @classmethod
+    def of(cls, run: Run) -> PlainCall:
+        messages = read.model_messages(run)
+        keys = tuple(message_key(m) for m in messages if m["role"] != "system")
+        reply = None if run.get("error") else read.reply_of(run)
+        return cls(run=run, messages=messages, reply=reply, keys=keys)
+
+
+@dataclass
+class _Loop:
+    calls: list[PlainCall] = field(default_factory=list)
+
+    def goes_on_with(self, call: PlainCall) -> bool:
+        last = self.calls[-1]
+        if not last.keys or not call.keys:
+            return False
+        if call.keys == last.keys:
+            return last.reply is None
+        known = len(last.keys)
+        return call.keys[:known] == last.keys and call.keys[known].startswith("assistant")
+
+
+def loops(runs: Sequence[Run]) -> list[list[PlainCall]]:
+    """Chat-model runs of one trace, grouped into episodes, each in the order of its calls."""
+    found: list[_Loop] = []
+    for run in sorted(runs, key=lambda run: (str(run["start_time"]), str(run["dotted_order"]))):
+        call = PlainCall.of(run)
+        loop = next((loop for loop in reversed(found) if loop.goes_on_with(call)), None)
+        if loop is None:
+            found.append(loop := _Loop())
+        loop.calls.append(call)
+    episodes: list[list[PlainCall]] = []
+    for loop in found:
+        if len({read.model_of(call.run) for call in loop.calls}) == 1:
+            episodes.append(loop.calls)
+        else:
+            episodes += [[call] for call in loop.calls]
+    return episodes
+
+
+def innermost_models(runs: Sequence[Run]) -> list[Run]:
+    """Model runs that no other model run stands below: a model that wraps others is none."""
+    models = [run for run in runs if run["run_type"] == "llm"]
+    above = {step for run in models for step in read.ancestors_of(run)}
+    return [run for run in models if run["id"] not in above]
+
+
+def message_key(message: Mapping[str, Any]) -> str:
+    """What a message says, whatever ids it carries and however it is spaced: role, text, other
+    content, tool calls."""
+    key: list[Any] = [normalise_prompt(read.text_of(message["content"]))]
+    if blocks := read.other_blocks(message["content"]):
+        key.append(
+            [{k: v for k, v in block.items() if k not in ("id", "index")} for block in blocks]
+        )
+    if calls := message.get("tool_calls"):
+        key.append([[call["name"], call["args"]] for call in calls])
+    if message.get("name"):
+        key.append(message["name"])
+    said = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
+    return f"{message['role']}:{said}"
+
+
+def names_of(run: Run, pool: ModelPool | None) -> tuple[str, Price | None]:
+    """What a model is called in the outcomes, and its price; None where nobody knows it.
+
+    The pool's card for this model names and prices it. A model that the pool does not have has
+    its list price. Two cards for one model: no telling which was called, so neither.
+    """
+    model = read.model_of(run)
+    if pool is not None:
+        cards = _cards(pool, model)
+        if len(cards) == 1:
+            return cards[0].name, cards[0].effective_price
+        if not cards:
+            provider = read.metadata_of(run).get("ls_provider")
+            listed = published_price(str(provider), model) if provider else None
+            return _normal(model), listed
+    return _normal(model), None
+
+
+def usd_of(call: PlainCall, price: Price | None, usage: Mapping[str, int] | None) -> str | None:
+    """USD of a call as its provider told them, else tokens × price, else None."""
+    cost: Decimal | None = read.reported_usd(call.reply)
+    if cost is None and price is not None and usage is not None:
+        cost = price.cost(Usage(**usage))
+    return None if cost is None else format(cost, "f")
+
+
+def seconds_of(run: Run) -> float:
+    start, end = run.get("start_time"), run.get("end_time")
+    return 0.0 if not start or not end else round(unix(end) - unix(start), 6)
+
+
+def unix(when: str) -> float:
+    """Seconds of a time as the store has it."""
+    return datetime.fromisoformat(when).timestamp()
+
+
+def _cards(pool: ModelPool, model: str) -> list[ModelCard]:
+    by_model = [card for card in pool if card.model_name == model]
+    if by_model:
+        return by_model
+    wanted = {model, _normal(model), _normal(model.rpartition("/")[2])}
+    return [card for card in pool if card.name in wanted]
+
+
+def _normal(model: str) -> str:
+    try:
+        return normalise_name(model)
+    except PoolError:
+        return model

@@ -1,0 +1,145 @@
+"""The router as a LangGraph graph: ``route`` fans out to ``call_<card>`` nodes, ``collect`` picks.
+
+    route ──Send──► call_a ─┐
+      ▲     ──Send──► call_b ─┴─► collect ──► (answer | next candidate | route again)
+
+Every step between two nodes can be checkpointed: a call that has finished is never paid twice.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+from langchain_core.messages import AnyMessage
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+
+from xrouter_lg.graph.steps import Names, Step, Steps, ToolBinding
+from xrouter_lg.policies.resolve import PolicyLike
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.routing.router import Router, as_router
+
+RUN_NAME = "xrouter"
+"""Name of the router graph, and so of its run in a trace."""
+
+
+class RouterState(TypedDict, total=False):
+    """State of the router graph. All but ``messages`` is private to it and empty when it ends."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    router_messages: list[AnyMessage]
+    """What a router model said on earlier turns, and the answers that it was shown."""
+    xrouter_turns: Annotated[list[dict[str, Any]], operator.add]
+    """Decisions, one a turn, JSON-safe."""
+    xrouter_results: Annotated[list[dict[str, Any]], operator.add]
+    """What each call gave: message or error, and its charges."""
+
+
+def build_router_graph(
+    router: Router | ModelPool,
+    *,
+    policy: PolicyLike = "fixed",
+    max_turns: int = 1,
+    tools: ToolBinding | None = None,
+) -> StateGraph[RouterState, None, RouterState, RouterState]:
+    """The router as an uncompiled graph over ``messages``: compile it with the checkpointer,
+    store and interrupts that you like.
+
+    A :class:`Router` brings its own policy and turns; for a bare pool they are given here.
+
+    Raises:
+        ConfigurationError: a bad card, policy or option.
+    """
+    router = as_router(router, **_changed(policy, max_turns))
+    return graph_of(router, router.pool.names, tools or ToolBinding())
+
+
+def graph_of(
+    router: Router, cards: tuple[str, ...], tools: ToolBinding
+) -> StateGraph[RouterState, None, RouterState, RouterState]:
+    """The router's graph with a node for each of ``cards``."""
+    builder = StateGraph(RouterState)
+    names = Names(cards=cards)
+    _add_steps(builder, Steps(router, names, tools=tools), RouterState)
+    builder.add_edge(START, names.route)
+    return builder
+
+
+def add_router(
+    builder: StateGraph[Any, Any, Any, Any],
+    router: Router | ModelPool,
+    *,
+    name: str = "route",
+    then: str = END,
+    policy: PolicyLike = "fixed",
+    max_turns: int = 1,
+    messages_key: str = "messages",
+    tools: ToolBinding | None = None,
+) -> str:
+    """Wire the router's nodes into your own graph, where Studio shows each of them.
+
+    Adds ``name``, one ``call_<card>`` per card and ``<name>_collect``; draw an edge to the
+    returned name, the answer goes on to ``then``. Your state needs ``messages_key`` with a
+    reducer that appends (``add_messages``); what else the router keeps is private to its nodes.
+
+    Raises:
+        ConfigurationError: a bad card, policy or option.
+    """
+    router = as_router(router, **_changed(policy, max_turns))
+    names = Names(
+        cards=router.pool.names,
+        route=name,
+        collect=f"{name}_collect",
+        messages_key=messages_key,
+        then=None if then == END else then,
+    )
+    # An own input schema brings the private channels along; the plain annotation of the
+    # messages leaves the user's reducer in force.
+    schema: Any = TypedDict(
+        "RouterInput",
+        {
+            messages_key: list,  # type: ignore[misc]  # the key's name is the user's
+            "router_messages": list[AnyMessage],
+            "xrouter_turns": Annotated[list[dict[str, Any]], operator.add],
+            "xrouter_results": Annotated[list[dict[str, Any]], operator.add],
+        },
+        total=False,
+    )
+    _add_steps(builder, Steps(router, names, tools=tools or ToolBinding()), schema)
+    return name
+
+
+def _changed(policy: PolicyLike, max_turns: int) -> dict[str, Any]:
+    """The options that are not at their defaults."""
+    given: dict[str, Any] = {}
+    if not isinstance(policy, str) or policy != "fixed":
+        given["policy"] = policy
+    if max_turns != 1:
+        given["max_turns"] = max_turns
+    return given
+
+
+def _add_steps(builder: StateGraph[Any, Any, Any, Any], steps: Steps, schema: Any) -> None:
+    names = steps.names
+    calls = [names.call(card) for card in names.cards]
+    builder.add_node(
+        names.route,
+        Step(names.route, steps.route),
+        input_schema=schema,
+        metadata={"xrouter_role": "route"},
+        destinations=(*calls, names.collect),
+    )
+    for node in calls:
+        builder.add_node(
+            node, Step(node, steps.call), input_schema=schema, metadata={"xrouter_role": "call"}
+        )
+        builder.add_edge(node, names.collect)
+    further = (names.route,) if steps.router.max_turns > 1 else ()
+    builder.add_node(
+        names.collect,
+        Step(names.collect, steps.collect),
+        input_schema=schema,
+        metadata={"xrouter_role": "collect"},
+        destinations=(*calls, *further, names.then or END),
+    )

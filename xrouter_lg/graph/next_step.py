@@ -1,0 +1,209 @@
+"""What follows when calls have come back: an answer, another candidate, or another turn.
+
+Pure: no I/O and no graph, so that every surface takes the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from langchain_core.messages import AIMessage
+
+from xrouter_lg.calls.attempt import CallResult
+from xrouter_lg.errors import (
+    AllCandidatesFailedError,
+    ErrorClass,
+    StreamInterruptedError,
+)
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.routing import constraints
+from xrouter_lg.types import ROUTER_ROUTE, Answer, Call, Decision, RouteRequest, usd_str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The request has its answer. ``route`` is the card that gave it, or ``"router"``."""
+
+    message: AIMessage
+    route: str
+    reason: str
+    call_id: str | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NextCall:
+    """Every call of the turn failed: the next candidate is asked."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class NextTurn:
+    """The policy wants to see the answers."""
+
+
+def next_step(
+    turns: Sequence[Decision],
+    results: Sequence[CallResult],
+    pool: ModelPool,
+    request: Callable[[], RouteRequest],
+    is_open: Callable[[str], bool],
+) -> Finish | NextCall | NextTurn:
+    """The step after the latest turn. ``request`` is asked only when a call has failed.
+
+    Raises:
+        StreamInterruptedError: a call failed after its tokens had reached the caller.
+        AllCandidatesFailedError: nobody answered and nobody is left.
+    """
+    turn = turns[-1]
+    if turn.text is not None:
+        return Finish(_own_answer(turn), ROUTER_ROUTE, turn.reason)
+    if turn.select is not None:
+        chosen = next(result for result in results if result.call_id == turn.select)
+        return _finish(chosen, turn.reason)
+    mine = [result for result in results if _belongs(result.call_id, turn)]
+    answered = [result for result in mine if result.message is not None]
+    complete = [result for result in answered if not result.truncated]
+    escalate = pool.on_truncated == "escalate"
+    # A cut answer that has streamed is the answer: another one's text would be glued to it.
+    shown = any(result.streamed for result in answered)
+    if complete or (answered and (shown or not escalate)):
+        if not turn.final:
+            return NextTurn()
+        best = (complete or answered)[0]
+        return _finish(best, _reason(turn, best))
+    for result in mine:
+        if result.streamed:
+            raise StreamInterruptedError(
+                result.card, result.error or ErrorClass.UNKNOWN, f"mid-stream: {result.detail}"
+            )
+    following = _next_candidate(turn, results, pool, request(), is_open)
+    if following is not None:
+        return NextCall(following)
+    cut = [result for result in results if result.message is not None]
+    if cut:  # an answer of an earlier turn, or a cut one: better than none, and marked
+        return _finish(cut[-1], "no other candidate answered; the best answer so far")
+    raise AllCandidatesFailedError(_attempts(results))
+
+
+def answers_of(results: Sequence[CallResult]) -> tuple[Answer, ...]:
+    """The answers so far, in the order in which they were asked for."""
+    return tuple(
+        Answer(result.call_id, result.card, result.message, result.truncated)
+        for result in results
+        if result.message is not None
+    )
+
+
+def outcomes_of(turn: Decision, results: Sequence[CallResult]) -> list[Answer | str]:
+    """What each proposed call of a turn came to, in the order of the proposal. A call that
+    failed over stands for the card that answered in its place."""
+    by_id = {result.call_id: result for result in results}
+    outcomes: list[Answer | str] = []
+    for call_id in sorted([*(call.id for call in turn.calls), *turn.skipped], key=_index):
+        if call_id in turn.skipped:
+            outcomes.append(f"{call_id} was not called: {turn.skipped[call_id]}")
+            continue
+        chain = [by_id[i] for i in by_id if i == call_id or i.startswith(f"{call_id}.")]
+        good = next((result for result in chain if result.message is not None), None)
+        if good is not None and good.message is not None:
+            outcomes.append(Answer(good.call_id, good.card, good.message, good.truncated))
+        else:
+            last = chain[-1] if chain else None
+            outcomes.append(f"{call_id} failed: {last.error if last else 'no result'}")
+    return outcomes
+
+
+def _index(call_id: str) -> int:
+    return int(call_id.rpartition("_")[2].lstrip("c"))
+
+
+def _belongs(call_id: str, turn: Decision) -> bool:
+    root = call_id.partition(".")[0]
+    return any(call.id == root for call in turn.calls)
+
+
+def _finish(result: CallResult, reason: str) -> Finish:
+    assert result.message is not None
+    return Finish(result.message, result.card, reason, result.call_id, result.truncated)
+
+
+def _reason(turn: Decision, best: CallResult) -> str:
+    if "." in best.call_id:
+        first = turn.calls[0].card
+        return f"{turn.reason}; {first} failed, next in the policy's order"
+    return turn.reason
+
+
+def _own_answer(turn: Decision) -> AIMessage:
+    assert turn.text is not None
+    if turn.message is None:
+        return AIMessage(turn.text)
+    return AIMessage(
+        turn.text,
+        id=turn.message.id,
+        usage_metadata=turn.message.usage_metadata,
+        response_metadata=dict(turn.message.response_metadata),
+    )
+
+
+def _next_candidate(
+    turn: Decision,
+    results: Sequence[CallResult],
+    pool: ModelPool,
+    request: RouteRequest,
+    is_open: Callable[[str], bool],
+) -> Call | None:
+    """The next card in the policy's own order that has not been tried and can be paid."""
+    tried = {result.card for result in results}
+    too_short = {
+        pool[result.card].context_window or 0
+        for result in results
+        if result.error is ErrorClass.CONTEXT_LENGTH and result.card in pool
+    }
+    waiting = [name for name in turn.order if name not in tried and name in pool]
+    # A card whose circuit is open comes last rather than never.
+    waiting.sort(key=is_open)
+    first = turn.calls[0]
+    for name in waiting:
+        card = pool[name]
+        if too_short and card.context_window and card.context_window <= max(too_short):
+            continue
+        max_tokens, allowance = first.max_tokens, None
+        if request.remaining_usd is not None:
+            cap = constraints.output_cap(card, request)
+            max_tokens = cap if max_tokens is None else min(max_tokens, cap)
+            allowance = constraints.reserve_for(card, request, max_tokens, first.hint)
+            if allowance is None or allowance > request.remaining_usd:
+                continue
+        number = sum(1 for result in results if _belongs(result.call_id, turn))
+        return Call(
+            id=f"{first.id}.{number}",
+            card=name,
+            hint=first.hint,
+            temperature=first.temperature,
+            max_tokens=max_tokens,
+            allowance_usd=allowance,
+        )
+    return None
+
+
+def _attempts(results: Sequence[CallResult]) -> list[dict[str, object]]:
+    attempts: list[dict[str, object]] = []
+    for result in results:
+        cost: Decimal | None = Decimal(0)
+        for charge in result.charges:
+            cost = None if cost is None or charge.cost_usd is None else cost + charge.cost_usd
+        attempts.append(
+            {
+                "card": result.card,
+                "error": str(result.error),
+                "detail": result.detail,
+                "cost_usd": usd_str(cost),
+                "attempts": len(result.charges),
+            }
+        )
+    return attempts

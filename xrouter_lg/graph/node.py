@@ -1,0 +1,200 @@
+"""``XRouterNode``: one node for an existing LangGraph app, in the place of its model call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.graph.state import CompiledStateGraph
+
+from xrouter_lg.calls.ledger import Budget
+from xrouter_lg.calls.stream_watch import handlers_of, with_handler
+from xrouter_lg.errors import ConfigurationError, NoCandidateError
+from xrouter_lg.graph.add_router import RUN_NAME, graph_of
+from xrouter_lg.graph.request import to_messages
+from xrouter_lg.graph.steps import OUTER_KEY, POOL_KEY, ToolBinding
+from xrouter_lg.policies.resolve import PolicyLike
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.routing.router import Router, as_router
+from xrouter_lg.tracing.record.extract import RECORD_KEY
+from xrouter_lg.tracing.record.recorder import Recorder
+
+_STREAM_KEYS = (
+    "langgraph_node",
+    "langgraph_checkpoint_ns",
+    "langgraph_path",
+    "langgraph_step",
+    "langgraph_triggers",
+    "checkpoint_ns",
+)
+
+
+class XRouterNode(Runnable[Any, dict[str, Any]]):
+    """Answers with one of several models, and says which, why and at what price.
+
+    ``builder.add_node("model", XRouterNode(pool, policy="cheapest"))`` is the whole change in an
+    app: the node reads ``messages``, appends one ``AIMessage``, and puts a
+    :class:`~xrouter_lg.types.RouteRecord` as a plain dict into
+    ``message.response_metadata["xrouter"]``. It works in sync and async graphs, streams the
+    chosen model's tokens as its own, and resumes under a checkpointer without paying twice for a
+    call that had finished.
+
+    ``policy``: see :func:`~xrouter_lg.policies.resolve.resolve_policy`. ``cost_weight`` (λ ≥ 0):
+    score units that one reference cost is worth. ``max_turns`` above one lets a policy that can
+    look at answers and go on. ``budget``: a hard limit in USD. ``messages_key`` and
+    ``output_key`` adapt to other state schemas: a text under ``messages_key`` is the user's
+    question, and its answer is a text too. ``traces``: a :class:`Recorder`, or the file or URL
+    of a store, that keeps every request's run tree and record; left out, nothing is recorded
+    beyond what LangSmith is told by its own settings. ``exploration``: see
+    :class:`~xrouter_lg.routing.router.Router`.
+
+    Per request, ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
+    ``deny``, ``max_cost_usd``, ``thread_id`` and ``tenant``.
+
+    Raises:
+        ConfigurationError: on construction, for a bad card, key, policy or option.
+        RequestError, BudgetExceededError, AllCandidatesFailedError, StreamInterruptedError: on a
+            request; see :mod:`xrouter_lg.errors`.
+    """
+
+    def __init__(
+        self,
+        pool: ModelPool | Router,
+        *,
+        policy: PolicyLike = "fixed",
+        cost_weight: float = 0.0,
+        max_turns: int = 1,
+        budget: Budget | None = None,
+        messages_key: str = "messages",
+        output_key: str | None = None,
+        traces: Recorder | str | Path | None = None,
+        exploration: float = 0.0,
+    ) -> None:
+        given: dict[str, Any] = {
+            "policy": policy,
+            "cost_weight": cost_weight,
+            "max_turns": max_turns,
+            "budget": budget,
+            "exploration": exploration,
+        }
+        self.router = as_router(pool, **_changed(given))
+        if not messages_key or not isinstance(messages_key, str):
+            raise ConfigurationError(f"messages_key is {messages_key!r}; it must name a state key")
+        self.messages_key, self.output_key = messages_key, output_key or messages_key
+        self.recorder = None if traces is None else _recorder(traces)
+        self.name = RUN_NAME
+        self._tools = ToolBinding()
+        self._compiled: tuple[tuple[str, ...], CompiledStateGraph[Any, Any, Any, Any]] | None = None
+
+    @property
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The compiled router graph, for the pool's present cards."""
+        return self._graph_for(self.router.pool)
+
+    def _graph_for(self, pool: ModelPool) -> CompiledStateGraph[Any, Any, Any, Any]:
+        compiled = self._compiled
+        if compiled is None or compiled[0] != pool.names:
+            builder = graph_of(self.router, pool.names, self._tools)
+            compiled = self._compiled = pool.names, builder.compile(name=RUN_NAME)
+        return compiled[1]
+
+    def bind_tools(self, tools: Sequence[Any], **options: Any) -> XRouterNode:
+        """The same node with the app's tools bound to whichever model answers; a card without
+        the capability ``tools`` is then no candidate. Options (``tool_choice`` ...) are the chat
+        model's own."""
+        bound = self._copy()
+        bound._tools = replace(
+            self._tools,
+            tools=tuple(convert_to_openai_tool(tool) for tool in tools),
+            options=tuple(options.items()),
+        )
+        return bound
+
+    def invoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        value, messages = self._read(input)
+        pool = self.router.pool
+        state = self._graph_for(pool).invoke({"messages": messages}, self._config(config, pool))
+        return self._write(value, state)
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        value, messages = self._read(input)
+        pool = self.router.pool
+        state = await self._graph_for(pool).ainvoke(
+            {"messages": messages}, self._config(config, pool)
+        )
+        return self._write(value, state)
+
+    def _read(self, state: Any) -> tuple[Any, list[BaseMessage]]:
+        if isinstance(state, Mapping):
+            value = state.get(self.messages_key)
+        else:
+            value = getattr(state, self.messages_key, None)
+        return value, to_messages(value, self.messages_key)
+
+    def _write(self, value: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+        message = state["messages"][-1]
+        if RECORD_KEY not in message.response_metadata:
+            # LangGraph passes over a call to a node that the graph no longer has.
+            raise NoCandidateError(
+                dict.fromkeys(
+                    (turn["calls"][0]["card"] for turn in state["xrouter_turns"] if turn["calls"]),
+                    "left the pool while the request was suspended; ask again",
+                )
+            )
+        if isinstance(value, str):
+            return {self.output_key: str(message.text)}
+        return {self.output_key: [message]}
+
+    def _config(self, config: RunnableConfig | None, pool: ModelPool) -> RunnableConfig:
+        merged: RunnableConfig = {**config} if config else {}
+        metadata = merged.get("metadata") or {}
+        configurable = {**(merged.get("configurable") or {}), POOL_KEY: pool.fingerprint}
+        if "langgraph_node" in metadata:
+            outer = {key: metadata[key] for key in _STREAM_KEYS if key in metadata}
+            configurable[OUTER_KEY] = outer
+        merged["configurable"] = configurable
+        if self.recorder is not None and self.recorder not in handlers_of(merged):
+            merged = with_handler(merged, self.recorder)
+        return merged
+
+    def _copy(self) -> XRouterNode:
+        clone = object.__new__(type(self))
+        clone.__dict__.update(self.__dict__)
+        clone._compiled = None
+        return clone
+
+    def __repr__(self) -> str:
+        return f"XRouterNode({', '.join(self.router.pool.names)}; {self.router.policy.name})"
+
+
+_DEFAULTS = {
+    "policy": "fixed",
+    "cost_weight": 0.0,
+    "max_turns": 1,
+    "budget": None,
+    "exploration": 0.0,
+}
+
+
+def _changed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are not at their defaults (a policy object may define its own equality)."""
+    return {
+        key: value
+        for key, value in given.items()
+        if type(value) is not type(_DEFAULTS[key]) or value != _DEFAULTS[key]
+    }
+
+
+def _recorder(traces: Recorder | str | Path) -> Recorder:
+    if isinstance(traces, Recorder):
+        return traces
+    return Recorder(traces)

@@ -1,0 +1,130 @@
+"""From what happened to the route record: the one place that builds it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from xrouter_lg.calls.attempt import CallResult
+from xrouter_lg.calls.ledger import totals
+from xrouter_lg.graph.next_step import Finish
+from xrouter_lg.types import Charge, Decision, RouteRecord, usd, usd_str
+
+
+def build_record(
+    finish: Finish,
+    turns: Sequence[Decision],
+    results: Sequence[CallResult],
+    *,
+    context: Mapping[str, Any],
+    run_id: str | None,
+    trace_id: str | None,
+) -> RouteRecord:
+    """The record of a finished request. ``context`` is what the first turn noted: pool
+    fingerprint, cost weight, start, thread and tenant."""
+    charges: list[Charge] = []
+    for turn in turns:
+        charges += turn.charges
+    for result in results:
+        charges += result.charges
+    sums = totals(charges)
+    last = turns[-1]
+    # The decision that the answer comes from; a later turn may only have selected it.
+    deciding = next((t for t in turns if any(call.id == finish.call_id for call in t.calls)), last)
+    now = time.time()
+    return RouteRecord(
+        route=finish.route,
+        reason=finish.reason,
+        policy=last.policy,
+        policy_version=last.policy_version,
+        prompt_hash=last.prompt_hash,
+        pool_fingerprint=context["pool_fingerprint"],
+        cost_weight=context["cost_weight"],
+        scores=dict(deciding.scores),
+        propensity=_joint_propensity(turns),
+        cost_usd=usd_str(sums.total),
+        router_cost_usd=usd_str(sums.router),
+        worker_cost_usd=usd_str(sums.worker),
+        known_cost_usd=usd_str(sums.known) or "0",
+        charges=[charge.to_dict() for charge in charges],
+        fallbacks=_fallbacks(turns, results),
+        turns=len(turns),
+        latency_s=round(now - context["started_at"], 6),
+        trace_id=trace_id,
+        run_id=run_id,
+        candidates=list(turns[0].order),
+        removed=dict(turns[0].removed),
+        served_model=_served(finish, results),
+        truncated=finish.truncated,
+        decisions=[_summary(turn) for turn in turns],
+        started_at=context["started_at"],
+        thread_id=context["thread_id"],
+        tenant=context["tenant"],
+        arm=turns[0].notes.get("arm"),
+        shadow_cost_usd=_shadow_cost(turns),
+    )
+
+
+def _joint_propensity(turns: Sequence[Decision]) -> float | None:
+    """The probability of the whole path; unknown as soon as one step's is."""
+    joint = 1.0
+    for turn in turns:
+        if turn.propensity is None:
+            return None
+        joint *= turn.propensity
+    return joint
+
+
+def _shadow_cost(turns: Sequence[Decision]) -> str | None:
+    total = Decimal(0)
+    for turn in turns:
+        shadow = turn.notes.get("shadow")
+        if shadow is None:
+            continue
+        cost = usd(shadow.get("cost_usd"))
+        if cost is None:
+            return None
+        total += cost
+    return usd_str(total)
+
+
+def _fallbacks(turns: Sequence[Decision], results: Sequence[CallResult]) -> list[dict[str, Any]]:
+    """Everything that did not go as proposed: a failed policy, a failed call."""
+    found: list[dict[str, Any]] = [
+        {"card": None, "error": "policy", "detail": turn.policy_error}
+        for turn in turns
+        if turn.policy_error is not None
+    ]
+    found += [
+        {"card": result.card, "error": str(result.error), "detail": result.detail}
+        for result in results
+        if result.error is not None
+    ]
+    return found
+
+
+def _served(finish: Finish, results: Sequence[CallResult]) -> str | None:
+    for result in results:
+        if result.call_id == finish.call_id and result.charges:
+            return result.charges[-1].served_model
+    return None
+
+
+def _summary(turn: Decision) -> dict[str, Any]:
+    """A decision without what the record already has elsewhere."""
+    return {
+        "turn": turn.turn,
+        "reason": turn.reason,
+        "calls": [call.to_dict() for call in turn.calls],
+        "skipped": dict(turn.skipped),
+        "select": turn.select,
+        "direct": turn.text is not None,
+        "propensity": turn.propensity,
+        "explored": turn.explored,
+        "policy_error": turn.policy_error,
+        "token_ids": turn.token_ids,
+        "quality": None if turn.quality is None else dict(turn.quality),
+        "shadow": turn.notes.get("shadow"),
+    }

@@ -1,0 +1,430 @@
+"""The three steps of the router graph: route, call, collect."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.graph import END
+from langgraph.types import Command, Overwrite, Send, interrupt
+
+from xrouter_lg.calls.attempt import CallResult
+from xrouter_lg.calls.ledger import RequestAccount, parse_usd
+from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
+from xrouter_lg.graph.next_step import (
+    Finish,
+    NextCall,
+    NextTurn,
+    answers_of,
+    next_step,
+    outcomes_of,
+)
+from xrouter_lg.graph.record import build_record
+from xrouter_lg.graph.request import build_request, to_messages
+from xrouter_lg.policies.rollout.shadow_runs import settled
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.portal import run_sync
+from xrouter_lg.prompts.tools import observe
+from xrouter_lg.routing.router import Router
+from xrouter_lg.tracing.record.extract import annotate, run_ids
+from xrouter_lg.types import Call, Charge, Decision, RouteRecord, RouteRequest, usd, usd_str
+
+OUTER_KEY = "xrouter_outer"
+"""Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
+is, so that a worker's tokens stream as that node's own."""
+
+POOL_KEY = "__xrouter_pool"
+"""Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
+that is reloaded between the node and its first step would have none of them."""
+
+_CONTEXT_KEYS = ("pool_fingerprint", "cost_weight", "started_at", "thread_id", "tenant")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the steps are called in a graph, and where they read and go on to."""
+
+    cards: tuple[str, ...]
+    route: str = "route"
+    collect: str = "collect"
+    messages_key: str = "messages"
+    then: str | None = None
+
+    def call(self, card: str) -> str:
+        """The node that calls a card: the tool's name."""
+        return f"call_{card}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolBinding:
+    """The app's own tools, in OpenAI's format, and how they are bound (``tool_choice`` ...).
+    ``needs`` are capabilities that a card must have beyond those that the request shows."""
+
+    tools: tuple[Mapping[str, Any], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    needs: frozenset[str] = frozenset()
+
+
+StepFunction = Callable[[dict[str, Any], RunnableConfig], Awaitable[Any]]
+
+
+class Step(Runnable[dict[str, Any], Any]):
+    """An async step that a sync graph can run too. A bare function would need a sync twin, and
+    a ``RunnableLambda`` adds a run to every trace."""
+
+    def __init__(self, name: str, function: StepFunction) -> None:
+        self.name, self._function = name, function
+
+    async def ainvoke(
+        self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        return await self._function(input, config or {})
+
+    def invoke(
+        self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        async def run() -> Any:
+            return await self._function(input, config or {})
+
+        return run_sync(run())
+
+
+class Steps:
+    """The steps, bound to a router and to the names that a graph gives them."""
+
+    def __init__(self, router: Router, names: Names, tools: ToolBinding) -> None:
+        self.router, self.names, self.tools = router, names, tools
+
+    async def route(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
+        """Decide, and send each call on its way with its share of the budget."""
+        started = time.time()
+        key = self.names.messages_key
+        messages = to_messages(state.get(key), key)
+        turns, results = _under_way(state, messages)
+        begun_with = turns[0]["pool_fingerprint"] if turns else _pool_pin(config)
+        pool = self.router.pool if begun_with is None else self.router.pool_of(begun_with)
+        request = self._request(messages, config, pool, state, turns, results)
+        request, decision = await self._decide(request, pool)
+        entry = {
+            **decision.to_dict(),
+            "pool_fingerprint": pool.fingerprint,
+            "cost_weight": request.cost_weight,
+            "started_at": started,
+            "thread_id": request.thread_id,
+            "tenant": request.tenant,
+            "request_id": request.request_id,
+            "limit_usd": usd_str(request.max_cost_usd),
+            "anchor": _anchor(messages),
+        }
+        update: dict[str, Any] = {"xrouter_turns": [entry]}
+        if request.turn > 1:
+            update["router_messages"] = list(request.router_messages)
+        elif state.get("xrouter_turns"):
+            # Left by an earlier request of this thread that never came to its end.
+            update = {
+                "xrouter_turns": Overwrite([entry]),
+                "xrouter_results": Overwrite([]),
+                "router_messages": [],
+            }
+        if not decision.calls:
+            return Command(update=update, goto=self.names.collect)
+        alone = decision.final and len(decision.calls) == 1
+        sends = [
+            self._send(call, messages, entry, request.prompt_tokens_max, alone=alone)
+            for call in decision.calls
+        ]
+        return Command(update=update, goto=sends)
+
+    async def call(self, payload: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
+        """One call to one card. A failure is a result, not an exception."""
+        call = Call.from_dict(payload["xrouter_call"])
+        context = payload["xrouter_context"]
+        pool = self.router.pool_of(context["pool_fingerprint"])
+        if call.card not in pool:
+            detail = "the card has left the pool since the call was decided"
+            result = CallResult(call.id, call.card, None, (), ErrorClass.BAD_REQUEST, detail)
+        else:
+            result = await self.router.workers.call(
+                pool[call.card],
+                call,
+                payload[self.names.messages_key],
+                _worker_config(config, call, context),
+                pool=pool,
+                prompt_tokens_max=context["prompt_tokens_max"],
+                tools=self.tools.tools,
+                tool_options=dict(self.tools.options),
+            )
+        return {"xrouter_results": [_result_to_dict(result)]}
+
+    async def collect(self, state: dict[str, Any], config: RunnableConfig) -> Any:
+        """Pick the answer, ask the next candidate, or give the policy another turn."""
+        entries = state["xrouter_turns"]
+        turns = [_decision(entry, state) for entry in entries]
+        results = [_result(data) for data in state.get("xrouter_results") or []]
+        pool = self.router.pool_of(entries[0]["pool_fingerprint"])
+        messages = state[self.names.messages_key]
+
+        def request() -> RouteRequest:
+            return self._request(messages, config, pool, state, entries, state["xrouter_results"])
+
+        step = next_step(turns, results, pool, request, self.router.circuit_open)
+        if isinstance(step, NextTurn):
+            return Command(goto=self.names.route)
+        if isinstance(step, NextCall):
+            bound = request().prompt_tokens_max
+            alone = turns[-1].final
+            return Command(goto=[self._send(step.call, messages, entries[-1], bound, alone=alone)])
+        turns = [await settled(turn) for turn in turns]
+        return self._answer(step, turns, results, entries, messages, config)
+
+    def _answer(
+        self,
+        finish: Finish,
+        turns: Sequence[Decision],
+        results: Sequence[CallResult],
+        entries: Sequence[Mapping[str, Any]],
+        messages: Sequence[BaseMessage],
+        config: RunnableConfig,
+    ) -> Any:
+        _, run_id, trace_id = run_ids(config)
+        record = build_record(
+            finish,
+            turns,
+            results,
+            context={key: entries[0][key] for key in _CONTEXT_KEYS},
+            run_id=run_id,
+            trace_id=trace_id,
+        )
+        annotate(
+            config,
+            {
+                "xrouter_route": record.route,
+                "xrouter_policy": record.policy,
+                "xrouter_policy_version": record.policy_version,
+                "xrouter_propensity": record.propensity,
+                "xrouter_cost_weight": record.cost_weight,
+                "xrouter_cost_usd": record.cost_usd,
+                "xrouter_router_cost_usd": record.router_cost_usd,
+                "xrouter_fallbacks": len(record.fallbacks),
+            },
+        )
+        annotate(config, _live_metadata(record))
+        metadata = {**finish.message.response_metadata, "xrouter": record.to_dict()}
+        changes: dict[str, Any] = {"response_metadata": metadata}
+        if any(message.id == finish.message.id for message in messages):
+            # A cache or a proxy has repeated an id: add_messages would replace the older message
+            # where it stands, and the answer would not be the last one.
+            changes["id"] = f"xrouter-{uuid.uuid4()}"
+        message = finish.message.model_copy(update=changes)
+        update = {
+            self.names.messages_key: [message],
+            "xrouter_turns": Overwrite([]),
+            "xrouter_results": Overwrite([]),
+            "router_messages": [],
+        }
+        return Command(update=update, goto=self.names.then or END)
+
+    def _request(
+        self,
+        messages: Sequence[BaseMessage],
+        config: RunnableConfig,
+        pool: ModelPool,
+        state: Mapping[str, Any],
+        entries: Sequence[Mapping[str, Any]],
+        results: Sequence[Mapping[str, Any]],
+    ) -> RouteRequest:
+        """The request as it stands now: turn, answers so far, money left."""
+        request = build_request(
+            messages,
+            config.get("configurable") or {},
+            self.router,
+            tools=self.tools.tools,
+            needs=self.tools.needs,
+        )
+        reachable = frozenset(self.names.cards)
+        request = replace(
+            request,
+            default=pool.default,
+            unreachable=frozenset(pool.names) - reachable,
+            remaining_usd=request.max_cost_usd,
+            request_id=entries[0].get("request_id") if entries else run_ids(config).node_run_id,
+        )
+        if not entries:
+            return request
+        # A human may have raised the limit on an earlier turn.
+        request = replace(request, max_cost_usd=usd(entries[-1]["limit_usd"]))
+        found = [_result(data) for data in results]
+        turns = [_decision(entry, state) for entry in entries]
+        account = RequestAccount(request.max_cost_usd, _charges(turns, found))
+        shown = list(state.get("router_messages") or [])
+        last = turns[-1]
+        if last.message is not None:
+            shown += observe(last.message, outcomes_of(last, found))
+        return replace(
+            request,
+            turn=len(entries) + 1,
+            answers=answers_of(found),
+            router_messages=tuple(shown),
+            remaining_usd=account.remaining,
+        )
+
+    async def _decide(
+        self,
+        request: RouteRequest,
+        pool: ModelPool,
+    ) -> tuple[RouteRequest, Decision]:
+        """A decision; where the budget says so, a human is asked to raise a limit that is too
+        low. The request comes back with the limit that holds from now on."""
+        budget = self.router.budget
+        try:
+            return request, await self.router.decide(request, pool)
+        except BudgetExceededError as error:
+            if budget is None or budget.on_exceeded != "interrupt":
+                raise
+            assert request.remaining_usd is not None and request.max_cost_usd is not None
+            granted = interrupt(
+                {
+                    "type": "xrouter_budget",
+                    "question": "The request's budget is too low. Raise it? Resume with a new "
+                    "limit in USD, or with false to refuse.",
+                    "limit_usd": str(request.max_cost_usd),
+                    "remaining_usd": str(request.remaining_usd),
+                    "detail": str(error),
+                }
+            )
+            if not granted:
+                raise
+            limit = parse_usd(granted, "the resumed budget", RequestOptionError)
+            more = limit - request.max_cost_usd + request.remaining_usd
+            request = replace(request, max_cost_usd=limit, remaining_usd=more)
+            return request, await self.router.decide(request, pool)
+
+    def _send(
+        self,
+        call: Call,
+        messages: Sequence[BaseMessage],
+        entry: Mapping[str, Any],
+        prompt_tokens_max: int,
+        *,
+        alone: bool,
+    ) -> Send:
+        return Send(
+            self.names.call(call.card),
+            {
+                self.names.messages_key: list(messages),
+                "xrouter_call": call.to_dict(),
+                "xrouter_context": {
+                    "pool_fingerprint": entry["pool_fingerprint"],
+                    "policy": entry["policy"],
+                    "policy_version": entry["policy_version"],
+                    "propensity": entry["propensity"],
+                    "prompt_tokens_max": prompt_tokens_max,
+                    "alone": alone,
+                },
+            },
+        )
+
+
+def _pool_pin(config: RunnableConfig) -> str | None:
+    pin = (config.get("configurable") or {}).get(POOL_KEY)
+    return pin if isinstance(pin, str) else None
+
+
+def _under_way(
+    state: Mapping[str, Any], messages: Sequence[BaseMessage]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The turns and results of this request; none when what is there belongs to another."""
+    turns = list(state.get("xrouter_turns") or [])
+    if not turns or turns[0]["anchor"] != _anchor(messages):
+        return [], []
+    return turns, list(state.get("xrouter_results") or [])
+
+
+def _anchor(messages: Sequence[BaseMessage]) -> list[Any]:
+    """Tells one request of a thread from the next: how many messages, and the last one's id and
+    content (an app may replace a question under its old id)."""
+    last = messages[-1]
+    return [len(messages), last.id, hashlib.sha256(repr(last.content).encode()).hexdigest()[:16]]
+
+
+def _charges(turns: Sequence[Decision], results: Sequence[CallResult]) -> list[Charge]:
+    charges = [charge for turn in turns for charge in turn.charges]
+    return charges + [charge for result in results for charge in result.charges]
+
+
+def _decision(entry: Mapping[str, Any], state: Mapping[str, Any]) -> Decision:
+    return Decision.from_dict(
+        {key: value for key, value in entry.items() if key not in _ENTRY_ONLY}
+    )
+
+
+_ENTRY_ONLY = frozenset({*_CONTEXT_KEYS, "limit_usd", "anchor", "request_id"})
+
+
+def _live_metadata(record: RouteRecord) -> dict[str, Any]:
+    """What runs are looked up by in LangSmith when a canary or a shadow is under way."""
+    found: dict[str, Any] = {}
+    if record.arm is not None:
+        found["xrouter_arm"] = record.arm["arm"]
+        found["xrouter_arm_propensity"] = record.arm["propensity"]
+    shadow = record.decisions[0].get("shadow")
+    if shadow is not None:
+        found["xrouter_shadow"] = f"{shadow['policy']} {shadow['policy_version']}"
+        found["xrouter_shadow_status"] = shadow["status"]
+        found["xrouter_shadow_route"] = shadow.get("route")
+        found["xrouter_shadow_cost_usd"] = record.shadow_cost_usd
+    return found
+
+
+def _result_to_dict(result: CallResult) -> dict[str, Any]:
+    return {
+        "call_id": result.call_id,
+        "card": result.card,
+        "message": result.message,
+        "charges": [charge.to_dict() for charge in result.charges],
+        "error": None if result.error is None else result.error.value,
+        "detail": result.detail,
+        "truncated": result.truncated,
+        "streamed": result.streamed,
+    }
+
+
+def _result(data: Mapping[str, Any]) -> CallResult:
+    return CallResult(
+        call_id=data["call_id"],
+        card=data["card"],
+        message=data["message"],
+        charges=tuple(Charge.from_dict(charge) for charge in data["charges"]),
+        error=None if data["error"] is None else ErrorClass(data["error"]),
+        detail=data["detail"],
+        truncated=data["truncated"],
+        streamed=data["streamed"],
+    )
+
+
+def _worker_config(
+    config: RunnableConfig, call: Call, context: Mapping[str, Any]
+) -> RunnableConfig:
+    """The step's config for the worker's run: what was decided as metadata, and, for the one
+    call whose tokens are the answer, the place in the user's graph where they stream."""
+    metadata = {
+        **(config.get("metadata") or {}),
+        "xrouter_card": call.card,
+        "xrouter_call_id": call.id,
+        "xrouter_policy": context["policy"],
+        "xrouter_policy_version": context["policy_version"],
+        "xrouter_propensity": context["propensity"],
+    }
+    tags = list(config.get("tags") or [])
+    outer = (config.get("configurable") or {}).get(OUTER_KEY)
+    if not context["alone"]:
+        tags.append("nostream")
+    elif outer is not None:
+        metadata.update(outer)
+    return {**config, "metadata": metadata, "tags": tags}

@@ -1,0 +1,148 @@
+"""Two calls instead of one good guess: verify and escalate, or agree and accept.
+
+A cascade's settings (which models, in which roles) are named on the train half as the vertices
+of its hull, and paid on the test half. Every call made is charged, whoever's answer is returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+import numpy as np
+
+from xrouter_lg.figures.curve import Curve
+from xrouter_lg.figures.hull import hull_of
+from xrouter_lg.judge.table import Bools, Floats, Ints, Paired
+from xrouter_lg.policies.cascade.final_answer import final_answer
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Fixed model (no second role), or a cascade: first, optional second, and the escalation."""
+
+    name: str
+    score: Floats
+    cost: Floats
+
+
+def verify_cascade(
+    train: Paired,
+    test: Paired,
+    accept_train: Bools,
+    accept_test: Bools,
+    *,
+    dial: Sequence[float] | None = None,
+) -> Curve:
+    """Ask a cheap model; keep its answer if a verifier accepts it, else ask another one too.
+
+    `accept_*` [N, M]: the verifier's verdict on each model's answer. With `score >= 1` the
+    verifier is perfect, as unit tests or an exact checker at serving time would be: a bound for
+    all others. The verifier itself is taken to be free. `dial`: as in `_on_hull`.
+    """
+
+    def settings(table: Paired, accept: Bools) -> list[_Setting]:
+        found = _fixed(table)
+        for a, b in permutations(range(len(table.models)), 2):
+            keep = accept[:, a]
+            found.append(
+                _Setting(
+                    f"{table.models[a]} → {table.models[b]}",
+                    np.where(keep, table.score[:, a], table.score[:, b]),
+                    table.cost[:, a] + np.where(keep, 0.0, table.cost[:, b]),
+                )
+            )
+        return found
+
+    return _on_hull(
+        "verify cascade",
+        settings(train, accept_train),
+        settings(test, accept_test),
+        train.reference_cost(),
+        dial,
+    )
+
+
+def agreement_cascade(
+    train: Paired,
+    test: Paired,
+    answers_train: Ints,
+    answers_test: Ints,
+    *,
+    dial: Sequence[float] | None = None,
+) -> Curve:
+    """Ask two models at once; if their final answers agree keep one, else ask a third too.
+
+    `answers_*` [N, M]: equal numbers are equal final answers within a prompt, −1 is no answer
+    (which agrees with nothing). See `answer_ids`.
+    """
+
+    def settings(table: Paired, answers: Ints) -> list[_Setting]:
+        found = _fixed(table)
+        models = range(len(table.models))
+        for a, b in combinations(models, 2):
+            agree = (answers[:, a] == answers[:, b]) & (answers[:, a] >= 0)
+            both = table.cost[:, a] + table.cost[:, b]
+            for c in models:
+                # Escalating to one of the two pays nothing more: its answer is there already.
+                extra = 0.0 if c in (a, b) else table.cost[:, c]
+                found.append(
+                    _Setting(
+                        f"{table.models[a]} + {table.models[b]} → {table.models[c]}",
+                        np.where(agree, table.score[:, a], table.score[:, c]),
+                        both + np.where(agree, 0.0, extra),
+                    )
+                )
+        return found
+
+    return _on_hull(
+        "agreement cascade",
+        settings(train, answers_train),
+        settings(test, answers_test),
+        train.reference_cost(),
+        dial,
+    )
+
+
+def _fixed(table: Paired) -> list[_Setting]:
+    return [
+        _Setting(name, table.score[:, m], table.cost[:, m]) for m, name in enumerate(table.models)
+    ]
+
+
+def _on_hull(
+    name: str,
+    train: list[_Setting],
+    test: list[_Setting],
+    c_ref: float,
+    dial: Sequence[float] | None,
+) -> Curve:
+    """The train half's best settings, paid on the test half: every vertex of its hull, or, with a
+    `dial`, the best at each cost weight, so that curves of several folds have the same settings."""
+    means = np.array([(s.cost.mean(), s.score.mean()) for s in train])
+    if dial is None:
+        vertices = hull_of(means[:, 0], means[:, 1])
+        at = [int(np.abs(means - vertex).sum(1).argmin()) for vertex in vertices]
+        weights = np.arange(len(at), dtype=np.float64)
+    else:
+        weights = np.array(dial)
+        at = [int((means[:, 1] - w * means[:, 0] / c_ref).argmax()) for w in weights]
+    return Curve(
+        name,
+        weights,
+        np.stack([test[i].score for i in at]),
+        np.stack([test[i].cost for i in at]),
+    )
+
+
+def answer_ids(responses: Sequence[Sequence[str | None]]) -> Ints:
+    """[N, M] numbers of the final answers: equal within a prompt when the answers are equal."""
+    ids = np.full((len(responses), len(responses[0])), -1, dtype=np.int64)
+    for n, row in enumerate(responses):
+        seen: dict[str, int] = {}
+        for m, text in enumerate(row):
+            answer = final_answer(text)
+            if answer:
+                ids[n, m] = seen.setdefault(answer, len(seen))
+    return ids

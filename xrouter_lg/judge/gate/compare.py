@@ -1,0 +1,283 @@
+"""Baselines on two splits, always side by side: prompts like those seen, and kinds never seen.
+
+A random split says how well a router knows its own traffic. A leave-families-out split says what
+it does to traffic that changes: there every learned router measured so far lost to a static mix
+(DESIGN §9), and a report that shows only the first split hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xrouter_lg.figures.bootstrap import Figure, figure
+from xrouter_lg.figures.curve import (
+    DIAL,
+    Curve,
+    fixed_curve,
+    oracle_curve,
+    predicted_curve,
+    random_curve,
+    static_mix_curve,
+)
+from xrouter_lg.figures.metrics import DRAWS, Reference, resample
+from xrouter_lg.judge.baselines import (
+    Estimator,
+    agreement_cascade,
+    standard_estimators,
+    verify_cascade,
+)
+from xrouter_lg.judge.table import (
+    Floats,
+    Ints,
+    Paired,
+    family_folds,
+    random_split,
+    unit_hash,
+)
+
+Builder = Callable[[Paired, Paired, Reference], Curve]
+"""(train, test, reference) → the curve on test."""
+Answers = Mapping[str, Sequence[int]]
+"""Per prompt id, a number per model: equal numbers are equal final answers, −1 is none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    gain: Figure
+    """AIQ over the zero router, prompts like those seen."""
+    parity: Figure
+    """Share of the best fixed model's cost, prompts like those seen."""
+    unseen_gain: Figure | None
+    """AIQ over the zero router, each family judged by a fit that never saw it; None where that
+    was not measured."""
+    points: tuple[tuple[float, float], ...] = ()
+    """Mean (USD, score) per setting, prompts like those seen."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    seed: int
+    train_prompts: int
+    test_prompts: int
+    zero_aiq: Figure
+    best_fixed: str
+    cheapest: str
+    rows: tuple[Row, ...]
+
+
+def estimated(
+    estimator: Estimator, *, router_cost: float = 0.0, dial: tuple[float, ...] = DIAL
+) -> Builder:
+    """The builder of an estimator's curve; `router_cost` in USD per request."""
+
+    def build(train: Paired, test: Paired, reference: Reference) -> Curve:
+        predictions = estimator.fit(train).predict(test.prompts, test.families)
+        return predicted_curve(
+            estimator.name,
+            predictions,
+            test,
+            c_ref=reference.c_ref,
+            dial=dial,
+            router_cost=router_cost,
+        )
+
+    return build
+
+
+def fixed_builders(models: Sequence[str]) -> dict[str, Builder]:
+    """Every fixed model as a curve of one point."""
+
+    def one(at: int) -> Builder:
+        def build(train: Paired, test: Paired, reference: Reference) -> Curve:
+            every = fixed_curve(test)
+            here = slice(at, at + 1)
+            return Curve(models[at], np.zeros(1), every.score[here], every.cost[here])
+
+        return build
+
+    return {name: one(at) for at, name in enumerate(models)}
+
+
+def reference_builders(dial: tuple[float, ...] | None = None) -> dict[str, Builder]:
+    """Random, the deployable static mix and the oracle."""
+    return {
+        "random": lambda train, test, reference: random_curve(test),
+        "static mix": lambda train, test, reference: static_mix_curve(train, test, dial=dial),
+        "oracle": lambda train, test, reference: oracle_curve(test, c_ref=reference.c_ref),
+    }
+
+
+def cascade_builders(
+    answers: Answers | None = None, dial: tuple[float, ...] | None = None
+) -> dict[str, Builder]:
+    """Cascades: with a perfect verifier (a bound), and by agreement where answers are known."""
+
+    def verified(train: Paired, test: Paired, reference: Reference) -> Curve:
+        return verify_cascade(train, test, train.score >= 1.0, test.score >= 1.0, dial=dial)
+
+    found: dict[str, Builder] = {"perfect verify cascade": verified}
+    if answers is not None:
+
+        def numbers(table: Paired) -> Ints:
+            return np.array([answers[i] for i in table.prompt_ids], dtype=np.int64)
+
+        def agreed(train: Paired, test: Paired, reference: Reference) -> Curve:
+            return agreement_cascade(train, test, numbers(train), numbers(test), dial=dial)
+
+        found["agreement cascade"] = agreed
+    return found
+
+
+def all_builders(
+    models: Sequence[str],
+    answers: Answers | None = None,
+    *,
+    dial: tuple[float, ...] | None = None,
+) -> dict[str, Builder]:
+    """Everything a router has to beat, and the bounds it can't: the rows of every report.
+
+    With a `dial`, those that choose among fixed settings choose at its cost weights, so that
+    curves of several folds can be pooled (`cross_validated`).
+    """
+    references = reference_builders(dial)
+    bounds = {"oracle": references.pop("oracle")}
+    learned = {estimator.name: estimated(estimator) for estimator in standard_estimators()}
+    return {
+        **fixed_builders(models),
+        **references,
+        **learned,
+        **cascade_builders(answers, dial),
+        **bounds,
+    }
+
+
+def compare(
+    table: Paired,
+    builders: Mapping[str, Builder],
+    *,
+    seed: int = 0,
+    folds: int = 3,
+    depth: int | None = None,
+    draws: int = DRAWS,
+) -> Comparison:
+    """Judge every builder on both splits of one table; `depth` as in `family_folds`."""
+    train, test = random_split(table, seed=seed)
+    return compare_halves(
+        train, test, builders, whole=table, seed=seed, folds=folds, depth=depth, draws=draws
+    )
+
+
+def compare_halves(
+    train: Paired,
+    test: Paired,
+    builders: Mapping[str, Builder],
+    *,
+    whole: Paired | None = None,
+    seed: int = 0,
+    folds: int = 3,
+    depth: int | None = None,
+    draws: int = DRAWS,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Judge every builder on these halves, and on the families of `whole` (left out: of both
+    halves), each fitted without it. With a single family the second is not measured."""
+    reference = Reference.of(train)
+    every = train.joined(test) if whole is None else whole
+    groups = {"|".join(name.split("|")[:depth]) for name in every.families}
+    unseen = [
+        (a, b)
+        for a, b, _ in (
+            family_folds(every, seed=seed, folds=folds, depth=depth) if len(groups) > 1 else ()
+        )
+    ]
+    rows = []
+    for name, build in builders.items():
+        if progress is not None:
+            progress(name)
+        rows.append(
+            replace(
+                row_of(build(train, test, reference), test, reference, draws=draws, seed=seed),
+                name=name,
+                unseen_gain=figure(_unseen(build, unseen, draws=draws, seed=seed))
+                if unseen
+                else None,
+            )
+        )
+    zero = resample(fixed_curve(test), test, reference, draws=draws, seed=seed)
+    return Comparison(
+        seed,
+        len(train),
+        len(test),
+        figure(zero.zero_aiq),
+        test.models[reference.best_fixed],
+        test.models[reference.cheapest],
+        tuple(rows),
+    )
+
+
+def row_of(
+    curve: Curve, test: Paired, reference: Reference, *, draws: int = DRAWS, seed: int = 0
+) -> Row:
+    """A curve's row; the column of unseen families is left open."""
+    sample = resample(curve, test, reference, draws=draws, seed=seed)
+    return Row(
+        curve.name,
+        figure(sample.aiq - sample.zero_aiq),
+        figure(sample.parity),
+        None,
+        tuple((float(x), float(y)) for x, y in curve.points),
+    )
+
+
+def cross_validated(table: Paired, build: Builder, *, seed: int = 0, folds: int = 5) -> Curve:
+    """One curve over all prompts, each judged by a fit on the other folds.
+
+    Its settings must be the same in every fold: cost weights, not a hull found anew.
+    """
+    fold = random_folds(table, seed=seed, folds=folds)
+    parts = []
+    for number in range(folds):
+        train, test = table.rows(fold != number), table.rows(fold == number)
+        parts.append((np.flatnonzero(fold == number), build(train, test, Reference.of(train))))
+    first = parts[0][1]
+    if any(not np.array_equal(part.cost_weight, first.cost_weight) for _, part in parts):
+        raise ValueError(f"{first.name!r} has other settings in every fold: it can't be pooled")
+    score, cost = (np.empty((len(first.cost_weight), len(table))) for _ in range(2))
+    for at, part in parts:
+        score[:, at], cost[:, at] = part.score, part.cost
+    return Curve(first.name, first.cost_weight, score, cost)
+
+
+def random_folds(table: Paired, *, seed: int, folds: int) -> Ints:
+    """[N] fold of each prompt, by the hash of its id."""
+    units = np.array([unit_hash(name, seed) for name in table.prompt_ids])
+    return np.minimum((units * folds).astype(np.int64), folds - 1)
+
+
+def _unseen(
+    build: Builder, folds: Sequence[tuple[Paired, Paired]], *, draws: int, seed: int
+) -> Floats:
+    """[1 + draws] gains, folds weighted by their prompts; each fold is resampled by itself."""
+    curves = [(build(train, test, Reference.of(train)), train, test) for train, test in folds]
+    return weighted_gain(
+        [(curve, test, Reference.of(train)) for curve, train, test in curves],
+        draws=draws,
+        seed=seed,
+    )
+
+
+def weighted_gain(
+    parts: Sequence[tuple[Curve, Paired, Reference]], *, draws: int = DRAWS, seed: int = 0
+) -> Floats:
+    """[1 + draws] gains over the zero router of several streams, weighted by their prompts; each
+    is resampled by itself."""
+    prompts = sum(len(test) for _, test, _ in parts)
+    total = np.zeros(1 + draws)
+    for number, (curve, test, reference) in enumerate(parts):
+        sample = resample(curve, test, reference, draws=draws, seed=seed + 1000 * (number + 1))
+        total += len(test) / prompts * (sample.aiq - sample.zero_aiq)
+    return total

@@ -1,0 +1,400 @@
+"""Score a checkpoint on an outcome table: choices, figures, and the gate's verdict.
+
+The serving policy itself is asked, prompt by prompt (`estimates`); outcomes are looked at only to
+pay for what it chose. What it expects of cost comes from the checkpoint's own statistics.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.figures.bootstrap import Figure, figure
+from xrouter_lg.figures.metrics import Reference
+from xrouter_lg.judge.baselines import answer_ids
+from xrouter_lg.judge.choices import (
+    ROUTER_USD_PER_MILLION,
+    dial_of,
+    make_choices,
+    write_choices,
+)
+from xrouter_lg.judge.estimates import Estimates, Progress, estimate_prompts
+from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
+from xrouter_lg.judge.gate.compare import Answers, weighted_gain
+from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
+from xrouter_lg.judge.halves import halves, read_table, recorded
+from xrouter_lg.judge.ragged import Pool, Ragged
+from xrouter_lg.judge.score import curve_of
+from xrouter_lg.judge.table import KEY, Paired
+from xrouter_lg.outcomes.conversations import read_conversations
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    checkpoint: Path
+    outcomes: Path
+    prompts: Path
+    base: str | Path | None = None
+    """Base model of an adapter: a folder, GGUF file or hub id; left out: where serving looks."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the language model computes in; serving's own is float32."""
+    train_outcomes: Path | None = None
+    """What the checkpoint was trained on: names the references and fits the baselines."""
+    train_prompts: Path | None = None
+    split: Literal["auto", "recorded", "all"] = "auto"
+    """`recorded`: the manifest's split is applied to the table and the held-out side judged.
+    `all`: every prompt is judged. `auto`: recorded if this is the table of the training run."""
+    cost_weight: float = 0.3
+    """λ at which the gate judges."""
+    sources: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """Table name → card name, on top of the manifest's."""
+    router_usd_per_million: float = ROUTER_USD_PER_MILLION
+    choices: Path | None = None
+    production: Path | None = None
+    """The checkpoint that now serves: one more comparator of the gate."""
+    unseen: tuple[Path, ...] = ()
+    """Checkpoints of the same recipe, each trained without the families it is judged on."""
+    baselines: bool = True
+    looks: int = 1
+    tolerance: float = 0.02
+    examples: int = 8
+    draws: int = 1000
+    seed: int = 0
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    settings: JudgeSettings
+    manifest: Manifest
+    table: Ragged
+    """The prompts that were judged."""
+    split: str
+    """In words: which prompts were judged."""
+    renamed: Mapping[str, str]
+    choices: pl.DataFrame
+    pools: tuple[Assessment, ...]
+    unjudged: int
+    """Prompts in pools too small, or of a single model, for figures; their choices are written."""
+    gain: Figure | None
+    """Over the zero router, all pools weighted by their prompts."""
+    repeated: int
+    """Judged prompts whose text is also in the training half."""
+    production: str | None
+    seconds: float
+
+    @property
+    def promote(self) -> bool | None:
+        """Every pool that the gate judged passes; None when it judged none."""
+        verdicts = [pool.verdict for pool in self.pools if pool.verdict is not None]
+        large = [v for v in verdicts if v.prompts >= GATE_PROMPTS] or verdicts
+        return all(v.promote for v in large) if large else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: the JSON beside the page, and what `--json` prints."""
+        manifest, table = self.manifest, self.table
+        router = self.choices["router_cost_usd"].mean()
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "checkpoint": {
+                "name": self.settings.checkpoint.name,
+                "version": manifest.version,
+                "base": manifest.base.model_id,
+                "cards": [card.name for card in (*manifest.cards, *manifest.added)],
+                "c_ref_usd": manifest.c_ref_usd,
+            },
+            "outcomes": self.settings.outcomes.name,
+            "prompts": len(table),
+            "split": self.split,
+            "sources": sorted({key[0] for key in table.keys}),
+            "models": list(table.models),
+            "renamed": dict(self.renamed),
+            "models_unknown_to_checkpoint": dict(table.strangers),
+            "outcomes_without_score_or_cost": dict(table.unpriced),
+            "outcomes_of_other_pools": dict(table.elsewhere),
+            "prompts_without_candidate": table.bare,
+            "prompts_without_figures": self.unjudged,
+            "prompts_seen_in_training": self.repeated,
+            "cost_weights": sorted(self.choices["cost_weight"].unique().to_list()),
+            "judged_at_cost_weight": self.settings.cost_weight,
+            "router_usd_per_million": self.settings.router_usd_per_million,
+            "router_usd_per_request": router,
+            "gain_over_zero_router": None if self.gain is None else asdict(self.gain),
+            "production": self.production,
+            "promote": self.promote,
+            "pools": [_pool_json(pool) for pool in self.pools],
+            "choices": None if self.settings.choices is None else self.settings.choices.name,
+            "seed": self.settings.seed,
+            "draws": self.settings.draws,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def judge_checkpoint(
+    settings: JudgeSettings,
+    *,
+    on_estimate: Progress | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Judged:
+    """Run the policy over the table, write the choices file if asked for, and judge.
+
+    Raises:
+        ValueError: a table can't be used, or the settings contradict each other.
+        CheckpointError: a checkpoint can't be loaded.
+    """
+    started = time.perf_counter()
+    if (settings.train_outcomes is None) != (settings.train_prompts is None):
+        raise ValueError("train_outcomes and train_prompts go together: give both or neither")
+    policy = _policy(settings.checkpoint, settings)
+    try:
+        manifest = policy.manifest
+        renamed = {**recorded(manifest, "rename", {}), **settings.rename}
+        whole = read_table(settings, settings.outcomes, settings.prompts, manifest, renamed)
+        table, train, split = halves(settings, manifest, whole, renamed)
+        weights = dial_of(manifest, settings.cost_weight)
+
+        def chosen(runner: CheckpointPolicy, rows: Ragged) -> pl.DataFrame:
+            found = estimate_prompts(
+                runner,
+                read_conversations(settings.prompts, rows.prompt_ids, rows.prompts),
+                candidates=[
+                    [card for card, there in zip(rows.cards, row, strict=True) if there]
+                    for row in rows.candidates
+                ],
+                cache=settings.cache,
+                dtype=settings.dtype,
+                progress=on_estimate,
+            )
+            return make_choices(
+                rows,
+                _reachable(found, rows),
+                c_ref_usd=runner.manifest.c_ref_usd,
+                cost_weights=weights,
+                router_usd_per_million=settings.router_usd_per_million,
+            )
+
+        choices = chosen(policy, table)
+    finally:
+        policy.close()
+    if settings.choices is not None:
+        write_choices(choices, settings.choices)
+    others = _Others(settings, whole, table, renamed, chosen)
+    answers = _answers(settings, whole, renamed)
+    pools, small, parts = [], 0, []
+    for pool in table.pools():
+        paired = table.paired(pool.models, pool.rows)
+        assert paired is not None
+        if len(pool.models) < 2 or len(paired) < MIN_PROMPTS:
+            small += len(paired)
+            continue
+        pooled = _pooled(pool, paired, train, manifest, table, choices, others, answers)
+        on_step(f"pool of {len(pool.models)} models, {len(paired)} prompts")
+        found = assess(
+            pooled,
+            AssessSettings(
+                cost_weight=settings.cost_weight,
+                baselines=settings.baselines,
+                looks=settings.looks,
+                tolerance=settings.tolerance,
+                examples=settings.examples,
+                draws=settings.draws,
+                seed=settings.seed,
+            ),
+            on_step,
+        )
+        pools.append(found)
+        parts.append((curve_of(pooled.choices, paired, "checkpoint"), paired, pooled.reference))
+    gain = pools[0].parts["all"].metrics.gain if len(pools) == 1 else None
+    if len(pools) > 1:
+        gain = figure(weighted_gain(parts, draws=settings.draws, seed=settings.seed))
+    texts = set() if train is None else set(train.prompts)
+    return Judged(
+        settings=settings,
+        manifest=manifest,
+        table=table,
+        split=split,
+        renamed=renamed,
+        choices=choices,
+        pools=tuple(pools),
+        unjudged=small,
+        gain=gain,
+        repeated=sum(text in texts for text in table.prompts),
+        production=others.production_version,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _policy(checkpoint: Path, settings: JudgeSettings) -> CheckpointPolicy:
+    return CheckpointPolicy(checkpoint, base=settings.base, dtype=settings.dtype)
+
+
+def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
+    """Estimates that cover the table's cards: one that a checkpoint does not know can't be routed
+    to by it, and is out of its reach."""
+    absent = [card for card in table.cards if card not in estimates.cards]
+    if not absent:
+        return estimates
+    n = len(table)
+    quality = np.concatenate([estimates.quality, np.full((n, len(absent)), -1e9)], axis=1)
+    cost = np.concatenate([estimates.cost, np.full((n, len(absent)), 1e9)], axis=1)
+    return Estimates((*estimates.cards, *absent), quality, cost, estimates.tokens)
+
+
+def _pooled(
+    pool: Pool,
+    paired: Paired,
+    train: Ragged | None,
+    manifest: Manifest,
+    table: Ragged,
+    choices: pl.DataFrame,
+    others: _Others,
+    answers: Answers | None,
+) -> Pooled:
+    half = None if train is None else train.paired(pool.models)
+    if half is not None and len(half) < MIN_PROMPTS:
+        half = None
+    if half is not None:
+        reference = Reference(half.best_fixed(), half.cheapest(), manifest.c_ref_usd)
+    else:
+        reference = _own_reference(pool, table, manifest)
+    ids = pl.DataFrame({"id": paired.prompt_ids})
+    key = pl.concat_str(KEY, separator="|")
+
+    def here(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.with_columns(id=key).join(ids, on="id", how="semi").drop("id")
+
+    production = others.production()
+    return Pooled(
+        choices=here(choices),
+        test=paired,
+        train=half,
+        reference=reference,
+        known_families=frozenset(manifest.data.get("families", ())),
+        unseen_gain=others.unseen_gain(pool, half),
+        production=None if production is None else here(production),
+        answers=answers,
+    )
+
+
+def _own_reference(pool: Pool, table: Ragged, manifest: Manifest) -> Reference:
+    """Best fixed and cheapest by what the checkpoint's training measured of the cards."""
+    cards = [manifest.card(table.cards[table.models.index(name)]) for name in pool.models]
+    prior = np.array([card.prior for card in cards if card is not None])
+    cost = np.array([card.cost_usd for card in cards if card is not None])
+    best = int(np.lexsort((cost, -prior))[0])
+    return Reference(best, int(np.lexsort((-prior, cost))[0]), manifest.c_ref_usd)
+
+
+class _Others:
+    """Further checkpoints on the same table: what is in production, and those of unseen families.
+
+    Each is run once, when a pool first asks.
+    """
+
+    def __init__(
+        self,
+        settings: JudgeSettings,
+        whole: Ragged,
+        table: Ragged,
+        renamed: Mapping[str, str],
+        chosen: Callable[[CheckpointPolicy, Ragged], pl.DataFrame],
+    ) -> None:
+        self._settings, self._whole, self._table = settings, whole, table
+        self._chosen = chosen
+        self._production: pl.DataFrame | None = None
+        self.production_version: str | None = None
+        self._unseen: list[tuple[Ragged, pl.DataFrame]] | None = None
+
+    def production(self) -> pl.DataFrame | None:
+        path = self._settings.production
+        if path is not None and self._production is None:
+            policy = _policy(path, self._settings)
+            try:
+                self.production_version = policy.version
+                self._production = self._chosen(policy, self._table)
+            finally:
+                policy.close()
+        return self._production
+
+    def unseen_gain(self, pool: Pool, half: Paired | None) -> Figure | None:
+        """AIQ over the zero router where each checkpoint never saw the families."""
+        if self._unseen is None:
+            self._unseen = [self._run(path) for path in self._settings.unseen]
+        parts = []
+        for rows, choices in self._unseen:
+            # Exactly this pool's prompts: with more candidates others could be chosen.
+            test = rows.of_pool(pool.models)
+            if test is None or len(test) < MIN_PROMPTS:
+                continue
+            # The families left out are no part of what names the references.
+            inside = set(test.families)
+            seen = None
+            if half is not None:
+                seen = half.rows(np.array([name not in inside for name in half.families]))
+            reference = Reference.of(test if seen is None else seen)
+            ids = pl.DataFrame({"id": test.prompt_ids})
+            key = pl.concat_str(KEY, separator="|")
+            mine = choices.with_columns(id=key).join(ids, on="id", how="semi").drop("id")
+            parts.append((curve_of(mine, test, "checkpoint"), test, reference))
+        if not parts:
+            return None
+        return figure(weighted_gain(parts, draws=self._settings.draws, seed=self._settings.seed))
+
+    def _run(self, path: Path) -> tuple[Ragged, pl.DataFrame]:
+        policy = _policy(path, self._settings)
+        try:
+            known = set(policy.manifest.data.get("families", ()))
+            fresh = np.array([name not in known for name in self._whole.families])
+            if not known or not fresh.any():
+                raise ValueError(
+                    f"checkpoint {str(path)!r} has learned from every family of the table (or "
+                    "records none): it says nothing about unseen ones"
+                )
+            cards = {card.name for card in (*policy.manifest.cards, *policy.manifest.added)}
+            reach = self._whole.candidates[:, [card in cards for card in self._whole.cards]]
+            rows = self._whole.rows(fresh & reach.any(1))
+            return rows, self._chosen(policy, rows)
+        finally:
+            policy.close()
+
+
+def _answers(settings: JudgeSettings, whole: Ragged, renamed: Mapping[str, str]) -> Answers | None:
+    """Numbers of the final answers by prompt id, in the order of the table's models; None where
+    the tables have no responses. A model without an outcome has no answer."""
+    paths = [settings.outcomes]
+    if settings.train_outcomes is not None:
+        paths.append(settings.train_outcomes)
+    if any("response" not in pl.scan_parquet(path).collect_schema().names() for path in paths):
+        return None
+    frames = [pl.scan_parquet(path).select(*KEY, "model", "response") for path in paths]
+    rows = pl.concat(frames)
+    if renamed:
+        rows = rows.with_columns(pl.col("model").replace(dict(renamed)))
+    wanted = rows.filter(pl.col("model").is_in(list(whole.models))).collect()
+    column = {name: m for m, name in enumerate(whole.models)}
+    texts: dict[str, list[str | None]] = {}
+    for source, task, prompt, model, response in wanted.iter_rows():
+        row = texts.setdefault(f"{source}|{task}|{prompt}", [None] * len(column))
+        row[column[model]] = response
+    numbers = answer_ids(list(texts.values()))
+    return dict(zip(texts, numbers.tolist(), strict=True))
+
+
+def _pool_json(pool: Assessment) -> dict[str, Any]:
+    return {
+        **asdict(pool),
+        "parts": {name: score.to_json() for name, score in pool.parts.items()},
+        "verdict": None if pool.verdict is None else pool.verdict.to_json(),
+    }

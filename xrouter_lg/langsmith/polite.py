@@ -1,0 +1,238 @@
+"""Manners towards a shared service: never faster than allowed, and patient when told to wait."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, TypeVar
+
+from xrouter_lg.langsmith.errors import (
+    AccessDeniedError,
+    LangSmithIntegrationError,
+    RefusedError,
+    UnreachableError,
+)
+from xrouter_lg.tracing.record.redact import known_secrets, scrub_text
+
+T = TypeVar("T")
+
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""Statuses of failures that may be over a moment later."""
+
+_DETAIL = 300
+"""Characters of a server's own words that a message quotes."""
+
+
+class RateLimit:
+    """At most ``requests`` within any ``seconds``: :meth:`wait` sleeps as long as that takes."""
+
+    def __init__(
+        self,
+        requests: int,
+        seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.requests, self.seconds = requests, seconds
+        self._clock, self._sleep = clock, sleep
+        self._sent: deque[float] = deque()
+
+    def wait(self) -> None:
+        """Return when one more request may be sent; it counts as sent."""
+        while len(self._sent) >= self.requests:
+            left = self._sent[0] + self.seconds - self._clock()
+            if left <= 0:
+                self._sent.popleft()
+            else:
+                self._sleep(left)
+        self._sent.append(self._clock())
+
+
+class Failure(NamedTuple):
+    """What a client's exception says about a request."""
+
+    status: int | None
+    """None where no answer came."""
+    retry_after_s: float | None
+    detail: str
+
+
+class Patience:
+    """Makes a request until it succeeds or patience runs out.
+
+    Told how long to wait (``Retry-After``), it waits that long and a little more, so that many
+    clients don't come back at once; otherwise it doubles the wait from ``first_wait_s``, with
+    jitter. ``on_wait`` hears the seconds and the reason before each wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        attempts: int = 8,
+        first_wait_s: float = 0.5,
+        longest_wait_s: float = 60.0,
+        longest_asked_s: float = 300.0,
+        sleep: Callable[[float], None] = time.sleep,
+        on_wait: Callable[[float, str], None] | None = None,
+    ) -> None:
+        self.attempts, self.first_wait_s = attempts, first_wait_s
+        self.longest_wait_s, self.longest_asked_s = longest_wait_s, longest_asked_s
+        self.on_wait = on_wait
+        self._sleep = sleep
+        self._answered = False
+        """A server that never answered is more likely a wrong address than a busy one."""
+
+    def call(self, request: Callable[[], T], *, what: str, where: str) -> T:
+        """The request's result.
+
+        Raises:
+            AccessDeniedError: 401 or 403.
+            UnreachableError: no answer, or a passing failure too often.
+            RefusedError: any other status.
+        """
+        for attempt in range(1, self.attempts + 1):
+            try:
+                result = request()
+            except LangSmithIntegrationError:
+                raise
+            except Exception as error:
+                failure = failure_of(error)
+                if failure is None:
+                    raise
+                self._answered |= failure.status is not None
+                wait = self._wait_s(failure, attempt)
+                if wait is None:
+                    # Not chained: the client's own messages hold the ends of the key.
+                    raise as_error(failure, what=what, where=where, attempts=attempt) from None
+                if self.on_wait is not None:
+                    self.on_wait(wait, _why(failure))
+                self._sleep(wait)
+            else:
+                self._answered = True
+                return result
+        raise AssertionError("the last attempt returns or raises")
+
+    def _wait_s(self, failure: Failure, attempt: int) -> float | None:
+        """Seconds until the next attempt, None when there is none."""
+        attempts = self.attempts if self._answered else min(3, self.attempts)
+        if attempt >= attempts or (failure.status or 503) not in _PASSING:
+            return None
+        asked = failure.retry_after_s
+        if asked is not None:
+            return None if asked > self.longest_asked_s else asked + random.uniform(0, 0.25)
+        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
+        return longest * random.uniform(0.5, 1.0)
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """What a LangSmith client's exception, of either API, says; None if it is something else."""
+    chain = list(_chain(error))
+    for link in chain:
+        response = getattr(link, "response", None)
+        status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            headers: Mapping[str, str] = getattr(response, "headers", {})
+            return Failure(status, retry_after_s(headers), _said(response))
+    ours = ("langsmith", "requests", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
+    if type(error).__module__.partition(".")[0] not in ours:
+        return None
+    if "NotFound" in type(error).__name__:  # raised without a response: an empty list of projects
+        return Failure(404, None, "not found")
+    if not any(_is_connection(link) for link in chain):
+        return None
+    for link in reversed(chain):
+        if isinstance(link, OSError) and link.strerror:
+            return Failure(None, None, link.strerror)
+    return Failure(None, None, _scrubbed(type(chain[-1]).__name__))
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date."""
+    value = headers.get("retry-after") or headers.get("Retry-After")
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def as_error(
+    failure: Failure, *, what: str, where: str, attempts: int = 1
+) -> LangSmithIntegrationError:
+    """The failure in this integration's own words."""
+    said = f" It said: {failure.detail}" if failure.detail else ""
+    if failure.status == 401:
+        return AccessDeniedError(
+            f"{where} does not know the API key (HTTP 401, {what}). Check LANGSMITH_API_KEY: is it "
+            "complete, not revoked, and of this region or installation (LANGSMITH_ENDPOINT)?"
+        )
+    if failure.status == 403:
+        return AccessDeniedError(
+            f"the API key may not do this at {where} (HTTP 403, {what}). Ask a workspace admin for "
+            "the permission, or set LANGSMITH_WORKSPACE_ID if the key belongs to an organisation "
+            f"with several workspaces.{said}"
+        )
+    if failure.status is None:
+        return UnreachableError(
+            f"{where} can't be reached ({what}): {failure.detail}, after {attempts} attempt(s). "
+            "Check the network and LANGSMITH_ENDPOINT. What was finished is kept; run it again "
+            "to continue."
+        )
+    if failure.status in _PASSING:
+        asked = failure.retry_after_s
+        later = f" It asks to come back in {asked:.0f} s." if asked else ""
+        return UnreachableError(
+            f"{where} is busy or failing: HTTP {failure.status} ({what}) after {attempts} "
+            f"attempt(s).{later} What was finished is kept; run it again later to continue.{said}"
+        )
+    return RefusedError(
+        f"{where} refused a request: HTTP {failure.status} ({what}).{said}", failure.status
+    )
+
+
+def _why(failure: Failure) -> str:
+    if failure.status == 429:
+        return "rate limit"
+    return failure.detail if failure.status is None else f"HTTP {failure.status}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _is_connection(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, OSError) or bool(
+        names & {"APIConnectionError", "LangSmithConnectionError", "TransportError"}
+    )
+
+
+def _said(response: Any) -> str:
+    try:
+        data = response.json()
+    except Exception:
+        return _scrubbed(str(getattr(response, "text", "")))
+    if isinstance(data, Mapping):
+        data = data.get("detail") or data.get("message") or data.get("error") or data
+    return _scrubbed(str(data))
+
+
+def _scrubbed(text: str) -> str:
+    text = scrub_text(" ".join(text.split()), known_secrets())
+    return text if len(text) <= _DETAIL else text[:_DETAIL] + "..."

@@ -1,0 +1,60 @@
+"""How far a project has been pulled: kept in the store, in one transaction with the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from xrouter_lg.langsmith import intervals
+from xrouter_lg.langsmith.intervals import Interval
+
+
+@dataclass
+class PullState:
+    """What is here already. Times are UTC."""
+
+    done: list[Interval] = field(default_factory=list)
+    """Traces that started within are here, whole."""
+    said: list[Interval] = field(default_factory=list)
+    """Feedback that was created within is here."""
+    changed_until: datetime | None = None
+    """Changes of older feedback up to here are here."""
+    open: dict[str, datetime] = field(default_factory=dict)
+    """Traces that were not finished, and their start."""
+    keys: set[str] = field(default_factory=set)
+    """Keys of feedback seen so far: changes can only be asked for by key."""
+    width_s: float | None = None
+    """Seconds that a slice of time spanned last, in a pull under way: a pull that is killed in a
+    busy stretch need not find out again how narrow its slices must be."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any] | None) -> PullState:
+        data = data or {}
+        changed = data.get("changed_until")
+        return cls(
+            done=intervals.from_json(data.get("done", ())),
+            said=intervals.from_json(data.get("said", ())),
+            changed_until=None if changed is None else datetime.fromisoformat(changed),
+            open={t: datetime.fromisoformat(at) for t, at in data.get("open", {}).items()},
+            keys=set(data.get("keys", ())),
+            width_s=data.get("width_s"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        changed = self.changed_until
+        return {
+            "done": intervals.to_json(self.done),
+            "said": intervals.to_json(self.said),
+            "changed_until": None if changed is None else changed.isoformat(),
+            "open": {trace: at.isoformat() for trace, at in sorted(self.open.items())},
+            "keys": sorted(self.keys),
+            "width_s": self.width_s,
+        }
+
+
+def cursor_name(project_id: str, tags: Sequence[str], routed: bool) -> str:
+    """Under which name the state is kept: another filter is another pull."""
+    parts = [f"tag={tag}" for tag in sorted(set(tags))] + (["routed"] if routed else [])
+    return ":".join(["langsmith", project_id, *parts])

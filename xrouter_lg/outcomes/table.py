@@ -1,0 +1,224 @@
+"""Outcome tables: read, check, deduplicate, select, write."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from xrouter_lg.outcomes import matrix as matrices
+from xrouter_lg.outcomes.matrix import Matrix
+from xrouter_lg.outcomes.schema import (
+    KEY,
+    OUTCOME_COLUMNS,
+    PROMPT_COLUMNS,
+    OutcomeError,
+    Part,
+    files_in,
+    prompt_key,
+    scan,
+)
+from xrouter_lg.outcomes.summary import Summary, summarise
+from xrouter_lg.outcomes.validate import Report, validate
+
+Format = Literal["auto", "routerbench", "llmrouterbench"]
+
+
+class OutcomeTable:
+    """Outcomes and their prompts as lazy frames: nothing is read until it is asked for, and
+    checks and sums stream, so a table may be larger than memory."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
+        if not any(part.kind == "outcomes" for part in parts):
+            raise OutcomeError("there are no outcomes, only prompts; name an outcomes file too")
+        self.outcomes = _joined(parts, "outcomes")
+        self.prompts = _joined(parts, "prompts")
+
+    @classmethod
+    def load(cls, *paths: str | Path, format: Format = "auto", source: str = "") -> OutcomeTable:
+        """A table from files (Parquet, CSV, JSON Lines) and folders, in any number.
+
+        An outcomes file with a ``prompt`` column needs no prompts file. ``format`` names a
+        published layout (:mod:`xrouter_lg.outcomes.formats`); ``source`` then labels its rows.
+
+        Raises:
+            OutcomeError: unreadable, missing, or of unknown layout. Values are for `validate`.
+        """
+        from xrouter_lg.outcomes import formats
+
+        if format != "auto":
+            read = {"routerbench": formats.routerbench, "llmrouterbench": formats.llmrouterbench}
+            if len(paths) != 1:
+                raise OutcomeError(f"format {format!r} takes one path, got {len(paths)}")
+            return read[format](paths[0], **({"source": source} if source else {}))
+        files: list[Path] = []
+        for path in map(Path, paths):
+            if not path.exists():
+                raise OutcomeError(f"{path}: there is no such file or folder")
+            files += files_in(path) if path.is_dir() else [path]
+        return cls([scan(path) for path in files])
+
+    @classmethod
+    def from_frames(
+        cls,
+        outcomes: pl.DataFrame | pl.LazyFrame,
+        prompts: pl.DataFrame | pl.LazyFrame | None = None,
+        *,
+        name: str = "memory",
+    ) -> OutcomeTable:
+        parts = [Part(f"{name} outcomes", "outcomes", outcomes.lazy())]
+        if prompts is not None:
+            parts.append(Part(f"{name} prompts", "prompts", prompts.lazy()))
+        return cls(parts)
+
+    @classmethod
+    def from_rows(
+        cls, outcomes: Iterable[Mapping[str, Any]], prompts: Iterable[Mapping[str, Any]]
+    ) -> OutcomeTable:
+        """A table from dicts; known columns get their types, missing ones are null."""
+        return cls.from_frames(
+            pl.DataFrame([_row(r, OUTCOME_COLUMNS) for r in outcomes], OUTCOME_COLUMNS),
+            pl.DataFrame([_row(r, PROMPT_COLUMNS) for r in prompts], PROMPT_COLUMNS),
+        )
+
+    def validate(self) -> Report:
+        """Everything that is wrong, and what is merely worth knowing."""
+        return validate(self.parts)
+
+    def summary(self) -> Summary:
+        return summarise(self.outcomes, self.prompts)
+
+    def matrix(
+        self,
+        *,
+        sources: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        min_coverage: float = 1.0,
+        responses: bool = False,
+    ) -> Matrix:
+        """The complete paired matrix of a selection.
+
+        Args:
+            sources, tasks: which prompts; None for all.
+            models: which models; None for those that cover ``min_coverage`` of the prompts of
+                every chosen source with a score and a known cost.
+            aliases: model names to replace first, where sources spell one model differently.
+            responses: also the answers' texts.
+
+        Prompts that a chosen model does not cover are left out and counted in ``dropped``.
+
+        Raises:
+            OutcomeError: nothing is left, unknown model, or an ambiguous cell.
+        """
+        return matrices.build(
+            self.outcomes,
+            self.prompts,
+            sources=sources,
+            tasks=tasks,
+            models=models,
+            aliases=aliases,
+            min_coverage=min_coverage,
+            responses=responses,
+        )
+
+    def deduplicated(self) -> tuple[OutcomeTable, pl.DataFrame]:
+        """Merge prompts of one source whose normalised texts agree; the first keeps its name.
+
+        Where both have an outcome of one model, the first prompt's counts. Prompts of different
+        sources stay apart, because model names are comparable within a source only.
+
+        Returns:
+            The table, and what was merged: source, task, prompt_id, and the ``kept_*`` of each.
+        """
+        text = self.prompts.collect()
+        key = pl.Series("__key", [prompt_key(p) for p in text["prompt"]], dtype=pl.UInt64)
+        text = text.with_columns(key)
+        first = text.group_by("source", "__key", maintain_order=True).agg(
+            pl.col("task").first().alias("kept_task"),
+            pl.col("prompt_id").first().alias("kept_prompt_id"),
+        )
+        placed = text.select(*KEY, "__key").join(first, on=["source", "__key"])
+        moved = placed.filter(
+            (pl.col("task") != pl.col("kept_task"))
+            | (pl.col("prompt_id") != pl.col("kept_prompt_id"))
+        ).drop("__key")
+        if not moved.height:
+            return self, moved
+        own = self.outcomes.join(moved.lazy(), on=KEY, how="anti")
+        renamed = (
+            self.outcomes.join(moved.lazy(), on=KEY)
+            .with_columns(task=pl.col("kept_task"), prompt_id=pl.col("kept_prompt_id"))
+            .drop("kept_task", "kept_prompt_id")
+        )
+        merged = pl.concat([own, renamed], how="diagonal_relaxed").unique(
+            [*KEY, "model"], keep="first", maintain_order=True
+        )
+        kept = text.drop("__key").join(moved, on=KEY, how="anti")
+        return OutcomeTable.from_frames(merged, kept, name="deduplicated"), moved
+
+    def write(self, folder: str | Path) -> Path:
+        """Write ``outcomes.parquet`` and ``prompts.parquet``; each appears whole or not at all.
+
+        Prompts first: at no moment does an outcome on disk lack its prompt.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, frame in (("prompts", self.prompts), ("outcomes", self.outcomes)):
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".tmp", dir=target)
+            os.close(handle)
+            try:
+                frame.sink_parquet(temporary, compression="zstd")
+                with open(temporary, "rb+") as stream:
+                    os.fsync(stream.fileno())
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, target / f"{name}.parquet")
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+        return target
+
+    def fingerprint(self) -> str:
+        """Hex digest of what a training run sees: keys, texts, scores and costs, in any order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for frame, columns in (
+            (self.outcomes, [*KEY, "model", "score", "cost_usd"]),
+            (self.prompts, [*KEY, "prompt"]),
+        ):
+            have = frame.collect_schema().names()
+            chosen = [name for name in columns if name in have]
+            digest.update(frame.select(chosen).sort(chosen).collect().write_csv().encode())
+        return digest.hexdigest()
+
+
+def _joined(parts: Sequence[Part], kind: Literal["outcomes", "prompts"]) -> pl.LazyFrame:
+    frames = [part.typed() for part in parts if part.kind == kind]
+    if kind == "outcomes":
+        frames = [frame.drop("prompt", strict=False) for frame in frames]
+    if frames:
+        return pl.concat(frames, how="diagonal_relaxed")
+    inline: list[pl.LazyFrame] = []
+    for part in parts:
+        have = part.raw.collect_schema().names()
+        if "prompt" not in have:
+            raise OutcomeError(
+                f"{part.name}: there is no prompts file, and these outcomes have no prompt column"
+            )
+        chosen = [name for name in PROMPT_COLUMNS if name in have]
+        inline.append(part.typed().select(chosen).unique(KEY, keep="first", maintain_order=True))
+    return pl.concat(inline, how="diagonal_relaxed").unique(KEY, keep="first", maintain_order=True)
+
+
+def _row(row: Mapping[str, Any], columns: Mapping[str, pl.DataType]) -> dict[str, Any]:
+    unknown = sorted(set(row) - set(columns))
+    if unknown:
+        raise OutcomeError(f"row {dict(row)!r}: unknown {unknown[0]!r}; use {', '.join(columns)}")
+    return {name: row.get(name) for name in columns}

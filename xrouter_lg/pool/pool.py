@@ -1,0 +1,384 @@
+"""The pool: which models can be called, how to build them, what they cost and can do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from langchain_core.language_models import BaseChatModel
+
+from xrouter_lg.errors import PoolError
+from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.types import ROUTER_ROUTE, Usage
+
+if TYPE_CHECKING:
+    from xrouter_lg.pool.file import PoolFile
+
+CAPABILITIES = frozenset({"tools", "vision", "structured_output", "reasoning"})
+"""What a card can be asked for; a request that needs one never reaches a card without it."""
+
+DEFAULT_MAX_OUTPUT_TOKENS = 4096
+"""Output tokens that a budget reserves for a card that states no ``max_output_tokens``."""
+
+TYPICAL_OUTPUT_TOKENS = 300
+"""Output tokens assumed where two cards are compared by price before either has answered."""
+
+# With a base_url only these prefixes are providers (langchain 1.4 has them): "llama3:8b" is the
+# name that a server of the user's own gives its model.
+# fmt: off
+_PROVIDERS = frozenset({
+    "anthropic", "anthropic_bedrock", "azure_ai", "azure_openai", "baseten", "bedrock",
+    "bedrock_converse", "bedrock_mantle_anthropic", "bedrock_mantle_openai", "cohere", "deepseek",
+    "fireworks", "google_anthropic_vertex", "google_genai", "google_vertexai", "groq",
+    "huggingface", "ibm", "langsmith", "litellm", "meta", "mistralai", "nvidia", "ollama",
+    "openai", "openrouter", "perplexity", "together", "upstage", "xai",
+})
+# fmt: on
+
+# A key pasted where a variable's name belongs: a known prefix, or too motley for a name.
+_LOOKS_LIKE_KEY = re.compile(
+    r"^(sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|AIza|AKIA|pplx)_?[A-Za-z0-9_]{16,}$"
+    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\w{20,}$"
+)
+_SECRET_PARAM = re.compile(r"api_?key$|secret|password|credential|access_key|^token$|auth_token$")
+
+# OpenAI allows 64 characters in a tool's name; "call_" takes five.
+_NAME = re.compile(r"^[a-z0-9_]{1,59}$")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelCard:
+    """One model of the pool.
+
+    ``model`` is an ``init_chat_model`` string (``openai:gpt-5-mini``), a chat model, or, with
+    ``base_url``, the name that an OpenAI-compatible server gives it. ``price`` is a
+    :class:`Price` or a mapping in USD per million tokens; left out, genai-prices is asked.
+
+    Raises:
+        PoolError: a value is wrong; the message names the card, the field and the fix.
+    """
+
+    name: str
+    """``[a-z0-9_]+`` after normalisation: it becomes the tool ``call_<name>``."""
+    model: str | BaseChatModel
+    base_url: str | None = None
+    api_key_env: str | None = None
+    """The name of the variable that holds the key, never the key."""
+    price: Price | Mapping[str, Any] | None = None
+    context_window: int | None = None
+    """Tokens of prompt and answer together; None where unknown, and then never a reason."""
+    max_output_tokens: int | None = None
+    capabilities: frozenset[str] = frozenset({"tools", "structured_output"})
+    description: str = ""
+    timeout_s: float = 60.0
+    """Seconds for one attempt."""
+    max_retries: int = 2
+    """Further attempts on the same card after a failure that may pass."""
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``)."""
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        put("name", normalise_name(self.name))
+        where = f"card {self.name!r}"
+        if not isinstance(self.model, str | BaseChatModel) or self.model == "":
+            raise PoolError(
+                f"{where}: model is {self.model!r}; give an init_chat_model string such as "
+                "'openai:gpt-5-mini', a chat model, or a server's model name with base_url"
+            )
+        if isinstance(self.model, str) and self.base_url is None and not self.provider:
+            raise PoolError(
+                f"{where}: model {self.model!r} names no provider; write 'provider:model', "
+                "or add base_url for an OpenAI-compatible server"
+            )
+        if self.base_url is not None:
+            _check_url(where, self.base_url)
+        if self.api_key_env is not None and not _is_variable(self.api_key_env):
+            # The value may be a key that was pasted here by mistake: never repeat it.
+            raise PoolError(
+                f"{where}: api_key_env must be the NAME of an environment variable "
+                "(letters, digits, _); the key itself goes into that variable"
+            )
+        listed = [self.capabilities] if isinstance(self.capabilities, str) else self.capabilities
+        if not isinstance(listed, Iterable):
+            raise PoolError(
+                f"{where}: capabilities is {listed!r}; give a list out of "
+                f"{', '.join(sorted(CAPABILITIES))}"
+            )
+        capabilities = frozenset(map(str, listed))
+        if unknown := sorted(capabilities - CAPABILITIES):
+            raise PoolError(
+                f"{where}: unknown capability {unknown[0]!r}; known: "
+                f"{', '.join(sorted(CAPABILITIES))}"
+            )
+        put("capabilities", capabilities)
+        for name in ("context_window", "max_output_tokens"):
+            _check_number(where, name, getattr(self, name), whole=True, least=1, optional=True)
+        _check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001)
+        _check_number(where, "max_retries", self.max_retries, whole=True, least=0)
+        if isinstance(self.price, Mapping):
+            put("price", Price.parse(self.price, where=where))
+        elif self.price is not None and not isinstance(self.price, Price):
+            raise PoolError(
+                f"{where}: price is {self.price!r}; give a mapping such as "
+                "{input: 0.02, output: 0.06} in USD per million tokens"
+            )
+        if not isinstance(self.description, str):
+            raise PoolError(f"{where}: description is {self.description!r}; it must be text")
+        put("params", _checked_params(where, self.params))
+
+    @cached_property
+    def tool_name(self) -> str:
+        """Name of the tool and of the graph node that call this card."""
+        return f"call_{self.name}"
+
+    @cached_property
+    def provider(self) -> str | None:
+        """The provider in front of an ``init_chat_model`` string, None where there is none."""
+        if not isinstance(self.model, str):
+            return None
+        head, colon, _ = self.model.partition(":")
+        if not colon or (self.base_url is not None and head not in _PROVIDERS):
+            return None
+        return head if re.match(r"^[a-z][a-z0-9_]*$", head) else None
+
+    @cached_property
+    def model_name(self) -> str:
+        """The model's name as its provider knows it."""
+        if isinstance(self.model, str):
+            return self.model.partition(":")[2] if self.provider else self.model
+        for attribute in ("model_name", "model"):
+            if isinstance(value := getattr(self.model, attribute, None), str):
+                return value
+        return type(self.model).__name__
+
+    @cached_property
+    def effective_price(self) -> Price | None:
+        """The card's own price, else the published one, else None: unknown."""
+        if isinstance(self.price, Price):
+            return self.price
+        if self.base_url is not None or getattr(self.model, "openai_api_base", None):
+            return None  # a server of the user's own has no list price, whatever it calls its model
+        return published_price(self.provider, self.model_name)
+
+    def estimate_usd(self, input_tokens: int, output_tokens: int | None = None) -> Decimal | None:
+        """Expected cost (USD) of a request, None where the price is unknown."""
+        price = self.effective_price
+        if price is None:
+            return None
+        outputs = TYPICAL_OUTPUT_TOKENS if output_tokens is None else output_tokens
+        if self.max_output_tokens is not None:
+            outputs = min(outputs, self.max_output_tokens)
+        return Price.cost(price.at(input_tokens), Usage(input_tokens, outputs))
+
+    def fingerprint_data(self) -> dict[str, Any]:
+        """What makes this card what it is, without secrets; hashed into the pool's fingerprint."""
+        price = self.effective_price
+        return {
+            "name": self.name,
+            "model": self.model_name,
+            "provider": self.provider,
+            "base_url": self.base_url,
+            "price": None if price is None else price.to_dict(),
+            "context_window": self.context_window,
+            "max_output_tokens": self.max_output_tokens,
+            "capabilities": sorted(self.capabilities),
+            "description": self.description,
+            "params": dict(self.params),
+        }
+
+
+class ModelPool:
+    """The models that can be called, in the order given. Immutable; a pool read from a file with
+    :meth:`from_yaml` hands out its newest version by :meth:`current`.
+
+    Raises:
+        PoolError: no card, two cards of one name, or a default that is no card.
+    """
+
+    def __init__(
+        self,
+        cards: Iterable[ModelCard],
+        *,
+        default: str | None = None,
+        on_truncated: Literal["mark", "escalate"] = "mark",
+        source: PoolFile | None = None,
+    ) -> None:
+        self.cards: tuple[ModelCard, ...] = tuple(cards)
+        if not self.cards:
+            raise PoolError("the pool has no card; add at least one model")
+        self._by_name: dict[str, ModelCard] = {}
+        for card in self.cards:
+            if not isinstance(card, ModelCard):
+                raise PoolError(f"the pool holds {card!r}; it takes ModelCard objects")
+            if card.name in self._by_name:
+                raise PoolError(
+                    f"two cards are named {card.name!r} (after normalisation to a tool name); "
+                    "rename one"
+                )
+            self._by_name[card.name] = card
+        default = self.cards[0].name if default is None else normalise_name(default)
+        if default not in self._by_name:
+            raise PoolError(
+                f"default is {default!r}, which is no card; cards: {', '.join(self._by_name)}"
+            )
+        if on_truncated not in ("mark", "escalate"):
+            raise PoolError(
+                f"on_truncated is {on_truncated!r}; it must be 'mark' (hand the cut answer on, "
+                "marked) or 'escalate' (ask the next card)"
+            )
+        self.default: str = default
+        """Where a failed policy falls to; the first card unless said otherwise."""
+        self.on_truncated: Literal["mark", "escalate"] = on_truncated
+        self._source = source
+        data = [card.fingerprint_data() for card in self.cards]
+        # An object among the params stands for its type: its repr would hold an address.
+        blob = json.dumps([data, default], sort_keys=True, default=lambda it: str(type(it)))
+        self.fingerprint: str = hashlib.sha256(blob.encode()).hexdigest()[:16]
+        """Changes whenever a card, its price or the default does."""
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, *, reload: bool = True) -> ModelPool:
+        """Read a pool file; see the README for its shape.
+
+        With ``reload`` the file is looked at again at most once a second, when a request starts.
+        A changed file is taken over by the next request; requests under way keep the pool that
+        they began with; a broken file keeps the old pool and logs why.
+
+        Raises:
+            PoolError: the file is missing, is no YAML, or holds a bad value.
+        """
+        from xrouter_lg.pool.file import PoolFile
+
+        return PoolFile(Path(path), reload=reload).current()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, source: PoolFile | None = None) -> ModelPool:
+        """A pool from the mapping that a pool file holds.
+
+        Raises:
+            PoolError: an unknown key or a bad value.
+        """
+        from xrouter_lg.pool.file import cards_from
+
+        cards, options = cards_from(data)
+        return cls(cards, source=source, **options)
+
+    def current(self) -> ModelPool:
+        """This pool, or its newest good version when it came from a file that changed."""
+        return self if self._source is None else self._source.current()
+
+    def __getitem__(self, name: str) -> ModelCard:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise PoolError(
+                f"no card is named {name!r}; cards: {', '.join(self._by_name)}"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __iter__(self) -> Iterator[ModelCard]:
+        return iter(self.cards)
+
+    def __len__(self) -> int:
+        return len(self.cards)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._by_name)
+
+    def __repr__(self) -> str:
+        return f"ModelPool({', '.join(self.names)}; default {self.default})"
+
+
+def normalise_name(name: object) -> str:
+    """A card's name as a tool name: lower case, ``-``, ``.``, ``/`` and blanks become ``_``.
+
+    Raises:
+        PoolError: what is left is not ``[a-z0-9_]{1,59}``, or is reserved.
+    """
+    if not isinstance(name, str):
+        raise PoolError(f"a card's name is {name!r}; it must be text")
+    normal = re.sub(r"[-./\s]+", "_", name.strip().lower())
+    if not _NAME.match(normal):
+        raise PoolError(
+            f"card name {name!r} can't become the tool name call_<name>: use 1 to 59 letters, "
+            "digits, '_', '-' or '.'"
+        )
+    if normal == ROUTER_ROUTE:
+        raise PoolError(
+            f"card name {name!r} is reserved for answers by the router itself; rename the card"
+        )
+    return normal
+
+
+def _check_number(
+    where: str,
+    name: str,
+    value: object,
+    *,
+    whole: bool,
+    least: float,
+    optional: bool = False,
+) -> None:
+    if value is None and optional:
+        return
+    kind: type | tuple[type, ...] = int if whole else (int, float)
+    if (
+        isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf  # type: ignore[operator]
+    ):
+        unit = "a whole number" if whole else "a number"
+        raise PoolError(f"{where}: {name} is {value!r}; it must be {unit}, at least {least:g}")
+
+
+def _check_url(where: str, url: object) -> None:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and not re.search(r"\s", url) else None
+        good = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and (parts is None or parts.port is None or parts.port > 0)
+    except ValueError:
+        parts, good = None, False
+    if parts is not None and "@" in parts.netloc:
+        raise PoolError(
+            f"{where}: base_url holds a user name or password; put the key into an environment "
+            "variable and its name into api_key_env"
+        )
+    if not good:
+        raise PoolError(
+            f"{where}: base_url is {url!r}; it must be a URL that starts with http:// or https://"
+        )
+
+
+def _is_variable(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+        and _LOOKS_LIKE_KEY.match(name) is None
+    )
+
+
+def _checked_params(where: str, params: object) -> dict[str, Any]:
+    if not isinstance(params, Mapping):
+        raise PoolError(f"{where}: params must be a mapping, not {type(params).__name__}")
+    for key in params:
+        if not isinstance(key, str):
+            raise PoolError(f"{where}: params has the key {key!r}; its keys must be text")
+        if _SECRET_PARAM.search(key.lower()):
+            raise PoolError(
+                f"{where}: params.{key} would put a secret into the pool; put it into an "
+                "environment variable and the variable's name into api_key_env"
+            )
+    return dict(params)

@@ -1,0 +1,130 @@
+"""Rules that take a card out of a request: hard facts, applied before any policy is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from xrouter_lg.calls.attempt import hint_tokens, worst_case
+from xrouter_lg.errors import NoCandidateError
+from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
+from xrouter_lg.types import RouteRequest
+
+LEAST_ANSWER_TOKENS = 16
+"""Room for an answer (tokens) that a card's window must have behind the prompt."""
+
+BUDGET_RULE = "budget"
+CIRCUIT_RULE = "circuit open after repeated failures"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is left of a pool for one request, and which rule removed the rest."""
+
+    cards: tuple[ModelCard, ...]
+    removed: Mapping[str, str]
+
+
+def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]) -> Candidates:
+    """The cards that can take a request.
+
+    A card whose circuit is open is removed only while another one is left: with nothing healthy
+    to turn to, trying is better than refusing.
+
+    Raises:
+        NoCandidateError: nothing is left, and money is not the only reason.
+    """
+    removed: dict[str, str] = {}
+    left: list[ModelCard] = []
+    ailing: list[ModelCard] = []
+    for card in pool:
+        why = _hard_rule(card, request)
+        if why is not None:
+            removed[card.name] = why
+        elif is_open(card.name):
+            ailing.append(card)
+        else:
+            left.append(card)
+    if left:
+        removed.update({card.name: CIRCUIT_RULE for card in ailing})
+    elif ailing:
+        left = ailing
+    else:
+        raise NoCandidateError(removed)
+    affordable = []
+    for card in left:
+        why = _budget_rule(card, request)
+        if why is None:
+            affordable.append(card)
+        else:
+            removed[card.name] = why
+    return Candidates(tuple(affordable), removed)
+
+
+def cheapest_that_can(
+    pool: ModelPool, removed: Mapping[str, str], request: RouteRequest
+) -> tuple[ModelCard, int] | None:
+    """The card and the output tokens that what is left of the budget still pays for, when no
+    card fits with its full answer; None where not even a short answer does.
+
+    Among the cards that only their price removed, the one that could answer at most length.
+    """
+    best: tuple[ModelCard, int] | None = None
+    for card in pool:
+        price = card.effective_price
+        if price is None or not removed.get(card.name, "").startswith(BUDGET_RULE):
+            continue
+        assert request.remaining_usd is not None
+        room = price.output_tokens_for(request.remaining_usd, request.prompt_tokens_max)
+        cap = output_cap(card, request)
+        tokens = cap if room is None else min(room, cap)
+        if tokens >= LEAST_ANSWER_TOKENS and (best is None or tokens > best[1]):
+            best = card, tokens
+    return best
+
+
+def output_cap(card: ModelCard, request: RouteRequest) -> int:
+    """The longest answer (tokens) that a budget has to reckon with for this card."""
+    cap = card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
+    if card.context_window is not None:
+        cap = min(cap, max(LEAST_ANSWER_TOKENS, card.context_window - request.prompt_tokens))
+    return cap
+
+
+def reserve_for(
+    card: ModelCard, request: RouteRequest, max_tokens: int | None, hint: str | None = None
+) -> Decimal | None:
+    """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
+    top of the user's messages. None where its price is unknown."""
+    bound = request.prompt_tokens_max + hint_tokens(hint)
+    return worst_case(card, bound, max_tokens or output_cap(card, request))
+
+
+def _hard_rule(card: ModelCard, request: RouteRequest) -> str | None:
+    if request.allow is not None and card.name not in request.allow:
+        return "not in the request's allow list"
+    if card.name in request.deny:
+        return "in the request's deny list"
+    if card.name in request.unreachable:
+        return "joined the pool after this graph was built; build the graph again"
+    for need in sorted(request.needs - card.capabilities):
+        return f"has no capability {need!r}"
+    window = card.context_window
+    if window is not None and request.prompt_tokens + LEAST_ANSWER_TOKENS > window:
+        return (
+            f"context too long: about {request.prompt_tokens} tokens of prompt for a window of "
+            f"{window}"
+        )
+    return None
+
+
+def _budget_rule(card: ModelCard, request: RouteRequest) -> str | None:
+    if request.remaining_usd is None:
+        return None
+    worst = reserve_for(card, request, None)
+    if worst is None:
+        return f"{BUDGET_RULE}: its price is unknown, so a limit can't be kept; add a price"
+    if worst > request.remaining_usd:
+        return f"{BUDGET_RULE}: may cost ${worst:f}, ${request.remaining_usd:f} is left"
+    return None

@@ -1,0 +1,413 @@
+"""The core: constraints, policy, guards, decision. Knows neither LangGraph nor a server."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from langchain_core.messages import AIMessage, ToolMessage
+
+from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.failures import describe
+from xrouter_lg.calls.ledger import Budget, RequestAccount
+from xrouter_lg.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    PolicyTimeoutError,
+)
+from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposal, one_hot
+from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
+from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.routing import constraints
+from xrouter_lg.types import Action, Answer, Call, Decision, Proposal, RouteRequest
+
+_POOLS_KEPT = 8
+"""Versions of a reloaded pool that requests under way may still refer to."""
+
+
+class Router:
+    """Decides for each request which cards to call. One object serves any number of requests,
+    threads and event loops at once.
+
+    ``cost_weight`` (λ ≥ 0) and ``budget`` are defaults that a request may override.
+    ``max_turns=1`` makes one decision and returns the answer verbatim; more lets a policy that
+    can (see ``BasePolicy.orchestrates``) look at answers and go on. ``exploration`` is the
+    probability with which a card is drawn from the policy's own distribution (mixed with an even
+    one) instead of its favourite; the propensity is logged, so that traces can be judged later.
+
+    Raises:
+        ConfigurationError: a bad option, card or policy; everything that can be found before the
+            first request is.
+    """
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        policy: PolicyLike = "fixed",
+        *,
+        cost_weight: float = 0.0,
+        max_turns: int = 1,
+        budget: Budget | None = None,
+        exploration: float = 0.0,
+        workers: Workers | None = None,
+    ) -> None:
+        if not isinstance(pool, ModelPool):
+            raise ConfigurationError(
+                f"pool is {pool!r}; give a ModelPool, for instance ModelPool.from_yaml('pool.yaml')"
+            )
+        if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
+            raise ConfigurationError(f"max_turns is {max_turns!r}; it must be 1 or more")
+        if not isinstance(exploration, int | float) or not 0.0 <= exploration <= 1.0:
+            raise ConfigurationError(
+                f"exploration is {exploration!r}; it must be a number in [0, 1]"
+            )
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigurationError(
+                f"budget is {budget!r}; give a Budget, such as Budget(per_request_usd={budget!r})"
+            )
+        self._pool = pool
+        self.policy = resolve_policy(policy, pool)
+        self.cost_weight = check_cost_weight(cost_weight, "cost_weight", ConfigurationError)
+        self.max_turns, self.budget, self.exploration = max_turns, budget, exploration
+        self.workers = workers or Workers()
+        self.workers.prepare(pool)
+        self._random = random.Random()
+        self._versions: dict[str, ModelPool] = {}
+
+    @property
+    def pool(self) -> ModelPool:
+        """The newest version of the pool."""
+        pool = self._pool.current()
+        if pool.fingerprint not in self._versions:
+            if len(self._versions) >= _POOLS_KEPT:
+                self._versions.pop(next(iter(self._versions)), None)
+            self._versions[pool.fingerprint] = pool
+        return pool
+
+    def pool_of(self, fingerprint: str) -> ModelPool:
+        """The version of the pool that a request began with; the newest one where that is gone
+        (a request resumed by another process)."""
+        return self._versions.get(fingerprint) or self.pool
+
+    async def decide(self, request: RouteRequest, pool: ModelPool) -> Decision:
+        """One decision on ``request.remaining_usd``; each call comes with the sum set aside for
+        it, and all of them together fit.
+
+        Raises:
+            NoCandidateError: no card can take the request.
+            BudgetExceededError: none can be afforded, not even with a short answer.
+        """
+        policy = self.policy
+        if isinstance(policy, BasePolicy):
+            policy = policy.chosen_for(request)
+        found = constraints.apply(pool, request, self.circuit_open)
+        if not found.cards:
+            return self._over_budget(policy, request, pool, found.removed)
+        plan = _sticky(request, found.cards) or self._forced(request, found.cards)
+        if plan is None:
+            plan = await self._ask(policy, request, found.cards)
+        return self._settle(plan, policy, request, pool, found)
+
+    def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
+        """With one card left and no further turn there is nothing to ask a policy about."""
+        if len(cards) > 1 or request.max_turns > 1:
+            return None
+        return _Plan(
+            Proposal(one_hot(cards[0].name, cards), propensity=1.0, reason="the only card that can")
+        )
+
+    async def _ask(
+        self, policy: Policy, request: RouteRequest, cards: Sequence[ModelCard]
+    ) -> _Plan:
+        """The policy's proposal, or the fallback for whatever went wrong with it."""
+        try:
+            timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
+            if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
+                _check_affordable(policy.worst_case_usd(request, cards), request, cards)
+            try:
+                async with asyncio.timeout(timeout) as deadline:
+                    proposal = await policy.propose(request, cards)
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                raise PolicyTimeoutError(f"no proposal within {timeout:g} s") from error
+            check_proposal(proposal, cards, request.answers)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled the request: it leaked out of something the policy ran.
+            return self._fallback(request, cards, describe(error))
+        except Exception as error:
+            # Whatever a policy does wrong costs a fallback, never the request.
+            return self._fallback(request, cards, describe(error))
+        return _Plan(proposal)
+
+    def _fallback(self, request: RouteRequest, cards: Sequence[ModelCard], error: str) -> _Plan:
+        best = best_answer(request.answers)
+        if best is not None:
+            action = Action("select", call_id=best.call_id)
+            reason = "the policy failed; the best answer so far"
+            names = {card.name: 0.0 for card in cards}
+            return _Plan(Proposal(names, (action,), 1.0, reason), error)
+        chosen = next((c.name for c in cards if c.name == request.default), None)
+        chosen = chosen or by_price(cards, request)[0].name
+        reason = "the policy failed; the pool's default card"
+        return _Plan(Proposal(one_hot(chosen, cards), propensity=1.0, reason=reason), error)
+
+    def _settle(
+        self,
+        plan: _Plan,
+        policy: Policy,
+        request: RouteRequest,
+        pool: ModelPool,
+        found: constraints.Candidates,
+    ) -> Decision:
+        """From a proposal to a decision: draw, reserve, order for failover."""
+        proposal = plan.proposal
+        actions, propensity, explored = proposal.actions, proposal.propensity, False
+        order = _order(proposal.probabilities, found.cards, request)
+        if not actions:
+            favourite, propensity, explored = self._choose(order, proposal, plan)
+            actions = (Action("call", card=favourite),)
+        decision = Decision(
+            turn=request.turn,
+            calls=(),
+            order=order,
+            reason=f"{proposal.reason} (explored)" if explored else proposal.reason,
+            policy=policy.name,
+            policy_version=policy.version,
+            scores={name: float(p) for name, p in proposal.probabilities.items()},
+            propensity=None if propensity is None else float(propensity),
+            policy_error=plan.error,
+            explored=explored,
+            final=plan.error is not None
+            or plan.sticky
+            or request.turn >= request.max_turns
+            or not getattr(policy, "orchestrates", False),
+            prompt_hash=proposal.prompt_hash,
+            removed=found.removed,
+            charges=tuple(request.charges),
+            message=proposal.message,
+            token_ids=proposal.token_ids,
+            quality=None
+            if proposal.quality is None
+            else {name: float(value) for name, value in proposal.quality.items()},
+            notes=dict(request.notes),
+        )
+        first = actions[0]
+        if first.kind == "select":
+            return replace(decision, select=first.call_id)
+        if first.kind == "answer":
+            return replace(decision, text=first.text)
+        account = RequestAccount(request.remaining_usd, request.charges)
+        left = replace(request, remaining_usd=account.remaining)
+        calls, skipped = _reserve(actions, left, pool, account)
+        for name in order:  # asking the policy may have used up what its favourite needed
+            if calls:
+                break
+            instead = replace(first, card=name, hint=None)
+            calls, _ = _reserve((instead,), left, pool, account)
+            if calls:
+                why = skipped.pop(calls[0].id)
+                decision = replace(decision, reason=f"{decision.reason}; next in order: {why}")
+        if not calls:
+            late = constraints.apply(pool, left, self.circuit_open)
+            return self._over_budget(policy, left, pool, {**late.removed, **found.removed})
+        return replace(decision, calls=calls, skipped=skipped)
+
+    def _choose(
+        self, order: Sequence[str], proposal: Proposal, plan: _Plan
+    ) -> tuple[str, float, bool]:
+        """The policy's favourite, or an explored card; its propensity; whether it was explored."""
+        rate = 0.0 if plan.error or plan.sticky else self.exploration
+        if rate == 0.0 or len(order) == 1:
+            return order[0], 1.0, False
+        mass = sum(proposal.probabilities.values()) or 1.0
+        share = {
+            name: 0.5 * proposal.probabilities.get(name, 0.0) / mass + 0.5 / len(order)
+            for name in order
+        }
+        chosen = order[0]
+        if self._random.random() < rate:
+            chosen = self._random.choices(list(share), weights=list(share.values()))[0]
+        propensity = rate * share[chosen] + (1.0 - rate if chosen == order[0] else 0.0)
+        return chosen, propensity, chosen != order[0]
+
+    def _over_budget(
+        self,
+        policy: Policy,
+        request: RouteRequest,
+        pool: ModelPool,
+        removed: Mapping[str, str],
+    ) -> Decision:
+        """No candidate fits into what is left: the best answer so far, a short answer by a card
+        that can still be paid, or an error, as the budget says."""
+        base = Decision(
+            turn=request.turn,
+            calls=(),
+            order=(),
+            reason="budget",
+            policy=policy.name,
+            policy_version=policy.version,
+            scores={},
+            propensity=1.0,
+            removed=removed,
+            charges=tuple(request.charges),
+            notes=dict(request.notes),
+        )
+        best = best_answer(request.answers)
+        if best is not None:
+            return replace(
+                base, select=best.call_id, reason="budget used up; the best answer so far"
+            )
+        mode = "cheapest" if self.budget is None else self.budget.on_exceeded
+        if mode == "cheapest":
+            fit = constraints.cheapest_that_can(pool, removed, request)
+            if fit is not None:
+                card, tokens = fit
+                amount = constraints.reserve_for(card, request, tokens)
+                assert amount is not None
+                call = Call(f"c{len(request.answers) + 1}", card.name, None, None, tokens, amount)
+                reason = f"budget: only a short answer fits (max_tokens {tokens})"
+                return replace(base, calls=(call,), order=(card.name,), reason=reason)
+        lines = "; ".join(f"{name}: {why}" for name, why in removed.items())
+        raise BudgetExceededError(
+            f"${request.remaining_usd or Decimal(0):f} is left of the request's limit and no card "
+            f"fits. {lines}. Raise max_cost_usd (or Budget.per_request_usd), shorten the prompt, "
+            "or lower a card's max_output_tokens."
+        )
+
+    def circuit_open(self, card: str) -> bool:
+        """Whether a card has failed so often that it is left alone for now."""
+        return self.workers.breaker(f"worker:{card}").open
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A proposal, what went wrong on the way to it, and whether it may be explored."""
+
+    proposal: Proposal
+    error: str | None = None
+    sticky: bool = False
+
+
+def as_router(router: Router | ModelPool, **options: Any) -> Router:
+    """The router itself, or one for a bare pool. ``options`` are the ones that were given.
+
+    Raises:
+        ConfigurationError: options beside a router, which has its own.
+    """
+    if not isinstance(router, Router):
+        return Router(router, **options)
+    if options:
+        names = ", ".join(options)
+        raise ConfigurationError(
+            f"{names} beside a Router, which has its own; give {names} to the Router instead"
+        )
+    return router
+
+
+def best_answer(answers: Sequence[Answer]) -> Answer | None:
+    """The latest complete answer, else the latest cut one."""
+    complete = [answer for answer in answers if not answer.truncated]
+    pool = complete or list(answers)
+    return pool[-1] if pool else None
+
+
+def check_cost_weight(value: Any, where: str, error: type[ValueError]) -> float:
+    """λ as a float.
+
+    Raises:
+        ValueError: (as ``error``) it is no finite number, or below zero.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value < 0
+    ):
+        raise error(f"{where} is {value!r}; it must be a finite number, 0 or more")
+    return float(value)
+
+
+def _order(
+    probabilities: Mapping[str, float], cards: Sequence[ModelCard], request: RouteRequest
+) -> tuple[str, ...]:
+    """Candidates by the policy's probability; ties go to the cheaper."""
+    ranked = sorted(by_price(cards, request), key=lambda card: -probabilities.get(card.name, 0.0))
+    return tuple(card.name for card in ranked)
+
+
+def _reserve(
+    actions: Sequence[Action], request: RouteRequest, pool: ModelPool, account: RequestAccount
+) -> tuple[tuple[Call, ...], dict[str, str]]:
+    """Calls with their worst case set aside, and those that no longer fit beside the others."""
+    calls: list[Call] = []
+    skipped: dict[str, str] = {}
+    for index, action in enumerate(actions):
+        assert action.card is not None
+        card = pool[action.card]
+        call_id = f"c{request.turn}_{index + 1}" if request.turn > 1 else f"c{index + 1}"
+        max_tokens, allowance = action.max_tokens, None
+        if max_tokens is not None and card.max_output_tokens is not None:
+            max_tokens = min(max_tokens, card.max_output_tokens)
+        if account.limit_usd is not None:
+            cap = constraints.output_cap(card, request)
+            max_tokens = cap if max_tokens is None else min(max_tokens, cap)
+            allowance = constraints.reserve_for(card, request, max_tokens, action.hint)
+            try:
+                if allowance is None:
+                    raise BudgetExceededError("its price is unknown")
+                account.reserve(allowance)
+            except BudgetExceededError as error:
+                skipped[call_id] = str(error)
+                continue
+        calls.append(
+            Call(call_id, card.name, action.hint, action.temperature, max_tokens, allowance)
+        )
+    return tuple(calls), skipped
+
+
+def _check_affordable(
+    cost: Decimal | None, request: RouteRequest, cards: Sequence[ModelCard]
+) -> None:
+    """Money spent on a decision that leaves none for an answer is wasted.
+
+    Raises:
+        BudgetExceededError: the policy's worst case leaves too little for the cheapest call.
+    """
+    assert request.remaining_usd is not None
+    if cost == 0:
+        return
+    known = [constraints.reserve_for(card, request, None) for card in cards]
+    least = min((amount for amount in known if amount is not None), default=Decimal(0))
+    if request.answers:  # one of them can be selected at no cost
+        least = Decimal(0)
+    if cost is None or cost + least > request.remaining_usd:
+        raise BudgetExceededError(
+            f"asking the policy may cost {'an unknown sum' if cost is None else f'${cost:f}'}, "
+            f"the answer at least ${least:f}, and ${request.remaining_usd:f} is left"
+        )
+
+
+def _sticky(request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
+    """Inside a tool loop the model that asked for the tool reads its result."""
+    if request.turn > 1 or not isinstance(request.messages[-1], ToolMessage):
+        return None
+    for message in reversed(request.messages):
+        if isinstance(message, AIMessage) and message.tool_calls:
+            record = message.response_metadata.get("xrouter") or {}
+            route = record.get("route")
+            if isinstance(route, str) and any(card.name == route for card in cards):
+                proposal = Proposal(
+                    one_hot(route, cards), propensity=1.0, reason="same model in a tool loop"
+                )
+                return _Plan(proposal, sticky=True)
+            return None
+    return None

@@ -1,0 +1,173 @@
+"""Runs and feedback from elsewhere as plain dicts of the store's own layout.
+
+They come from LangSmith's client (dicts or objects, either API), from its exports, or from another
+store. What one of them leaves out or spells another way is settled here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from xrouter_lg.errors import StoreError
+from xrouter_lg.tracing.record.extract import field_of
+
+MORE_FIELDS = (
+    "session_id",
+    "reference_example_id",
+    "first_token_time",
+    "prompt_cost",
+    "completion_cost",
+    "total_cost",
+)
+"""Fields of LangSmith's that the recorder has not, kept as they come. Costs are USD as LangSmith
+computed them, as decimal strings."""
+
+
+def plain_run(run: Any, project: str | None) -> dict[str, Any]:
+    """A run in the store's layout: JSON values, times as ISO 8601 text in UTC.
+
+    ``project`` replaces the run's own.
+
+    Raises:
+        StoreError: no id, no start time, or a time or JSON text that can't be read.
+    """
+    run_id = field_of(run, "id")
+    more = {name: field_of(run, name) for name in MORE_FIELDS}
+    if not run_id:
+        raise StoreError(f"a run without an id can't be imported: {_shortly(run)}")
+    where = f"run {run_id}"
+    start = _time(field_of(run, "start_time"), where, "start_time")
+    if start is None:
+        raise StoreError(f"{where} can't be imported: it has no start_time. Select that field.")
+    parent = _parent_id(run)
+    dotted_order = field_of(run, "dotted_order") or _order(start, str(run_id))
+    error = field_of(run, "error")
+    end = _time(field_of(run, "end_time"), where, "end_time")
+    extra = _json(field_of(run, "extra"), where, "extra") or {}
+    if "metadata" not in extra and isinstance(metadata := field_of(run, "metadata"), Mapping):
+        extra = {**extra, "metadata": dict(metadata)}
+    return {
+        "id": str(run_id),
+        "trace_id": str(field_of(run, "trace_id") or _root_of(dotted_order) or run_id),
+        "parent_run_id": None if parent is None else str(parent),
+        "dotted_order": dotted_order,
+        "name": str(field_of(run, "name") or "Unnamed"),
+        "run_type": str(field_of(run, "run_type") or "chain").lower(),
+        "start_time": start,
+        "end_time": end,
+        "status": _status(field_of(run, "status"), error, end),
+        "error": None if error is None else str(error),
+        "tags": list(_json(field_of(run, "tags"), where, "tags") or ()),
+        "inputs": _json(field_of(run, "inputs"), where, "inputs") or {},
+        "outputs": _json(field_of(run, "outputs"), where, "outputs"),
+        "extra": extra,
+        "events": list(_json(field_of(run, "events"), where, "events") or ()),
+        "session_name": project or field_of(run, "session_name") or "default",
+        "prompt_tokens": _count(field_of(run, "prompt_tokens")),
+        "completion_tokens": _count(field_of(run, "completion_tokens")),
+        "total_tokens": _count(field_of(run, "total_tokens")),
+        "more": {name: _more(value) for name, value in more.items() if value is not None},
+    }
+
+
+def plain_feedback(entry: Any) -> dict[str, Any]:
+    """A feedback entry in the store's layout; ``trace_id`` is None where it is not told.
+
+    Raises:
+        StoreError: no id or no key, or a score that is no finite number.
+    """
+    feedback_id, key = field_of(entry, "id"), field_of(entry, "key")
+    run_id = field_of(entry, "run_id") or field_of(entry, "trace_id")
+    if not feedback_id or not key or not run_id:
+        raise StoreError(
+            f"feedback needs an id, a key and a run id to be imported: {_shortly(entry)}"
+        )
+    where = f"feedback {feedback_id}"
+    score = field_of(entry, "score")
+    if score is not None and not math.isfinite(float(score)):
+        raise StoreError(f"{where} ({key!r}): score {score!r} is not a finite number")
+    source = field_of(entry, "source")
+    if source is None and (given := field_of(entry, "feedback_source")) is not None:
+        source = field_of(given, "type")
+    trace_id = field_of(entry, "trace_id")
+    created = _time(field_of(entry, "created_at"), where, "created_at")
+    return {
+        "id": str(feedback_id),
+        "run_id": str(run_id),
+        "trace_id": None if trace_id is None else str(trace_id),
+        "key": str(key),
+        "score": None if score is None else float(score),
+        "value": field_of(entry, "value"),
+        "correction": field_of(entry, "correction"),
+        "comment": field_of(entry, "comment"),
+        "source": str(source or "api"),
+        "created_at": created or datetime.now(UTC).isoformat(timespec="microseconds"),
+    }
+
+
+def _parent_id(run: Any) -> Any:
+    """LangSmith's second API names all ancestors, the root first, instead of the parent."""
+    ancestors = field_of(run, "parent_run_ids")
+    return field_of(run, "parent_run_id") or (ancestors[-1] if ancestors else None)
+
+
+def _root_of(dotted_order: str) -> str | None:
+    """The id in the first step of a dotted order: the trace's root."""
+    _, _, root = dotted_order.partition(".")[0].partition("Z")
+    return root or None
+
+
+def _order(start: str, run_id: str) -> str:
+    """The dotted order of a run that stands alone."""
+    return f"{datetime.fromisoformat(start):%Y%m%dT%H%M%S%fZ}{run_id}"
+
+
+def _time(value: Any, where: str, name: str) -> str | None:
+    """ISO text in UTC with microseconds, so that times sort as text."""
+    if value is None or value == "":
+        return None
+    try:
+        when = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise StoreError(f"{where}: {name} {value!r} is no ISO 8601 time") from error
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return when.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _status(status: Any, error: Any, end: str | None) -> str:
+    if status:
+        return str(status).lower()
+    if error is not None:
+        return "error"
+    return "pending" if end is None else "success"
+
+
+def _json(value: Any, where: str, name: str) -> Any:
+    """Exports hold JSON as text."""
+    if not isinstance(value, (str, bytes)):
+        return value
+    if not value:
+        return None
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise StoreError(f"{where}: {name} holds text that is no JSON ({error})") from error
+
+
+def _more(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _count(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _shortly(value: Any) -> str:
+    names = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    return f"{type(value).__name__} with {', '.join(sorted(map(str, names))) or 'no fields'}"

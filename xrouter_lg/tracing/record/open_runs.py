@@ -1,0 +1,139 @@
+"""Runs between their start and their row, and what is decided of them as they start."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from langchain_core.runnables.config import var_child_runnable_config
+from langsmith import get_current_run_tree
+
+from xrouter_lg.tracing.record.facts import USER_KEYS
+from xrouter_lg.tracing.record.snapshot import Frozen
+
+
+class OpenTrace:
+    """What the runs of one trace share while it goes on."""
+
+    __slots__ = ("kept", "root", "runs")
+
+    def __init__(self, kept: bool) -> None:
+        self.kept = kept
+        """False: the sampling left this trace out."""
+        self.root: RunData | None = None
+        self.runs: dict[UUID, RunData] = {}
+        """The unfinished ones."""
+
+
+class RunData:
+    """A run as the recorder holds it between its start and its row."""
+
+    __slots__ = (
+        "end_time",
+        "error",
+        "events",
+        "extra",
+        "id",
+        "inputs",
+        "name",
+        "outputs",
+        "parent",
+        "parent_run_id",
+        "prefix",
+        "run_type",
+        "start_time",
+        "tags",
+        "trace",
+        "trace_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: UUID,
+        parent: RunData | None,
+        trace_id: UUID,
+        name: str,
+        run_type: str,
+        inputs: Frozen,
+        tags: list[str],
+        extra: dict[str, Any],
+        trace: OpenTrace,
+    ) -> None:
+        self.id = id
+        self.parent = parent
+        self.parent_run_id = None if parent is None else parent.id
+        self.trace_id = trace_id
+        self.name = name
+        self.run_type = run_type
+        self.start_time = datetime.now(UTC)
+        self.end_time: datetime | None = None
+        self.inputs = inputs
+        self.outputs: Frozen | None = None
+        self.error: str | None = None
+        self.tags = tags
+        self.extra = extra
+        self.events: list[dict[str, Any]] = []
+        self.prefix: str | None = None
+        self.trace = trace
+
+    @property
+    def dotted_order(self) -> str:
+        """LangSmith's sort key: the start times and ids on the path from the root."""
+        if self.prefix is None:
+            own = f"{self.start_time:%Y%m%dT%H%M%S%fZ}{self.id}"
+            self.prefix = own if self.parent is None else f"{self.parent.dotted_order}.{own}"
+        return self.prefix
+
+
+def sampled(trace_id: UUID, rate: float) -> bool:
+    """Whether a trace belongs to the share that is kept: the same answer for the same id, in
+    every process."""
+    digest = hashlib.blake2b(trace_id.bytes, digest_size=8).digest()
+    return int.from_bytes(digest) < rate * 2**64
+
+
+def note_user(root: RunData) -> None:
+    """Put the user into the root's metadata. ``config["configurable"]`` is not told to tracers,
+    but from the first node on it stands in the context."""
+    metadata = root.extra.get("metadata") or {}
+    if any(key in metadata for key in USER_KEYS):
+        return
+    config = var_child_runnable_config.get()
+    configurable = (config or {}).get("configurable") or {}
+    for key in USER_KEYS:
+        if isinstance(value := configurable.get(key), (str, int)):
+            root.extra["metadata"] = {**metadata, key: value}
+            return
+
+
+def name_of(serialized: dict[str, Any] | None) -> str:
+    if serialized:
+        if serialized.get("name"):
+            return str(serialized["name"])
+        if serialized.get("id"):
+            return str(serialized["id"][-1])
+    return "Unnamed"
+
+
+def root_trace_id(run_id: UUID, parent_run_id: UUID | None) -> UUID:
+    """The trace that a first-seen run belongs to.
+
+    With the recorder on one node and LangSmith on the whole app, the node's run has a parent
+    that only LangSmith knows; taking its trace id gives both stores the same one.
+    """
+    if parent_run_id is not None:
+        above = get_current_run_tree()
+        if above is not None and above.id == parent_run_id:
+            return above.trace_id
+    return run_id
+
+
+def describe(error: BaseException) -> str:
+    try:
+        return repr(error) + "\n\n" + "".join(traceback.format_exception(error))
+    except Exception:  # an exception's own repr may raise
+        return type(error).__name__

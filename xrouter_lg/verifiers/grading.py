@@ -1,0 +1,346 @@
+"""Verdicts on many answers: several at a time, and each paid for once.
+
+A verdict that took a verifier's work is written to a file the moment it is there, so that an
+interrupted run, or the next one over more traces, judges only what is new. A verifier's failure
+is no verdict: it is counted by its reason and tried again next time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import polars as pl
+
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.schema import KEY, OutcomeError, normalise_prompt
+from xrouter_lg.verifiers import Suite
+from xrouter_lg.verifiers.feedback import Feedback
+
+NO_ANSWER = "no answer was recorded"
+_NOT_OF_THE_ANSWER = ("feedback", "messages", "tools", "tool_options", "reference")
+"""What a prompt's ``meta`` holds for asking again; verifiers don't read it."""
+_BATCH = 256
+_REASONS, _REASON_CHARS = 20, 160
+_PIECE = 5000
+
+Progress = Callable[[int, int], None]
+"""Called with how many answers are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is to be judged."""
+
+    key: tuple[str, str, str]
+    """source, task, prompt_id."""
+    text: str | None
+    prompt: str
+    reference: Any = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    feedback: Sequence[Mapping[str, Any]] = ()
+    """What was said of this very answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score and the verifier's name; without a score the reason."""
+
+    score: float | None
+    by: str | None = None
+    reason: str = ""
+    cost_usd: Decimal | None = Decimal(0)
+    """What the verdict cost now; None where unknown."""
+
+
+@dataclass
+class ScoreReport:
+    """What became of the answers."""
+
+    scored: int = 0
+    unscored: Counter[str] = field(default_factory=Counter)
+    """Answers without a score, by reason."""
+    reused: int = 0
+    """Verdicts that an earlier run had made."""
+    cost_usd: Decimal = Decimal(0)
+    """USD that verifiers paid to models."""
+    unpriced: int = 0
+    """Verdicts that cost something nobody knows."""
+
+    def add(self, scored: Scored) -> None:
+        if scored.score is None:
+            self.unscored[scored.reason[:_REASON_CHARS]] += 1
+        else:
+            self.scored += 1
+        if scored.cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd += scored.cost_usd
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "scored": self.scored,
+            "unscored": _most(self.unscored),
+            "reused_verdicts": self.reused,
+            "verifier_cost_usd": format(self.cost_usd, "f"),
+            "verdicts_of_unknown_cost": self.unpriced,
+        }
+
+
+def _most(reasons: Counter[str]) -> dict[str, int]:
+    """The most frequent reasons; a judge that quotes what it choked on has one per answer."""
+    shown = dict(reasons.most_common(_REASONS))
+    if rest := reasons.total() - sum(shown.values()):
+        shown["other reasons"] = rest
+    return shown
+
+
+class Verdicts:
+    """Scores by (verifier, question, reference, answer), one JSON line each. ``grader`` is the
+    identity of the verifiers' settings: with other settings nothing kept here counts.
+
+    A line that a killed process left unfinished is passed over. Safe to use from several threads.
+    """
+
+    def __init__(self, path: str | Path, *, grader: str = "") -> None:
+        self.path, self._grader = Path(path), grader
+        self._known: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._file: BinaryIO | None = None
+        if self.path.exists():
+            for line in self.path.read_bytes().split(b"\n"):
+                try:
+                    row = json.loads(line)
+                    self._known[row["id"]] = float(row["score"])
+                except (ValueError, KeyError, TypeError):
+                    continue
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __enter__(self) -> Verdicts:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def id_of(self, verifier: str, answer: Answer) -> str:
+        meta = _own(answer.meta)
+        parts = [self._grader, verifier, answer.prompt, answer.reference, meta, answer.text]
+        data = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+    def get(self, verdict_id: str) -> float | None:
+        return self._known.get(verdict_id)
+
+    def put(self, verdict_id: str, score: float) -> None:
+        """Keep a score; it is in the file when this returns."""
+        with self._lock:
+            self._known[verdict_id] = score
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("ab")
+                if self.path.stat().st_size:
+                    self._file.write(b"\n")  # the last line may lack its end
+            self._file.write(json.dumps({"id": verdict_id, "score": score}).encode() + b"\n")
+            self._file.flush()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How answers get their scores: by verifiers, and where none has a verdict by feedback."""
+
+    suite: Suite | None = None
+    feedback: tuple[Feedback, ...] = ()
+    """The first one that has something to go by decides."""
+    references: Mapping[str, Any] = field(default_factory=dict)
+    """Right answers by prompt id or normalised prompt text; see ``read_references``."""
+    workers: int = 4
+    """Verdicts at a time."""
+    verdicts: Verdicts | None = None
+    """Where verdicts are kept; None makes every one anew."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise OutcomeError(f"workers is {self.workers!r}; at least 1 verdict at a time")
+
+    @property
+    def grades(self) -> bool:
+        """Whether there is anything that could score an answer."""
+        return self.suite is not None or bool(self.feedback)
+
+    def score(self, answers: Iterable[Answer], report: ScoreReport) -> Iterator[Scored]:
+        """Scores in the order of the answers. Interrupted, it keeps the verdicts made so far."""
+        with ThreadPoolExecutor(self.workers, "xrouter-score") as threads:
+            try:
+                for some in _batches(answers, _BATCH):
+                    for answer, (verdict, reused) in zip(
+                        some, threads.map(self._verdict, some), strict=True
+                    ):
+                        scored = verdict
+                        if scored.score is None and answer.text is not None:
+                            scored = self._by_feedback(answer, scored)
+                        report.reused += reused
+                        report.add(scored)
+                        yield scored
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _verdict(self, answer: Answer) -> tuple[Scored, bool]:
+        """The verifier's verdict, and whether it had been made before."""
+        if answer.text is None:
+            return Scored(None, reason=NO_ANSWER), False
+        if self.suite is None:
+            return Scored(None, reason="no verifier was named"), False
+        source, task, _ = answer.key
+        verifier = self.suite.verifier_for(source, task)
+        if verifier is None:
+            return Scored(None, reason=f"no verifier is for {source}/{task}"), False
+        kept = None if isinstance(verifier, Feedback) else self.verdicts
+        verdict_id = "" if kept is None else kept.id_of(verifier.name, answer)
+        if kept is not None and (known := kept.get(verdict_id)) is not None:
+            return Scored(known, verifier.name), True
+        meta = {"prompt": answer.prompt, **_own(answer.meta), "feedback": list(answer.feedback)}
+        verdict = verifier(answer.text, answer.reference, meta=meta)
+        if kept is not None and verdict.score is not None:
+            kept.put(verdict_id, verdict.score)
+        costs = [charge.cost_usd for charge in verdict.charges]
+        paid = sum((usd for usd in costs if usd is not None), Decimal(0))
+        cost = None if any(usd is None for usd in costs) else paid
+        return Scored(verdict.score, verifier.name, verdict.reason, cost), False
+
+    def _by_feedback(self, answer: Answer, verdict: Scored) -> Scored:
+        said = verdict.reason
+        for judge in self.feedback:
+            found = judge(answer.text or "", None, meta={"feedback": list(answer.feedback)})
+            if found.score is not None:
+                return Scored(found.score, judge.name, "", verdict.cost_usd)
+            # Why the verifier failed says more than that nobody gave feedback.
+            said = said if self.suite is not None else found.reason
+        return Scored(None, None, said, verdict.cost_usd)
+
+
+def score_table(
+    table: OutcomeTable,
+    scoring: Scoring | Suite,
+    *,
+    progress: Progress | None = None,
+) -> tuple[OutcomeTable, ScoreReport]:
+    """Fill the empty scores of a table that holds answers; scores that are there are kept.
+
+    Only keys and new scores are held in memory besides some thousand answers. References are the
+    prompts'; those of ``scoring`` win.
+    """
+    scoring = Scoring(suite=scoring) if isinstance(scoring, Suite) else scoring
+    report = ScoreReport()
+    numbered = _with(table.outcomes, ("response", "scored_by")).with_row_index("__row")
+    empty = numbered.filter(pl.col("score").is_null())
+    rows = empty.select("__row").collect()["__row"]
+    prompts = _with(table.prompts, ("reference", "meta"))
+    scores: list[float | None] = []
+    names: list[str | None] = []
+
+    def answers() -> Iterator[Answer]:
+        for start in range(0, len(rows), _PIECE):
+            some = pl.LazyFrame({"__row": rows[start : start + _PIECE]})
+            asked = (
+                empty.select(*KEY, "__row", "response")
+                .join(some, on="__row", how="semi")
+                .join(prompts.select(*KEY, "prompt", "reference", "meta"), on=KEY, how="left")
+                .sort("__row")
+                .collect(engine="streaming")
+            )
+            for row in asked.iter_rows(named=True):
+                yield asked_of(row, scoring.references)
+
+    for done, scored in enumerate(scoring.score(answers(), report), 1):
+        scores.append(scored.score)
+        names.append(scored.by)
+        if progress is not None:
+            progress(done, len(rows))
+    new = pl.LazyFrame(
+        {"__row": rows, "__score": scores, "__by": names},
+        schema={"__row": rows.dtype, "__score": pl.Float64, "__by": pl.String},
+    )
+    found = pl.col("__score").is_not_null()
+    filled = (
+        numbered.join(new, on="__row", how="left", maintain_order="left")
+        .with_columns(
+            pl.coalesce("score", "__score").alias("score"),
+            pl.when(found).then("__by").otherwise("scored_by").alias("scored_by"),
+        )
+        .drop("__row", "__score", "__by")
+    )
+    return OutcomeTable.from_frames(filled, table.prompts, name="scored"), report
+
+
+def reference_of(references: Mapping[str, Any], prompt_id: str, prompt: str) -> Any:
+    """The right answer of a prompt, by id or by text; None where there is none."""
+    found = references.get(prompt_id)
+    if found is None and references:
+        found = references.get(normalise_prompt(prompt))
+    return found
+
+
+def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None) -> Answer:
+    """What a row of outcomes joined with its prompt gives to judge. A reference that is no text
+    (a list of right answers, tests) stands in ``meta`` as it is."""
+    prompt, meta = row["prompt"] or "", meta_of(row["meta"])
+    reference = reference_of(references or {}, row["prompt_id"], prompt)
+    if reference is None:
+        reference = meta.get("reference", row["reference"])
+    said = row.get("feedback")
+    return Answer(
+        key=(row["source"], row["task"], row["prompt_id"]),
+        text=row["response"],
+        prompt=prompt,
+        reference=reference,
+        meta=meta,
+        feedback=json.loads(said) if said else (),
+    )
+
+
+def meta_of(text: str | None) -> dict[str, Any]:
+    """A prompt's ``meta`` as a mapping; empty where there is none or it is no JSON object."""
+    try:
+        data = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _own(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in meta.items() if name not in _NOT_OF_THE_ANSWER}
+
+
+def _with(frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
+    have = frame.collect_schema().names()
+    return frame.with_columns(
+        pl.lit(None, pl.String).alias(name) for name in names if name not in have
+    )
+
+
+def _batches(answers: Iterable[Answer], size: int) -> Iterator[list[Answer]]:
+    some: list[Answer] = []
+    for answer in answers:
+        some.append(answer)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
