@@ -4,9 +4,10 @@
 
 A few requests are really recorded: an answer, a conversation, a failover, a tool loop. They are
 then cloned, with ids, times and texts of their own, through ``TraceStore.import_runs``; every
-fourth trace has feedback. Extraction is ``xrouter_lg.episodes.extract`` over ``iter_traces``, each size in a
-process of its own, whose peak memory is told. Bytes on disk are the file's after a checkpoint of
-its log. Last, a thousand requests at once go through a real graph with a recorder as it comes.
+fourth trace has feedback. Extraction is ``xrouter_lg.episodes.extract`` over ``iter_traces``, each
+size in a process of its own, whose peak memory is told. Bytes on disk are the file's after a
+checkpoint of its log. Last, a thousand requests at once go through a real graph with a recorder as
+it comes.
 """
 
 from __future__ import annotations

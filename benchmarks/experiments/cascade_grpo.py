@@ -13,8 +13,9 @@ Prompts, cost weights and groups are drawn as :mod:`training.grpo.trainer` draws
 (``scale_rewards="none"``), and each decision of an episode gets it. On policy the clipped loss of
 TRL has just this gradient.
 
-Two warm starts: ``planned``, the backward induction that serves (:mod:`xrouter_lg.fitting.cascade_choice`), and
-``kinds``, what single calls are known to score on each kind, blind to agreement.
+Two warm starts: ``planned``, the backward induction that serves
+(:mod:`xrouter_lg.fitting.cascade_choice`), and ``kinds``, what single calls are known to score on
+each kind, blind to agreement.
 """
 
 from __future__ import annotations

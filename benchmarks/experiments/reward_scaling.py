@@ -1,6 +1,7 @@
 """What reward scaling does to the cost weight, measured on recorded outcomes.
 
-    python -m benchmarks.experiments.reward_scaling --outcomes FOLDER --base FOLDER --output runs/ablation
+    python -m benchmarks.experiments.reward_scaling \
+        --outcomes FOLDER --base FOLDER --output runs/ablation
 
 For every way of scaling rewards and every cost weight λ a fresh policy is trained by GRPO from the
 same start, in which every card is as probable as any other. The policy is told nothing about costs

@@ -27,8 +27,8 @@ class GrpoSettings:
     scale_rewards: Literal["batch", "none", "group"] = "none"
     allow_group_scaling: bool = False
     """Group scaling divides each group's rewards by their own spread, which takes the cost weight
-    out of every group that is right (or wrong) throughout: ``python -m benchmarks.experiments.reward_scaling`` shows
-    it, and is what this is for."""
+    out of every group that is right (or wrong) throughout: ``python -m
+    benchmarks.experiments.reward_scaling`` shows it, and is what this is for."""
     turns: int = 1
     """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
     another or accepts. Needs recorded answers."""

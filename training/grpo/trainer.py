@@ -10,11 +10,11 @@ so an update moves exactly the probabilities that the decision compares, and λ,
 the legal letters act through u. They are no part of the prompt (:mod:`xrouter_lg.prompts.slots`).
 
 TRL draws prompts, forms groups, scales rewards, computes loss, clips, steps and reports. Two of
-its methods are replaced. Generation asks an environment (:class:`training.grpo.turns.TurnEnvironment`)
-for the state of each turn; sampling can't leave the legal letters. Scoring gives a letter the log
-probability it has in its own turn's prompt. Samples of a group share their prompts, so each
-distinct prompt is computed once, and only by the layers above the frozen ones where a reading has
-their activations.
+its methods are replaced. Generation asks an environment
+(:class:`training.grpo.turns.TurnEnvironment`) for the state of each turn; sampling can't leave the
+legal letters. Scoring gives a letter the log probability it has in its own turn's prompt. Samples
+of a group share their prompts, so each distinct prompt is computed once, and only by the layers
+above the frozen ones where a reading has their activations.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ An untrained small model calls no tool at all. It first imitates calls drawn fro
 
     softmax over candidates of (t_m - λ · c_m / c_ref) / T
 
-with t_m the soft target of :func:`training.warm_start.targets.soft_targets`: the form of a call, and the
-odds of each card at each cost weight. With several turns it also sees that a good answer is
+with t_m the soft target of :func:`training.warm_start.targets.soft_targets`: the form of a call,
+and the odds of each card at each cost weight. With several turns it also sees that a good answer is
 selected and that after a bad one the best of the others is called.
 """
 

@@ -10,9 +10,9 @@ the family's mean itself being shrunk towards the card's mean. The loss is the b
 of sigmoid(prior_m + logit(slot m) - logit(anchor) - centre_m) against t_m, so the model learns how
 a prompt departs from the card's average, and an untrained model starts at the average.
 
-Training is TRL's (:mod:`training.warm_start.trainer`). With the CPU recipe the lower layers are frozen and their
-activations cached (:mod:`training.model.features`); LoRA trains the upper ones. What comes out is a
-plain PEFT adapter.
+Training is TRL's (:mod:`training.warm_start.trainer`). With the CPU recipe the lower layers are
+frozen and their activations cached (:mod:`training.model.features`); LoRA trains the upper ones.
+What comes out is a plain PEFT adapter.
 """
 
 from __future__ import annotations

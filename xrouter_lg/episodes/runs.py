@@ -1,7 +1,8 @@
 """What a recorded run says: messages, answer, tokens, model, tools.
 
-Runs are plain dicts in the trace store's layout (:func:`xrouter_lg.tracing.exchange.importing.plain_run`).
-Messages come as LangChain serialises them, as role and content, or as objects.
+Runs are plain dicts in the trace store's layout
+(:func:`xrouter_lg.tracing.exchange.importing.plain_run`). Messages come as LangChain serialises
+them, as role and content, or as objects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Learn from recorded answers what an :class:`xrouter_lg.checkpoints.cascade_model.AnswerModel` knows.
+"""Learn from recorded answers what an :class:`xrouter_lg.checkpoints.cascade_model.AnswerModel`
+knows.
 
 Difficulty is a latent normal variable x of each prompt; on kind f card m is right with probability
 

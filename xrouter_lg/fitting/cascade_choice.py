@@ -1,10 +1,12 @@
-"""Plans of several calls, learned from recorded answers (:mod:`xrouter_lg.policies.cascade.policy`).
+"""Plans of several calls, learned from recorded answers
+(:mod:`xrouter_lg.policies.cascade.policy`).
 
     python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --output plans.safetensors
-    python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --splits 10      # how good are they, on half splits
+    python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --splits 10   # half splits
 
 The folder holds an outcome table with responses. What is learned is not a table of plans but a
-model of answers (:mod:`xrouter_lg.fitting.cascade`), out of which the policy plans when it is asked.
+model of answers (:mod:`xrouter_lg.fitting.cascade`), out of which the policy plans when it is
+asked.
 """
 
 from __future__ import annotations

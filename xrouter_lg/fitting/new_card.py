@@ -1,6 +1,7 @@
 """A new card joins a trained checkpoint by a short probe set, without retraining.
 
-    python -m xrouter_lg.fitting.new_card --checkpoint DIR --outcomes F --prompts F --model NAME --output DIR
+    python -m xrouter_lg.fitting.new_card --checkpoint DIR --outcomes F --prompts F \
+        --model NAME --output DIR
 
 The probe set is a few dozen prompts (50 will do) with the new model's recorded score and cost. Its
 success log-odds in family f are taken as b + s · (mean log-odds of the trained cards in f), with b

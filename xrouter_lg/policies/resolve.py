@@ -42,9 +42,9 @@ _FORMS = (
 def resolve_policy(policy: PolicyLike, pool: ModelPool) -> Policy:
     """The policy that a name, a path, a chat model or a policy object stands for.
 
-    A path is a checkpoint's folder, or an alias (:mod:`xrouter_lg.checkpoints.aliases`): with a file
-    ``checkpoints/production.json``, ``checkpoints/production`` is the checkpoint it points to, and
-    the policy follows when the alias is moved.
+    A path is a checkpoint's folder, or an alias (:mod:`xrouter_lg.checkpoints.aliases`): with a
+    file ``checkpoints/production.json``, ``checkpoints/production`` is the checkpoint it points to,
+    and the policy follows when the alias is moved.
 
     Raises:
         PolicyConfigError: nothing that can propose; the message lists what can. A checkpoint that

@@ -67,8 +67,8 @@ class UnitTests(Verifier):
     need an object of the answer's own class take ``process="same"``: one sandbox for both, where
     a hostile answer can forge its verdict.
 
-    ``isolation`` is the least that will do (:mod:`xrouter_lg.verifiers.sandbox.run`): on a machine that offers
-    less every verdict is None. ``partial_credit`` scores the share of tests passed.
+    ``isolation`` is the least that will do (:mod:`xrouter_lg.verifiers.sandbox.run`): on a machine
+    that offers less every verdict is None. ``partial_credit`` scores the share of tests passed.
     """
 
     name: ClassVar[str] = "unit_tests"

@@ -1,10 +1,11 @@
 """What GRPO adds where the warm start can't know: old logs, then feedback on fresh requests.
 
-    python -m benchmarks.experiments.fresh_feedback.study --outcomes FOLDER --base FOLDER_OR_GGUF --output runs/feedback
+    python -m benchmarks.experiments.fresh_feedback.study \
+        --outcomes FOLDER --base FOLDER_OR_GGUF --output runs/feedback
 
-A full outcome table plays the world (:mod:`benchmarks.experiments.fresh_feedback.world`). The warm start learns from
-what an old router's logs hold. Then GRPO acts on fresh requests and is told the outcomes of what it
-tried, and of nothing else. Against it, on the same held-out prompts:
+A full outcome table plays the world (:mod:`benchmarks.experiments.fresh_feedback.world`). The warm
+start learns from what an old router's logs hold. Then GRPO acts on fresh requests and is told the
+outcomes of what it tried, and of nothing else. Against it, on the same held-out prompts:
 
     logs       the warm start, as it is
     grpo       GRPO from there; its state after the last step, for nothing is left to choose by

@@ -2,9 +2,9 @@
 
     python -m integrations.demo.recorded.build
 
-Reads what ``python -m integrations.demo.recorded.record`` wrote, lets the verifiers of ``verifiers.yaml`` score
-every answer, prices its tokens, and writes ``outcomes.parquet`` and ``prompts.parquet``. Scores
-and prices can be made anew without asking a model again.
+Reads what ``python -m integrations.demo.recorded.record`` wrote, lets the verifiers of
+``verifiers.yaml`` score every answer, prices its tokens, and writes ``outcomes.parquet`` and
+``prompts.parquet``. Scores and prices can be made anew without asking a model again.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Greedy (temperature 0), one request at a time per model, with the system prompt of
 ``graphs/support_app.py``, so that an answer is what that app would have got. An interrupted
-recording goes on where it stopped. ``python -m integrations.demo.recorded.build`` then judges the answers and
-writes the tables.
+recording goes on where it stopped. ``python -m integrations.demo.recorded.build`` then judges the
+answers and writes the tables.
 """
 
 from __future__ import annotations

@@ -132,8 +132,8 @@ def check_candidates(
             f"{', '.join(new)}: unknown to the checkpoint, routed by the mean of the others",
             float(len(new)),
             0.0,
-            "Ask a new card a probe set and add it (`python -m xrouter_lg.fitting.new_card`), or train again "
-            "with it.",
+            "Ask a new card a probe set and add it (`python -m xrouter_lg.fitting.new_card`), "
+            "or train again with it.",
         )
     if gone:
         yield Check(

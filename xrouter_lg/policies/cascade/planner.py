@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 (arrays carry their dimensions in the name)
 """Backward induction over what an :class:`~xrouter_lg.checkpoints.cascade_model.AnswerModel` knows.
 
 A state is a set of cards that have answered, with who agrees with whom (a partition of the set) and

@@ -1,9 +1,9 @@
 """A policy that proposes beside the one that decides, and is never obeyed.
 
 The main policy's proposal is served. The shadow's is made behind it, on the event loop of another
-thread (:mod:`xrouter_lg.policies.rollout.shadow_runs`), while the request goes on: neither its time nor its
-failure nor its code that blocks reaches the request. What it proposed and what that cost is put
-into the record when the answer is there.
+thread (:mod:`xrouter_lg.policies.rollout.shadow_runs`), while the request goes on: neither its time
+nor its failure nor its code that blocks reaches the request. What it proposed and what that cost is
+put into the record when the answer is there.
 """
 
 from __future__ import annotations

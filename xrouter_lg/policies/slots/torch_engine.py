@@ -1,4 +1,3 @@
-# ruff: noqa: N806 (tensors carry their dimensions in the name)
 """A checkpoint's language model in this process: transformers on a CPU, run by one thread.
 
 The candidate block is the same for every request, so its keys and values are computed once.

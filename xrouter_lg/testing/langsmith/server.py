@@ -179,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             with self.app.lock:
                 self.app.in_flight -= 1
 
-    do_GET = do_POST = do_PATCH = _handle  # noqa: N815  the base class calls them so
+    do_GET = do_POST = do_PATCH = _handle
 
     def _answer(self, path: str, body: bytes) -> None:
         refused = self.app.refusal(path, self.headers.get("x-api-key"))

@@ -1,4 +1,5 @@
-"""The inside half of :mod:`xrouter_lg.verifiers.sandbox.run`: closes the doors, then becomes the program.
+"""The inside half of :mod:`xrouter_lg.verifiers.sandbox.run`: closes the doors, then becomes the
+program.
 
 Runs as a script in its own process, with the standard library only. It reads one JSON plan from
 stdin, supervises the program it starts, and writes one JSON report to the report descriptor.
