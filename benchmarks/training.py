@@ -185,7 +185,7 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
         own = _Clock()
         for target, names in (
             (reading, ("find", "ids", "inputs")),
-            (turns, ("state", "advance", "results")),
+            (turns, ("state", "results")),
         ):
             for method in names:
                 own.watch(target, method)

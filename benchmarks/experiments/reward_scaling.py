@@ -178,10 +178,9 @@ def _policy(
     turns, found = case.turns(case.test, weight), []
     for start in range(0, len(case.test), 16):
         rows = case.test[start : start + 16]
-        states = [turns.state(start + place, ()) for place in range(len(rows))]
+        states = [turns.state(start + place) for place in range(len(rows))]
         contrast = reading.contrast(slot, **reading.inputs(rows))
-        known = [state for state in states if state is not None]
-        found.append(log_policy(slot, contrast, known, temperature).exp().numpy())
+        found.append(log_policy(slot, contrast, states, temperature).exp().numpy())
     return np.concatenate(found).astype(np.float64)
 
 

@@ -131,7 +131,7 @@ def test_trls_batch_holds_the_tokens_and_log_probabilities_of_serving(
             reading,
             turns,
             settings.temperature,
-            args=GRPOConfig(**arguments(settings, TrainerConfig(device="cpu"), tmp_path, 1)),
+            args=GRPOConfig(**arguments(settings, TrainerConfig(device="cpu"), tmp_path)),
             train_dataset=Dataset.from_list(
                 [{"prompt": f"{e}", "episode": e} for e in range(count)]
             ),

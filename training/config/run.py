@@ -100,8 +100,7 @@ class RunConfig:
     @property
     def trains_model(self) -> bool:
         """Whether the language model learns: not where nothing would ever read it."""
-        grpo = self.grpo.steps > 0 or self.grpo.turns > 1
-        return self.family_head_share != 1 or self.codec == "tools" or grpo
+        return self.family_head_share != 1 or self.codec == "tools" or self.grpo.steps > 0
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

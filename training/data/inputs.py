@@ -105,11 +105,7 @@ def plan(config: RunConfig) -> Plan:
     questions = tuple(slots.render_question(messages) for messages in said)
     left = np.flatnonzero(gone)
     work = Plan(config, Path(config.output), table, train, test, left, lines, questions, said)
-    # These work on plans, and find out for themselves what they lack.
-    if config.grpo.turns > 1 and config.codec == "slots":
-        from training.sequence_setup import SequenceSetup
-
-        SequenceSetup(work)
+    # It works on plans, and finds out for itself what it lacks.
     if config.live.budget_usd:
         from training.grpo.asking_setup import LiveSetup
 

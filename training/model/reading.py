@@ -135,8 +135,8 @@ class PlainReading(_Prompts):
 class CachedReading(_Prompts):
     """The layers above the frozen ones, over activations that were computed once.
 
-    ``questions`` are those of the cache. A question that is added later (a state on a later turn)
-    goes through the frozen layers at once; what they give stays in memory as float16.
+    ``questions`` are those of the cache. A question that is added later (a prompt that is called
+    live) goes through the frozen layers at once; what they give stays in memory as float16.
     """
 
     fields = ("hidden", "lengths")

@@ -47,8 +47,6 @@ def check_settings(config: RunConfig) -> None:
             "sampling.permute needs warm_start.recipe=plain: cached activations hold one order of "
             "the candidates"
         )
-    if grpo.turns > 1 and config.sampling.permute:
-        raise ConfigurationError("grpo.turns above 1 needs sampling.permute=false")
     if config.codec == "tools":
         _check_tools(config)
     trainer.per_device(warm.batch_size, "warm_start.batch_size")

@@ -29,13 +29,12 @@ import torch
 from training.config.run import RunConfig
 from training.data.inputs import Plan, plan
 from training.data.pools import PoolTable, Table
-from training.files import write_json
 from training.grpo.stage import reinforce
 from training.model.base import Base, load_base, materialise, threads
 from training.model.blocks import BlockReading, predict_cards
 from training.model.features import build_cache
 from training.model.reading import CachedReading, PlainReading, Reading
-from training.model.slots import SlotModel, of_cards, slot_model
+from training.model.slots import SlotModel, slot_model
 from training.run.export import (
     card_stats,
     dial_points,
@@ -44,7 +43,6 @@ from training.run.export import (
     fit_cost_model,
 )
 from training.run.head_share import SHARES, ShareChoice, choose_share
-from training.sequence_setup import SequenceSetup
 from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress
 from training.warm_start.stage import warm_start
@@ -79,36 +77,29 @@ def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | N
                 config.base.path, work.folder / "base", model_id=config.base.model_id
             )
         base = load_base(folder, dtype=getattr(torch, config.base.dtype))
-        sequence = SequenceSetup(work) if config.grpo.turns > 1 else None
-        reading = read_prompts(work, base, sequence, progress)
+        reading = read_prompts(work, base, progress)
         slot = slot_model(
             base,
             prior_log_odds(work.table.score[work.train]),
             config.warm_start,
-            answers=0 if sequence is None else sequence.letters.answers,
             blocks=work.cut.sizes,
         )
         if not use_cpu:
             slot.model.to("cuda")
         if config.trains_model:
-            warm_start(work, slot, base, reading, progress, sequence=sequence, resume=resume)
+            warm_start(work, slot, base, reading, progress, resume=resume)
         if config.grpo.steps:
-            reinforce(work, slot, base, reading, progress, sequence=sequence, resume=resume)
+            reinforce(work, slot, base, reading, progress, resume=resume)
         if not is_main():
             return None
-        if sequence is not None:
-            write_json(work.folder / "sequential.json", sequence.judge(slot, reading))
-        return finish(work, of_cards(slot, len(work.table.models)), base, reading, progress)
+        return finish(work, slot, base, reading, progress)
 
 
-def read_prompts(
-    work: Plan, base: Base, sequence: SequenceSetup | None, progress: Progress
-) -> Reading:
+def read_prompts(work: Plan, base: Base, progress: Progress) -> Reading:
     """The run's prompts as the chosen recipe reads them; the activations of the frozen layers are
     computed here."""
-    more = [] if sequence is None else sequence.questions
     blocks = [
-        (prefix, [*(work.questions[i] for i in np.flatnonzero(read)), *more])
+        (prefix, [work.questions[i] for i in np.flatnonzero(read)])
         for prefix, read in zip(work.prefixes, work.cut.read_N_K.T, strict=True)
     ]
     whole = sum(len(questions) for _, questions in blocks)

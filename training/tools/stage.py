@@ -27,7 +27,6 @@ from training.grpo.outcome_source import Ints, RecordedOutcomes
 from training.grpo.stage import note_of
 from training.model.base import identify, materialise, threads
 from training.model.slots import trainable
-from training.sequence_setup import read_answers
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -46,6 +45,7 @@ from training.tools.rollout import route
 from training.tools.trainer import train_tools
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.table import KEY
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
@@ -114,7 +114,7 @@ class _Task:
         self.usd_M = half.cost.mean(0)
         self.reward = config.reward.build(half.reference_cost())
         self.default = names.index(pool.default) if pool.default in names else half.best_fixed()
-        texts = read_answers(work) if config.grpo.turns > 1 else None
+        texts = read_answers(work) if config.tools.turns > 1 else None
         self.source = RecordedOutcomes(table.score, table.cost, texts)
         self.must_not_call = read_marks(work)
         # Of each part by itself: a held-out outcome must not show in a target.
@@ -139,12 +139,46 @@ class _Task:
             self.cards,
             self.reward,
             default=self.default,
-            turns=config.grpo.turns,
+            turns=config.tools.turns,
             direct=config.tools.direct,
             must_not_call_N=self.must_not_call,
             illegal_penalty=config.tools.illegal_penalty,
             router_usd_per_million=config.router_usd_per_million,
         )
+
+
+def read_answers(work: Plan) -> list[list[str]]:
+    """Recorded answers [N][M], in the order of the table.
+
+    Raises:
+        ConfigurationError: the table has none, or lacks some.
+    """
+    data, table = work.config.data, work.table
+    rows = pl.scan_parquet(Path(work.config.outcomes) / "outcomes.parquet")
+    if "response" not in rows.collect_schema().names():
+        raise ConfigurationError(
+            f"tools.turns is {work.config.tools.turns}, which shows answers to the policy, and the "
+            f"outcome table {work.config.outcomes!r} has no column 'response'; record answers, or "
+            "set tools.turns=1"
+        )
+    frame = (
+        rows.with_columns(
+            pl.col("model").replace(dict(data.rename)),
+            pl.concat_str(KEY, separator="|").alias("key"),
+        )
+        .filter(pl.col("key").is_in(list(table.prompt_ids)) & pl.col("response").is_not_null())
+        .select("key", "model", "response")
+        .collect()
+    )
+    found = {(key, model): text for key, model, text in frame.iter_rows()}
+    lacking = [(key, m) for key in table.prompt_ids for m in table.models if (key, m) not in found]
+    if lacking:
+        key, model = lacking[0]
+        raise ConfigurationError(
+            f"{len(lacking)} outcomes have no recorded answer, such as {model!r} on {key!r}; leave "
+            "those models out (data.models), or set tools.turns=1"
+        )
+    return [[found[key, model] for model in table.models] for key in table.prompt_ids]
 
 
 def read_marks(work: Plan) -> list[bool]:

@@ -185,7 +185,7 @@ def arguments(
     return {
         **shared_arguments(settings, how, folder),
         "max_completion_length": tools.max_completion_tokens,
-        "max_tool_calling_iterations": max(1, settings.turns - 1),
+        "max_tool_calling_iterations": max(1, tools.turns - 1),
         "temperature": tools.sampling_temperature,
         **tools.vllm_arguments(),
     }

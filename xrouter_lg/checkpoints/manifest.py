@@ -355,7 +355,7 @@ def slot_token_ids(tokenizer: Any) -> dict[str, int]:
         PolicyConfigError: a slot is not one token of this vocabulary.
     """
     ids: dict[str, int] = {}
-    for letter in slots.CARD_SLOTS + slots.ANSWER_SLOTS + slots.ANCHOR_SLOT:
+    for letter in slots.CARD_SLOTS + slots.ANCHOR_SLOT:
         encoded = tokenizer.encode(slots.slot_token(letter), add_special_tokens=False)
         if len(encoded) != 1:
             raise PolicyConfigError(

@@ -89,7 +89,7 @@ def test_200_requests_have_the_same_bytes_ids_and_probabilities_as_in_process(
     shown = {"".join(text.split()) for text in seen.texts}
     for one, proposal in zip(asked, remote, strict=True):
         assert proposal.token_ids is not None
-        text = slots.render(one.messages, lines).text
+        text = slots.render_prefix(lines) + slots.render_question(one.messages)
         assert tokenizer.decode(proposal.token_ids["prompt_token_ids"]) == text
         assert "".join(text.split()) in shown
     found = difference(local, remote)

@@ -123,7 +123,7 @@ def compare_three_ways(
     for one, proposal in zip(asked, by_vllm, strict=True):
         assert proposal.token_ids is not None
         text = tokenizer.decode(proposal.token_ids["prompt_token_ids"])
-        assert text == slots.render(one.messages, lines).text
+        assert text == slots.render_prefix(lines) + slots.render_question(one.messages)
     found = {"vllm": difference(local, by_vllm)}
     if importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("gguf"):
         from integrations.llama_cpp.serve_checkpoint import checkpoint_server
