@@ -37,7 +37,8 @@ from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import card_lines
 from training.data.reward import Reward
-from training.grpo.episodes import ReplayEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment, Sampling
+from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import load_base, materialise
@@ -218,9 +219,8 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
 
 
 def _turns(task: Task, count: int) -> OneTurn:
-    environment = ReplayEnvironment(
-        task.table.score,
-        task.table.cost,
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(task.table.score, task.table.cost),
         Reward(task.table.reference_cost()),
         sampling=Sampling(permute=False),
     )
@@ -260,8 +260,8 @@ class _Clock:
 
 def replay(task: Task, episodes: int) -> str:
     """Episodes a second."""
-    environment = ReplayEnvironment(
-        task.table.score, task.table.cost, Reward(task.table.reference_cost())
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(task.table.score, task.table.cost), Reward(task.table.reference_cost())
     )
     rng, batch = np.random.default_rng(0), 256
     rates = []

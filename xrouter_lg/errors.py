@@ -48,8 +48,6 @@ class ErrorClass(StrEnum):
     CONTENT_FILTER = "content_filter"
     TRUNCATED = "truncated"
     STREAM_CUT = "stream_cut"
-    BUDGET = "budget"
-    CIRCUIT_OPEN = "circuit_open"
     UNKNOWN = "unknown"
 
 

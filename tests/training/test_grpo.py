@@ -14,7 +14,8 @@ from trl.trainer.grpo_config import GRPOConfig
 from tests.support.tiny_model import write_tiny_base
 from training.config.trainer import TrainerConfig
 from training.data.reward import Reward
-from training.grpo.episodes import EpisodeEnvironment, Episodes, ReplayEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment, Episodes, Sampling
+from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import (
     GrpoSettings,
     SlotGRPOTrainer,
@@ -64,7 +65,9 @@ def episodes_at(weight: float, count: int = 64, **how: Any) -> OneTurn:
         "cost_weight_high": weight,
         **how,
     }
-    environment = ReplayEnvironment(np.ones((64, 3)), COST, REWARD, sampling=Sampling(**options))
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(np.ones((64, 3)), COST), REWARD, sampling=Sampling(**options)
+    )
     return one_turn(environment, count)
 
 
@@ -109,8 +112,8 @@ def train(
 def test_the_trained_policy_is_the_softmax_of_utilities_over_legal_slots(folder: Path) -> None:
     base = load_base(folder)
     slot, reading = model(base), plain(base)
-    environment = ReplayEnvironment(
-        np.ones((1, 3)), COST[:1], REWARD, sampling=Sampling(permute=False)
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(np.ones((1, 3)), COST[:1]), REWARD, sampling=Sampling(permute=False)
     )
     episodes = Episodes(
         np.array([0]), np.array([[0, -1, 2]]), np.array([[2.0, 1.0, 1.0]]), np.array([0.5])
@@ -307,9 +310,8 @@ def test_greedy_play_takes_the_letter_of_the_highest_utility(folder: Path) -> No
     base = load_base(folder)
     slot, reading = model(base), plain(base)
     cheap = one_turn(
-        ReplayEnvironment(
-            np.ones((64, 3)),
-            COST,
+        EpisodeEnvironment(
+            RecordedOutcomes(np.ones((64, 3)), COST),
             REWARD,
             sampling=Sampling(permute=False, smallest_pool=3),
         ),

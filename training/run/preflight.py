@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.stage.processes import process_count
 from xrouter_lg.errors import ConfigurationError, XRouterError
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import slots
@@ -197,9 +196,3 @@ def check_table(config: RunConfig, table: Table) -> None:
             f"outcome table learns from; its cards are {', '.join(pool.names)}. Add the card, "
             "leave the model out (data.models), or give it the card's name (data.rename)"
         )
-
-
-def processes_line() -> str:
-    """How many processes share a run, for the plan."""
-    count = process_count()
-    return "1 process" if count == 1 else f"{count} processes"

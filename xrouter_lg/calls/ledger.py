@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError
 from xrouter_lg.types import Charge
@@ -64,18 +64,6 @@ class Reservation:
 
     amount: Decimal
     serial: int
-
-
-class Account(Protocol):
-    """Where a limit is kept. A request's own is :class:`RequestAccount`; limits that several
-    requests share (per thread, per day, across replicas) implement the same three calls."""
-
-    @property
-    def remaining(self) -> Decimal | None: ...
-
-    def reserve(self, amount: Decimal) -> Reservation: ...
-
-    def settle(self, reservation: Reservation, charges: Iterable[Charge]) -> None: ...
 
 
 class RequestAccount:

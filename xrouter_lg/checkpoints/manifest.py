@@ -129,8 +129,6 @@ class Manifest:
     weights: Literal["adapter", "merged"]
     codec: str = "slots"
     prompt_hash: str = field(default_factory=slots.prompt_hash)
-    slot_order: Literal["fixed", "permuted"] = "fixed"
-    """``fixed``: a card keeps the letter it was trained with; ``permuted``: any order will do."""
     blocks: tuple[int, ...] = ()
     """Cards of each block of the prompt, in slot order; empty: 16 a block (``slot_policy.py``)."""
     cost_model: CostModel | None = None

@@ -31,9 +31,6 @@ from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
 
 T = TypeVar("T")
 
-HOSTED = "https://api.smith.langchain.com"
-"""Where traces go when LANGSMITH_ENDPOINT says nothing."""
-
 PAGE_SIZE = 200
 """Runs per request of the second API: small enough for runs of 50 kB. It allows 1000."""
 

@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 import polars as pl
 
-from xrouter_lg.outcomes import matrix as matrices
-from xrouter_lg.outcomes.matrix import Matrix
 from xrouter_lg.outcomes.schema import (
     KEY,
     OUTCOME_COLUMNS,
@@ -94,41 +92,6 @@ class OutcomeTable:
 
     def summary(self) -> Summary:
         return summarise(self.outcomes, self.prompts)
-
-    def matrix(
-        self,
-        *,
-        sources: Sequence[str] | None = None,
-        tasks: Sequence[str] | None = None,
-        models: Sequence[str] | None = None,
-        aliases: Mapping[str, str] | None = None,
-        min_coverage: float = 1.0,
-        responses: bool = False,
-    ) -> Matrix:
-        """The complete paired matrix of a selection.
-
-        Args:
-            sources, tasks: which prompts; None for all.
-            models: which models; None for those that cover ``min_coverage`` of the prompts of
-                every chosen source with a score and a known cost.
-            aliases: model names to replace first, where sources spell one model differently.
-            responses: also the answers' texts.
-
-        Prompts that a chosen model does not cover are left out and counted in ``dropped``.
-
-        Raises:
-            OutcomeError: nothing is left, unknown model, or an ambiguous cell.
-        """
-        return matrices.build(
-            self.outcomes,
-            self.prompts,
-            sources=sources,
-            tasks=tasks,
-            models=models,
-            aliases=aliases,
-            min_coverage=min_coverage,
-            responses=responses,
-        )
 
     def deduplicated(self) -> tuple[OutcomeTable, pl.DataFrame]:
         """Merge prompts of one source whose normalised texts agree; the first keeps its name.

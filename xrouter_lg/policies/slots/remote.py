@@ -83,7 +83,6 @@ class RemotePolicy(SlotPolicy):
         self._server = SERVERS[server]
         self._root = _root_of(url)
         self._wanted = model
-        self._key_env = api_key_env
         self._cache_prefix = cache_prefix
         self.timeout_s = timeout_s  # type: ignore[misc]  # an instance's own, where set
         self._headers = _headers(api_key_env)
