@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from tests.training.made_episodes import call, episode, said
 from xrouter_lg import ModelCard, ModelPool, TraceStore, XRouterNode
 from xrouter_lg.cli import app as cli
-from xrouter_lg.episodes.extract import Episode, ExtractReport
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import ExtractReport
 from xrouter_lg.episodes.rows import prompt_id
 from xrouter_lg.episodes.to_table import (
     BuildReport,

@@ -31,7 +31,8 @@ from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.family_means import pooled_means
 from xrouter_lg.judge.baselines.base import group_means
 from xrouter_lg.judge.estimates import all_cards
-from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.run import Judged, judge_checkpoint
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.judge.table import trained_on
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.prompts import slots

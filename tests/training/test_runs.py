@@ -28,7 +28,8 @@ from training.tools.stage import read_answers
 from training.train import main
 from xrouter_lg.checkpoints.manifest import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.run import Judged, judge_checkpoint
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 pytestmark = pytest.mark.train

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import yaml
 
 from training.config.asking import LiveConfig
+from training.config.collect import CollectConfig
 from training.config.grpo import GrpoSettings
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
-from training.data.from_traces import CollectConfig
 from training.data.reward import RewardConfig
 from training.grpo.episodes import Sampling
 from xrouter_lg.errors import ConfigurationError

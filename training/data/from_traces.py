@@ -12,34 +12,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from training.config.run import RunConfig
 from training.files import write_json
 from xrouter_lg.errors import ConfigurationError, XRouterError
 
-if TYPE_CHECKING:
-    from training.config.run import RunConfig
-
 _LANGSMITH = "langsmith:"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """How traces become outcomes."""
-
-    project: str = ""
-    """Only this project's traces; all of a store's when empty."""
-    verifiers: str = ""
-    """A verifier file (``xrouter verifiers``) that scores the answers."""
-    references: str = ""
-    """JSON lines with ``prompt_id`` or ``prompt``, and ``reference``."""
-    feedback_keys: tuple[str, ...] = ()
-    """Feedback that scores what no verifier does; ``stars=1..5`` where its scale is not 0 to 1."""
-    days: int = 90
-    """How far back a LangSmith project is pulled."""
 
 
 def collect(

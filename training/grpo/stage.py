@@ -8,7 +8,6 @@ import time
 import numpy as np
 
 from training.data.inputs import Plan
-from training.grpo.asking_setup import LiveSetup
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
 from training.grpo.trainer import play_greedily, train_grpo
@@ -56,8 +55,7 @@ def reinforce(
     if stage.done:
         restore_state(slot, stage.weights)
         return
-    live = LiveSetup(work) if work.config.live.budget_usd else None
-    maker = _Environments(work, live)
+    maker = _Environments(work)
     environment = maker.training()
     validation = maker.validation()
 
@@ -104,8 +102,8 @@ def reinforce(
 class _Environments:
     """Episodes over the training rows, for learning and for validation."""
 
-    def __init__(self, work: Plan, live: LiveSetup | None) -> None:
-        self._work, self._live = work, live
+    def __init__(self, work: Plan) -> None:
+        self._work, self._live = work, work.live
         half = work.table.rows(work.train)
         self._reward = work.config.reward.build(half.reference_cost())
         self._prior = prior_log_odds(half.score)

@@ -13,7 +13,8 @@ import typer
 from xrouter_lg.cli._said import said
 
 if TYPE_CHECKING:
-    from xrouter_lg.judge.run import Judged, JudgeSettings
+    from xrouter_lg.judge.run import Judged
+    from xrouter_lg.judge.settings import JudgeSettings
 
 app = typer.Typer()
 
@@ -128,7 +129,7 @@ def judge(
     kept = "interrupted; what was read is kept, run it again to go on"
     with said(interrupted=kept, extra="train"):
         from xrouter_lg.judge.estimates import cache_folder
-        from xrouter_lg.judge.run import JudgeSettings
+        from xrouter_lg.judge.settings import JudgeSettings
 
         settings = JudgeSettings(
             checkpoint=_folder(checkpoint),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.runs import Run, ancestors_of, last_answer, metadata_of
 from xrouter_lg.tracing.record.extract import field_of
-
-if TYPE_CHECKING:
-    from xrouter_lg.episodes.extract import Episode
 
 
 def plain_feedback(entry: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.episodes.extract import Episode, EpisodeCall
+from xrouter_lg.episodes.episode import Episode, EpisodeCall
 from xrouter_lg.episodes.plain_calls import message_key
 from xrouter_lg.episodes.runs import other_blocks, text_of
 from xrouter_lg.outcomes.schema import KEY

@@ -23,7 +23,8 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.episodes.extract import Episode, ExtractReport, episodes
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import ExtractReport, episodes
 from xrouter_lg.episodes.rows import OBSERVED, observations, prompt_id, prompt_row
 from xrouter_lg.episodes.spill import Rows, spill_folder
 from xrouter_lg.outcomes import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeTable

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from xrouter_lg.episodes.extract import Episode, episodes
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import episodes
 from xrouter_lg.episodes.rows import prompt_id
 from xrouter_lg.episodes.runs import text_of
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
