@@ -109,8 +109,10 @@ class Kept:
         made = make()
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
-        arrays = {"cost_weight": made.cost_weight, "score": made.score, "cost": made.cost}
-        np.savez_compressed(part, name=np.array(made.name), **arrays)
+        name = np.array(made.name)
+        np.savez_compressed(
+            part, name=name, cost_weight=made.cost_weight, score=made.score, cost=made.cost
+        )
         part.replace(path)
         return made
 

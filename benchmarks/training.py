@@ -108,7 +108,7 @@ def recipe(task: Task, folder: Path, steps: int, share: float) -> str:
     for _ in range(2):  # in turns, so that a busy minute does not meet one of them alone
         for name in ("cached", "plain"):
             chosen = WarmStartConfig(
-                recipe=name,  # type: ignore[arg-type]
+                recipe=name,
                 epochs=1,
                 frozen_layers=frozen if name == "cached" else 0,
             )
@@ -117,7 +117,7 @@ def recipe(task: Task, folder: Path, steps: int, share: float) -> str:
             else:
                 base, reading, _ = task.reading(folder / "features", frozen, count)
             slot = slot_model(base, np.zeros(len(task.lines)), chosen)
-            samples = card_samples(slot, np.arange(count), task.table.score[:count])
+            samples = card_samples(slot, reading, np.arange(count), task.table.score[:count])
             marks = [time.process_time()]
             train_slots(
                 slot,
@@ -192,9 +192,12 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
                 own.watch(target, method)
         marks = [time.process_time()]
         spent = [0.0]
-        report = Report(
-            lambda *_, m=marks, s=spent, o=own: (m.append(time.process_time()), s.append(o.seconds))
-        )
+
+        def mark(*_: Any, m: list[float] = marks, s: list[float] = spent, o: _Clock = own) -> None:
+            m.append(time.process_time())
+            s.append(o.seconds)
+
+        report = Report(mark)
         train_grpo(
             slot,
             reading,
@@ -206,7 +209,7 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
         )
         step_s = np.diff(marks)[1:]
         own_s = np.diff(spent)[1:]
-        parts.append([name, float(step_s.mean()), float(own_s.sum() / step_s.sum())])
+        parts.append((name, float(step_s.mean()), float(own_s.sum() / step_s.sum())))
         del base, reading, slot, turns
         gc.collect()
     show(

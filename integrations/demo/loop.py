@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -143,7 +144,8 @@ class Loop:
             price = self.settings.router_usd_per_million
             scores = scores_of(judge, after)
             learned = arm_of("checkpoint", after, scores, router_usd_per_million=price)
-        known = np.isfinite([arm.score for arm in (*fixed.values(), rules, learned)]).all(0)
+        scores_A_N = np.array([arm.score for arm in (*fixed.values(), rules, learned)])
+        known: npt.NDArray[np.bool_] = np.isfinite(scores_A_N).all(axis=0)
         if not known.all():
             self.console.print(f"  {int((~known).sum())} requests can't be judged on this machine")
         write_table(

@@ -252,7 +252,7 @@ def first_batch(
     out: Path,
 ) -> dict[str, torch.Tensor]:
     """What TRL makes of its first step's rows."""
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
 
     rows = [{"prompt": f"{e}", "episode": e} for e in range(settings.prompts_per_step)]
     how = TrainerConfig(device="cpu")

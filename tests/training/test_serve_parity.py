@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from trl.trainer.grpo_config import GRPOConfig
 

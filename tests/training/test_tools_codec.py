@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from langchain_core.messages import AIMessage, HumanMessage
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer

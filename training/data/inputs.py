@@ -17,7 +17,7 @@ from training.data.pools import Cut, PoolTable, Table, cut_of, read_pools
 from training.grpo.asking_setup import LiveSetup
 from training.run.preflight import check_base, check_machine, check_settings, check_table
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.table import Bools, Ints, Paired, family_folds, read_paired, trained_on
+from xrouter_lg.judge.table import Bools, Ints, Paired, fold_masks, read_paired, trained_on
 from xrouter_lg.outcomes.conversations import read_conversations
 from xrouter_lg.prompts import slots
 
@@ -173,8 +173,8 @@ def _left_out(table: Table, data: DataConfig) -> Bools:
                 f"data.family_fold is {data.family_fold!r}; write K/N, the K-th of N folds (2 to "
                 f"{count}, the number of families)"
             )
-        dealt = list(family_folds(table, seed=data.split_seed, folds=int(folds)))
-        gone |= dealt[int(fold) - 1][2]
+        dealt = list(fold_masks(table.families, seed=data.split_seed, folds=int(folds)))
+        gone |= dealt[int(fold) - 1]
     return gone
 
 

@@ -100,7 +100,7 @@ def load_base(folder: Path, *, dtype: torch.dtype = torch.float32) -> Base:
         ConfigurationError: no base there, or a slot is no single token.
     """
     # Bars of a second each would stand between the lines of a run's own progress.
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)

@@ -31,9 +31,9 @@ from training.data.inputs import Plan, plan
 from training.data.pools import PoolTable, Table
 from training.grpo.stage import reinforce
 from training.model.base import Base, load_base, materialise, threads
-from training.model.blocks import BlockReading, predict_cards
+from training.model.blocks import BlockReading
 from training.model.features import build_cache
-from training.model.reading import CachedReading, PlainReading, Reading
+from training.model.reading import CachedReading, PlainReading, Reading, predict_rows
 from training.model.slots import SlotModel, slot_model
 from training.run.export import (
     card_stats,
@@ -216,10 +216,9 @@ def finish(
 def _log_odds(work: Plan, slot: SlotModel, reading: Reading, rows: Ints) -> Floats:
     """[n, M] what the language model says of these prompts; one that did not learn says the
     prior."""
-    cards = len(work.table.models)
     if not work.config.trains_model:
-        return np.tile(slot.prior_M[:cards].double().numpy(), (len(rows), 1))
-    return predict_cards(slot, reading, rows, cards)
+        return np.tile(slot.prior_M.double().numpy(), (len(rows), 1))
+    return predict_rows(slot, reading, rows)
 
 
 def _head_share(
@@ -233,7 +232,7 @@ def _head_share(
     """The head's share, by a head that has not learned from the validation prompts either."""
     fit, held = work.table.rows(work.fit), work.table.rows(work.validation)
     names = [card.name for card in manifest.cards]
-    z_N_M = predict_cards(slot, reading, work.validation, len(names))
+    z_N_M = predict_rows(slot, reading, work.validation)
     head = fit_family_head(fit.prompts, fit.families, fit.score, fit.cost, names)
     if head is None:
         return ShareChoice(1.0, {}, 0.0, 0.0)
@@ -258,6 +257,7 @@ def held_out(
     costs in each pool."""
     c_ref = train.reference_cost()
     if isinstance(test, Paired):
+        assert isinstance(train, Paired)
         curve, reference = _judged(train, test, expected, float(router_usd_P[0]), c_ref)
         return _figures(curve, test, reference)
     assert isinstance(train, PoolTable)

@@ -46,7 +46,7 @@ from training.tools.trainer import train_tools
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.table import KEY
+from xrouter_lg.judge.table import KEY, Paired
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
 
@@ -111,6 +111,7 @@ class _Task:
         names = [normalise_name(name) for name in table.models]
         self.work, self.cards = work, [pool[name] for name in names]
         half = table.rows(work.train)
+        assert isinstance(half, Paired)  # the settings refuse several pools
         self.usd_M = half.cost.mean(0)
         self.reward = config.reward.build(half.reference_cost())
         self.default = names.index(pool.default) if pool.default in names else half.best_fixed()

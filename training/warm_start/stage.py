@@ -8,8 +8,7 @@ import numpy as np
 
 from training.data.inputs import Plan
 from training.model.base import Base
-from training.model.blocks import BlockReading, predict_cards
-from training.model.reading import Reading
+from training.model.reading import Reading, predict_rows
 from training.model.slots import SlotModel
 from training.stage.callbacks import (
     KeepBest,
@@ -56,16 +55,13 @@ def warm_start(
         restore_state(slot, stage.weights)
         return
     everyone = np.sort(np.concatenate([work.fit, work.validation]))
-    if isinstance(reading, BlockReading):
-        reading.measure_centre(slot, everyone, config.seed)
-    else:
-        measure_centre(slot, reading, everyone, config.seed)
+    measure_centre(slot, reading, everyone, config.seed)
     samples = _samples(work, slot, reading)
-    cards, half = len(table.models), table.rows(work.train)
+    half = table.rows(work.train)
     validation = table.rows(work.validation)
 
     def measure() -> Log:
-        z = predict_cards(slot, reading, work.validation, cards)
+        z = predict_rows(slot, reading, work.validation)
         found = utility(z, validation, np.nanmean(half.cost, axis=0), half.reference_cost())
         return {"log_loss": log_loss(z, validation.score), "utility": found}
 
@@ -123,8 +119,6 @@ def _samples(work: Plan, slot: SlotModel, reading: Reading) -> Samples:
     table, config = work.table, work.config.warm_start
     families = [table.families[i] for i in work.fit]
     target = soft_targets(table.score[work.fit], families, config.outcome_share)
-    if isinstance(reading, BlockReading):
-        return reading.samples(slot, work.fit, target)
     if config.permute:
         return permuted_samples(
             slot,
@@ -134,4 +128,4 @@ def _samples(work: Plan, slot: SlotModel, reading: Reading) -> Samples:
             lambda order: slots.render_prefix([work.lines[m] for m in order]),
             np.random.default_rng(config.seed),
         )
-    return card_samples(slot, work.fit, target)
+    return card_samples(slot, reading, work.fit, target)

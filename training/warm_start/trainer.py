@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
 from transformers import PrinterCallback, TrainerCallback

@@ -106,7 +106,7 @@ def _pools(count_F_M: Floats, total_F_M: Floats) -> list[list[int]]:
 
     apart_F_F = np.stack([apart(family) for family in range(len(members))])
     while True:
-        a, b = sorted(np.unravel_index(int(apart_F_F.argmin()), apart_F_F.shape))
+        a, b = sorted(divmod(int(apart_F_F.argmin()), len(apart_F_F)))
         if apart_F_F[a, b] > _ALIKE:
             return [own for own in members if own]
         members[a] += members[b]

@@ -174,7 +174,7 @@ class Arms:
         if go_on:
             restore_state(slot, self.start)
         rows = np.flatnonzero(np.isfinite(known_N_M).any(1))
-        samples = card_samples(slot, rows, known_N_M[rows])
+        samples = card_samples(slot, reading, rows, known_N_M[rows])
         name = f"{self._name} {arm}"
         train_slots(
             slot,
