@@ -144,8 +144,8 @@ class Loop:
             price = self.settings.router_usd_per_million
             scores = scores_of(judge, after)
             learned = arm_of("checkpoint", after, scores, router_usd_per_million=price)
-        scores_A_N = np.array([arm.score for arm in (*fixed.values(), rules, learned)])
-        known: npt.NDArray[np.bool_] = np.isfinite(scores_A_N).all(axis=0)
+        every_score = np.array([arm.score for arm in (*fixed.values(), rules, learned)])
+        known: npt.NDArray[np.bool_] = np.isfinite(every_score).all(axis=0)
         if not known.all():
             self.console.print(f"  {int((~known).sum())} requests can't be judged on this machine")
         write_table(

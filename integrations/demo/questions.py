@@ -84,9 +84,8 @@ def load(folder: Path = DATA, *, per_family: int | None = None) -> History:
     prompts = {question.prompt_id: question.prompt for question in questions}
     answers = {}
     columns = ("prompt_id", "model", "response", "input_tokens", "output_tokens")
-    for prompt_id, model, text, read, written in (
-        table.outcomes.select(columns).collect().iter_rows()
-    ):
+    recorded = table.outcomes.select(columns).collect()
+    for prompt_id, model, text, read, written in recorded.iter_rows():
         if prompt_id in prompts:
             prompt = prompts[prompt_id]
             cut = written >= limits[prompt]

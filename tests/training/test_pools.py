@@ -278,7 +278,7 @@ def test_a_pass_over_several_blocks_gives_what_each_gives_alone(
     warm = dataclasses.replace(work.config.warm_start, recipe=recipe)
     mixed = dataclasses.replace(work, config=dataclasses.replace(work.config, warm_start=warm))
     base = load_base(base_folder)
-    reading = runs.read_prompts(mixed, base, None, lambda *_: None)
+    reading = runs.read_prompts(mixed, base, lambda *_: None)
     slot = slot_model(base, np.zeros(4), warm, blocks=work.cut.sizes)
     assert slot.slot_ids == tuple(base.slot_ids[letter] for letter in "ABCA")
 
