@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -145,7 +144,7 @@ class Loop:
             scores = scores_of(judge, after)
             learned = arm_of("checkpoint", after, scores, router_usd_per_million=price)
         every_score = np.array([arm.score for arm in (*fixed.values(), rules, learned)])
-        known: npt.NDArray[np.bool_] = np.isfinite(every_score).all(axis=0)
+        known = np.asarray(np.isfinite(every_score).all(axis=0))
         if not known.all():
             self.console.print(f"  {int((~known).sum())} requests can't be judged on this machine")
         write_table(

@@ -78,7 +78,7 @@ class Shape:
             ExportError: an architecture or a position embedding that this exporter does not know.
         """
         kind = config.get("model_type")
-        if kind not in _ARCHITECTURES:
+        if not isinstance(kind, str) or kind not in _ARCHITECTURES:
             raise ExportError(
                 f"{where} is a {kind!r}; this exporter knows {', '.join(_ARCHITECTURES)}. Export "
                 "the checkpoint merged and use llama.cpp's own convert_hf_to_gguf.py"

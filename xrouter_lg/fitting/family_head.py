@@ -71,7 +71,7 @@ def fit_family_head(
     features = _unit_rows(raw[:, known].multiply(idf[None, :]).tocsr())
     tools = _tool_arrays(prompts)
     if tools:
-        tools.update(_shape_arrays(tools.pop("raw_N_T"), prompts, families))
+        tools.update(_shape_arrays(tools.pop("raw_N_T").astype(np.float64), prompts, families))
         width = features.shape[1]
         features = hstack([features, csr_matrix(tools.pop("features_N_T"))]).tocsr()
     model = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=200, tol=1e-3)

@@ -111,7 +111,7 @@ class Ragged:
             cost=np.where(apart, np.nan, self.cost),
             elsewhere={name: n for name, n in zip(self.models, lost, strict=True) if n},
         )
-        there: Bools = table.candidates.any(axis=1)
+        there = np.asarray(table.candidates.any(axis=1))
         return replace(table.rows(there), bare=self.bare + int((~there).sum()))
 
     def pools(self) -> list[Pool]:
