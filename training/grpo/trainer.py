@@ -101,7 +101,7 @@ def play_greedily(
     return letters
 
 
-class SlotGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class SlotGRPOTrainer(GRPOTrainer):
     """Use within :func:`training.model.reading.answering`, or by :func:`train_grpo`.
 
     Rows of the dataset have a ``prompt`` and the number of an ``episode``.
@@ -172,7 +172,7 @@ class SlotGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         self._episodes = inputs["episode"].tolist()
-        loss: Tensor = super()._compute_loss(model, inputs)
+        loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         return loss
 
     def _get_per_token_logps_and_entropies(
