@@ -28,22 +28,6 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
 
-    @classmethod
-    def from_message(cls, message: BaseMessage) -> Usage | None:
-        """The usage that a provider reported with a message, None where it reported none."""
-        meta = getattr(message, "usage_metadata", None)
-        if not meta:
-            return None
-        inputs = meta.get("input_token_details") or {}
-        outputs = meta.get("output_token_details") or {}
-        return cls(
-            input_tokens=int(meta.get("input_tokens") or 0),
-            output_tokens=int(meta.get("output_tokens") or 0),
-            cached_input_tokens=int(inputs.get("cache_read") or 0),
-            cache_write_tokens=int(inputs.get("cache_creation") or 0),
-            reasoning_tokens=int(outputs.get("reasoning") or 0),
-        )
-
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)
 

@@ -23,9 +23,9 @@ from xrouter_lg.calls.ledger import (
     RequestAccount,
     Reservation,
     counted,
-    parse_usd,
     totals,
 )
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError, RequestOptionError
 from xrouter_lg.types import Charge
 

@@ -14,7 +14,8 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_openai import ChatOpenAI
 
 from xrouter_lg.pool import pricing
-from xrouter_lg.pool.pricing import Price, PublishedPrice, published_price, reported_cost
+from xrouter_lg.pool.pricing import Price, PublishedPrice, published_price
+from xrouter_lg.said import reported_cost, usage_of
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.types import Usage
 
@@ -314,8 +315,8 @@ def test_usage_counts_cached_written_and_reasoning_tokens_of_a_message() -> None
             "output_token_details": {"reasoning": 40},
         },
     )
-    assert Usage.from_message(message) == Usage(100, 50, 30, 20, 40)
+    assert usage_of(message) == Usage(100, 50, 30, 20, 40)
 
 
 def test_a_message_without_usage_has_none() -> None:
-    assert Usage.from_message(AIMessage("hi")) is None
+    assert usage_of(AIMessage("hi")) is None

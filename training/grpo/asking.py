@@ -24,12 +24,14 @@ from langchain_core.messages import BaseMessage
 from langsmith import tracing_context
 
 from training.grpo.outcome_source import AnswerText, Bools, Floats, Ints
-from xrouter_lg.calls.attempt import Workers, worst_case
+from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount, totals
+from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.portal import run_sync
+from xrouter_lg.said import text_of
 from xrouter_lg.types import Call
 from xrouter_lg.verifiers.base import SupportsVerify
 
@@ -177,7 +179,7 @@ class LiveOutcomes:
             if result.message is None:
                 why = f"{result.error}: {result.detail}"
                 return LiveOutcome(NAN, NAN, None, reason=why)
-            text = str(result.message.text)
+            text = text_of(result.message)
             verdict = await asyncio.to_thread(
                 prompt.verifier, text, prompt.reference, meta=prompt.meta
             )

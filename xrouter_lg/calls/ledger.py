@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Literal
 
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError
 from xrouter_lg.types import Charge
 
@@ -41,21 +42,6 @@ class Budget:
                 f"Budget.on_exceeded is {self.on_exceeded!r}; it must be 'cheapest', 'error' or "
                 "'interrupt'"
             )
-
-
-def parse_usd(value: Any, where: str, error: type[ValueError] = ConfigurationError) -> Decimal:
-    """A limit in USD as Decimal.
-
-    Raises:
-        ConfigurationError: (or ``error``) it is no finite number above zero.
-    """
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
-        raise error(f"{where} is {value!r}; it must be USD, a finite number above zero")
-    return amount
 
 
 @dataclass(frozen=True, slots=True)

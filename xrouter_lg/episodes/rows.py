@@ -11,8 +11,8 @@ import polars as pl
 
 from xrouter_lg.episodes.episode import Episode, EpisodeCall
 from xrouter_lg.episodes.plain_calls import message_key
-from xrouter_lg.episodes.runs import other_blocks, text_of
 from xrouter_lg.outcomes.schema import KEY
+from xrouter_lg.said import other_blocks, text_of
 from xrouter_lg.verifiers.grading import reference_of
 
 OBSERVED: dict[str, pl.DataType] = {

@@ -21,6 +21,7 @@ from xrouter_lg.graph.steps import OUTER_KEY, POOL_KEY, ToolBinding
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router
+from xrouter_lg.said import text_of
 from xrouter_lg.tracing.record.extract import RECORD_KEY
 from xrouter_lg.tracing.record.recorder import Recorder
 
@@ -151,7 +152,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
                 )
             )
         if isinstance(value, str):
-            return {self.output_key: str(message.text)}
+            return {self.output_key: text_of(message)}
         return {self.output_key: [message]}
 
     def _config(self, config: RunnableConfig | None, pool: ModelPool) -> RunnableConfig:

@@ -15,7 +15,8 @@ from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send, interrupt
 
 from xrouter_lg.calls.attempt import CallResult
-from xrouter_lg.calls.ledger import RequestAccount, parse_usd
+from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.graph.next_step import (
     Finish,

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, merge_configs
 
-from xrouter_lg.calls.attempt import Workers, worst_case
+from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.errors import PolicyConfigError, PolicyError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, one_hot

@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
+from xrouter_lg.said import text_of
+
 CODEC_VERSION = 1
 
 CARD_SLOTS = "ABCDEFGHIJKLMNOP"
@@ -154,7 +156,7 @@ def neutral(text: str) -> str:
 
 
 def _text(message: BaseMessage) -> str:
-    text = str(message.text)
+    text = text_of(message)
     if isinstance(message, AIMessage) and message.tool_calls:
         text = f"{text} [called {', '.join(call['name'] for call in message.tool_calls)}]".strip()
     return text

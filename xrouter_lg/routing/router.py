@@ -191,7 +191,7 @@ class Router:
             or request.turn >= request.max_turns
             or not getattr(policy, "orchestrates", False),
             prompt_hash=proposal.prompt_hash,
-            removed=found.removed,
+            removed=constraints.texts(found.removed),
             charges=tuple(request.charges),
             message=proposal.message,
             token_ids=proposal.token_ids,
@@ -244,7 +244,7 @@ class Router:
         policy: Policy,
         request: RouteRequest,
         pool: ModelPool,
-        removed: Mapping[str, str],
+        removed: Mapping[str, constraints.Removal],
     ) -> Decision:
         """No candidate fits into what is left: the best answer so far, a short answer by a card
         that can still be paid, or an error, as the budget says."""
@@ -257,7 +257,7 @@ class Router:
             policy_version=policy.version,
             scores={},
             propensity=1.0,
-            removed=removed,
+            removed=constraints.texts(removed),
             charges=tuple(request.charges),
             notes=dict(request.notes),
         )
