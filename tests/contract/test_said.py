@@ -21,10 +21,13 @@ from langchain_core.messages import (
     ToolMessage,
     message_to_dict,
 )
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from xrouter_lg import said
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.outcomes.conversation import conversation_of
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.types import Usage
 
 CALL = {"name": "look", "args": {"at": 1}, "id": "call-1"}
@@ -132,8 +135,8 @@ def test_the_text_is_the_one_that_langchain_reads(message: AIMessage) -> None:
     [
         (HumanMessage("Hi", name="Ann"), {"role": "user", "content": "Hi", "name": "Ann"}),
         (SystemMessage("Be brief"), {"role": "system", "content": "Be brief"}),
-        (AIMessageChunk("Hel"), {"role": "assistant", "content": "Hel"}),
-        (ChatMessage("Hi", role="critic"), {"role": "critic", "content": "Hi"}),
+        (AIMessageChunk(content="Hel"), {"role": "assistant", "content": "Hel"}),
+        (ChatMessage(content="Hi", role="critic"), {"role": "critic", "content": "Hi"}),
         (
             ToolMessage("no such file", tool_call_id="1", status="error"),
             {"role": "tool", "content": "no such file", "tool_call_id": "1", "status": "error"},
@@ -178,7 +181,7 @@ def test_the_tool_error_of_a_recorded_conversation_is_asked_again_as_an_error() 
 def test_a_count_of_zeros_is_no_count() -> None:
     """Servers that don't count send zeros; a cost of zero would be made of them."""
     zeros = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-    assert said.usage_of(AIMessage("Paris.", usage_metadata=zeros)) is None  # type: ignore[arg-type]
+    assert said.usage_of(AIMessage("Paris.", usage_metadata=zeros)) is None
 
 
 def test_half_a_count_of_a_run_is_no_count() -> None:
@@ -189,7 +192,7 @@ def test_half_a_count_of_a_run_is_no_count() -> None:
 def test_tokens_of_several_choices_count_once() -> None:
     """ChatOpenAI puts the response's whole usage on each choice; tracers add them up."""
     usage = {"input_tokens": 10, "output_tokens": 30, "total_tokens": 40}
-    message = dumpd(AIMessage("Paris.", usage_metadata=usage))  # type: ignore[arg-type]
+    message = dumpd(AIMessage("Paris.", usage_metadata=usage))
     doubled = {"input_tokens": 20, "output_tokens": 60, "total_tokens": 80}
     run = {
         "outputs": {"generations": [[{"message": message}, {"message": message}]]},
@@ -248,3 +251,58 @@ def test_a_run_without_a_reply_says_nothing(run: Mapping[str, Any]) -> None:
     assert said.answer_of(None) is None
     assert said.run_usage(run) is None
     assert not said.was_cut(None)
+
+
+# --- reported by the provider --------------------------------------------------------------
+
+
+def reply(cost: Any) -> AIMessage:
+    return AIMessage("hi", response_metadata={"token_usage": {"cost": cost}})
+
+
+@pytest.mark.parametrize(("cost", "usd"), [(0.0021, "0.0021"), ("0.5", "0.5"), (0, "0"), (1, "1")])
+def test_a_cost_that_the_provider_reports_is_taken_exactly(cost: Any, usd: str) -> None:
+    assert said.reported_cost(reply(cost)) == Decimal(usd)
+
+
+@pytest.mark.parametrize("cost", [None, True, -1, float("nan"), float("inf"), "much", [], {}])
+def test_a_reported_cost_that_is_no_amount_is_no_cost(cost: Any) -> None:
+    assert said.reported_cost(reply(cost)) is None
+
+
+@pytest.mark.parametrize("usage", [None, 3, {}, []])
+def test_a_message_without_usage_reports_no_cost(usage: Any) -> None:
+    assert said.reported_cost(AIMessage("hi", response_metadata={"token_usage": usage})) is None
+
+
+def test_a_message_of_the_user_reports_no_cost() -> None:
+    assert said.reported_cost(HumanMessage("hi")) is None
+
+
+def test_a_real_response_with_a_cost_reports_it() -> None:
+    with FakeOpenAIServer([FakeModel(name="m", cost_usd=0.0042)]) as server:
+        chat = ChatOpenAI(
+            model="m", base_url=server.base_url, api_key=SecretStr("x"), max_retries=0
+        )
+        assert said.reported_cost(chat.invoke("hi")) == Decimal("0.0042")
+
+
+# --- usage of a message --------------------------------------------------------------------
+
+
+def test_usage_counts_cached_written_and_reasoning_tokens_of_a_message() -> None:
+    message = AIMessage(
+        "hi",
+        usage_metadata={
+            "input_tokens": 100,
+            "output_tokens": 50,
+            "total_tokens": 150,
+            "input_token_details": {"cache_read": 30, "cache_creation": 20},
+            "output_token_details": {"reasoning": 40},
+        },
+    )
+    assert said.usage_of(message) == Usage(100, 50, 30, 20, 40)
+
+
+def test_a_message_without_usage_has_none() -> None:
+    assert said.usage_of(AIMessage("hi")) is None

@@ -279,7 +279,7 @@ def _removed(pool: ModelPool, conversation: Conversation, likely: int) -> Mappin
         prompt_tokens=likely,
     )
     try:
-        return constraints.apply(pool, request, lambda card: False).removed
+        return constraints.texts(constraints.apply(pool, request, lambda card: False).removed)
     except NoCandidateError as error:
         return error.removed
 

@@ -290,11 +290,7 @@ def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[Epis
 
 def _messages_key(outputs: Any) -> str:
     """The state's key that a collecting step put the answer under; apps may name their own."""
-    update = outputs if isinstance(outputs, Mapping) else {}
-    for name in ("output", "update"):
-        inner = update.get(name)
-        update = inner if isinstance(inner, Mapping) else update
-    for key, value in update.items():
+    for key, value in read.update_of(outputs).items():
         last = value[-1] if isinstance(value, list | tuple) and value else value
         if RECORD_KEY in said.response_metadata_of(last):
             return str(key)

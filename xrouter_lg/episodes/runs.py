@@ -54,16 +54,20 @@ def model_messages(run: Run) -> tuple[Message, ...]:
 
 def last_answer(outputs: Any, key: str = "messages") -> str | None:
     """The answer in the last message among a node's or graph's outputs; None without one."""
-    update = outputs if isinstance(outputs, Mapping) else {}
-    for name in ("output", "update"):  # how tracers wrap what is no dict, and a Command's part
-        inner = update.get(name)
-        if isinstance(inner, Mapping):
-            update = inner
-    values = update.get(key)
+    values = update_of(outputs).get(key)
     if isinstance(values, list | tuple):
         values = values[-1] if values else None
     fields = fields_of(values)
     return answer_of(fields) if "content" in fields else None
+
+
+def update_of(outputs: Any) -> Mapping[str, Any]:
+    """The state's update among a node's recorded outputs."""
+    update = outputs if isinstance(outputs, Mapping) else {}
+    for name in ("output", "update"):  # how tracers wrap what is no dict, and a Command's part
+        inner = update.get(name)
+        update = inner if isinstance(inner, Mapping) else update
+    return update
 
 
 # --- what was kept from us -----------------------------------------------------------------
