@@ -133,7 +133,11 @@ def test_backoff_doubles_with_jitter_and_has_a_ceiling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("12", 12.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), ("", None)]
+    ("header", "seconds"),
+    [
+        *[("12", 12.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), ("", None)],
+        ("Wed, 21 Oct 2015 07:28:00", 0.0),  # a date without its zone
+    ],
 )
 def test_retry_after_is_read_in_every_form(header: str, seconds: float | None) -> None:
     assert retry_after_s({"Retry-After": header}) == seconds
