@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import need
 
 BASE_VARIABLE = "XROUTER_BASE"
 """Environment variable that names the base model where nothing else does."""
@@ -83,10 +83,7 @@ def _from_gguf(path: Path, where: str) -> Path:
 
 
 def _from_hub(model_id: str, where: str) -> Path:
-    try:
-        hub: Any = importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise MissingExtraError("huggingface_hub", "train", f"the base model {model_id}") from error
+    hub = need("huggingface_hub", f"the base model {model_id}")
     wanted = ["*.safetensors", "*.json"]
     try:
         try:

@@ -18,7 +18,6 @@ A file is safetensors with a JSON header. :mod:`xrouter_lg.fitting.cascade_choic
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from xrouter_lg.errors import MissingExtraError, PolicyConfigError
+from xrouter_lg.extras import need
 from xrouter_lg.checkpoints.family_head import FamilyHead
 
 PLAN_SCHEMA_VERSION = 2
@@ -90,7 +90,7 @@ class AnswerModel:
         self, shares: Sequence[float], cards: Sequence[int], lengths: Sequence[int]
     ) -> int:
         """Bin of the first answers' lengths (characters) under these kind shares."""
-        np = module("numpy")
+        np = need("numpy", "a plan file")
         share = np.asarray(shares, dtype=np.float64)
         mean_M, sd_M = share @ self.length_mean_F_M, share @ self.length_sd_F_M
         usual = [(log_length(n) - mean_M[m]) / sd_M[m] for m, n in zip(cards, lengths, strict=True)]
@@ -99,7 +99,7 @@ class AnswerModel:
 
     def save(self, path: Path) -> None:
         """Write the file under a temporary name and rename it."""
-        np = module("numpy")
+        np = need("numpy", "a plan file")
         header = {
             "schema_version": PLAN_SCHEMA_VERSION,
             "families": list(self.head.families),
@@ -112,7 +112,7 @@ class AnswerModel:
             arrays[name] = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
         temporary = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        module("safetensors.numpy").save_file(
+        need("safetensors.numpy", "a plan file").save_file(
             arrays, temporary, metadata={"xrouter_plans": json.dumps(header, sort_keys=True)}
         )
         temporary.replace(path)
@@ -126,7 +126,7 @@ class AnswerModel:
             MissingExtraError: safetensors or numpy is not installed.
         """
         try:
-            with module("safetensors").safe_open(path, framework="numpy") as file:
+            with need("safetensors", "a plan file").safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {})["xrouter_plans"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except MissingExtraError:
@@ -156,11 +156,3 @@ class AnswerModel:
 def log_length(characters: int) -> float:
     """The measure of an answer's length: ratios count, but not between three words and four."""
     return math.log(characters + 30.0)
-
-
-def module(name: str) -> Any:
-    # By name: the package itself must not depend on what an extra brings.
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(name.partition(".")[0], "data", "a plan file") from error

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import missing
 
 if TYPE_CHECKING:
     import typer
@@ -53,7 +54,7 @@ def _build() -> typer.Typer:
         from typer.core import TyperGroup
         from typer.main import get_command
     except ImportError as error:
-        raise MissingExtraError("typer", "cli", "the xrouter command") from error
+        raise missing("typer", "the xrouter command") from error
 
     class LazyGroup(TyperGroup):
         """Knows its sub-commands' names and help; imports one when it is called."""

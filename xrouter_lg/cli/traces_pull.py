@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xrouter_lg.extras import need
+
 if TYPE_CHECKING:
     from xrouter_lg.langsmith.progress import OnProgress, PullSummary
 
@@ -175,12 +177,7 @@ def push_experiment(
 ) -> None:
     """Show a policy's choices as a LangSmith experiment. Running it again adds what is missing."""
     with _said():
-        try:
-            import polars
-        except ImportError:
-            from xrouter_lg.errors import MissingExtraError
-
-            raise MissingExtraError("polars", "data", "a file of choices") from None
+        polars = need("polars", "a file of choices")
         from xrouter_lg.langsmith.connection import LangSmith
         from xrouter_lg.langsmith.experiment import push_experiment as send
         from xrouter_lg.langsmith.experiment import results_of_choices

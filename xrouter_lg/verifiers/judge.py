@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.money import cost_of
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import need
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import usage_of
 from xrouter_lg.types import Charge
@@ -201,8 +201,4 @@ def _card(model: BaseChatModel | str | Mapping[str, Any] | ModelCard) -> ModelCa
 
 
 def _library() -> Any:
-    try:
-        from openevals.llm import create_llm_as_judge
-    except ImportError as error:
-        raise MissingExtraError("openevals", "train", "the judge verifier") from error
-    return create_llm_as_judge
+    return need("openevals.llm", "the judge verifier").create_llm_as_judge

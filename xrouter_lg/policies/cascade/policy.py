@@ -17,8 +17,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xrouter_lg.checkpoints.cascade_model import AnswerModel, module
+from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.extras import need
 from xrouter_lg.final_answer import final_answer
 from xrouter_lg.policies.base import BasePolicy
 from xrouter_lg.policies.cascade.planner import Planner, Values
@@ -69,7 +70,7 @@ class Plans:
     ) -> Values:
         """What every choice is worth where ``turns`` decisions may be taken. ``factors`` are
         today's prices over those of the record."""
-        np = module("numpy")
+        np = need("numpy", "a plan file")
         planner, prices = self.planner(cards, turns), tuple(sorted((factors or {}).items()))
         most = 1 if turns == 1 else self.model.first_most
         key = (planner.cards, tuple(shares), cost_weight, min(turns, ROUNDS + 2), prices)

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import orjson
 
-from xrouter_lg.errors import MissingExtraError, StoreError
+from xrouter_lg.errors import StoreError
+from xrouter_lg.extras import need
 from xrouter_lg.tracing.exchange.importing import MORE_FIELDS
 
 Format = Literal["jsonl", "parquet"]
@@ -269,8 +270,4 @@ def _parsed(text: str | bytes, path: Path, where: str = "") -> Any:
 
 
 def _polars() -> Any:
-    try:
-        import polars
-    except ImportError as error:
-        raise MissingExtraError("polars", "data", "a Parquet file of traces") from error
-    return polars
+    return need("polars", "a Parquet file of traces")
