@@ -1,22 +1,14 @@
-"""What can go wrong with local models, and where it surfaces.
+"""What can go wrong with local models. The tree is drawn in :mod:`xrouter_lg.errors`.
 
-Every error names the value, the place and the fix. All of them derive from
-:class:`LocalModelError`, so a caller that only wants to say "no local models here" needs one
-``except``; each also inherits the standard class it replaces.
-
-    LocalModelError (RuntimeError)
-    ├── UnknownWeightsError   a name that is not in the catalogue                (fetch, pool)
-    ├── WeightsUnavailableError   no source delivers the file                    (fetch)
-    ├── WeightsCorruptError   the bytes differ from the pinned sha256, twice     (fetch)
-    ├── ServerStartError      llama.cpp did not come up; carries the log's end   (server)
-    ├── ExportError           a checkpoint that can't be written as GGUF         (export_gguf)
-    └── MeasurementError      a running server gave no usable timings            (measure)
+A caller that only wants to say "no local models here" needs one ``except``.
 """
 
 from __future__ import annotations
 
+from xrouter_lg.errors import XRouterError
 
-class LocalModelError(RuntimeError):
+
+class LocalModelError(XRouterError, RuntimeError):
     """Root of everything this package raises on purpose."""
 
 

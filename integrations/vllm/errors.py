@@ -1,15 +1,11 @@
-"""What can go wrong with a vLLM server, and where it surfaces.
-
-VllmError (RuntimeError)
-├── VllmMissingError   no Python that has vLLM                                     (server)
-├── VllmStartError     the server did not come up; carries the log's end           (server)
-└── AdapterError       a checkpoint that this server can't load, or that it refused (adapters)
-"""
+"""What can go wrong with a vLLM server. The tree is drawn in :mod:`xrouter_lg.errors`."""
 
 from __future__ import annotations
 
+from xrouter_lg.errors import XRouterError
 
-class VllmError(RuntimeError):
+
+class VllmError(XRouterError, RuntimeError):
     """Root of everything this package raises on purpose."""
 
 

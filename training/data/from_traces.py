@@ -41,7 +41,6 @@ def collect(
             "learns from one of them"
         )
     from xrouter_lg.episodes.to_table import feedback_verifiers, open_scoring, outcomes_from_store
-    from xrouter_lg.outcomes.schema import OutcomeError
     from xrouter_lg.pool.pool import ModelPool
     from xrouter_lg.tracing.store.trace_store import TraceStore
 
@@ -71,7 +70,7 @@ def collect(
                     note(f"collect: {done} {what}") if done % 500 == 0 else None
                 ),
             )
-    except (XRouterError, OutcomeError, ValueError, RuntimeError, OSError) as error:
+    except (XRouterError, ValueError, RuntimeError, OSError) as error:
         raise ConfigurationError(f"traces={config.traces!r}: {error}") from error
     note(f"collect: {json.dumps(found.to_dict())}")
     write_json(mark, {"key": key, "report": found.to_dict()})

@@ -16,11 +16,12 @@ from transformers import TrainerCallback
 
 from training.files import write_json
 from training.stage.processes import agreed, anyone, is_main
+from xrouter_lg.errors import XRouterError
 
 Log = dict[str, float]
 
 
-class TrainingInterruptedError(RuntimeError):
+class TrainingInterruptedError(XRouterError, RuntimeError):
     """Training was asked to stop; what is done has been saved."""
 
 

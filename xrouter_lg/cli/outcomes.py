@@ -214,12 +214,10 @@ def _said() -> Iterator[None]:
         typer.echo(_NEEDS_CHECKOUT, err=True)
         raise typer.Exit(2)
     from xrouter_lg.errors import XRouterError
-    from xrouter_lg.outcomes import OutcomeError
-    from xrouter_lg.verifiers import UnprovenVerifierError, VerifierConfigError
 
     try:
         yield
-    except (XRouterError, OutcomeError, VerifierConfigError, UnprovenVerifierError) as error:
+    except XRouterError as error:
         typer.echo(f"xrouter: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

@@ -126,10 +126,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
 def _said() -> Iterator[None]:
     """A wrong spec or a missing package in one line, without a traceback."""
     from xrouter_lg.errors import XRouterError
-    from xrouter_lg.verifiers import VerifierConfigError
 
     try:
         yield
-    except (VerifierConfigError, XRouterError) as error:
+    except XRouterError as error:
         typer.echo(f"xrouter: {error}", err=True)
         raise typer.Exit(2) from None

@@ -22,9 +22,9 @@ from urllib3.util import Retry
 
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
+    LangSmithRefusedError,
     NoKeyError,
     ProjectNotFoundError,
-    RefusedError,
 )
 from xrouter_lg.langsmith.polite import Patience, RateLimit
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
@@ -72,7 +72,9 @@ class LangSmith:
         self.endpoint = str(self.client.api_url).rstrip("/")
         self.patience = patience or Patience()
         if not 1 <= page_size <= 1000:
-            raise RefusedError(f"page_size is {page_size}; LangSmith takes 1 to 1000 runs a page")
+            raise LangSmithRefusedError(
+                f"page_size is {page_size}; LangSmith takes 1 to 1000 runs a page"
+            )
         self.page_size = page_size
         self.requests = 0
         """How many were made, repeats included."""
@@ -114,7 +116,7 @@ class LangSmith:
         wanted = {"project_id": name} if _is_uuid(name) else {"project_name": name}
         try:
             found = self.ask(lambda: self.client.read_project(**wanted), what=f"project {name!r}")
-        except RefusedError as error:
+        except LangSmithRefusedError as error:
             if error.status not in (404, 422):
                 raise
             raise ProjectNotFoundError(self._no_project(name)) from None
@@ -122,7 +124,7 @@ class LangSmith:
 
     def _no_project(self, name: str) -> str:
         listed: list[str] = []
-        with contextlib.suppress(RefusedError, AccessDeniedError):
+        with contextlib.suppress(LangSmithRefusedError, AccessDeniedError):
             projects = self.ask(
                 lambda: list(itertools.islice(self.client.list_projects(limit=100), 100)),
                 what="the list of projects",
@@ -164,7 +166,7 @@ class LangSmith:
                     what="runs",
                     pace=self._pace,
                 )
-            except RefusedError as error:
+            except LangSmithRefusedError as error:
                 # Cursors of one API mean nothing to the other, so only before the first page.
                 if error.status not in (404, 405, 501) or cursor is not None:
                     raise

@@ -14,7 +14,7 @@ from xrouter_lg.calls.failures import backoff_s, chain, retry_after_s
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
     LangSmithIntegrationError,
-    RefusedError,
+    LangSmithRefusedError,
     UnreachableError,
 )
 from xrouter_lg.tracing.record.redact import known_secrets, scrub_text
@@ -94,7 +94,7 @@ class Patience:
         Raises:
             AccessDeniedError: 401 or 403.
             UnreachableError: no answer, or a passing failure too often.
-            RefusedError: any other status.
+            LangSmithRefusedError: any other status.
         """
 
         def give_up(state: RetryCallState) -> T:
@@ -201,7 +201,7 @@ def as_error(
             f"{where} is busy or failing: HTTP {failure.status} ({what}) after {attempts} "
             f"attempt(s).{later} What was finished is kept; run it again later to continue.{said}"
         )
-    return RefusedError(
+    return LangSmithRefusedError(
         f"{where} refused a request: HTTP {failure.status} ({what}).{said}", failure.status
     )
 

@@ -23,10 +23,11 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.said import plain_message
 
 
-class UnaskableError(ValueError):
+class UnaskableError(XRouterError, ValueError):
     """A row's conversation can't be asked again as it was; says why."""
 
 

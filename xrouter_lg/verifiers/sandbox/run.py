@@ -34,13 +34,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from xrouter_lg.errors import XRouterError
+
 _CHILD = Path(__file__).with_name("child.py")
 _GRACE_S = 15.0
 """Seconds beyond the wall limit after which the supervisor itself counts as hung."""
 _REPORT_BYTES = 65536
 
 
-class SandboxError(RuntimeError):
+class SandboxError(XRouterError, RuntimeError):
     """The sandbox failed, not the program in it: no verdict about the program follows."""
 
 
