@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from training.config.run import RunConfig
-from training.files import write_json
 from xrouter_lg.errors import ConfigurationError, XRouterError
+from xrouter_lg.files import write_json
 
 _LANGSMITH = "langsmith:"
 

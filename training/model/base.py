@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from xrouter_lg.checkpoints.manifest import (
     weights_digest,
 )
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.files import whole
 
 _log = logging.getLogger(__name__)
 
@@ -76,19 +76,18 @@ def materialise(source: str | Path, folder: Path, *, model_id: str | None = None
             f"base model {str(source)!r} can't be loaded: {error}. Give a folder, a .gguf file, or "
             "a model id that this machine can download"
         ) from error
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
     # A model that came out of GGUF refuses to be saved; a fresh one of its config does not.
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     fresh = type(model)(config)
     fresh.load_state_dict(model.state_dict())
-    fresh.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
     identity = {"model_id": model_id or (path.stem if path.suffix else str(source))}
-    temporary.joinpath(_IDENTITY_FILE).write_text(json.dumps(identity))
-    temporary.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole(folder) as temporary:
+        fresh.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        temporary.joinpath(_IDENTITY_FILE).write_text(json.dumps(identity))
     _log.info("base model written to %s", folder)
     return folder
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from training.files import write_json
 from training.stage.processes import agreed, anyone, is_main
 from xrouter_lg.errors import XRouterError
+from xrouter_lg.files import write_json
 
 Log = dict[str, float]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.data.inputs import Plan
-from training.files import write_json
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import Ints, RecordedOutcomes
 from training.grpo.stage import note_of
@@ -46,6 +44,7 @@ from training.tools.trainer import train_tools
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.files import whole, write_json
 from xrouter_lg.judge.table import KEY, Paired
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
@@ -340,21 +339,21 @@ def _judge(task: _Task, model: Any, tokenizer: Any, progress: Progress) -> list[
 
 
 def _write(work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
-    target = work.folder / "checkpoint"
-    temporary = work.folder / "checkpoint.part"
-    shutil.rmtree(temporary, ignore_errors=True)
+    with whole(work.folder / "checkpoint") as temporary:
+        _fill(temporary, work, model, tokenizer, facts)
+
+
+def _fill(folder: Path, work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
     if work.config.weights == "merged" and hasattr(model, "peft_config"):
-        model.merge_and_unload().save_pretrained(temporary)
+        model.merge_and_unload().save_pretrained(folder)
     else:
-        model.save_pretrained(temporary)
+        model.save_pretrained(folder)
         # PEFT writes the folder that the base was read from into both.
-        temporary.joinpath("README.md").unlink(missing_ok=True)
-        file = temporary / "adapter_config.json"
+        folder.joinpath("README.md").unlink(missing_ok=True)
+        file = folder / "adapter_config.json"
         if file.is_file():
             adapter = json.loads(file.read_text())
             adapter["base_model_name_or_path"] = facts["base"]["model_id"]
             file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
-    tokenizer.save_pretrained(temporary)
-    write_json(temporary / "router.json", facts)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "router.json", facts)

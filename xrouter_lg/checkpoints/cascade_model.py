@@ -27,6 +27,7 @@ from typing import Any
 
 from xrouter_lg.errors import MissingExtraError, PolicyConfigError
 from xrouter_lg.extras import need
+from xrouter_lg.files import whole
 from xrouter_lg.checkpoints.family_head import FamilyHead
 
 PLAN_SCHEMA_VERSION = 2
@@ -98,7 +99,7 @@ class AnswerModel:
         return int(np.searchsorted(cuts, sum(usual) / len(usual)))
 
     def save(self, path: Path) -> None:
-        """Write the file under a temporary name and rename it."""
+        """Write the file, whole or not at all."""
         np = need("numpy", "a plan file")
         header = {
             "schema_version": PLAN_SCHEMA_VERSION,
@@ -110,12 +111,11 @@ class AnswerModel:
         arrays = {f"head.{name}": value for name, value in self.head.arrays.items()}
         for name in _OWN:
             arrays[name] = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
-        temporary = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        need("safetensors.numpy", "a plan file").save_file(
-            arrays, temporary, metadata={"xrouter_plans": json.dumps(header, sort_keys=True)}
-        )
-        temporary.replace(path)
+        with whole(path) as temporary:
+            need("safetensors.numpy", "a plan file").save_file(
+                arrays, temporary, metadata={"xrouter_plans": json.dumps(header, sort_keys=True)}
+            )
 
     @classmethod
     def load(cls, path: Path) -> AnswerModel:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
+from xrouter_lg.files import whole
 from xrouter_lg.outcomes.schema import (
     KEY,
     OUTCOME_COLUMNS,
@@ -136,17 +134,8 @@ class OutcomeTable:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, frame in (("prompts", self.prompts), ("outcomes", self.outcomes)):
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".tmp", dir=target)
-            os.close(handle)
-            try:
+            with whole(target / f"{name}.parquet") as temporary:
                 frame.sink_parquet(temporary, compression="zstd")
-                with open(temporary, "rb+") as stream:
-                    os.fsync(stream.fileno())
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, target / f"{name}.parquet")
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
         return target
 
     def fingerprint(self) -> str:
