@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -181,11 +182,47 @@ class Proposal:
     """``prompt_token_ids``, ``completion_token_ids`` and ``logprobs`` of a language model."""
 
 
+_CALL_ID = re.compile(r"c(?:(\d+)_)?(\d+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CallId:
+    """Which of a request's calls: ``c2`` is the second of the first turn, ``c3_1`` the first of
+    the third, ``c2.1`` the first that stood in for ``c2`` after it had failed."""
+
+    turn: int
+    index: int
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        turn = f"{self.turn}_" if self.turn > 1 else ""
+        return f"c{turn}{self.index}" + (f".{self.attempt}" if self.attempt else "")
+
+    @classmethod
+    def parse(cls, text: str) -> CallId:
+        """The inverse of ``str``.
+
+        Raises:
+            ValueError: no id of a request's call.
+        """
+        found = _CALL_ID.fullmatch(text)
+        if found is None:
+            raise ValueError(f"call id {text!r} is not of the form c1, c2_1 or c1.1")
+        turn, index, attempt = found.groups()
+        return cls(int(turn or 1), int(index), int(attempt or 0))
+
+    @property
+    def proposed(self) -> CallId:
+        """The call that was proposed, which this one is or stands in for."""
+        return CallId(self.turn, self.index)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call that the router decided on. ``allowance_usd`` is what was reserved for it."""
 
     id: str
+    """A :class:`CallId` as text; whoever calls outside a request may name it otherwise."""
     card: str
     hint: str | None = None
     temperature: float | None = None
