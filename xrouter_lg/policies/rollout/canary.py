@@ -12,7 +12,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, Policy, PolicyLike
@@ -91,12 +91,14 @@ class CanaryPolicy(BasePolicy):
         )
 
     def warm_up(self) -> None:
-        """Load what either arm has to load, so that no first request waits."""
-        call_each("warm_up", self.main, self.candidate)
+        for part in (self.main, self.candidate):
+            if isinstance(part, BasePolicy):
+                part.warm_up()
 
     def close(self) -> None:
-        """Let go of both arms' models."""
-        call_each("close", self.main, self.candidate)
+        for part in (self.main, self.candidate):
+            if isinstance(part, BasePolicy):
+                part.close()
 
     def __repr__(self) -> str:
         return f"CanaryPolicy({self.main!r}, {self.candidate!r}, share={self.share:g})"
@@ -121,14 +123,6 @@ def part_of(part: PolicyLike) -> Policy:
         f"{part!r} is no policy yet; give the whole to XRouterNode(policy=...) or Router, which "
         "resolve names, or use resolve_policy(..., pool)"
     )
-
-
-def call_each(method: str, *parts: Any) -> None:
-    """Call a method of the parts that have it."""
-    for part in parts:
-        function = getattr(part, method, None)
-        if callable(function):
-            function()
 
 
 def unit_key(request: RouteRequest) -> str:

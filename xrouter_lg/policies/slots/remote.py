@@ -124,6 +124,15 @@ class RemotePolicy(SlotPolicy):
 
         return run_sync(read_all())
 
+    def warm_up(self) -> None:
+        """Check the server, so that one that serves something else is known before a request."""
+
+        async def check() -> None:
+            await self.check()
+            await self.aclose()
+
+        asyncio.run(check())
+
     async def aclose(self) -> None:
         """Close this event loop's connections."""
         state = self._loops.pop(asyncio.get_running_loop(), None)

@@ -21,6 +21,10 @@ WRITE = {"xrouter_write": True}
 """Execution option of a connection that will write."""
 
 
+DEFAULT_STORE = "xrouter_traces.db"
+"""Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
+
+
 def resolve_url(target: str | os.PathLike[str]) -> URL:
     """A path or a SQLAlchemy URL, as a URL. Postgres URLs get the psycopg 3 driver."""
     text = os.fspath(target)
