@@ -101,6 +101,16 @@ class Answer:
     truncated: bool = False
 
 
+@dataclass(slots=True)
+class Attempt:
+    """What an attempt at a decision leaves behind, also where it fails or times out."""
+
+    charges: list[Charge] = field(default_factory=list)
+    """What a policy pays for, as it pays: it stays on the bill."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the record shall say of the decision, JSON-safe: ``arm`` and ``shadow``."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
     """One request as the router and its policy see it.
@@ -131,14 +141,10 @@ class RouteRequest:
     """The pool's default card."""
     unreachable: frozenset[str] = frozenset()
     """Cards that joined the pool after the graph was built, and so have no node in it."""
-    charges: list[Charge] = field(default_factory=list)
-    """Where a policy puts what it pays for, as it pays: what a proposal that fails or times out
-    has cost stays on the bill."""
     request_id: str | None = None
     """The same on every turn of a request; None outside a graph."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Where a policy puts what the record shall say of its decision, JSON-safe: ``arm`` and
-    ``shadow``. Like charges, they outlast a proposal that fails."""
+    attempt: Attempt = field(default_factory=Attempt)
+    """Where a policy writes; all else here is only read."""
 
     @property
     def last_turn(self) -> bool:

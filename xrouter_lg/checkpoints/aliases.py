@@ -379,15 +379,14 @@ def _settle(root: Path) -> None:
 
 def _append(root: Path, move: Move) -> None:
     line = json.dumps(dataclasses.asdict(move), ensure_ascii=False).encode() + b"\n"
-    descriptor = os.open(root / AUDIT_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line  # a torn line ends here
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with root.joinpath(AUDIT_FILE).open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line  # a torn line ends here
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import itertools
 import os
-import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +26,7 @@ from xrouter_lg.langsmith.errors import (
 )
 from xrouter_lg.langsmith.polite import Patience, RateLimit
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
+from xrouter_lg.portal import run_sync
 
 T = TypeVar("T")
 
@@ -78,7 +77,6 @@ class LangSmith:
         self.page_size = page_size
         self.requests = 0
         """How many were made, repeats included."""
-        self._loop = _Loop()
         self._other = RateLimit(*_OTHER)
         self._runs: FirstApi | SecondApi | None = None
         self._pace: RateLimit | None = None
@@ -97,8 +95,7 @@ class LangSmith:
     def close(self) -> None:
         """Close the connections."""
         if isinstance(self._runs, SecondApi):
-            self._loop.run(self._runs.close())
-        self._loop.close()
+            run_sync(self._runs.close())
 
     @property
     def api(self) -> str:
@@ -162,7 +159,7 @@ class LangSmith:
             second = self._runs
             try:
                 return self.ask(
-                    lambda: self._loop.run(second.page(query, cursor, self.page_size)),
+                    lambda: run_sync(second.page(query, cursor, self.page_size)),
                     what="runs",
                     pace=self._pace,
                 )
@@ -170,7 +167,7 @@ class LangSmith:
                 # Cursors of one API mean nothing to the other, so only before the first page.
                 if error.status not in (404, 405, 501) or cursor is not None:
                     raise
-                self._loop.run(second.close())
+                run_sync(second.close())
                 self._use(FirstApi(self.client))
         first = self._runs
         assert isinstance(first, FirstApi)
@@ -226,37 +223,6 @@ class LangSmith:
             return request()
 
         return self.patience.call(paced, what=what, where=self.endpoint)
-
-
-class _Loop:
-    """An event loop in a thread of its own, so that synchronous code can use the client's
-    asynchronous API, also where another loop runs already, as in a notebook."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._loop.run_forever, name="langsmith", daemon=True
-            )
-            self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        if self._loop is not None and self._thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
-            if not self._thread.is_alive():
-                self._loop.close()
-            self._loop = self._thread = None
 
 
 def _connect(endpoint: str | None) -> Client:

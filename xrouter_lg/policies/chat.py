@@ -92,7 +92,7 @@ class PromptedPolicy(BasePolicy):
             merge_configs(ensure_config(), _QUIET),  # type: ignore[arg-type]
             pool=candidates,
             kind="router",
-            charges=request.charges,
+            charges=request.attempt.charges,
             prompt_tokens_max=estimate_tokens(messages, tools)[1],
             tools=tools,
             tool_options={"tool_choice": "any"} if must_call else None,

@@ -192,20 +192,20 @@ class Router:
             or not getattr(policy, "orchestrates", False),
             prompt_hash=proposal.prompt_hash,
             removed=constraints.texts(found.removed),
-            charges=tuple(request.charges),
+            charges=tuple(request.attempt.charges),
             message=proposal.message,
             token_ids=proposal.token_ids,
             quality=None
             if proposal.quality is None
             else {name: float(value) for name, value in proposal.quality.items()},
-            notes=dict(request.notes),
+            notes=dict(request.attempt.notes),
         )
         first = actions[0]
         if first.kind == "select":
             return replace(decision, select=first.call_id)
         if first.kind == "answer":
             return replace(decision, text=first.text)
-        account = RequestAccount(request.remaining_usd, request.charges)
+        account = RequestAccount(request.remaining_usd, request.attempt.charges)
         left = replace(request, remaining_usd=account.remaining)
         calls, skipped = _reserve(actions, left, pool, account)
         for name in order:  # asking the policy may have used up what its favourite needed
@@ -258,8 +258,8 @@ class Router:
             scores={},
             propensity=1.0,
             removed=constraints.texts(removed),
-            charges=tuple(request.charges),
-            notes=dict(request.notes),
+            charges=tuple(request.attempt.charges),
+            notes=dict(request.attempt.notes),
         )
         best = best_answer(request.answers)
         if best is not None:

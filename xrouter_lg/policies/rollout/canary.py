@@ -65,7 +65,7 @@ class CanaryPolicy(BasePolicy):
         """The arm's policy; the arm is noted with the request."""
         unit, key = _unit(request)
         arm: Arm = "candidate" if in_share(key, self.share, self.salt) else "main"
-        request.notes["arm"] = {
+        request.attempt.notes["arm"] = {
             "arm": arm,
             "propensity": self.share if arm == "candidate" else 1.0 - self.share,
             "unit": unit,
@@ -136,5 +136,5 @@ def _unit(request: RouteRequest) -> tuple[str, str]:
     if request.request_id is not None:
         return "request", request.request_id
     # A router that is used without a graph and told neither: a draw is all there is.
-    drawn: str = request.notes.setdefault("drawn", secrets.token_hex(8))
+    drawn: str = request.attempt.notes.setdefault("drawn", secrets.token_hex(8))
     return "request", drawn

@@ -111,7 +111,7 @@ class ShadowPolicy(BasePolicy):
         return proposal
 
     def _start(self, main: Policy, request: RouteRequest, candidates: Sequence[ModelCard]) -> None:
-        if "shadow" in request.notes:  # asked again, with a budget that a human raised
+        if "shadow" in request.attempt.notes:  # asked again, with a budget that a human raised
             return
         shadow = part_of(self.shadow)
         if not in_share(unit_key(request), self.share, "shadow"):
@@ -125,7 +125,7 @@ class ShadowPolicy(BasePolicy):
             unless=(main.name, main.version),
         )
         if note is not None:
-            request.notes["shadow"] = note
+            request.attempt.notes["shadow"] = note
 
     def worst_case_usd(
         self, request: RouteRequest, candidates: Sequence[ModelCard]
