@@ -50,7 +50,8 @@ def need(module: str, purpose: str) -> Any:
 
 
 def missing(module: str, purpose: str) -> MissingExtraError:
-    """The error for a module that is not installed: it names the extra that brings it."""
+    """The error for a module that is not installed: it names the extra that brings it, or for a
+    package that only comes along with others the largest one."""
     name = module.partition(".")[0]
     package = _DISTRIBUTIONS.get(name, name)
-    return MissingExtraError(package, EXTRAS[package], purpose)
+    return MissingExtraError(package, EXTRAS.get(package, "train"), purpose)

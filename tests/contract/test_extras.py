@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
+from xrouter_lg.cli._said import said
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.extras import EXTRAS, missing, need
 
@@ -42,7 +44,7 @@ def test_every_module_that_is_asked_for_has_its_extra() -> None:
     asked = asked_for()
     assert len(asked) > 10
     for module, _ in asked:
-        assert missing(module, "a test").extra in BROUGHT
+        assert missing(module, "a test").package in EXTRAS
 
 
 def test_a_missing_module_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +55,9 @@ def test_a_missing_module_is_an_error_that_names_the_extra(monkeypatch: pytest.M
 
 def test_a_module_is_named_by_what_pip_installs() -> None:
     assert missing("sklearn.pipeline", "a baseline").package == "scikit-learn"
+
+
+def test_a_command_without_its_library_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), said():
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    assert 'pip install "xrouter_lg[data]"' in capsys.readouterr().err

@@ -9,12 +9,10 @@ import typer
 
 
 @contextmanager
-def said(*, interrupted: str = "interrupted", extra: str = "data") -> Iterator[None]:
-    """Errors in one line, without a traceback, with exit code 2, or 130 after Ctrl-C.
-
-    ``extra`` is what to install where a library is missing.
-    """
+def said(*, interrupted: str = "interrupted") -> Iterator[None]:
+    """Errors in one line, without a traceback, with exit code 2, or 130 after Ctrl-C."""
     from xrouter_lg.errors import XRouterError
+    from xrouter_lg.extras import missing
 
     try:
         yield
@@ -25,5 +23,5 @@ def said(*, interrupted: str = "interrupted", extra: str = "data") -> Iterator[N
         typer.echo(f"xrouter: {error}", err=True)
         raise typer.Exit(2) from None
     except ImportError as error:
-        typer.echo(f"xrouter: {error}; pip install -e '.[cli,{extra}]'", err=True)
+        typer.echo(f"xrouter: {missing(error.name or '', 'this command')}", err=True)
         raise typer.Exit(2) from None

@@ -127,7 +127,7 @@ def judge(
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
     kept = "interrupted; what was read is kept, run it again to go on"
-    with said(interrupted=kept, extra="train"):
+    with said(interrupted=kept):
         from xrouter_lg.judge.estimates import cache_folder
         from xrouter_lg.judge.settings import JudgeSettings
 
