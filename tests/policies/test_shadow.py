@@ -50,6 +50,7 @@ from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.rollout import shadow_runs
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.policies.slots import following
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.testing import (
     FakeOpenAIServer,
     FaultPlan,
@@ -513,7 +514,7 @@ async def test_candidate_beside_production_is_one_line_and_follows_both(
     fake: FakeOpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(following, "_warm", lambda policy: None)  # there is no model in these
+    monkeypatch.setattr(CheckpointPolicy, "warm_up", lambda policy: None)  # no model in these
     checkpoints(tmp_path)
     built = resolve_policy(f"shadow:{tmp_path}/production,{tmp_path}/candidate", pool(fake))
     assert isinstance(built, ShadowPolicy)
