@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import WeightsUnavailableError
+from integrations.errors import WeightsUnavailableError
 
 _BLOCK = 1 << 22
 _LOCK_WAIT_S = 3600.0

@@ -24,11 +24,10 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from integrations.errors import ExportError
 from xrouter_lg.checkpoints.bases import find_base
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest, check_base, verify
 from xrouter_lg.errors import XRouterError
-
-from .errors import ExportError
 
 WeightType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -348,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             export_adapter(options.checkpoint, options.out, base=options.base)
         else:
             export_merged(options.checkpoint, options.out, base=options.base, type=options.type)
-    except (XRouterError, ExportError) as error:
+    except XRouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{options.out}\t{options.out.stat().st_size:,} bytes")

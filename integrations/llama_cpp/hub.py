@@ -7,9 +7,10 @@ import threading
 
 import httpx
 
+from integrations.errors import WeightsUnavailableError
+
 from .cache import PartialFile
 from .catalogue import HubFile
-from .errors import WeightsUnavailableError
 from .progress import Advance
 
 _PROBE_DEADLINE_S = 4.0

@@ -26,8 +26,9 @@ from typing import Any
 
 import httpx
 
+from integrations.errors import MeasurementError
+
 from .cache import weights_dir, write_json_atomically
-from .errors import MeasurementError
 from .server import LlamaCppServer
 
 DEFAULT_USD_PER_HOUR = 0.08

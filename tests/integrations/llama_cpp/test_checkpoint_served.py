@@ -27,8 +27,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from integrations.errors import ExportError
 from integrations.llama_cpp import export_gguf
-from integrations.llama_cpp.errors import ExportError
 from integrations.llama_cpp.export_gguf import Shape, export_adapter, export_merged
 from integrations.llama_cpp.serve_checkpoint import checkpoint_server, gguf_of
 from integrations.llama_cpp.server import LlamaCppServer

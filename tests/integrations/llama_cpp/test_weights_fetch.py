@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from integrations.llama_cpp import hub as hub_module
-from integrations.llama_cpp import wheels
-from integrations.llama_cpp.cache import weights_dir
-from integrations.llama_cpp.catalogue import WEIGHTS, WheelPart
-from integrations.llama_cpp.errors import (
+from integrations.errors import (
     LocalModelError,
     UnknownWeightsError,
     WeightsCorruptError,
     WeightsUnavailableError,
 )
+from integrations.llama_cpp import hub as hub_module
+from integrations.llama_cpp import wheels
+from integrations.llama_cpp.cache import weights_dir
+from integrations.llama_cpp.catalogue import WEIGHTS, WheelPart
 from integrations.llama_cpp.weights import Source, cached_path, fetch, fetch_weights
 from tests.integrations.llama_cpp.tiny_weights import (
     CONTENT,

@@ -1,6 +1,7 @@
-"""What can go wrong with local models. The tree is drawn in :mod:`xrouter_lg.errors`.
+"""What can go wrong with models on this machine. The tree is drawn in :mod:`xrouter_lg.errors`.
 
-A caller that only wants to say "no local models here" needs one ``except``.
+A caller that only wants to say "no local models here" needs one ``except`` for
+:class:`LocalModelError`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from xrouter_lg.errors import XRouterError
 
 
 class LocalModelError(XRouterError, RuntimeError):
-    """Root of everything this package raises on purpose."""
+    """Root of everything that models on this machine raise on purpose."""
 
 
 class UnknownWeightsError(LocalModelError, ValueError):
@@ -25,7 +26,15 @@ class WeightsCorruptError(LocalModelError):
 
 
 class ServerStartError(LocalModelError):
-    """The llama.cpp server did not become healthy; the message ends with its log."""
+    """A server did not become healthy; the message ends with its log."""
+
+
+class VllmMissingError(LocalModelError):
+    """No interpreter with vLLM is known."""
+
+
+class AdapterError(LocalModelError):
+    """A checkpoint can't be loaded into a running server."""
 
 
 class MeasurementError(LocalModelError):
