@@ -50,13 +50,11 @@
     │   ├── UnknownWeightsError (ValueError)      a name that is not in the catalogue
     │   ├── WeightsUnavailableError          no source delivers the file
     │   ├── WeightsCorruptError              the bytes differ from the pinned sha256, twice
-    │   ├── ServerStartError                 llama.cpp did not come up; carries the log's end
+    │   ├── ServerStartError                 a server did not come up; carries the log's end
+    │   ├── VllmMissingError                 no Python that has vLLM
+    │   ├── AdapterError                     a checkpoint that a server can't load, or refused
     │   ├── MeasurementError                 a running server gave no usable timings
     │   └── ExportError                      a checkpoint that can't be written as GGUF
-    ├── VllmError (RuntimeError)
-    │   ├── VllmMissingError                 no Python that has vLLM
-    │   ├── VllmStartError                   the server did not come up; carries the log's end
-    │   └── AdapterError                     a checkpoint that this server can't load, or refused
     │
     │   fakes and the demo
     ├── NotHttpError                         what came over the socket is not HTTP

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from xrouter_lg.errors import XRouterError
 
-from .cache import weights_dir
 from .catalogue import WEIGHTS, get_weights
 from .measure import DEFAULT_USD_PER_HOUR, measured_throughput, token_price
 from .pool import DEFAULT_MODELS, local_pool
 from .server import LlamaCppServer
-from .weights import fetch
+from .weights import fetch, weights_dir
 
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
 

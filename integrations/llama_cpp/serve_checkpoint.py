@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import get_args
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
+from xrouter_lg.checkpoints.bases import cache_root
 from xrouter_lg.checkpoints.manifest import verify
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 
-from .cache import cache_root
 from .export_gguf import WeightType, export_adapter, export_merged
 from .server import LlamaCppServer
 

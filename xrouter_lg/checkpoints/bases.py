@@ -15,6 +15,17 @@ BASE_VARIABLE = "XROUTER_BASE"
 """Environment variable that names the base model where nothing else does."""
 
 
+def cache_root() -> Path:
+    """The folder for what is fetched or written once.
+
+    ``XROUTER_CACHE`` wins; else ``$XDG_CACHE_HOME/xrouter_lg``; else ``~/.cache/xrouter_lg``.
+    """
+    if root := os.environ.get("XROUTER_CACHE"):
+        return Path(root).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "xrouter_lg"
+
+
 def find_base(manifest: Manifest, checkpoint: Path, base: str | Path | None) -> Path | None:
     """The folder of an adapter's base model; None for a merged checkpoint, which needs none.
 
@@ -78,7 +89,7 @@ def _from_gguf(path: Path, where: str) -> Path:
         ) from error
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
-    folder: Path = module.materialise(path, _cache() / "bases" / f"{path.stem}-{key[:12]}")
+    folder: Path = module.materialise(path, cache_root() / "bases" / f"{path.stem}-{key[:12]}")
     return folder
 
 
@@ -98,9 +109,3 @@ def _from_hub(model_id: str, where: str) -> Path:
             f"{where}: {model_id!r} is neither in the hub's cache nor can it be downloaded "
             f"({type(error).__name__}); give base=FOLDER or set {BASE_VARIABLE}"
         ) from error
-
-
-def _cache() -> Path:
-    if root := os.environ.get("XROUTER_CACHE"):
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xrouter_lg"

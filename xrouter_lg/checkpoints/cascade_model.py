@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.errors import MissingExtraError, PolicyConfigError
 from xrouter_lg.extras import need
 from xrouter_lg.files import whole
-from xrouter_lg.checkpoints.family_head import FamilyHead
 
 PLAN_SCHEMA_VERSION = 2
 

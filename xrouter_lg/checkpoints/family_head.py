@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.extras import need
 from xrouter_lg.checkpoints.tool_fit import FEATURES, Weight, stem_weight, tool_features
+from xrouter_lg.extras import need
 
 BUCKETS = 1 << 16
 
