@@ -41,7 +41,7 @@ from training.grpo.episodes import EpisodeEnvironment, Sampling
 from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
-from training.model.base import load_base, materialise
+from training.model.base import load_base
 from training.model.features import build_cache
 from training.model.reading import CachedReading, PlainReading, Reading
 from training.model.slots import slot_model
@@ -49,6 +49,7 @@ from training.stage.callbacks import Report
 from training.warm_start.targets import card_samples
 from training.warm_start.trainer import train_slots
 from xrouter_lg import ModelCard
+from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.judge.table import Paired, read_paired
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots

@@ -29,7 +29,7 @@ EXTRAS = {
     "trl": "train",
     "datasets": "train",
     "matplotlib": "train",
-    "gguf": "train",
+    "gguf": "torch",
 }
 """The smallest extra that brings a package, by the name that pip knows it by."""
 

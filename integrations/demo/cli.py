@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(
             f"error: the demo trains, and needs {', '.join(lacking)}: run `make demo`, or "
             "pip install -c constraints.txt torch && pip install -c constraints.txt "
-            "-e '.[cli,local,train]'",
+            "-e '.[cli,llama-cpp,train]'",
             markup=False,
         )
         return 1

@@ -5,7 +5,7 @@
 
 ``--type`` is f32 (the same numbers as training's), f16, bf16 or q8_0. ``--adapter`` writes the LoRA
 matrices only; llama.cpp then loads a GGUF file of the base beside them, and several adapters share
-one base. Needs the extras train and local, and the gguf package.
+one base. Needs the extras torch and llama-cpp.
 """
 
 from __future__ import annotations

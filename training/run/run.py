@@ -30,7 +30,7 @@ from training.config.run import RunConfig
 from training.data.inputs import Plan, plan
 from training.data.pools import PoolTable, Table
 from training.grpo.stage import reinforce
-from training.model.base import Base, load_base, materialise, threads
+from training.model.base import Base, load_base, threads
 from training.model.blocks import BlockReading
 from training.model.features import build_cache
 from training.model.reading import CachedReading, PlainReading, Reading, predict_rows
@@ -47,6 +47,7 @@ from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress
 from training.warm_start.stage import warm_start
 from training.warm_start.targets import log_loss, prior_log_odds
+from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.bootstrap import figure

@@ -23,7 +23,7 @@ from training.data.inputs import Plan
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import Ints, RecordedOutcomes
 from training.grpo.stage import note_of
-from training.model.base import identify, materialise, threads
+from training.model.base import identify, threads
 from training.model.slots import trainable
 from training.stage.callbacks import (
     KeepBest,
@@ -43,6 +43,7 @@ from training.tools.rollout import route
 from training.tools.trainer import train_tools
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
+from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.files import whole, write_json
 from xrouter_lg.judge.table import KEY, Paired

