@@ -244,7 +244,7 @@ def main() -> None:
         try:
             _enter_namespaces()
         except OSError as error:
-            _tell(report, {"failure": str(error)})
+            _tell(report, {"failure": f"the kernel gives no user namespace ({error})"})
             return
     pid = os.fork()
     if pid == 0:
