@@ -1,4 +1,4 @@
-# ruff: noqa: N806, N815 (arrays carry their dimensions in the name)
+
 """What is known of answers before they are asked for: who is right, who agrees, what it costs.
 
 A request is of a kind f and has a difficulty class q; given both, cards are right independently:
@@ -133,7 +133,8 @@ class AnswerModel:
             raise
         except Exception as error:  # safetensors has an error type of its own
             raise PolicyConfigError(
-                f"{str(path)!r} is no plan file ({error}); write one with python -m xrouter_lg.fitting.cascade_choice"
+                f"{str(path)!r} is no plan file ({error}); write one with "
+                "python -m xrouter_lg.fitting.cascade_choice"
             ) from error
         if header.get("schema_version") != PLAN_SCHEMA_VERSION:
             raise PolicyConfigError(
