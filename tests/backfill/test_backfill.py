@@ -71,7 +71,7 @@ async def test_a_table_built_anew_is_filled_from_the_cache_for_nothing(world: Wo
     world.write_table([world.prompt(i) for i in range(12)])
     before = len(world.server.requests)
     with world.open() as opened:
-        assert opened.plan.cached == {"small": 12, "medium": 12}
+        assert opened.work.cached == {"small": 12, "medium": 12}
         await opened.run()
     assert len(world.server.requests) == before
     assert world.outcomes.height == 36
@@ -165,7 +165,7 @@ async def test_what_cant_be_asked_as_it_was_is_skipped_with_the_reason(world: Wo
     world.write_table([world.prompt(0, meta=json.dumps({"messages": used})), long, tools])
     world.write_pool(small={"context_window": 500, "capabilities": []})
     with world.open() as opened:
-        skipped = opened.plan.skipped
+        skipped = opened.work.skipped
         await opened.run()
     assert skipped["small"] == {
         "the conversation calls tools, and meta.tools does not hold them": 1,
@@ -211,7 +211,7 @@ async def test_the_budget_is_never_exceeded_and_used_as_far_as_it_goes(
     assert world.billed_usd() == world.counted_usd() <= Decimal(budget)
     # Too little is left for one more prompt at its worst.
     with world.open(budget) as opened:
-        worst = sum(job.worst_usd or 0 for job in opened.plan.jobs if job.group == 0)
+        worst = sum(job.worst_usd or 0 for job in opened.work.jobs if job.group == 0)
         assert Decimal(budget) - opened.spending().counted < worst
     # Prompts are begun only when all of their cards can be paid for.
     asked = Counter(question for _, question in world.asked())
@@ -220,7 +220,7 @@ async def test_the_budget_is_never_exceeded_and_used_as_far_as_it_goes(
 
 async def test_half_a_prompt_is_not_bought(world: World) -> None:
     with world.open() as opened:
-        dearest = max(job.worst_usd or Decimal(0) for job in opened.plan.jobs)
+        dearest = max(job.worst_usd or Decimal(0) for job in opened.work.jobs)
     tally = await world.run(dearest)
     assert (tally.stopped, tally.unaffordable) == ("budget", 24)
     assert world.server.requests == []
@@ -233,7 +233,7 @@ async def test_at_no_moment_more_is_promised_than_there_is(
         server.add_model(model)
     world = World(tmp_path, server, prompts=20)
     with world.open("0.001", conditions={"concurrency": 16}) as opened:
-        worst = min(job.worst_usd or Decimal(0) for job in opened.plan.jobs)
+        worst = min(job.worst_usd or Decimal(0) for job in opened.work.jobs)
         seen: list[int] = []
         await opened.run(lambda tally: seen.append(tally.in_flight))
     assert 0 < max(seen) <= Decimal("0.001") / worst

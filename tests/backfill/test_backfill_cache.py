@@ -18,7 +18,6 @@ from xrouter_lg.backfill import (
     AnswerKey,
     BackfillError,
     Conversation,
-    Scored,
     UnaskableError,
     conversation_of,
 )
@@ -135,17 +134,6 @@ def test_a_new_account_forgets_what_was_spent_but_no_answer(cache: AnswerCache) 
     assert list(cache.account_charges()) == []
     assert len(list(cache.charges())) == 1
     assert cache.find(KEY) is not None
-
-
-def test_the_newest_verdict_counts(cache: AnswerCache) -> None:
-    answer(cache)
-    found = cache.find(KEY)
-    assert found is not None
-    assert cache.score_of(found.id, "grader", "target") is None
-    cache.put_score(found.id, "grader", "target", Scored(0.0, "exact", "no"))
-    cache.put_score(found.id, "grader", "target", Scored(1.0, "exact", ""))
-    assert cache.score_of(found.id, "grader", "target") == Scored(1.0, "exact", "")
-    assert cache.score_of(found.id, "another", "target") is None
 
 
 def _hold(path: str, ready: Any, done: Any) -> None:

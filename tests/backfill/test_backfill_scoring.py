@@ -114,7 +114,7 @@ async def test_prompts_that_no_verifier_fits_stay_unscored(world: World) -> None
     rules = world.verifiers({"verifier": "exact", "where": "elsewhere/*"})
     await world.run(grader=Grader.from_yaml(rules))
     assert world.outcome("p1", "medium")["scored_by"] == (
-        "unscored: no verifier for traces/numbers"
+        "unscored: no verifier is for traces/numbers"
     )
 
 

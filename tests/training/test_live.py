@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from training.grpo.asking import LiveOutcomes, LivePrompt
 from training.grpo.episodes import EpisodeEnvironment, Sampling
 from training.grpo.outcome_source import RecordedOutcomes
 from xrouter_lg import ModelCard
+from xrouter_lg.backfill import AnswerCache, AnswerKey, Asker, BackfillError, Conversation, Order
+from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
 from xrouter_lg.verifiers.base import Verdict
 from xrouter_lg.verifiers.text import Exact
@@ -93,19 +99,63 @@ def test_a_pair_is_asked_once(server: FakeOpenAIServer) -> None:
     assert outcomes.calls == len(server.requests) == 1
 
 
-def test_a_journal_outlives_the_run_and_a_half_written_line(
+def test_what_was_paid_for_outlives_the_run(server: FakeOpenAIServer, tmp_path: Path) -> None:
+    answers = tmp_path / "run" / "live.db"
+    with closing(live(server, answers=answers)) as outcomes:
+        first = outcomes.ask(*EVERY)
+        spent = outcomes.account.spent
+
+    with closing(live(server, answers=answers)) as again:
+        assert [v.tolist() for v in again.ask(*EVERY)] == [v.tolist() for v in first]
+        assert again.calls == 0
+        assert again.answer(0, 0) is not None
+        assert again.account.spent == spent > 0, "the budget goes on where it was"
+
+
+def test_a_call_whose_process_died_counts_with_its_worst_case(
     server: FakeOpenAIServer, tmp_path: Path
 ) -> None:
-    journal = tmp_path / "run" / "live.jsonl"
-    first = live(server, journal=journal).ask(*EVERY)
-    with journal.open("a") as file:
-        file.write('{"key": "cut')
+    answers = tmp_path / "live.db"
+    with AnswerCache(answers) as cache:
+        cache.begin(cards(server)[0], Decimal("0.75"), kind="backfill", key=AnswerKey("b", 0, 16))
 
-    again = live(server, journal=journal)
+    with closing(live(server, answers=answers)) as outcomes:
+        assert outcomes.account.spent == Decimal("0.75")
 
-    assert [v.tolist() for v in again.ask(*EVERY)] == [v.tolist() for v in first]
-    assert again.calls == 0
-    assert again.answer(0, 0) is not None
+
+def test_a_second_run_on_the_same_answers_is_refused(
+    server: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    answers = tmp_path / "live.db"
+    with (
+        closing(live(server, answers=answers)),
+        pytest.raises(BackfillError, match="another run is using"),
+    ):
+        live(server, answers=answers)
+
+
+def test_equal_prompts_are_one_call_even_at_once(server: FakeOpenAIServer) -> None:
+    outcomes = LiveOutcomes(cards(server), [prompts()[0], prompts()[0]], budget_usd=1.0)
+
+    score, _ = outcomes.ask(np.array([0, 1]), np.array([0, 0]))
+
+    assert score.tolist() == [1.0, 1.0]
+    assert outcomes.calls == len(server.requests) == 1
+
+
+def test_a_backfill_and_a_live_run_share_their_answers(
+    server: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    with AnswerCache(tmp_path / "live.db") as cache:
+        asker = Asker(cache, RequestAccount(None))
+        said = Conversation((HumanMessage("2 + 2"),))
+        order = Order.of(cards(server)[0], said, estimate_tokens(said.messages))
+        asyncio.run(asker.ask(order, asker.account.reserve(order.worst_usd or Decimal(0))))
+
+    with closing(live(server, answers=tmp_path / "live.db")) as outcomes:
+        score, _ = outcomes.ask(np.array([0]), np.array([0]))
+    assert score.tolist() == [1.0]
+    assert len(server.requests) == 1
 
 
 def test_a_worker_that_fails_gives_no_outcome_and_is_asked_again(
@@ -121,13 +171,15 @@ def test_a_worker_that_fails_gives_no_outcome_and_is_asked_again(
     assert score.tolist() == [1.0]
 
 
+class Broken:
+    name = "broken"
+    down = True
+
+    def __call__(self, answer: str, reference: Any = None, *, meta: Any = None) -> Verdict:
+        return Verdict(None, "the judge is down") if self.down else Verdict(1.0)
+
+
 def test_a_verifier_that_fails_gives_no_outcome(server: FakeOpenAIServer) -> None:
-    class Broken:
-        name = "broken"
-
-        def __call__(self, answer: str, reference: Any = None, *, meta: Any = None) -> Verdict:
-            return Verdict(None, "the judge is down")
-
     outcomes = LiveOutcomes(
         cards(server), [LivePrompt([HumanMessage("hi")], Broken())], budget_usd=1.0
     )
@@ -137,6 +189,22 @@ def test_a_verifier_that_fails_gives_no_outcome(server: FakeOpenAIServer) -> Non
     found = environment.step(episodes, np.argmax(episodes.legal_B_S, axis=1))
 
     assert np.isnan(found.reward_B).all()
+
+
+def test_an_answer_whose_verifier_failed_is_judged_again_but_not_bought_again(
+    server: FakeOpenAIServer,
+) -> None:
+    verifier = Broken()
+    outcomes = LiveOutcomes(
+        cards(server), [LivePrompt([HumanMessage("hi")], verifier)], budget_usd=1.0
+    )
+    outcomes.ask(np.array([0]), np.array([0]))
+    verifier.down = False
+
+    score, _ = outcomes.ask(np.array([0]), np.array([0]))
+
+    assert score.tolist() == [1.0]
+    assert len(server.requests) == 1
 
 
 def test_the_budget_is_never_exceeded_and_what_is_known_stays_askable(

@@ -26,6 +26,7 @@ from training.run import run as runs
 from training.run.estimate import describe, estimate
 from training.tools.stage import read_answers
 from training.train import main
+from xrouter_lg.backfill import AnswerCache
 from xrouter_lg.checkpoints.manifest import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.run import Judged, judge_checkpoint
@@ -293,8 +294,8 @@ def test_prompts_without_outcomes_join_grpo_by_live_calls_within_the_budget(
         asked = [request.body["messages"][-1]["content"] for request in server.requests]
     assert asked and all(text.startswith("say hello") for text in asked)
     assert len(set(asked)) == 3
-    journal = (tmp_path / "run" / "live.jsonl").read_text().splitlines()
-    assert len(journal) == len(asked)
+    with AnswerCache(tmp_path / "run" / "live.db") as answers:
+        assert len(answers) == len(asked)
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(

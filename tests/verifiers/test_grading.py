@@ -20,9 +20,10 @@ from xrouter_lg.types import Charge
 from xrouter_lg.verifiers import Suite, Verdict, Verifier
 from xrouter_lg.verifiers.grading import (
     NO_ANSWER,
-    Answer,
+    Grade,
     ScoreReport,
     Scoring,
+    Submission,
     Verdicts,
     score_table,
 )
@@ -60,15 +61,18 @@ class Counting(Verifier):
         return Verdict(score, "", () if self.cost is None else (charge,))
 
 
-def suite(verifier: Verifier) -> Suite:
-    return Suite([Rule(verifier, ("*",))])
+def suite(verifier: Verifier, settings: str = "") -> Suite:
+    return Suite([Rule(verifier, ("*",), settings)])
 
 
-def answers(*texts: str | None, **changes: Any) -> list[Answer]:
-    return [Answer(**{"key": ("s", "t", "1"), "text": t, "prompt": "q", **changes}) for t in texts]
+def answers(*texts: str | None, **changes: Any) -> list[Submission]:
+    same: dict[str, Any] = {"key": ("s", "t", "1"), "prompt": "q"}
+    return [Submission(**{**same, "text": text, **changes}) for text in texts]
 
 
-def scores(scoring: Scoring, given: list[Answer], report: ScoreReport | None = None) -> list[Any]:
+def scores(
+    scoring: Scoring, given: list[Submission], report: ScoreReport | None = None
+) -> list[Any]:
     return [scored.score for scored in scoring.score(given, report or ScoreReport())]
 
 
@@ -135,8 +139,8 @@ def test_no_worker_is_refused() -> None:
 # --- verdicts that are kept --------------------------------------------------------------------
 
 
-def kept(path: Path, verifier: Verifier, grader: str = "g") -> Scoring:
-    return Scoring(suite=suite(verifier), verdicts=Verdicts(path, grader=grader))
+def kept(path: Path, verifier: Verifier, settings: str = "g") -> Scoring:
+    return Scoring(suite=suite(verifier, settings), verdicts=Verdicts(path))
 
 
 def test_a_verdict_is_made_once(tmp_path: Path) -> None:
@@ -149,9 +153,15 @@ def test_a_verdict_is_made_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"prompt": "other"}, {"reference": "other"}, {"meta": {"entry_point": "f"}}]
+    "changes",
+    [
+        {"prompt": "other"},
+        {"reference": "other"},
+        {"meta": {"entry_point": "f"}},
+        {"call": "another"},
+    ],
 )
-def test_another_question_is_judged_anew(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_another_question_or_call_is_judged_anew(tmp_path: Path, changes: dict[str, Any]) -> None:
     scores(kept(tmp_path / "v", Counting()), answers("good"))
     later = Counting()
     scores(kept(tmp_path / "v", later), answers("good", **changes))
@@ -171,6 +181,45 @@ def test_a_failed_verdict_is_tried_again(tmp_path: Path) -> None:
     scores(kept(tmp_path / "v", verifier), answers("good"))
     verifier.fail = False
     assert scores(kept(tmp_path / "v", verifier), answers("good")) == [1.0]
+
+
+def test_a_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
+    verifier = Counting()
+    verifier.fail = True
+    scores(kept(tmp_path / "v", verifier), answers("good"))
+    (of,) = answers("good")
+    found = Verdicts(tmp_path / "v").find(verifier, "g", of)
+    assert found == Grade(None, "counting", "the verifier failed: ValueError: broken")
+
+
+def test_the_newest_verdict_counts(tmp_path: Path) -> None:
+    (of,), verifier = answers("good"), Counting()
+    with Verdicts(tmp_path / "v") as verdicts:
+        assert verdicts.find(verifier, "g", of) is None
+        verifier.fail = True
+        verdicts.make(verifier, "g", of)
+        verifier.fail = False
+        verdicts.make(verifier, "g", of)
+    with Verdicts(tmp_path / "v") as verdicts:
+        assert verdicts.find(verifier, "g", of) == Grade(1.0, "counting")
+        assert verdicts.find(verifier, "another", of) is None
+
+
+def test_a_verdict_that_cant_be_written_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (of,) = answers("good")
+    verdicts = Verdicts(None)
+    verdicts.path = tmp_path / "v"
+    with pytest.raises(OutcomeError, match=r"the verdicts .*v can't be written"):
+        verdicts.make(Counting(), "g", of)
+
+
+def test_known_cases_are_no_settings_of_a_verifier() -> None:
+    plain: dict[str, Any] = {"verifier": "regex", "pattern": "a"}
+    proven = {**plain, "where": "s/*", "good": [{"answer": "a"}], "bad": [{"answer": "b"}]}
+    other = {**plain, "pattern": "b"}
+    digests = [rule.digest for rule in Suite.from_specs([plain, proven, other]).rules]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_half_written_line_loses_itself_only(tmp_path: Path) -> None:
@@ -194,12 +243,12 @@ def test_an_interrupted_run_keeps_its_verdicts(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         until_the_third()
-    assert len(Verdicts(tmp_path / "v", grader="g")) >= 3
+    assert len(Verdicts(tmp_path / "v")) >= 3
 
 
 _KILLED = """
 import sys, time
-from xrouter_lg.verifiers.grading import Answer, Scoring, ScoreReport, Verdicts
+from xrouter_lg.verifiers.grading import Scoring, ScoreReport, Submission, Verdicts
 from xrouter_lg.verifiers import Suite, Verdict, Verifier
 from xrouter_lg.verifiers.registry import Rule
 
@@ -209,8 +258,8 @@ class Slow(Verifier):
         time.sleep(0.01)
         return Verdict(1.0)
 
-given = [Answer(key=("s", "t", "1"), text=str(n), prompt="q") for n in range(2000)]
-scoring = Scoring(suite=Suite([Rule(Slow(), ("*",))]), verdicts=Verdicts(sys.argv[1], grader="g"))
+given = [Submission(key=("s", "t", "1"), text=str(n), prompt="q") for n in range(2000)]
+scoring = Scoring(suite=Suite([Rule(Slow(), ("*",), "g")]), verdicts=Verdicts(sys.argv[1]))
 for number, _ in enumerate(scoring.score(given, ScoreReport()), 1):
     if number == 20:
         print("going", flush=True)
@@ -227,7 +276,7 @@ def test_a_killed_run_has_kept_what_was_judged(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    before = len(Verdicts(path, grader="g"))
+    before = len(Verdicts(path))
     assert 20 <= before < 2000
     later = Counting()
     scores(kept(path, later), answers(*map(str, range(before + 10))))

@@ -14,7 +14,8 @@ class LiveConfig:
     """
 
     budget_usd: float = 0.0
-    """What all live calls of a run may cost together; 0 calls nobody."""
+    """What all live calls and verdicts of a run may cost together, those before a resume
+    included; 0 calls nobody."""
     verifiers: str = ""
     """The verifier file (``xrouter verifiers``) that scores live answers."""
     concurrency: int = 8

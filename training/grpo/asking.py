@@ -1,8 +1,8 @@
 """Outcomes of real calls: workers answer, verifiers score, a budget holds.
 
 :class:`LiveOutcomes` is a source like the recorded one, so episodes, rewards and trainers are the
-same. Each pair of prompt and card is asked at most once and kept in a journal, so that a run that
-is repeated or resumed pays nothing twice.
+same. Asking, keeping, grading and paying are backfill's
+(:class:`~xrouter_lg.backfill.asking.Asker`): a run that is repeated or resumed pays nothing twice.
 
 A worker or verifier that fails gives no outcome (NaN): the sample leaves the batch, it is no zero.
 """
@@ -10,12 +10,9 @@ A worker or verifier that fails gives no outcome (NaN): the sample leaves the ba
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +21,19 @@ from langchain_core.messages import BaseMessage
 from langsmith import tracing_context
 
 from training.grpo.outcome_source import AnswerText, Bools, Floats, Ints
+from xrouter_lg.backfill.asking import Asker, Order
+from xrouter_lg.backfill.cache import AnswerCache, Stored
+from xrouter_lg.backfill.selection import removed_cards
 from xrouter_lg.calls.attempt import Workers
-from xrouter_lg.calls.ledger import RequestAccount, totals
-from xrouter_lg.calls.money import worst_case
+from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.money import parse_usd, worst_case
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.errors import BudgetExceededError
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.outcomes.conversation import Conversation
+from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.portal import run_sync
-from xrouter_lg.said import text_of
-from xrouter_lg.types import Call
-from xrouter_lg.verifiers.base import SupportsVerify
+from xrouter_lg.verifiers import SupportsVerify
+from xrouter_lg.verifiers.grading import Grade, Submission
 
 NAN = float("nan")
 
@@ -46,38 +46,33 @@ class LivePrompt:
     verifier: SupportsVerify
     reference: Any = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """As in a prompts table: what verifiers read, and the ``tools`` that are bound."""
+    settings: str = ""
+    """Digest of the verifier's settings."""
 
-    def digest(self, card: ModelCard) -> str:
-        """Identifies this prompt's call of a card: messages, model, server and parameters."""
-        said = [(message.type, message.content) for message in self.messages]
-        data = [said, card.name, card.model_name, card.base_url, dict(card.params)]
-        return hashlib.sha256(json.dumps(data, default=str).encode()).hexdigest()[:32]
+    @cached_property
+    def conversation(self) -> Conversation:
+        tools = tuple(self.meta.get("tools") or ())
+        return Conversation(tuple(self.messages), tools, self.meta.get("tool_options") or {})
 
-
-@dataclass(frozen=True)
-class LiveOutcome:
-    """What one call gave; a score or cost that is unknown is NaN."""
-
-    score: float
-    cost_usd: float
-    text: str | None
-    truncated: bool = False
-    reason: str = ""
-
-    @property
-    def known(self) -> bool:
-        return math.isfinite(self.score) and math.isfinite(self.cost_usd)
+    @cached_property
+    def submission(self) -> Submission:
+        asked = str(self.messages[-1].text)
+        return Submission(("", "", ""), None, asked, self.reference, self.meta)
 
 
 class LiveOutcomes:
     """Outcomes of N prompts × M cards by calling them.
 
-    ``budget_usd`` is a hard limit on what all calls and verdicts together may cost: a call whose
-    worst case does not fit is not made, and its outcome stays unknown. ``journal`` is a file of
-    JSON lines that outlives the run. Calls run ``concurrency`` at a time, off the caller's thread.
+    ``budget_usd`` is a hard limit on what all calls and verdicts together may cost, those of
+    earlier runs on the same ``answers`` included: a call whose worst case does not fit is not made,
+    and its outcome stays unknown. ``answers`` is the file of what was paid for, which outlives the
+    run and belongs to one process at a time; close this object to give it back. Calls run
+    ``concurrency`` at a time, off the caller's thread.
 
     Raises:
         ValueError: no prompts or cards, or a budget that is no amount above 0.
+        BackfillError: the file is in use by another run, or can't be read.
     """
 
     def __init__(
@@ -87,28 +82,50 @@ class LiveOutcomes:
         *,
         budget_usd: float,
         concurrency: int = 8,
-        journal: Path | None = None,
+        answers: Path | None = None,
         workers: Workers | None = None,
     ) -> None:
         if not cards or not prompts:
             raise ValueError(f"live outcomes need cards and prompts; got {len(cards)} cards")
-        if not (math.isfinite(budget_usd) and budget_usd > 0):
-            raise ValueError(f"budget_usd is {budget_usd!r}; it must be an amount above 0")
+        limit = parse_usd(budget_usd, "budget_usd")
         self.cards, self.prompts = tuple(cards), tuple(prompts)
-        self.account = RequestAccount(Decimal(str(budget_usd)))
-        self.calls = 0
-        """Calls made so far by this object."""
         self.refused = 0
         """Calls that were not made because the budget did not allow them."""
-        self._workers = workers or Workers()
-        self._concurrency, self._journal = concurrency, journal
-        self._known: dict[tuple[int, int], LiveOutcome] = {}
-        if journal is not None and journal.is_file():
-            self._read_journal(journal)
+        self.cache = AnswerCache(answers)
+        self.cache.close_lost()
+        self.account = RequestAccount(limit, self.cache.account_charges())
+        self._asker = Asker(self.cache, self.account, workers=workers, cards=self.cards)
+        self._concurrency = concurrency
+        self._orders = self._possible()
+        self._known: dict[tuple[int, int], tuple[float, float, AnswerText]] = {}
+        for pair, order in self._orders.items():
+            prompt = self.prompts[pair[0]]
+            found = self._asker.known(order, prompt.submission, prompt.verifier, prompt.settings)
+            self._learn(pair, *(found or (None, None)))
+
+    def _possible(self) -> dict[tuple[int, int], Order]:
+        """The calls that routing's own rules allow."""
+        orders, pool = {}, ModelPool(self.cards)
+        for n, prompt in enumerate(self.prompts):
+            said = prompt.conversation
+            tokens = estimate_tokens(said.messages, said.tools)
+            removed = removed_cards(pool, said, tokens[0])
+            for m, card in enumerate(self.cards):
+                if card.name not in removed:
+                    orders[n, m] = Order.of(card, said, tokens)
+        return orders
+
+    @property
+    def calls(self) -> int:
+        """Calls made so far by this object."""
+        return self._asker.calls
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.prompts), len(self.cards)
+
+    def close(self) -> None:
+        self.cache.close()
 
     def askable(self) -> Bools:
         """Everything while money is left for the cheapest call, then what is known already."""
@@ -117,110 +134,49 @@ class LiveOutcomes:
             worst is not None and remaining is not None and worst <= remaining
             for worst in (worst_case(card, 1, 1) for card in self.cards)
         ]
-        found: Bools = np.tile(np.array(affordable_M, dtype=np.bool_), (len(self.prompts), 1))
-        for pair, outcome in self._known.items():
-            found[pair] |= outcome.known
+        found: Bools = np.zeros(self.shape, dtype=np.bool_)
+        for n, m in self._orders:
+            found[n, m] = affordable_M[m] or (n, m) in self._known
         return found
 
     def ask(self, prompt_B: Ints, card_B: Ints) -> tuple[Floats, Floats]:
         pairs = list(zip(prompt_B.tolist(), card_B.tolist(), strict=True))
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        new = [
+            pair
+            for pair in dict.fromkeys(pairs)
+            if pair not in self._known and pair in self._orders
+        ]
         if new:
             # These are no requests of an app: its traces must not grow by them.
             with tracing_context(enabled=False):
                 run_sync(self._ask_all(new))
-        unknown = LiveOutcome(NAN, NAN, None)
-        found = [self._known.get(pair, unknown) for pair in pairs]
-        scores = np.array([outcome.score for outcome in found])
-        return scores, np.array([outcome.cost_usd for outcome in found])
+        found = [self._known.get(pair, (NAN, NAN)) for pair in pairs]
+        return np.array([one[0] for one in found]), np.array([one[1] for one in found])
 
     def answer(self, prompt: int, card: int) -> AnswerText | None:
-        outcome = self._known.get((prompt, card))
-        if outcome is None or outcome.text is None:
-            return None
-        return AnswerText(outcome.text, outcome.truncated)
+        known = self._known.get((prompt, card))
+        return None if known is None else known[2]
 
     async def _ask_all(self, pairs: Sequence[tuple[int, int]]) -> None:
         gate = asyncio.Semaphore(self._concurrency)
 
         async def one(pair: tuple[int, int]) -> None:
+            prompt = self.prompts[pair[0]]
             async with gate:
-                outcome = await self._ask_one(*pair)
-            # A failure may pass: what is not known is asked again when it is next met.
-            if outcome.known:
-                self._known[pair] = outcome
-                self._write_journal(pair, outcome)
+                try:
+                    found = await self._asker.outcome(
+                        self._orders[pair], prompt.submission, prompt.verifier, prompt.settings
+                    )
+                except BudgetExceededError:
+                    self.refused += 1
+                else:
+                    self._learn(pair, *found)
 
         await asyncio.gather(*(one(pair) for pair in pairs))
 
-    async def _ask_one(self, prompt_index: int, card_index: int) -> LiveOutcome:
-        prompt, card = self.prompts[prompt_index], self.cards[card_index]
-        _, most = estimate_tokens(prompt.messages)
-        worst = worst_case(card, most, None)
-        if worst is None:
-            return LiveOutcome(NAN, NAN, None, reason=f"the price of {card.name!r} is unknown")
-        try:
-            reservation = self.account.reserve(worst)
-        except BudgetExceededError as error:
-            self.refused += 1
-            return LiveOutcome(NAN, NAN, None, reason=str(error))
-        self.calls += 1
-        charges: list[Any] = []
-        try:
-            result = await self._workers.call(
-                card,
-                Call(id="live", card=card.name, allowance_usd=worst),
-                prompt.messages,
-                {},
-                pool=self.cards,
-                charges=charges,
-                prompt_tokens_max=most,
-            )
-            if result.message is None:
-                why = f"{result.error}: {result.detail}"
-                return LiveOutcome(NAN, NAN, None, reason=why)
-            text = text_of(result.message)
-            verdict = await asyncio.to_thread(
-                prompt.verifier, text, prompt.reference, meta=prompt.meta
-            )
-            cost = totals(result.charges).total
-            charges += verdict.charges
-            return LiveOutcome(
-                score=NAN if verdict.score is None else verdict.score,
-                cost_usd=NAN if cost is None else float(cost),
-                text=text,
-                truncated=result.truncated,
-                reason=verdict.reason,
-            )
-        finally:
-            self.account.settle(reservation, charges)
-
-    def _read_journal(self, path: Path) -> None:
-        places = {
-            prompt.digest(card): (n, m)
-            for n, prompt in enumerate(self.prompts)
-            for m, card in enumerate(self.cards)
-        }
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that a killed process was writing
-            pair = places.get(entry.pop("key"))
-            if pair is not None:
-                self._known[pair] = LiveOutcome(**entry)
-
-    def _write_journal(self, pair: tuple[int, int], outcome: LiveOutcome) -> None:
-        if self._journal is None:
+    def _learn(self, pair: tuple[int, int], stored: Stored | None, grade: Grade | None) -> None:
+        """Keep what is known. What is not (a failure may pass) is asked again when next met."""
+        if stored is None or grade is None or grade.score is None or stored.cost_usd is None:
             return
-        self._journal.parent.mkdir(parents=True, exist_ok=True)
-        key = self.prompts[pair[0]].digest(self.cards[pair[1]])
-        line = {
-            "key": key,
-            "score": outcome.score,
-            "cost_usd": outcome.cost_usd,
-            "text": outcome.text,
-            "truncated": outcome.truncated,
-        }
-        with self._journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        text = AnswerText(self.cache.response_of(stored.id) or "", stored.truncated)
+        self._known[pair] = (grade.score, float(stored.cost_usd), text)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import closing, nullcontext
 
 import numpy as np
 
 from training.data.inputs import Plan
+<<<<<<< HEAD
+=======
+from training.grpo.asking import LiveOutcomes
+from training.grpo.asking_setup import LiveSetup
+>>>>>>> 234b06b (Ask and grade by one engine in backfill and live training)
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
 from training.grpo.trainer import play_greedily, train_grpo
@@ -55,8 +61,13 @@ def reinforce(
     if stage.done:
         restore_state(slot, stage.weights)
         return
+<<<<<<< HEAD
     maker = _Environments(work)
     environment = maker.training()
+=======
+    live = LiveSetup(work) if work.config.live.budget_usd else None
+    maker = _Environments(work, sequence, live)
+>>>>>>> 234b06b (Ask and grade by one engine in backfill and live training)
     validation = maker.validation()
 
     def measure() -> Log:
@@ -77,12 +88,13 @@ def reinforce(
         first=not goes_on,
     )
     report = Report(lambda step, steps, entry: progress("grpo", step, steps, note_of(entry)))
-    with orderly_stop() as asked:
+    called = nullcontext() if live is None else closing(live.open())
+    with called as outcomes, orderly_stop() as asked:
         stop = StopOnSignal(asked)
         train_grpo(
             slot,
             reading,
-            environment,
+            maker.training(outcomes),
             settings,
             tokenizer=base.tokenizer,
             folder=stage.folder,
@@ -110,15 +122,19 @@ class _Environments:
         self._usd = half.cost.mean(0)
         self.names = [normalise_name(name) for name in work.table.models]
 
+<<<<<<< HEAD
     def training(self) -> OneTurn:
+=======
+    def training(self, called: LiveOutcomes | None) -> TurnEnvironment:
+>>>>>>> 234b06b (Ask and grade by one engine in backfill and live training)
         """One episode a group: prompts in random order, round and round."""
         settings = self._work.config.grpo
         wanted = settings.steps * settings.prompts_per_step
         rng = np.random.default_rng(settings.seed)
         rows = in_rounds(self._work.fit, wanted, rng)
         source: OutcomeSource = self._recorded()
-        if self._live is not None:
-            source = StackedOutcomes(source, self._live.outcomes)
+        if self._live is not None and called is not None:
+            source = StackedOutcomes(source, called)
             rows = self._live.mixed_in(rows, rng)
         environment = EpisodeEnvironment(source, self._reward, sampling=self._work.config.sampling)
         return self._turns(environment, environment.sample(wanted, rng, rows))

@@ -5,11 +5,12 @@ answered, so the most informative prompts are asked again, within a budget. Answ
 good: no call that was paid for is made twice, whatever happens in between.
 """
 
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Scored, Spending, Stored
+from xrouter_lg.backfill.asking import Asker, Order
+from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Spending, Stored
 from xrouter_lg.backfill.errors import BackfillError
+from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.run import Runner, Tally
-from xrouter_lg.backfill.scoring import Grader
-from xrouter_lg.backfill.selection import Plan, Selection, plan_backfill
+from xrouter_lg.backfill.selection import Selection, Worklist, select_jobs
 from xrouter_lg.backfill.session import Backfill, CardPreview, Conditions, Preview
 from xrouter_lg.backfill.value import Weights
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
@@ -17,22 +18,23 @@ from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conve
 __all__ = [
     "AnswerCache",
     "AnswerKey",
+    "Asker",
     "Backfill",
     "BackfillError",
     "CardPreview",
     "Conditions",
     "Conversation",
     "Grader",
-    "Plan",
+    "Order",
     "Preview",
     "Runner",
-    "Scored",
     "Selection",
     "Spending",
     "Stored",
     "Tally",
     "UnaskableError",
     "Weights",
+    "Worklist",
     "conversation_of",
-    "plan_backfill",
+    "select_jobs",
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from langchain_core.messages import AIMessage, message_to_dict
 from sqlalchemy import Connection, Select, create_engine, event, func, insert, select
@@ -32,13 +32,13 @@ from xrouter_lg.backfill.schema import (
     INTENTS,
     METADATA,
     PROOFS,
-    SCORES,
     VERSION,
 )
 from xrouter_lg.outcomes.conversation import Conversation, digest_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import answer_of
 from xrouter_lg.types import Charge, usd, usd_str
+from xrouter_lg.verifiers.grading import VERDICTS_FILE, Verdicts
 
 _BUSY_S = 1.0
 
@@ -68,15 +68,6 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A verdict on a stored answer."""
-
-    score: float | None
-    scored_by: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Spending:
     """An account so far (USD)."""
 
@@ -89,6 +80,24 @@ class Spending:
     """Calls that were in flight when their process died."""
     lost_usd: Decimal = Decimal(0)
     """Their worst case, part of ``counted``."""
+
+
+def unfinished_charge(
+    kind: Literal["backfill", "judge"], card: str, model: str, held: Decimal | None, error: str
+) -> Charge:
+    """What counts for a call whose end nobody saw: its worst case."""
+    return Charge(
+        kind=kind,
+        card=card,
+        model=model,
+        attempt=1,
+        usage=None,
+        cost_usd=None,
+        price_source=None,
+        latency_s=0.0,
+        error=error,
+        held_usd=held,
+    )
 
 
 def key_base(conversation: Conversation, card: ModelCard) -> str:
@@ -132,8 +141,10 @@ class AnswerCache:
             try:
                 self._prepare()
             except BaseException:
-                self.close()
+                self._disconnect()
                 raise
+        self.verdicts = Verdicts(None if path is None else path.parent / VERDICTS_FILE)
+        """Verdicts on the answers, in a file beside them."""
         self._account: int | None = self._one(select(func.max(ACCOUNTS.c.id)))
         self._index: dict[tuple[str, int], list[AnswerKey]] = {}
         self._answers: dict[AnswerKey, Stored] = {}
@@ -153,6 +164,10 @@ class AnswerCache:
             self._connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
+        self.verdicts.close()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         self._connection.close()
         self._connection.engine.dispose()
 
@@ -286,19 +301,11 @@ class AnswerCache:
         with self._writing():
             lost = self._rows(_open_intents())
             for row in lost:
-                charge = Charge(
-                    kind=row["kind"],
-                    card=row["card"],
-                    model=row["model"],
-                    attempt=1,
-                    usage=None,
-                    cost_usd=None,
-                    price_source=None,
-                    latency_s=0.0,
-                    error="lost",
-                    held_usd=usd(row["held_usd"]),
+                held = usd(row["held_usd"])
+                lost_charge = unfinished_charge(
+                    row["kind"], row["card"], row["model"], held, "lost"
                 )
-                self._end(row["id"], "lost", [charge])
+                self._end(row["id"], "lost", [lost_charge])
         return len(lost)
 
     def spending(self) -> Spending:
@@ -334,36 +341,7 @@ class AnswerCache:
         for row in self._rows(mine.where(INTENTS.c.account_id == self._account)):
             yield Charge.from_dict(json.loads(row["charge"]))
 
-    # Scores
-
-    def score_of(self, answer: int, grader: str, target: str) -> Scored | None:
-        """The newest verdict."""
-        rows = self._rows(
-            select(SCORES)
-            .where(
-                SCORES.c.answer_id == answer,
-                SCORES.c.grader == grader,
-                SCORES.c.target == target,
-            )
-            .order_by(SCORES.c.id.desc())
-            .limit(1)
-        )
-        for row in rows:
-            return Scored(row["score"], row["scored_by"], row["reason"])
-        return None
-
-    def put_score(self, answer: int, grader: str, target: str, scored: Scored) -> None:
-        with self._writing():
-            self._insert(
-                SCORES,
-                answer_id=answer,
-                grader=grader,
-                target=target,
-                score=scored.score,
-                scored_by=scored.scored_by,
-                reason=scored.reason,
-                at=time.time(),
-            )
+    # Verifiers that have proved themselves
 
     def proved(self, grader: str) -> bool:
         return self._one(select(PROOFS.c.at).where(PROOFS.c.grader == grader)) is not None

@@ -9,16 +9,17 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.backfill.cache import AnswerCache, Scored, Stored
+from xrouter_lg.backfill.cache import AnswerCache, Stored
+from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.known import Known
-from xrouter_lg.backfill.scoring import Grader
-from xrouter_lg.backfill.selection import Cell
+from xrouter_lg.backfill.selection import Cell, submission
 from xrouter_lg.outcomes import OUTCOME_COLUMNS, OutcomeTable
 from xrouter_lg.outcomes.schema import KEY
+from xrouter_lg.verifiers.grading import Grade, Submission
 
 UNSCORED = "unscored: "
 """How ``scored_by`` begins where the score is null; the reason follows."""
-_NO_GRADER = Scored(None, "", "no verifier was named")
+_NO_GRADER = Grade(None, reason="no verifier was named")
 
 
 def rows_of(
@@ -30,15 +31,11 @@ def rows_of(
         found = [stored for key in cell.keys if (stored := cache.find(key)) is not None]
         answers = [stored for stored in found if stored.error is None]
         if answers:
-            scored = [
-                _NO_GRADER
-                if grader is None
-                else grader.find(cache, known, cell.row, stored) or _not_yet(grader, known, cell)
-                for stored in answers
-            ]
-            rows.append(_row(cell, known, answers, scored, cache.response_of(answers[0].id)))
+            given = [submission(known, cell.row, cache, stored) for stored in answers]
+            grades = [_grade(grader, cache, of) for of in given]
+            rows.append(_row(cell, known, answers, grades, given[0].text))
         elif found and len(found) == len(cell.keys):
-            why = Scored(None, "", f"the call failed: {found[0].error}: {found[0].detail}")
+            why = Grade(None, reason=f"the call failed: {found[0].error}: {found[0].detail}")
             rows.append(_row(cell, known, (), (why,), None))
     return rows
 
@@ -76,12 +73,12 @@ def _row(
     cell: Cell,
     known: Known,
     answers: Sequence[Stored],
-    scored: Sequence[Scored],
+    grades: Sequence[Grade],
     response: str | None,
 ) -> dict[str, Any]:
-    scores = [one.score for one in scored if one.score is not None]
-    by = sorted({one.scored_by for one in scored if one.score is not None})
-    reason = next((one.reason for one in scored if one.score is None), "")
+    scores = [one.score for one in grades if one.score is not None]
+    by = sorted({str(one.by) for one in grades if one.score is not None})
+    reason = next((one.reason for one in grades if one.score is None), "")
     return {
         **dict(zip(KEY, known.keys[cell.row], strict=True)),
         "model": known.labels[cell.card.name],
@@ -95,9 +92,10 @@ def _row(
     }
 
 
-def _not_yet(grader: Grader, known: Known, cell: Cell) -> Scored:
-    verifier = grader.suite.verifier_for(*known.keys[cell.row][:2])
-    return Scored(None, "" if verifier is None else verifier.name, "not judged yet")
+def _grade(grader: Grader | None, cache: AnswerCache, of: Submission) -> Grade:
+    if grader is None:
+        return _NO_GRADER
+    return grader.find(cache, of) or Grade(None, reason="not judged yet")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

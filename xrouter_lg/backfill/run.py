@@ -1,9 +1,8 @@
-"""Make the calls of a plan: within the budget, journalled, and never one twice."""
+"""Make the calls of a worklist: within the budget, journalled, and never one twice."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -11,41 +10,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from langchain_core.runnables import RunnableConfig
-
+from xrouter_lg.backfill.asking import Asked, Asker
 from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored
+from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.schedule import Schedule
-from xrouter_lg.backfill.scoring import AT_ONCE, Grader
-from xrouter_lg.backfill.selection import Cell, Job, Plan
-from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.backfill.selection import Cell, Job, Worklist, submission
+from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount, Reservation
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelPool
-from xrouter_lg.types import Call, Charge
 
+AT_ONCE = 4
+"""Verdicts at a time: most verifiers compute, and starve the calls' event loop of its core."""
 _ZERO = Decimal(0)
-
-FOR_GOOD = frozenset(
-    {
-        ErrorClass.CONTEXT_LENGTH,
-        ErrorClass.CONTENT_FILTER,
-        ErrorClass.TRUNCATED,
-        ErrorClass.EMPTY,
-        ErrorClass.MALFORMED,
-    }
-)
-"""Failures that belong to the prompt: kept, and not paid for again unless asked."""
-
-_WORTH_REPEATING = frozenset(
-    {
-        ErrorClass.SERVER,
-        ErrorClass.CONNECTION,
-        ErrorClass.TIMEOUT,
-        ErrorClass.EMPTY,
-        ErrorClass.MALFORMED,
-        ErrorClass.UNKNOWN,
-    }
-)
 
 
 @dataclass
@@ -53,7 +29,7 @@ class Tally:
     """How a run stands; ended, its result. USD are the whole account's unless said otherwise."""
 
     calls: int
-    """Calls that the plan has."""
+    """Calls that the worklist has."""
     budget_usd: Decimal
     counted_usd: Decimal = _ZERO
     """What the budget counts as spent, worst cases of unknown costs included."""
@@ -87,11 +63,11 @@ OnChange = Callable[[Tally], None]
 
 
 class Runner:
-    """One run of a plan; build it inside the event loop that runs it."""
+    """One run of a worklist; build it inside the event loop that runs it."""
 
     def __init__(
         self,
-        plan: Plan,
+        work: Worklist,
         cache: AnswerCache,
         account: RequestAccount,
         *,
@@ -100,12 +76,13 @@ class Runner:
         concurrency: int = 8,
         on_change: OnChange | None = None,
     ) -> None:
-        self.plan, self.cache, self.account, self.grader = plan, cache, account, grader
-        self.workers = workers or Workers()
+        self.work, self.cache, self.account, self.grader = work, cache, account, grader
+        self.asker = Asker(cache, account, workers=workers, cards=work.cards)
         self.concurrency = concurrency
-        self.tally = Tally(len(plan.jobs), account.limit_usd or _ZERO)
-        self.schedule = Schedule(plan.jobs, lambda name: self.workers.breaker(f"worker:{name}"))
-        self._pool = ModelPool(plan.cards)
+        self.tally = Tally(len(work.jobs), account.limit_usd or _ZERO)
+        self.schedule = Schedule(
+            work.jobs, lambda name: self.asker.workers.breaker(f"worker:{name}")
+        )
         self._on_change = on_change or (lambda tally: None)
         self._begun: set[int] = set()
         self._tries: Counter[int] = Counter()
@@ -113,10 +90,10 @@ class Runner:
         self._grading: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._ranks: defaultdict[int, list[int]] = defaultdict(list)
-        for rank, job in enumerate(plan.jobs):
+        for rank, job in enumerate(work.jobs):
             self._ranks[job.group].append(rank)
         self._cells: defaultdict[AnswerKey, list[Cell]] = defaultdict(list)
-        for cell in plan.cells:
+        for cell in work.cells:
             for key in cell.keys:
                 self._cells[key].append(cell)
         self.fresh: list[Cell] = []
@@ -184,7 +161,7 @@ class Runner:
             rank = self.schedule.next()
             if rank is None:
                 return False
-            job = self.plan.jobs[rank]
+            job = self.work.jobs[rank]
             remaining = self.account.remaining
             if remaining is not None and self._need(job) > remaining:
                 if running or self._grading:
@@ -204,14 +181,18 @@ class Runner:
         prompt's outcomes can't be compared."""
         if job.group in self._begun:
             return (job.worst_usd or _ZERO) + self._judge_usd(job)
-        ahead = [self.plan.jobs[r] for r in self.schedule.waiting(self._ranks[job.group])]
+        ahead = [self.work.jobs[r] for r in self.schedule.waiting(self._ranks[job.group])]
         return sum(((one.worst_usd or _ZERO) + self._judge_usd(one) for one in ahead), _ZERO)
 
     def _judge_usd(self, job: Job) -> Decimal:
         if self.grader is None:
             return _ZERO
+        known = self.work.known
         worst = [
-            self.grader.worst_case(self.plan.known, row, job.key.max_tokens) for row in job.rows
+            self.grader.worst_case(
+                known.keys[row], known.prompts[row], known.references[row], job.key.max_tokens
+            )
+            for row in job.rows
         ]
         return sum((one or _ZERO for one in worst), _ZERO)
 
@@ -223,26 +204,18 @@ class Runner:
     async def _make(
         self, rank: int, job: Job, reserved: Reservation, for_judge: Reservation
     ) -> None:
-        """One call. Nothing may be awaited between the intent's commit and the call."""
         kept: Stored | None = None
         try:
             began = time.monotonic()
-            intent = self.cache.begin(job.card, job.worst_usd, kind="backfill", key=job.key)
-            charges: list[Charge] = []
-            try:
-                result = await self._call(rank, job, charges)
-            except asyncio.CancelledError:
-                self._settle(intent, "cancelled", reserved, charges)
-                raise
-            paid = _as_backfill(charges, intent)
-            if result.message is not None:
-                kept = self.cache.answered(
-                    intent, job.key, result.message, paid, truncated=result.truncated
-                )
-                self.account.settle(reserved, paid)
+            self._tries[rank] += 1
+            asked = await self.asker.ask(
+                job, reserved, may_repeat=self._tries[rank] <= job.card.max_retries
+            )
+            if asked.error is None:
+                kept = asked.stored
                 self._answered(job, kept)
             else:
-                self._failed(rank, job, result, intent, paid, reserved, began)
+                self._failed(rank, job, asked, asked.error, began)
         finally:
             self.tally.in_flight -= 1
             self._sum_up()
@@ -254,77 +227,30 @@ class Runner:
             else:
                 self._spawn(self._grade(job.rows, kept, for_judge))
 
-    async def _call(self, rank: int, job: Job, charges: list[Charge]) -> CallResult:
-        config: RunnableConfig = {"tags": ["xrouter:backfill"], "callbacks": []}
-        conversation = job.conversation
-        call = Call(
-            id=f"b{rank}",
-            card=job.card.name,
-            max_tokens=job.key.max_tokens,
-            # One worst case: a further attempt only while the earlier ones were refused for free.
-            allowance_usd=job.worst_usd,
-        )
-        options: dict[str, Any] = dict(conversation.tool_options)
-        return await self.workers.call(
-            job.card,
-            call,
-            conversation.messages,
-            config,
-            pool=self._pool,
-            charges=charges,
-            prompt_tokens_max=job.prompt_tokens_max,
-            tools=conversation.tools,
-            tool_options=options,
-        )
-
-    def _answered(self, job: Job, kept: Stored) -> None:
+    def _answered(self, job: Job, kept: Stored | None) -> None:
+        assert kept is not None
         self.schedule.answered(job.card.name)
         self.tally.answered[job.card.name] += 1
         self.tally.cut += kept.truncated
         self.tally.spent_usd += kept.cost_usd or _ZERO
         self.fresh += self._cells[job.key]
 
-    def _failed(
-        self,
-        rank: int,
-        job: Job,
-        result: CallResult,
-        intent: int,
-        paid: list[Charge],
-        reserved: Reservation,
-        began: float,
-    ) -> None:
-        error = result.error or ErrorClass.UNKNOWN
-        self._tries[rank] += 1
-        again = error is ErrorClass.RATE_LIMIT or (
-            error in _WORTH_REPEATING and self._tries[rank] <= job.card.max_retries
-        )
-        if error in FOR_GOOD and not again:
-            self.cache.failed(intent, job.key, paid, error=error.value, detail=result.detail)
+    def _failed(self, rank: int, job: Job, asked: Asked, error: ErrorClass, began: float) -> None:
+        if asked.stored is not None:
             self.fresh += self._cells[job.key]
-        else:
-            self.cache.end(intent, "failed", paid)
-        self.account.settle(reserved, paid)
-        self.tally.spent_usd += sum((one.cost_usd or _ZERO for one in paid), _ZERO)
+        self.tally.spent_usd += sum((one.cost_usd or _ZERO for one in asked.charges), _ZERO)
         self.schedule.failed(
             job.card.name,
             error,
             began=began,
-            retry_after_s=result.retry_after_s,
-            detail=result.detail,
+            retry_after_s=asked.retry_after_s,
+            detail=asked.detail,
         )
-        if again:
+        if asked.again:
             self.tally.repeated += 1
             self.schedule.put_back(rank)
         else:
             self.tally.failed[job.card.name, error.value] += 1
-
-    def _settle(
-        self, intent: int, how: str, reserved: Reservation, charges: Iterable[Charge]
-    ) -> None:
-        paid = _as_backfill(charges, intent)
-        self.cache.end(intent, how, paid)
-        self.account.settle(reserved, paid)
 
     # Verdicts
 
@@ -341,7 +267,8 @@ class Runner:
             for row in rows:
                 if self._stop.is_set():
                     return
-                await self.grader.grade(self.cache, self.account, self.plan.known, row, stored)
+                of = submission(self.work.known, row, self.cache, stored)
+                await self.grader.grade(self.cache, self.account, of, stored.key)
                 self.tally.graded += 1
 
     async def _grade_cached(self) -> None:
@@ -350,15 +277,13 @@ class Runner:
         if grader is None:
             return
         nothing = self.account.reserve(_ZERO)
-        for cell in self.plan.cells:
+        for cell in self.work.cells:
             for key in cell.keys:
                 stored = self.cache.find(key)
                 if stored is None or stored.error is not None:
                     continue
-                if (
-                    grader.again
-                    or grader.find(self.cache, self.plan.known, cell.row, stored) is None
-                ):
+                of = submission(self.work.known, cell.row, self.cache, stored)
+                if grader.again or grader.find(self.cache, of) is None:
                     self._spawn(self._grade((cell.row,), stored, nothing))
                     while len(self._grading) >= 4 * AT_ONCE:
                         await asyncio.wait(self._grading, return_when=asyncio.FIRST_COMPLETED)
@@ -382,10 +307,3 @@ class Runner:
         elif tally.gave_up:
             tally.stopped = "cards"
         self._on_change(tally)
-
-
-def _as_backfill(charges: Iterable[Charge], intent: int) -> list[Charge]:
-    return [
-        dataclasses.replace(charge, kind="backfill", call_id=f"backfill-{intent}")
-        for charge in charges
-    ]

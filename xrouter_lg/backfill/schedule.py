@@ -41,7 +41,7 @@ class _Line:
 
 
 class Schedule:
-    """The jobs that are still to be made, by rank (their place in the plan)."""
+    """The jobs that are still to be made, by rank (their place in the worklist)."""
 
     def __init__(
         self,

@@ -96,20 +96,6 @@ ANSWERS = Table(
     ),
 )
 
-SCORES = Table(
-    "scores",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("answer_id", ForeignKey("answers.id"), nullable=False),
-    Column("grader", String, nullable=False),  # digest of the verifier's spec
-    Column("target", String, nullable=False),  # digest of reference and meta
-    Column("score", Float),
-    Column("scored_by", String, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("at", Float, nullable=False),
-    Index("scores_of", "answer_id", "grader", "target"),
-)
-
 PROOFS = Table(
     "proofs",
     METADATA,

@@ -6,11 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 import numpy as np
 
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, key_base
+from xrouter_lg.backfill.asking import Order, answer_limit, handed_in
+from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.known import Known, meta_of
 from xrouter_lg.backfill.value import Strategy, Weights, order_of
@@ -18,22 +18,10 @@ from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens, has_images
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
-from xrouter_lg.pool.pool import (
-    DEFAULT_MAX_OUTPUT_TOKENS,
-    TYPICAL_OUTPUT_TOKENS,
-    ModelCard,
-    ModelPool,
-)
+from xrouter_lg.pool.pool import TYPICAL_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import RouteRequest
-
-_LIMIT_PARAMS = (
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "num_predict",
-    "max_new_tokens",
-)
+from xrouter_lg.verifiers.grading import Submission, asked_of
 
 
 @dataclass(frozen=True)
@@ -73,24 +61,19 @@ class Cell:
     keys: tuple[AnswerKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One call to make."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Order):
+    """One call to make, and what it is made for."""
 
     group: int
     """Place of its conversation in the order; jobs of one conversation belong together."""
     rows: tuple[int, ...]
     """Prompts of the table that have this conversation."""
-    card: ModelCard
-    key: AnswerKey
-    conversation: Conversation
-    prompt_tokens_max: int
-    worst_usd: Decimal | None
     mean_usd: float | None
 
 
 @dataclass(frozen=True)
-class Plan:
+class Worklist:
     """Jobs in order of value; within a prompt the dearest card first, so that a prompt whose
     dearest card can't be paid for is not begun."""
 
@@ -111,7 +94,9 @@ class Plan:
         return sorted({job.card.name for job in self.jobs if job.worst_usd is None})
 
 
-def plan_backfill(known: Known, pool: ModelPool, cache: AnswerCache, selection: Selection) -> Plan:
+def select_jobs(
+    known: Known, pool: ModelPool, cache: AnswerCache, selection: Selection
+) -> Worklist:
     """What is missing, what of it the cache has, and the rest in order.
 
     Raises:
@@ -137,7 +122,7 @@ def plan_backfill(known: Known, pool: ModelPool, cache: AnswerCache, selection: 
     for group, row in enumerate(order[: selection.limit].tolist()):
         mine = sorted(draft.jobs_by_row[row], key=_dearest_first)
         jobs += [dataclasses.replace(job, group=group) for job in mine]
-    return Plan(
+    return Worklist(
         known=known,
         cards=tuple(pool),
         jobs=tuple(jobs),
@@ -146,6 +131,21 @@ def plan_backfill(known: Known, pool: ModelPool, cache: AnswerCache, selection: 
         failed=draft.failed,
         skipped={card: dict(reasons) for card, reasons in draft.skipped.items()},
     )
+
+
+def submission(known: Known, row: int, cache: AnswerCache, stored: Stored) -> Submission:
+    """A stored answer to a prompt of the table, as it is handed in for a verdict."""
+    source, task, prompt_id = known.keys[row]
+    prompt = {
+        "source": source,
+        "task": task,
+        "prompt_id": prompt_id,
+        "prompt": known.prompts[row],
+        "reference": known.references[row],
+        "meta": known.metas[row],
+        "response": None,
+    }
+    return handed_in(asked_of(prompt), cache, stored)
 
 
 def _dearest_first(job: Job) -> tuple[float, str, int]:
@@ -182,7 +182,7 @@ class _Draft:
                 self._skip(name, str(error))
             return
         likely, bound = estimate_tokens(conversation.messages, conversation.tools)
-        removed = _removed(self.pool, conversation, likely)
+        removed = removed_cards(self.pool, conversation, likely)
         for card in wanted:
             if card.name not in removed:
                 self._cell(row, card, conversation, (likely, bound), card.name in missing)
@@ -250,22 +250,7 @@ class _Draft:
         )
 
 
-def answer_limit(card: ModelCard, asked: int | None, prompt_tokens: int) -> int:
-    """The length limit (tokens) that is sent with a call. One is always sent: without it no worst
-    case would hold."""
-    own = [*map(card.params.get, _LIMIT_PARAMS), card.max_output_tokens]
-    limits = [value for value in own if isinstance(value, int) and value > 0]
-    if not limits:
-        limits.append(DEFAULT_MAX_OUTPUT_TOKENS)
-    if asked is not None:
-        limits.append(asked)
-    if card.context_window is not None:
-        room = card.context_window - prompt_tokens
-        limits.append(max(constraints.LEAST_ANSWER_TOKENS, room))
-    return min(limits)
-
-
-def _removed(pool: ModelPool, conversation: Conversation, likely: int) -> Mapping[str, str]:
+def removed_cards(pool: ModelPool, conversation: Conversation, likely: int) -> Mapping[str, str]:
     """Cards that can't take a conversation, and the rule that says so: routing's own rules."""
     needs = set()
     if conversation.tools:

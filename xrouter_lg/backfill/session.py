@@ -15,11 +15,11 @@ from typing import Any, Self
 
 from xrouter_lg.backfill.cache import AnswerCache, Spending
 from xrouter_lg.backfill.errors import BackfillError
+from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.known import read_known
 from xrouter_lg.backfill.results import rows_of, write_into
 from xrouter_lg.backfill.run import OnChange, Runner, Tally
-from xrouter_lg.backfill.scoring import Grader
-from xrouter_lg.backfill.selection import Plan, Selection, chosen_pool, plan_backfill
+from xrouter_lg.backfill.selection import Selection, Worklist, chosen_pool, select_jobs
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
@@ -72,7 +72,7 @@ class Preview:
     prompts: int
     """Prompts with a call to make."""
     within_budget: int
-    """How many of them the budget covers at expected cost, in the plan's order."""
+    """How many of them the budget covers at expected cost, in their order."""
     spending: Spending
     budget_usd: Decimal
     judges: tuple[str, ...] = ()
@@ -102,13 +102,12 @@ class Preview:
 
 @dataclass
 class Backfill:
-    """A planned backfill. Open it with :meth:`open`; close it, or use it as a context manager.
-
-    Planning reads the folder and the cache and changes neither.
+    """A backfill that knows what it will ask. Open it with :meth:`open`; close it, or use it as a
+    context manager. Opening reads the folder and the cache and changes neither.
     """
 
     folder: Path
-    plan: Plan
+    work: Worklist
     cache: AnswerCache
     conditions: Conditions
     grader: Grader | None = None
@@ -131,7 +130,7 @@ class Backfill:
         rename: Mapping[str, str] | None = None,
         dry_run: bool = False,
     ) -> Self:
-        """Plan a backfill of the table in ``folder`` with the cards of ``pool``.
+        """Choose what to ask the cards of ``pool`` about the table in ``folder``.
 
         ``cache`` is ``folder/backfill.db`` unless named. A dry run creates no file.
 
@@ -146,11 +145,11 @@ class Backfill:
         known = read_known(table, tuple(chosen), rename=rename)
         opened = AnswerCache(None if dry_run and not path.exists() else path)
         try:
-            plan = plan_backfill(known, chosen, opened, selection or Selection())
+            work = select_jobs(known, chosen, opened, selection or Selection())
         except BaseException:
             opened.close()
             raise
-        return cls(root, plan, opened, conditions, grader)
+        return cls(root, work, opened, conditions, grader)
 
     def close(self) -> None:
         self.cache.close()
@@ -179,25 +178,25 @@ class Backfill:
 
     def preview(self) -> Preview:
         """What :meth:`run` would do. Asks nothing."""
-        plan, spending = self.plan, Spending() if self.conditions.new_account else self.spending()
+        work, spending = self.work, Spending() if self.conditions.new_account else self.spending()
         rows = []
-        for card in plan.cards:
-            jobs = [job for job in plan.jobs if job.card.name == card.name]
+        for card in work.cards:
+            jobs = [job for job in work.jobs if job.card.name == card.name]
             unknown = card.effective_price is None
             rows.append(
                 CardPreview(
                     card.name,
                     ask=len(jobs),
-                    cached=plan.cached.get(card.name, 0),
-                    failed_before=plan.failed.get(card.name, 0),
+                    cached=work.cached.get(card.name, 0),
+                    failed_before=work.failed.get(card.name, 0),
                     mean_usd=None if unknown else sum(job.mean_usd or 0.0 for job in jobs),
                     worst_usd=None if unknown else float(sum(job.worst_usd or 0 for job in jobs)),
-                    skipped=plan.skipped.get(card.name, {}),
+                    skipped=work.skipped.get(card.name, {}),
                 )
             )
-        groups = sorted({job.group for job in plan.jobs})
+        groups = sorted({job.group for job in work.jobs})
         cost = dict.fromkeys(groups, 0.0)
-        for job in plan.jobs:
+        for job in work.jobs:
             cost[job.group] += job.mean_usd or 0.0
         left, within = float(self.budget_usd - spending.counted), 0
         for group in groups:
@@ -218,9 +217,9 @@ class Backfill:
             UnprovenVerifierError: a verifier that misjudges a known case.
         """
         self._check_prices()
-        asked = {job.card.name for job in self.plan.jobs}
+        asked = {job.card.name for job in self.work.jobs}
         if asked:
-            self.workers.prepare(chosen_pool(ModelPool(self.plan.cards), sorted(asked)))
+            self.workers.prepare(chosen_pool(ModelPool(self.work.cards), sorted(asked)))
         if self.conditions.new_account:
             self.cache.open_account()
         self.lost = self.cache.close_lost()
@@ -228,7 +227,7 @@ class Backfill:
         if self.grader is not None:
             await self.grader.prove(self.cache, account)
         runner = Runner(
-            self.plan,
+            self.work,
             self.cache,
             account,
             workers=self.workers,
@@ -249,7 +248,7 @@ class Backfill:
 
     def write(self) -> None:
         """The table with everything that the cache knows of it."""
-        self._write(rows_of(self.plan.cells, self.plan.known, self.cache, self.grader))
+        self._write(rows_of(self.work.cells, self.work.known, self.cache, self.grader))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         with self._one_at_a_time:
@@ -261,7 +260,7 @@ class Backfill:
             await asyncio.sleep(pause)
             cells, runner.fresh = runner.fresh, []
             began = time.monotonic()
-            rows = rows_of(cells, self.plan.known, self.cache, self.grader)
+            rows = rows_of(cells, self.work.known, self.cache, self.grader)
             await asyncio.to_thread(self._write, rows)
             # A large table must not be written all the time.
             pause = max(pause, 20 * (time.monotonic() - began))
@@ -269,7 +268,7 @@ class Backfill:
     def _check_prices(self) -> None:
         if self.conditions.allow_unknown_price:
             return
-        unknown = self.plan.unpriced()
+        unknown = self.work.unpriced()
         judges = [] if self.grader is None else self.grader.judges()
         unknown += [card.name for card in judges if card.effective_price is None]
         if unknown:

@@ -183,7 +183,7 @@ class _Line:
             disable=not shown or not console.is_terminal,
         )
         self._plain = shown and not console.is_terminal
-        self._task = self._bar.add_task("", total=len(opened.plan.jobs), said="")
+        self._task = self._bar.add_task("", total=len(opened.work.jobs), said="")
         self._next_said = 0.0
         self._gave_up: set[str] = set()
 
@@ -272,7 +272,7 @@ def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
         return
     typer.echo(
         f"{sum(tally.answered.values())} answers for ${tally.spent_usd:f}, "
-        f"{sum(opened.plan.cached.values())} more were cached; {tally.left} calls not made. "
+        f"{sum(opened.work.cached.values())} more were cached; {tally.left} calls not made. "
         f"${spending.counted:f} of ${tally.budget_usd:f} is spent."
     )
     notes = [f"{n} × {card}: {error}" for (card, error), n in sorted(tally.failed.items())]
@@ -304,7 +304,7 @@ def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:
         "stopped": tally.stopped,
         "calls": tally.calls,
         "answered": dict(tally.answered),
-        "cached": dict(opened.plan.cached),
+        "cached": dict(opened.work.cached),
         "failed": [
             {"card": card, "error": error, "calls": n}
             for (card, error), n in sorted(tally.failed.items())
@@ -315,7 +315,7 @@ def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:
         "repeated": tally.repeated,
         "cut": tally.cut,
         "graded": tally.graded,
-        "skipped": {card: dict(reasons) for card, reasons in opened.plan.skipped.items()},
+        "skipped": {card: dict(reasons) for card, reasons in opened.work.skipped.items()},
         "run_usd": f"{tally.spent_usd:f}",
         "budget_usd": f"{tally.budget_usd:f}",
         "spending": spending_dict(opened.spending()),

@@ -11,7 +11,6 @@ spilled, answers are judged, outcomes are summed up.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,11 +32,16 @@ from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.verifiers import Suite
 from xrouter_lg.verifiers.feedback import Feedback
-from xrouter_lg.verifiers.grading import Scored, ScoreReport, Scoring, Verdicts, asked_of
+from xrouter_lg.verifiers.grading import (
+    VERDICTS_FILE,
+    Grade,
+    ScoreReport,
+    Scoring,
+    Verdicts,
+    asked_of,
+)
 
 DEFAULT_TASK = "traces"
-VERDICTS_FILE = "verdicts.jsonl"
-"""Where the command keeps verdicts, in the table's folder."""
 
 _SCORED: dict[str, pl.DataType] = {"score": pl.Float64(), "scored_by": pl.String()}
 
@@ -186,7 +190,7 @@ def open_scoring(
     workers: int = 4,
 ) -> Iterator[Scoring]:
     """Scoring by files, every verifier proven on its known cases first. Verdicts are kept in
-    ``folder``; with other verifiers they don't count.
+    ``folder``; those of a verifier with other settings don't count.
 
     Raises:
         OutcomeError, VerifierError: a file can't be read, or a verifier fails its own cases.
@@ -198,8 +202,7 @@ def open_scoring(
     with Suite.from_yaml(verifiers) as suite:
         for proof in suite.check():
             proof.raise_if_bad()
-        grader = hashlib.sha256(Path(verifiers).read_bytes()).hexdigest()
-        with Verdicts(Path(folder) / VERDICTS_FILE, grader=grader) as verdicts:
+        with Verdicts(Path(folder) / VERDICTS_FILE) as verdicts:
             yield Scoring(
                 suite=suite,
                 feedback=feedback,
@@ -298,7 +301,7 @@ def _judge(
     for path in answers.files():
         piece = pl.read_parquet(path)
         asked = piece.lazy().join(told, on=KEY, how="left", maintain_order="left").collect()
-        scores: list[Scored] = []
+        scores: list[Grade] = []
         for scored in scoring.score(map(asked_of, asked.iter_rows(named=True)), report.scores):
             scores.append(scored)
             done += 1

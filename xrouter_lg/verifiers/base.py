@@ -119,7 +119,7 @@ class UnprovenVerifierError(XRouterError, RuntimeError):
 
 @runtime_checkable
 class SupportsVerify(Protocol):
-    """What the rest of training needs of a verifier."""
+    """What grading needs of a verifier."""
 
     @property
     def name(self) -> str: ...

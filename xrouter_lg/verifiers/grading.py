@@ -1,14 +1,16 @@
-"""Verdicts on many answers: several at a time, and each paid for once.
+"""Verdicts on answers: each made, and paid for, once.
 
-A verdict that took a verifier's work is written to a file the moment it is there, so that an
-interrupted run, or the next one over more traces, judges only what is new. A verifier's failure
-is no verdict: it is counted by its reason and tried again next time.
+:class:`Verdicts` is where all of them are made and kept, whether answers come from traces, from a
+table, from a backfill or from training: a verdict is written to a file the moment it is there, so
+that an interrupted run, or the next one over more answers, judges only what is new. A verifier's
+failure is no score: it is kept with its reason, and whoever asks decides whether to try again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +22,15 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
+from xrouter_lg.calls.ledger import totals
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.schema import KEY, OutcomeError, normalise_prompt
-from xrouter_lg.verifiers import Suite
+from xrouter_lg.types import Charge
+from xrouter_lg.verifiers import Suite, SupportsVerify
 from xrouter_lg.verifiers.feedback import Feedback
 
+VERDICTS_FILE = "verdicts.jsonl"
+"""What verdicts are kept in, beside the answers that they are about."""
 NO_ANSWER = "no answer was recorded"
 _NOT_OF_THE_ANSWER = ("feedback", "messages", "tools", "tool_options", "reference")
 """What a prompt's ``meta`` holds for asking again; verifiers don't read it."""
@@ -37,8 +43,8 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is to be judged."""
+class Submission:
+    """An answer handed in for a verdict."""
 
     key: tuple[str, str, str]
     """source, task, prompt_id."""
@@ -48,17 +54,24 @@ class Answer:
     meta: Mapping[str, Any] = field(default_factory=dict)
     feedback: Sequence[Mapping[str, Any]] = ()
     """What was said of this very answer."""
+    call: str = ""
+    """Which call gave it, where that is known: the same text from two calls is judged twice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Grade:
     """A score and the verifier's name; without a score the reason."""
 
     score: float | None
     by: str | None = None
     reason: str = ""
-    cost_usd: Decimal | None = Decimal(0)
-    """What the verdict cost now; None where unknown."""
+    charges: tuple[Charge, ...] = ()
+    """What the verdict cost now."""
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """None where a part is unknown."""
+        return totals(self.charges).total
 
 
 @dataclass
@@ -75,15 +88,15 @@ class ScoreReport:
     unpriced: int = 0
     """Verdicts that cost something nobody knows."""
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: Grade) -> None:
         if scored.score is None:
             self.unscored[scored.reason[:_REASON_CHARS]] += 1
         else:
             self.scored += 1
-        if scored.cost_usd is None:
+        if (usd := scored.cost_usd) is None:
             self.unpriced += 1
         else:
-            self.cost_usd += scored.cost_usd
+            self.cost_usd += usd
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -104,22 +117,25 @@ def _most(reasons: Counter[str]) -> dict[str, int]:
 
 
 class Verdicts:
-    """Scores by (verifier, question, reference, answer), one JSON line each. ``grader`` is the
-    identity of the verifiers' settings: with other settings nothing kept here counts.
+    """Makes verdicts and keeps them, one JSON line each; of no file (``None``) in memory.
 
-    A line that a killed process left unfinished is passed over. Safe to use from several threads.
+    A verdict is on the verifier with its settings, the question, the reference, what the prompt's
+    ``meta`` tells the verifier, the answer and the call that gave it; the newest counts. A line
+    that a killed process left unfinished is passed over. Safe to use from several threads.
     """
 
-    def __init__(self, path: str | Path, *, grader: str = "") -> None:
-        self.path, self._grader = Path(path), grader
-        self._known: dict[str, float] = {}
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = None if path is None else Path(path)
+        self._known: dict[str, float | str] = {}
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None
-        if self.path.exists():
+        if self.path is not None and self.path.exists():
             for line in self.path.read_bytes().split(b"\n"):
                 try:
                     row = json.loads(line)
-                    self._known[row["id"]] = float(row["score"])
+                    score = row["score"]
+                    known = str(row["reason"]) if score is None else float(score)
+                    self._known[row["id"]] = known
                 except (ValueError, KeyError, TypeError):
                     continue
 
@@ -138,26 +154,68 @@ class Verdicts:
                 self._file.close()
                 self._file = None
 
-    def id_of(self, verifier: str, answer: Answer) -> str:
-        meta = _own(answer.meta)
-        parts = [self._grader, verifier, answer.prompt, answer.reference, meta, answer.text]
-        data = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-        return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    def find(self, verifier: SupportsVerify, settings: str, of: Submission) -> Grade | None:
+        """The verdict that was made before, a failure included. ``settings`` is the digest of the
+        verifier's (:attr:`~xrouter_lg.verifiers.Rule.digest`)."""
+        known = self._known.get(_id_of(verifier, settings, of))
+        if known is None:
+            return None
+        if isinstance(known, str):
+            return Grade(None, verifier.name, known)
+        return Grade(known, verifier.name)
 
-    def get(self, verdict_id: str) -> float | None:
-        return self._known.get(verdict_id)
+    def make(self, verifier: SupportsVerify, settings: str, of: Submission) -> Grade:
+        """A verdict made now; it is in the file when this returns.
 
-    def put(self, verdict_id: str, score: float) -> None:
-        """Keep a score; it is in the file when this returns."""
+        Raises:
+            OutcomeError: the file can't be written.
+        """
+        grade = judged(verifier, of)
+        verdict_id = _id_of(verifier, settings, of)
+        known = grade.reason if grade.score is None else grade.score
         with self._lock:
-            self._known[verdict_id] = score
-            if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self.path.open("ab")
-                if self.path.stat().st_size:
-                    self._file.write(b"\n")  # the last line may lack its end
-            self._file.write(json.dumps({"id": verdict_id, "score": score}).encode() + b"\n")
-            self._file.flush()
+            if self._known.get(verdict_id) == known:
+                return grade
+            self._known[verdict_id] = known
+            line = {"id": verdict_id, "score": grade.score}
+            if grade.score is None:
+                line["reason"] = grade.reason
+            try:
+                self._write(line, paid=bool(grade.charges))
+            except OSError as error:
+                raise OutcomeError(
+                    f"the verdicts {self.path} can't be written: {error}; free some space, or "
+                    "repair or move the file"
+                ) from error
+        return grade
+
+    def _write(self, line: Mapping[str, Any], *, paid: bool) -> None:
+        if self.path is None:
+            return
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+            if self.path.stat().st_size:
+                self._file.write(b"\n")  # the last line may lack its end
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        if paid:
+            os.fsync(self._file.fileno())
+
+
+def judged(verifier: SupportsVerify, of: Submission) -> Grade:
+    """A verdict made now, kept nowhere."""
+    meta = {"prompt": of.prompt, **_own(of.meta), "feedback": list(of.feedback)}
+    verdict = verifier(of.text or "", of.reference, meta=meta)
+    return Grade(verdict.score, verifier.name, verdict.reason, verdict.charges)
+
+
+def _id_of(verifier: SupportsVerify, settings: str, of: Submission) -> str:
+    # Feedback comes later than its answer: only the verifier that is nothing else goes by it.
+    said = list(of.feedback) if isinstance(verifier, Feedback) else None
+    parts = [settings, verifier.name, of.prompt, of.reference, _own(of.meta), of.text, of.call]
+    data = json.dumps([*parts, said], sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +241,15 @@ class Scoring:
         """Whether there is anything that could score an answer."""
         return self.suite is not None or bool(self.feedback)
 
-    def score(self, answers: Iterable[Answer], report: ScoreReport) -> Iterator[Scored]:
-        """Scores in the order of the answers. Interrupted, it keeps the verdicts made so far."""
+    def score(self, answers: Iterable[Submission], report: ScoreReport) -> Iterator[Grade]:
+        """Grades in the order of the answers. Interrupted, it keeps the verdicts made so far."""
         with ThreadPoolExecutor(self.workers, "xrouter-score") as threads:
             try:
                 for some in _batches(answers, _BATCH):
-                    for answer, (verdict, reused) in zip(
+                    for answer, (grade, reused) in zip(
                         some, threads.map(self._verdict, some), strict=True
                     ):
-                        scored = verdict
+                        scored = grade
                         if scored.score is None and answer.text is not None:
                             scored = self._by_feedback(answer, scored)
                         report.reused += reused
@@ -201,38 +259,36 @@ class Scoring:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _verdict(self, answer: Answer) -> tuple[Scored, bool]:
+    def _verdict(self, of: Submission) -> tuple[Grade, bool]:
         """The verifier's verdict, and whether it had been made before."""
-        if answer.text is None:
-            return Scored(None, reason=NO_ANSWER), False
+        if of.text is None:
+            return Grade(None, reason=NO_ANSWER), False
         if self.suite is None:
-            return Scored(None, reason="no verifier was named"), False
-        source, task, _ = answer.key
-        verifier = self.suite.verifier_for(source, task)
-        if verifier is None:
-            return Scored(None, reason=f"no verifier is for {source}/{task}"), False
-        kept = None if isinstance(verifier, Feedback) else self.verdicts
-        verdict_id = "" if kept is None else kept.id_of(verifier.name, answer)
-        if kept is not None and (known := kept.get(verdict_id)) is not None:
-            return Scored(known, verifier.name), True
-        meta = {"prompt": answer.prompt, **_own(answer.meta), "feedback": list(answer.feedback)}
-        verdict = verifier(answer.text, answer.reference, meta=meta)
-        if kept is not None and verdict.score is not None:
-            kept.put(verdict_id, verdict.score)
-        costs = [charge.cost_usd for charge in verdict.charges]
-        paid = sum((usd for usd in costs if usd is not None), Decimal(0))
-        cost = None if any(usd is None for usd in costs) else paid
-        return Scored(verdict.score, verifier.name, verdict.reason, cost), False
+            return Grade(None, reason="no verifier was named"), False
+        rule = self.suite.rule_for(*of.key[:2])
+        if rule is None:
+            return no_verifier(of.key), False
+        if self.verdicts is None:
+            return judged(rule.verifier, of), False
+        known = self.verdicts.find(rule.verifier, rule.digest, of)
+        if known is not None and known.score is not None:
+            return known, True
+        return self.verdicts.make(rule.verifier, rule.digest, of), False
 
-    def _by_feedback(self, answer: Answer, verdict: Scored) -> Scored:
-        said = verdict.reason
+    def _by_feedback(self, answer: Submission, grade: Grade) -> Grade:
+        said = grade.reason
         for judge in self.feedback:
             found = judge(answer.text or "", None, meta={"feedback": list(answer.feedback)})
             if found.score is not None:
-                return Scored(found.score, judge.name, "", verdict.cost_usd)
+                return Grade(found.score, judge.name, "", grade.charges)
             # Why the verifier failed says more than that nobody gave feedback.
             said = said if self.suite is not None else found.reason
-        return Scored(None, None, said, verdict.cost_usd)
+        return Grade(None, None, said, grade.charges)
+
+
+def no_verifier(key: Sequence[str]) -> Grade:
+    """What an answer gets that no verifier is for."""
+    return Grade(None, reason=f"no verifier is for {key[0]}/{key[1]}")
 
 
 def score_table(
@@ -255,7 +311,7 @@ def score_table(
     scores: list[float | None] = []
     names: list[str | None] = []
 
-    def answers() -> Iterator[Answer]:
+    def answers() -> Iterator[Submission]:
         for start in range(0, len(rows), _PIECE):
             some = pl.LazyFrame({"__row": rows[start : start + _PIECE]})
             asked = (
@@ -297,7 +353,9 @@ def reference_of(references: Mapping[str, Any], prompt_id: str, prompt: str) -> 
     return found
 
 
-def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None) -> Answer:
+def asked_of(
+    row: Mapping[str, Any], references: Mapping[str, Any] | None = None, *, call: str = ""
+) -> Submission:
     """What a row of outcomes joined with its prompt gives to judge. A reference that is no text
     (a list of right answers, tests) stands in ``meta`` as it is."""
     prompt, meta = row["prompt"] or "", meta_of(row["meta"])
@@ -305,13 +363,14 @@ def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None
     if reference is None:
         reference = meta.get("reference", row["reference"])
     said = row.get("feedback")
-    return Answer(
+    return Submission(
         key=(row["source"], row["task"], row["prompt_id"]),
         text=row["response"],
         prompt=prompt,
         reference=reference,
         meta=meta,
         feedback=json.loads(said) if said else (),
+        call=call,
     )
 
 
@@ -335,8 +394,8 @@ def _with(frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
     )
 
 
-def _batches(answers: Iterable[Answer], size: int) -> Iterator[list[Answer]]:
-    some: list[Answer] = []
+def _batches(answers: Iterable[Submission], size: int) -> Iterator[list[Submission]]:
+    some: list[Submission] = []
     for answer in answers:
         some.append(answer)
         if len(some) == size:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import inspect
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -109,12 +111,21 @@ def _case(name: str, case: Any, good: bool) -> Case:
     return Case(str(case["answer"]), case.get("reference"), good, case.get("meta") or {})
 
 
+def _digest(arguments: Mapping[str, Any]) -> str:
+    # Known cases prove a verifier; they change no verdict.
+    own = {name: value for name, value in arguments.items() if name not in ("good", "bad")}
+    data = json.dumps(own, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A verifier and the prompts it is for: shell patterns on ``source/task``, any of them."""
 
     verifier: Verifier
     where: tuple[str, ...]
+    digest: str = ""
+    """Of the verifier's settings: with others its verdicts on the same answers are others."""
 
     def fits(self, source: str, task: str) -> bool:
         return any(fnmatch.fnmatchcase(f"{source}/{task}", pattern) for pattern in self.where)
@@ -156,13 +167,17 @@ class Suite:
             where = arguments.pop("where", "*")
             patterns = (where,) if isinstance(where, str) else tuple(where)
             try:
-                rules.append(Rule(build(arguments), patterns))
+                rules.append(Rule(build(arguments), patterns, _digest(arguments)))
             except VerifierConfigError as error:
                 raise VerifierConfigError(f"entry {number}: {error}") from error
         return cls(rules)
 
+    def rule_for(self, source: str, task: str) -> Rule | None:
+        return next((rule for rule in self.rules if rule.fits(source, task)), None)
+
     def verifier_for(self, source: str, task: str) -> Verifier | None:
-        return next((rule.verifier for rule in self.rules if rule.fits(source, task)), None)
+        rule = self.rule_for(source, task)
+        return None if rule is None else rule.verifier
 
     def check(self) -> list[CheckReport]:
         """Every verifier on its known cases; call before it scores anything."""
