@@ -69,7 +69,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Episode:
+class PlayedPlan:
     decisions: tuple[tuple[Choices, int], ...]
     called: tuple[int, ...]
     taken: int
@@ -97,7 +97,7 @@ class SequencePolicy:
         length_M: Ints,
         temperature: float,
         rng: np.random.Generator | None,
-    ) -> Episode:
+    ) -> PlayedPlan:
         """One episode on recorded answers; without ``rng`` the best choice is always taken."""
         values = self.plans.values(self.cards, shares, cost_weight, turns=TURNS)
         first = self._first_choices(shares, cost_weight, values)
@@ -113,7 +113,7 @@ class SequencePolicy:
         if at > 0:
             called.append(open_to[at - 1])
             state, seats = self.planner.state(called, group_M[called].tolist())
-        return Episode(
+        return PlayedPlan(
             tuple(decisions),
             tuple(called),
             self._taken(values, shares, called, seats, state, length_bin),

@@ -50,7 +50,7 @@ SHARED_LUCK = 0.4
 
 
 @dataclass(frozen=True)
-class World:
+class MadeTraffic:
     test: Paired
     kind: Ints
     """[N] the kind of prompt."""
@@ -60,7 +60,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateTrials:
     policy: str
     margin: float
     """True utility at λ over the strongest comparator."""
@@ -73,14 +73,14 @@ class Outcome:
         return self.promoted / self.policies
 
 
-def world(prompts: int, rng: np.random.Generator, *, success: Floats = SUCCESS) -> World:
+def world(prompts: int, rng: np.random.Generator, *, success: Floats = SUCCESS) -> MadeTraffic:
     kind = rng.integers(0, len(success), prompts)
     score = _scores(success[kind], rng)
     cost = COST * rng.gamma(4.0, 0.25, (prompts, 1))
     names = tuple(f"m{m}" for m in range(success.shape[1]))
     ids = tuple(map(str, range(prompts)))
     families = tuple(f"kind {k}" for k in kind)
-    return World(Paired(ids, ids, families, names, score, cost), kind, success, rng)
+    return MadeTraffic(Paired(ids, ids, families, names, score, cost), kind, success, rng)
 
 
 def _scores(p: Floats, rng: np.random.Generator) -> Floats:
@@ -94,7 +94,7 @@ def reference(success: Floats = SUCCESS) -> Reference:
     return Reference(int(success.mean(0).argmax()), int(COST.argmin()), C_REF)
 
 
-def _curve(name: str, where: World, quality: Floats) -> Curve:
+def _curve(name: str, where: MadeTraffic, quality: Floats) -> Curve:
     cost = np.broadcast_to(COST, quality.shape)
     choice = np.stack([choose(quality, cost, w, C_REF) for w in SETTINGS])
     rows = np.arange(len(where.test))
@@ -107,7 +107,7 @@ def _curve(name: str, where: World, quality: Floats) -> Curve:
     )
 
 
-def informed(where: World, share: float, name: str) -> Curve:
+def informed(where: MadeTraffic, share: float, name: str) -> Curve:
     """Recognises the kind of a share of the prompts, and knows the means for the rest."""
     known = where.rng.random(len(where.test)) < share
     return _curve(
@@ -121,7 +121,7 @@ def utilities(success: Floats = SUCCESS) -> tuple[float, float]:
     return float(u.mean(0).max()), float(u.max(1).mean())
 
 
-def coin_world(prompts: int, rng: np.random.Generator) -> World:
+def coin_world(prompts: int, rng: np.random.Generator) -> MadeTraffic:
     """Models 1 and 2 exactly equal in utility at λ on every kind of prompt, the others worse."""
     success = SUCCESS.copy()
     success[:, 2] = success[:, 1] + WEIGHT * (COST[2] - COST[1]) / C_REF
@@ -129,19 +129,19 @@ def coin_world(prompts: int, rng: np.random.Generator) -> World:
     return world(prompts, rng, success=success)
 
 
-def coin(prompts: int, rng: np.random.Generator) -> tuple[World, Curve]:
+def coin(prompts: int, rng: np.random.Generator) -> tuple[MadeTraffic, Curve]:
     where = coin_world(prompts, rng)
     tiny = 1e-6 * rng.standard_normal(where.test.score.shape)
     return where, _curve("coin", where, where.success.mean(0) + tiny)
 
 
-def noise(prompts: int, rng: np.random.Generator) -> tuple[World, Curve]:
+def noise(prompts: int, rng: np.random.Generator) -> tuple[MadeTraffic, Curve]:
     where = world(prompts, rng)
     guess = where.success.mean(0) + 0.1 * rng.standard_normal(where.test.score.shape)
     return where, _curve("noise", where, guess)
 
 
-def twin(prompts: int, rng: np.random.Generator) -> tuple[World, Curve]:
+def twin(prompts: int, rng: np.random.Generator) -> tuple[MadeTraffic, Curve]:
     where = world(prompts, rng)
     fixed = _curve("fixed", where, np.broadcast_to(where.success.mean(0), where.test.score.shape))
     assert fixed.choice is not None
@@ -151,14 +151,14 @@ def twin(prompts: int, rng: np.random.Generator) -> tuple[World, Curve]:
     return where, Curve("twin", fixed.cost_weight, score, fixed.cost)
 
 
-def better(margin: float) -> Callable[[int, np.random.Generator], tuple[World, Curve]]:
+def better(margin: float) -> Callable[[int, np.random.Generator], tuple[MadeTraffic, Curve]]:
     """Ahead of kNN, which recognises a quarter of the prompts, by `margin` utility."""
     best_fixed, all_known = utilities()
     share = KNN_SHARE + margin / (all_known - best_fixed)
     if share > 1:
         raise ValueError(f"no policy in this world is {margin!r} ahead of kNN")
 
-    def draw(prompts: int, rng: np.random.Generator) -> tuple[World, Curve]:
+    def draw(prompts: int, rng: np.random.Generator) -> tuple[MadeTraffic, Curve]:
         where = world(prompts, rng)
         return where, informed(where, share, f"better by {margin:g}")
 
@@ -169,7 +169,7 @@ KNN_SHARE = 0.25
 
 
 def promoted(
-    draw: Callable[[int, np.random.Generator], tuple[World, Curve]],
+    draw: Callable[[int, np.random.Generator], tuple[MadeTraffic, Curve]],
     prompts: int,
     seed: int,
     *,
@@ -190,7 +190,7 @@ def prove(
     sizes: Sequence[int] = (500, 1000, 2000, 4000),
     margins: Sequence[float] = (0.02, STATED_MARGIN, 0.05),
     first_seed: int = 0,
-) -> list[Outcome]:
+) -> list[GateTrials]:
     """Promotion rates of null policies (kNN as good as the best fixed model) and better ones."""
     found = []
     for name, null in (("coin", coin), ("noise", noise), ("twin", twin)):
@@ -199,7 +199,7 @@ def prove(
         passed = sum(
             promoted(null, n, first_seed + s, knn_share=0.0, draws=draws) for s in range(policies)
         )
-        found.append(Outcome(name, 0.0, n, policies, passed))
+        found.append(GateTrials(name, 0.0, n, policies, passed))
     # Better than every static mix, yet no better than kNN: margin 0 over the strongest.
     for margin in (0.0, *margins):
         for n in sizes:
@@ -207,7 +207,7 @@ def prove(
                 promoted(better(margin), n, first_seed + s, knn_share=KNN_SHARE, draws=draws)
                 for s in range(policies)
             )
-            found.append(Outcome("better" if margin else "as kNN", margin, n, policies, passed))
+            found.append(GateTrials("better" if margin else "as kNN", margin, n, policies, passed))
     return found
 
 

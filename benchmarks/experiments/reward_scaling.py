@@ -54,7 +54,7 @@ WEIGHTS = (0.1, 0.5, 2.0)
 
 
 @dataclass(frozen=True)
-class Case:
+class SmallRun:
     """A small real case. ``train`` and ``test`` are rows of ``table``."""
 
     table: Paired
@@ -118,12 +118,12 @@ class Case:
 
 def case_of(
     table: Paired, base_folder: Path, run_folder: Path, *, prompts: int, **options: Any
-) -> Case:
+) -> SmallRun:
     """At most ``prompts`` rows of either half of a table."""
     train, test = (half.prompt_ids[:prompts] for half in random_split(table, seed=0))
     rows = {name: row for row, name in enumerate(table.prompt_ids)}
     small = table.rows(np.array([rows[i] for i in (*train, *test)], dtype=np.int64))
-    return Case(
+    return SmallRun(
         small,
         np.arange(len(train)),
         np.arange(len(train), len(small)),
@@ -134,7 +134,7 @@ def case_of(
 
 
 def run_one(
-    case: Case, settings: GrpoSettings, weight: float, progress: Progress
+    case: SmallRun, settings: GrpoSettings, weight: float, progress: Progress
 ) -> dict[str, Any]:
     """Train one policy at one cost weight and measure it on the held-out prompts."""
     base, reading = case.load()
@@ -171,7 +171,7 @@ def run_one(
 
 @torch.no_grad()
 def _policy(
-    slot: SlotModel, reading: CachedReading, case: Case, weight: float, temperature: float
+    slot: SlotModel, reading: CachedReading, case: SmallRun, weight: float, temperature: float
 ) -> Floats:
     """Probability of each card [N, M] on the held-out prompts, as it is sampled in training."""
     slot.model.eval()
@@ -185,7 +185,7 @@ def _policy(
 
 
 def ablate(
-    case: Case,
+    case: SmallRun,
     settings: GrpoSettings,
     progress: Progress,
     *,

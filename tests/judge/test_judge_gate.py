@@ -10,7 +10,7 @@ from benchmarks.experiments.gate_error import (
     STATED_MARGIN,
     STATED_PROMPTS,
     WEIGHT,
-    World,
+    MadeTraffic,
     better,
     informed,
     noise,
@@ -23,17 +23,17 @@ from benchmarks.experiments.gate_error import (
 )
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.judge.gate.rules import Arm, Guard, Rules, judge
-from xrouter_lg.judge.gate.verdict import Verdict
+from xrouter_lg.judge.gate.verdict import GateVerdict
 
 
 @pytest.fixture
-def where() -> World:
+def where() -> MadeTraffic:
     return world(3000, np.random.default_rng(0))
 
 
 def verdict(
-    where: World, policy: Curve, *, knn: Arm | None = None, rules: Rules | None = None
-) -> Verdict:
+    where: MadeTraffic, policy: Curve, *, knn: Arm | None = None, rules: Rules | None = None
+) -> GateVerdict:
     weak = knn or Arm.of(informed(where, 0.0, "kNN"), WEIGHT)
     return judge(policy, where.test, reference(), rules or Rules(WEIGHT, draws=500), knn=weak)
 
@@ -62,7 +62,7 @@ def test_the_stated_margin_is_the_true_one() -> None:
     assert gap[1] == pytest.approx(best_fixed + 0.25 * (all_known - best_fixed), abs=0.004)
 
 
-def test_a_good_policy_is_promoted_and_told_what_it_beat(where: World) -> None:
+def test_a_good_policy_is_promoted_and_told_what_it_beat(where: MadeTraffic) -> None:
     found = verdict(where, informed(where, 0.9, "good"))
     assert found.promote and found.use == "good" and found.exit_code == 0
     assert [row.over for row in found.gains] == [
@@ -82,14 +82,14 @@ def test_a_policy_that_only_buys_dear_models_is_told_to_use_the_fixed_one() -> N
     assert found.use == "the fixed model m1"
 
 
-def test_a_policy_worse_than_knn_is_told_to_use_knn(where: World) -> None:
+def test_a_policy_worse_than_knn_is_told_to_use_knn(where: MadeTraffic) -> None:
     knn = Arm.of(informed(where, 0.9, "my kNN"), WEIGHT)
     found = verdict(where, informed(where, 0.4, "middling"), knn=knn)
     assert found.use == "my kNN"
     assert found.reasons[0].startswith("Loses to kNN (my kNN)")
 
 
-def test_production_stays_unless_it_is_beaten(where: World) -> None:
+def test_production_stays_unless_it_is_beaten(where: MadeTraffic) -> None:
     production = Arm.of(informed(where, 0.8, "v1"), WEIGHT)
     rules = Rules(WEIGHT, draws=500)
     knn = Arm.of(informed(where, 0.2, "kNN"), WEIGHT)
@@ -99,7 +99,7 @@ def test_production_stays_unless_it_is_beaten(where: World) -> None:
     assert any("production (v1)" in reason for reason in found.reasons)
 
 
-def test_beating_every_fixed_model_but_one_is_not_enough(where: World) -> None:
+def test_beating_every_fixed_model_but_one_is_not_enough(where: MadeTraffic) -> None:
     """The best fixed model on train need not be the hardest at the user's cost weight."""
     copy = where.test.score[:, 1] * 1.0
     curve = Curve(
@@ -114,7 +114,7 @@ def test_beating_every_fixed_model_but_one_is_not_enough(where: World) -> None:
     assert not found.promote
 
 
-def test_a_routers_own_cost_counts_on_both_sides_of_its_shuffle(where: World) -> None:
+def test_a_routers_own_cost_counts_on_both_sides_of_its_shuffle(where: MadeTraffic) -> None:
     free = informed(where, 0.9, "free")
     own = np.full_like(free.cost, 0.001)
     paid = Curve("paid", free.cost_weight, free.score, free.cost + own, free.choice, own)
@@ -128,7 +128,7 @@ def test_a_routers_own_cost_counts_on_both_sides_of_its_shuffle(where: World) ->
     assert gains[0]["best fixed"] == pytest.approx((gains[1]["best fixed"] or 0.0) + lost)
 
 
-def test_more_looks_at_the_same_test_half_widen_the_intervals(where: World) -> None:
+def test_more_looks_at_the_same_test_half_widen_the_intervals(where: MadeTraffic) -> None:
     policy = informed(where, 0.9, "good")
     once = verdict(where, policy).gains[0].gain
     often = verdict(where, policy, rules=Rules(WEIGHT, draws=500, looks=20)).gains[0].gain
@@ -136,7 +136,7 @@ def test_more_looks_at_the_same_test_half_widen_the_intervals(where: World) -> N
     assert often.value == once.value
 
 
-def harmed(where: World, loss: float) -> Curve:
+def harmed(where: MadeTraffic, loss: float) -> Curve:
     """A good policy that answers `loss` fewer of one kind of prompt."""
     good = informed(where, 0.95, "harmful")
     kind = where.kind == 0
@@ -146,13 +146,13 @@ def harmed(where: World, loss: float) -> Curve:
     )
 
 
-def guards(where: World, *, strict: bool = False) -> tuple[Guard, ...]:
+def guards(where: MadeTraffic, *, strict: bool = False) -> tuple[Guard, ...]:
     return tuple(
         Guard(f"kind {k}", where.kind == k, tolerance=0.03, strict=strict) for k in range(4)
     )
 
 
-def test_a_harmed_slice_blocks_a_policy_that_is_better_on_average(where: World) -> None:
+def test_a_harmed_slice_blocks_a_policy_that_is_better_on_average(where: MadeTraffic) -> None:
     rules = Rules(WEIGHT, draws=500, guards=guards(where))
     found = verdict(where, harmed(where, 0.35), rules=rules)
     assert all(row.gain.above() for row in found.gains)
@@ -161,7 +161,7 @@ def test_a_harmed_slice_blocks_a_policy_that_is_better_on_average(where: World) 
     assert "'kind 0' loses more than its tolerance of 0.03" in found.reasons[0]
 
 
-def test_a_harmless_policy_passes_its_guards(where: World) -> None:
+def test_a_harmless_policy_passes_its_guards(where: MadeTraffic) -> None:
     rules = Rules(WEIGHT, draws=500, guards=guards(where))
     assert verdict(where, informed(where, 0.95, "good"), rules=rules).promote
 
@@ -176,7 +176,7 @@ def test_a_strict_guard_wants_proof_of_safety() -> None:
     assert not strict.promote
 
 
-def test_a_slice_too_small_to_judge_is_said_to_be(where: World) -> None:
+def test_a_slice_too_small_to_judge_is_said_to_be(where: MadeTraffic) -> None:
     few = np.zeros(len(where.test), dtype=bool)
     few[:5] = True
     rules = Rules(WEIGHT, draws=200, guards=(Guard("five", few),))
@@ -185,7 +185,7 @@ def test_a_slice_too_small_to_judge_is_said_to_be(where: World) -> None:
     assert found.notes == ("Slice 'five' has 5 prompts, too few to be guarded.",)
 
 
-def test_a_broken_dial_blocks(where: World) -> None:
+def test_a_broken_dial_blocks(where: MadeTraffic) -> None:
     good = informed(where, 0.9, "good")
     cost = good.cost.copy()
     cost[-1] += 0.01
@@ -194,7 +194,7 @@ def test_a_broken_dial_blocks(where: World) -> None:
     assert any("not monotone: cost rises" in reason for reason in found.reasons)
 
 
-def test_few_settings_block(where: World) -> None:
+def test_few_settings_block(where: MadeTraffic) -> None:
     good = informed(where, 0.9, "good")
     keep = [0, 3, 8]
     assert good.choice is not None
@@ -217,7 +217,7 @@ def test_several_calls_are_judged_without_a_shuffle_and_it_is_said() -> None:
     assert "could not be shuffled" in found.notes[-1]
 
 
-def test_a_cost_weight_the_policy_was_not_run_at_is_refused(where: World) -> None:
+def test_a_cost_weight_the_policy_was_not_run_at_is_refused(where: MadeTraffic) -> None:
     with pytest.raises(ValueError, match=r"no setting at cost weight 0\.2"):
         verdict(where, informed(where, 0.9, "good"), rules=Rules(0.2))
 
@@ -230,7 +230,7 @@ def test_an_inconclusive_verdict_says_how_many_prompts_would_do() -> None:
     assert any("test prompts would show it" in reason for reason in found.reasons)
 
 
-def test_a_verdict_is_json(where: World) -> None:
+def test_a_verdict_is_json(where: MadeTraffic) -> None:
     found = json.loads(json.dumps(verdict(where, informed(where, 0.9, "good")).to_json()))
     assert found["promote"] is True and found["exit_code"] == 0
     assert found["gains"][0]["gain"]["value"] > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,22 @@ import numpy as np
 import pytest
 from langchain_core.messages import HumanMessage
 
+from tests.backfill.test_backfill_scoring import judge
+from training.config.asking import LiveConfig
+from training.config.run import RunConfig
 from training.data.reward import Reward
 from training.grpo.asking import LiveOutcomes, LivePrompt
 from training.grpo.episodes import EpisodeEnvironment, Sampling
 from training.grpo.outcome_source import RecordedOutcomes
+from training.run.preflight import check_settings
 from xrouter_lg import ModelCard
 from xrouter_lg.backfill import AnswerCache, AnswerKey, Asker, BackfillError, Conversation, Order
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
 from xrouter_lg.verifiers.base import Verdict
+from xrouter_lg.verifiers.judge import Judge
 from xrouter_lg.verifiers.text import Exact
 
 REWARD = Reward(c_ref_usd=1e-3)
@@ -222,6 +228,52 @@ def test_the_budget_is_never_exceeded_and_what_is_known_stays_askable(
     assert len(server.requests) == outcomes.calls == 4 - outcomes.refused
     outcomes.account.reserve(remaining)
     assert (outcomes.askable().ravel() == ~np.isnan(score)).all()
+
+
+def judged(server: FakeOpenAIServer) -> LivePrompt:
+    server.add_model(FakeModel(name="judge", reply=judge, prompt_tokens=300, completion_tokens=20))
+    verifier = Judge(
+        model=ModelCard(
+            name="judge",
+            model="judge",
+            base_url=server.base_url,
+            price={"input": 1, "output": 1},
+            max_output_tokens=50,
+        )
+    )
+    return LivePrompt([HumanMessage("2 + 2")], verifier, "4")
+
+
+def test_a_judges_verdict_is_paid_from_the_same_budget_and_once(
+    server: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    prompt, first = judged(server), (np.array([0]), np.array([0]))
+    for _ in range(2):
+        with closing(
+            LiveOutcomes(cards(server), [prompt], budget_usd=1.0, answers=tmp_path / "live.db")
+        ) as outcomes:
+            score, cost = outcomes.ask(*first)
+            assert score.tolist() == [1.0]
+            assert outcomes.account.spent == Decimal(str(cost[0])) + Decimal("0.00032")
+    assert [request.model for request in server.requests] == ["small", "judge"]
+
+
+def test_an_answer_is_not_bought_when_its_judge_cant_be_paid(server: FakeOpenAIServer) -> None:
+    outcomes = LiveOutcomes(cards(server, price=1.0), [judged(server)], budget_usd=0.001)
+
+    score, _ = outcomes.ask(np.array([0]), np.array([0]))
+
+    assert np.isnan(score[0])
+    assert outcomes.refused == 1
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_only_a_run_of_one_process_calls_live(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    config = RunConfig(live=LiveConfig(budget_usd=1.0, verifiers="verifiers.yaml"))
+    with nullcontext() if count == 1 else pytest.raises(ConfigurationError, match="2 processes"):
+        check_settings(config)
 
 
 def test_a_card_without_a_price_is_never_called(server: FakeOpenAIServer) -> None:

@@ -12,7 +12,6 @@ from training.config.run import RunConfig
 from training.data.pools import Table
 from training.grpo.asking import LiveOutcomes, LivePrompt
 from training.grpo.outcome_source import Ints
-from training.stage.processes import process_count
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.table import KEY
@@ -30,18 +29,12 @@ class LiveSetup:
     No card is asked, and no file of answers opened, before :meth:`open`.
 
     Raises:
-        ConfigurationError: there are none, several processes, a judge without a price, or a
-            verifier file that can't be used or that does not know right from wrong on its own
-            cases.
+        ConfigurationError: there are none, a judge without a price, or a verifier file that can't
+            be used or that does not know right from wrong on its own cases.
     """
 
     def __init__(self, config: RunConfig, table: Table) -> None:
         live = config.live
-        if (count := process_count()) > 1:
-            raise ConfigurationError(
-                f"live.budget_usd is set in a run of {count} processes, which would all spend it; "
-                "run in one process, or set live.budget_usd=0"
-            )
         try:
             self._grader = Grader.from_yaml(live.verifiers)
             self._grader.prove_free()

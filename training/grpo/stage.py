@@ -9,11 +9,7 @@ from contextlib import closing, nullcontext
 import numpy as np
 
 from training.data.inputs import Plan
-<<<<<<< HEAD
-=======
 from training.grpo.asking import LiveOutcomes
-from training.grpo.asking_setup import LiveSetup
->>>>>>> 234b06b (Ask and grade by one engine in backfill and live training)
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
 from training.grpo.trainer import play_greedily, train_grpo
@@ -61,13 +57,8 @@ def reinforce(
     if stage.done:
         restore_state(slot, stage.weights)
         return
-<<<<<<< HEAD
+    live = work.live
     maker = _Environments(work)
-    environment = maker.training()
-=======
-    live = LiveSetup(work) if work.config.live.budget_usd else None
-    maker = _Environments(work, sequence, live)
->>>>>>> 234b06b (Ask and grade by one engine in backfill and live training)
     validation = maker.validation()
 
     def measure() -> Log:
@@ -122,11 +113,7 @@ class _Environments:
         self._usd = half.cost.mean(0)
         self.names = [normalise_name(name) for name in work.table.models]
 
-<<<<<<< HEAD
-    def training(self) -> OneTurn:
-=======
-    def training(self, called: LiveOutcomes | None) -> TurnEnvironment:
->>>>>>> 234b06b (Ask and grade by one engine in backfill and live training)
+    def training(self, called: LiveOutcomes | None) -> OneTurn:
         """One episode a group: prompts in random order, round and round."""
         settings = self._work.config.grpo
         wanted = settings.steps * settings.prompts_per_step

@@ -48,6 +48,11 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.codec == "tools":
         _check_tools(config)
+    if config.live.budget_usd and (count := process_count()) > 1:
+        raise ConfigurationError(
+            f"live.budget_usd is set in a run of {count} processes, which would each spend it; run "
+            "in one process, or set live.budget_usd=0"
+        )
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
     if grpo.steps:
         trainer.per_device(grpo.generations * grpo.prompts_per_step, "generations × prompts")

@@ -189,23 +189,22 @@ class Asker:
             if stored is None:
                 judge = verdict_usd(verifier, of.prompt, of.reference, order.key.max_tokens)
                 if order.worst_usd is None or judge is None:
-                    who = order.card.name if order.worst_usd is None else verifier.name
-                    return None, Grade(None, reason=f"the price of {who!r} is unknown")
+                    return None, Grade(None, reason="the price of the card or judge is unknown")
                 # The judge's share comes back with the call's, and no pause lies between that and
                 # its being set aside again: an answer is not bought whose judge can't be paid.
                 asked = await self.ask(order, self.account.reserve(order.worst_usd + judge))
-                if (stored := asked.stored) is None:
+                stored = asked.stored
+                if stored is None:
                     return None, Grade(None, reason=f"{asked.error}: {asked.detail}")
             if stored.error is not None:
                 return None, Grade(None, reason=f"{stored.error}: {stored.detail}")
             of = handed_in(of, self.cache, stored)
-            known = self.cache.verdicts.find(verifier, settings, of)
-            if known is not None and known.score is not None:
-                return stored, known
-            made = await verdict_on(
-                of, verifier, settings, self.cache, self.account, key=stored.key
-            )
-            return stored, made
+            found = self.cache.verdicts.find(verifier, settings, of)
+            if found is None or found.score is None:
+                found = await verdict_on(
+                    of, verifier, settings, self.cache, self.account, key=stored.key
+                )
+            return stored, found
 
     def known(
         self, order: Order, of: Submission, verifier: SupportsVerify, settings: str = ""

@@ -34,6 +34,7 @@ from xrouter_lg.backfill.schema import (
     PROOFS,
     VERSION,
 )
+from xrouter_lg.calls.ledger import counted
 from xrouter_lg.outcomes.conversation import Conversation, digest_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import answer_of
@@ -41,6 +42,7 @@ from xrouter_lg.types import Charge, usd, usd_str
 from xrouter_lg.verifiers.grading import VERDICTS_FILE, Verdicts
 
 _BUSY_S = 1.0
+_LOST = "lost"
 
 
 class AnswerKey(NamedTuple):
@@ -258,40 +260,34 @@ class AnswerCache:
     ) -> Stored:
         """The call was answered: answer, attempts and end in one transaction."""
         last = charges[-1]
-        with self._writing():
-            self._end(intent, "answered", charges)
-            row = {
-                **key._asdict(),
-                "intent_id": intent,
-                "response": answer_of(message),
-                "message": json.dumps(message_to_dict(message), ensure_ascii=False, default=str),
-                "input_tokens": None if last.usage is None else last.usage.input_tokens,
-                "output_tokens": None if last.usage is None else last.usage.output_tokens,
-                "cost_usd": usd_str(last.cost_usd),
-                "latency_s": last.latency_s,
-                "truncated": truncated,
-                "error": None,
-                "detail": None,
-                "at": time.time(),
-            }
-            stored = _stored({**row, "id": self._insert(ANSWERS, **row)})
-        self._remember(stored)
-        return stored
+        return self._keep(
+            intent,
+            key,
+            charges,
+            "answered",
+            response=answer_of(message),
+            message=json.dumps(message_to_dict(message), ensure_ascii=False, default=str),
+            input_tokens=None if last.usage is None else last.usage.input_tokens,
+            output_tokens=None if last.usage is None else last.usage.output_tokens,
+            cost_usd=usd_str(last.cost_usd),
+            latency_s=last.latency_s,
+            truncated=truncated,
+        )
 
     def failed(
         self, intent: int, key: AnswerKey, charges: Sequence[Charge], *, error: str, detail: str
     ) -> Stored:
         """The call failed in a way that it would fail again: kept, so that nobody asks again."""
+        return self._keep(
+            intent, key, charges, "failed", truncated=False, error=error, detail=detail
+        )
+
+    def _keep(
+        self, intent: int, key: AnswerKey, charges: Sequence[Charge], how: str, **row: Any
+    ) -> Stored:
+        row |= {**key._asdict(), "intent_id": intent, "at": time.time()}
         with self._writing():
-            self._end(intent, "failed", charges)
-            row = {
-                **key._asdict(),
-                "intent_id": intent,
-                "truncated": False,
-                "error": error,
-                "detail": detail,
-                "at": time.time(),
-            }
+            self._end(intent, how, charges)
             stored = _stored({**row, "id": self._insert(ANSWERS, **row)})
         self._remember(stored)
         return stored
@@ -301,44 +297,34 @@ class AnswerCache:
         with self._writing():
             lost = self._rows(_open_intents())
             for row in lost:
-                held = usd(row["held_usd"])
-                lost_charge = unfinished_charge(
-                    row["kind"], row["card"], row["model"], held, "lost"
-                )
-                self._end(row["id"], "lost", [lost_charge])
+                self._end(row["id"], "lost", [_lost(row)])
         return len(lost)
 
     def spending(self) -> Spending:
         """What the present account has cost, calls of dead processes at their worst case."""
-        known = total = lost_usd = Decimal(0)
-        unknown = lost = 0
-        for row in self._rows(
-            select(CHARGES.c.cost_usd, CHARGES.c.held_usd, ENDS.c.how)
-            .join(INTENTS, INTENTS.c.id == CHARGES.c.intent_id)
-            .join(ENDS, ENDS.c.intent_id == INTENTS.c.id)
-            .where(INTENTS.c.account_id == self._account)
-        ):
-            cost, held = usd(row["cost_usd"]), usd(row["held_usd"])
-            known += cost or 0
-            total += (held or 0) if cost is None else cost
-            unknown += cost is None and held is None
-            if row["how"] == "lost":
-                lost, lost_usd = lost + 1, lost_usd + (held or 0)
-        for row in self._rows(_open_intents().where(INTENTS.c.account_id == self._account)):
-            held = usd(row["held_usd"])
-            total, lost, lost_usd = total + (held or 0), lost + 1, lost_usd + (held or 0)
-            unknown += held is None
-        return Spending(known, total, unknown, lost, lost_usd)
+        open_ones = self._rows(_open_intents().where(INTENTS.c.account_id == self._account))
+        charges = [*self.account_charges(), *map(_lost, open_ones)]
+        lost = [charge for charge in charges if charge.error == _LOST]
+        zero = Decimal(0)
+        return Spending(
+            known=sum((charge.cost_usd or zero for charge in charges), zero),
+            counted=sum(map(counted, charges), zero),
+            unknown=sum(c.cost_usd is None and c.held_usd is None for c in charges),
+            lost=len(lost),
+            lost_usd=sum(map(counted, lost), zero),
+        )
 
     def charges(self) -> Iterator[Charge]:
         """Every attempt ever made, in the order in which calls ended."""
-        for row in self._rows(select(CHARGES.c.charge).order_by(CHARGES.c.id)):
-            yield Charge.from_dict(json.loads(row["charge"]))
+        return self._charges(select(CHARGES.c.charge).order_by(CHARGES.c.id))
 
     def account_charges(self) -> Iterator[Charge]:
         """Those of the present account."""
         mine = select(CHARGES.c.charge).join(INTENTS, INTENTS.c.id == CHARGES.c.intent_id)
-        for row in self._rows(mine.where(INTENTS.c.account_id == self._account)):
+        return self._charges(mine.where(INTENTS.c.account_id == self._account))
+
+    def _charges(self, query: Select[Any]) -> Iterator[Charge]:
+        for row in self._rows(query):
             yield Charge.from_dict(json.loads(row["charge"]))
 
     # Verifiers that have proved themselves
@@ -411,6 +397,11 @@ def _set_up(connection: Any, record: object) -> None:
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _lost(intent: Mapping[str, Any]) -> Charge:
+    kind, held = intent["kind"], usd(intent["held_usd"])
+    return unfinished_charge(kind, intent["card"], intent["model"], held, _LOST)
 
 
 def _open_intents() -> Select[Any]:

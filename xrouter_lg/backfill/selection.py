@@ -21,7 +21,7 @@ from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conve
 from xrouter_lg.pool.pool import TYPICAL_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import RouteRequest
-from xrouter_lg.verifiers.grading import Submission, asked_of
+from xrouter_lg.verifiers.grading import Submission
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,10 @@ def select_jobs(
 
 def submission(known: Known, row: int, cache: AnswerCache, stored: Stored) -> Submission:
     """A stored answer to a prompt of the table, as it is handed in for a verdict."""
-    source, task, prompt_id = known.keys[row]
-    prompt = {
-        "source": source,
-        "task": task,
-        "prompt_id": prompt_id,
-        "prompt": known.prompts[row],
-        "reference": known.references[row],
-        "meta": known.metas[row],
-        "response": None,
-    }
-    return handed_in(asked_of(prompt), cache, stored)
+    meta = meta_of(known.metas[row])
+    reference = meta.get("reference", known.references[row])
+    of = Submission(known.keys[row], None, known.prompts[row], reference, meta)
+    return handed_in(of, cache, stored)
 
 
 def _dearest_first(job: Job) -> tuple[float, str, int]:

@@ -3,7 +3,7 @@
 from xrouter_lg.outcomes.schema import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeError, prompt_key
 from xrouter_lg.outcomes.summary import Summary
 from xrouter_lg.outcomes.table import OutcomeTable
-from xrouter_lg.outcomes.validate import Problem, Report
+from xrouter_lg.outcomes.validate import Problem, TableReport
 
 __all__ = [
     "OUTCOME_COLUMNS",
@@ -11,7 +11,7 @@ __all__ = [
     "OutcomeError",
     "OutcomeTable",
     "Problem",
-    "Report",
+    "TableReport",
     "Summary",
     "prompt_key",
 ]

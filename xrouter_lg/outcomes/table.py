@@ -21,7 +21,7 @@ from xrouter_lg.outcomes.schema import (
     scan,
 )
 from xrouter_lg.outcomes.summary import Summary, summarise
-from xrouter_lg.outcomes.validate import Report, validate
+from xrouter_lg.outcomes.validate import TableReport, validate
 
 Format = Literal["auto", "routerbench", "llmrouterbench"]
 
@@ -84,7 +84,7 @@ class OutcomeTable:
             pl.DataFrame([_row(r, PROMPT_COLUMNS) for r in prompts], PROMPT_COLUMNS),
         )
 
-    def validate(self) -> Report:
+    def validate(self) -> TableReport:
         """Everything that is wrong, and what is merely worth knowing."""
         return validate(self.parts)
 

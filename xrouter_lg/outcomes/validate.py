@@ -39,7 +39,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TableReport:
     """Everything found by :func:`validate`."""
 
     problems: tuple[Problem, ...]
@@ -68,7 +68,7 @@ class _Rule:
     fix: str
 
 
-def validate(parts: Sequence[Part]) -> Report:
+def validate(parts: Sequence[Part]) -> TableReport:
     """Check files one by one, then keys across them. Streams: memory does not grow with rows."""
     problems: list[Problem] = []
     counts = {"outcomes": 0, "prompts": 0}
@@ -83,7 +83,7 @@ def validate(parts: Sequence[Part]) -> Report:
         problems += found
     if len(sound) == len(parts):
         problems += _keys(sound)
-    return Report(tuple(problems), counts["outcomes"], counts["prompts"])
+    return TableReport(tuple(problems), counts["outcomes"], counts["prompts"])
 
 
 def _columns(part: Part) -> Iterator[Problem]:

@@ -353,9 +353,7 @@ def reference_of(references: Mapping[str, Any], prompt_id: str, prompt: str) -> 
     return found
 
 
-def asked_of(
-    row: Mapping[str, Any], references: Mapping[str, Any] | None = None, *, call: str = ""
-) -> Submission:
+def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None) -> Submission:
     """What a row of outcomes joined with its prompt gives to judge. A reference that is no text
     (a list of right answers, tests) stands in ``meta`` as it is."""
     prompt, meta = row["prompt"] or "", meta_of(row["meta"])
@@ -370,7 +368,6 @@ def asked_of(
         reference=reference,
         meta=meta,
         feedback=json.loads(said) if said else (),
-        call=call,
     )
 
 

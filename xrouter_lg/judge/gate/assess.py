@@ -24,7 +24,7 @@ from xrouter_lg.judge.gate.compare import (
     row_of,
 )
 from xrouter_lg.judge.gate.rules import MIN_SLICE, Arm, Guard, Rules, judge
-from xrouter_lg.judge.gate.verdict import Verdict
+from xrouter_lg.judge.gate.verdict import GateVerdict
 from xrouter_lg.judge.score import Score, curve_of, score_choices
 from xrouter_lg.judge.table import Floats, Paired
 
@@ -109,7 +109,7 @@ class Assessment:
     shuffle_row: Row | None
     over_knn: Figure | None
     """AIQ over the shrinking kNN's."""
-    verdict: Verdict | None
+    verdict: GateVerdict | None
     savings: tuple[Savings, ...]
     families: tuple[FamilyRoutes, ...]
     regressions: tuple[Regression, ...]
@@ -222,7 +222,7 @@ def _parts(pool: Pooled, settings: AssessSettings) -> dict[str, Score]:
     return found
 
 
-def _verdict(pool: Pooled, settings: AssessSettings, curve: Curve, knn: Curve) -> Verdict:
+def _verdict(pool: Pooled, settings: AssessSettings, curve: Curve, knn: Curve) -> GateVerdict:
     weight, test = settings.cost_weight, pool.test
     names = sorted(set(test.families))
     members = {name: np.array([f == name for f in test.families]) for name in names}

@@ -28,7 +28,7 @@ from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.dial import check_dial
 from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.gate.verdict import Evidence, Gain, SliceResult, Verdict, conclude
+from xrouter_lg.judge.gate.verdict import Evidence, Gain, GateVerdict, SliceResult, conclude
 from xrouter_lg.judge.table import Bools, Floats, Paired
 
 MIN_SLICE = 20
@@ -91,7 +91,7 @@ def judge(
     *,
     knn: Arm,
     production: Arm | None = None,
-) -> Verdict:
+) -> GateVerdict:
     """The verdict on a policy's curve over the test half.
 
     The setting at `rules.cost_weight` is judged; a curve without one raises ValueError, so that no

@@ -46,7 +46,7 @@ class SliceResult:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     promote: bool
     policy: str
     use: str
@@ -88,7 +88,7 @@ class Evidence:
     """Of the gains' intervals."""
 
 
-def conclude(seen: Evidence) -> Verdict:
+def conclude(seen: Evidence) -> GateVerdict:
     """Promote when nothing blocks; say what blocks, what was beaten and what stays unclear."""
     blockers: list[str] = []
     if seen.prompts < MIN_PROMPTS:
@@ -106,7 +106,7 @@ def conclude(seen: Evidence) -> Verdict:
     ]
     if all(row.over != "cost-matched shuffle" for row in seen.gains):
         notes.append("It calls several models per prompt, so its choices could not be shuffled.")
-    return Verdict(
+    return GateVerdict(
         promote=not blockers,
         policy=seen.policy,
         use=seen.instead if blockers else seen.policy,

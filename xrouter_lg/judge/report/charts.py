@@ -30,7 +30,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Line:
+class Polyline:
     points: str
     colour: str
     width: float = 1.5
@@ -57,7 +57,7 @@ class Chart:
     y_name: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
-    lines: tuple[Line, ...] = ()
+    lines: tuple[Polyline, ...] = ()
     dots: tuple[Dot, ...] = ()
     band: str = ""
     """Points of a filled area."""
@@ -125,10 +125,10 @@ def frontier(pool: Assessment) -> Chart:
     upper = [(x(u), y(s)) for u, s in zip(band.usd, band.high, strict=True)]
     lower = [(x(u), y(s)) for u, s in zip(band.usd, band.low, strict=True)]
     lines = [
-        Line(_points([(x(u), y(s)) for u, s in _hull(band, band.zero)]), "#555", 1.3, "5 3",
+        Polyline(_points([(x(u), y(s)) for u, s in _hull(band, band.zero)]), "#555", 1.3, "5 3",
              "zero router: best mixtures of fixed models"),
         *_baseline_lines(pool, x, y),
-        Line(_points([(x(u), y(s)) for u, s in _hull(band, band.score)]), COLOURS[0], 2.4, "",
+        Polyline(_points([(x(u), y(s)) for u, s in _hull(band, band.score)]), COLOURS[0], 2.4, "",
              "this checkpoint, 95 % interval shaded"),
     ]  # fmt: skip
     dots = [
@@ -184,8 +184,10 @@ def dial(pool: Assessment) -> tuple[Chart, Chart]:
                 ticks,
                 _linear_ticks(y, 4),
                 (
-                    Line(_points([(x.start, y(level)), (x.end, y(level))]), "#c0392b", 1.2, "4 3"),
-                    Line(_points(places), COLOURS[0], 2.0),
+                    Polyline(
+                        _points([(x.start, y(level)), (x.end, y(level))]), "#c0392b", 1.2, "4 3"
+                    ),
+                    Polyline(_points(places), COLOURS[0], 2.0),
                 ),
                 tuple(Dot(px, py, COLOURS[0]) for px, py in places),
                 height=180.0,
@@ -207,8 +209,8 @@ def reliability(found: Calibration) -> Chart:
         tuple(ticks),
         tuple(Tick(y(v / 5), f"{v / 5:.1f}") for v in range(6)),
         (
-            Line(_points([(x(0), y(0)), (x(1), y(1))]), "#555", 1.2, "5 3"),
-            Line(_points([(x(a), y(b)) for a, b, _ in found.bins]), COLOURS[0], 2.0),
+            Polyline(_points([(x(0), y(0)), (x(1), y(1))]), "#555", 1.2, "5 3"),
+            Polyline(_points([(x(a), y(b)) for a, b, _ in found.bins]), COLOURS[0], 2.0),
         ),
         tuple(
             Dot(x(a), y(b), COLOURS[0], title=f"{n} choices: expected {a:.2f}, observed {b:.2f}")
@@ -261,14 +263,14 @@ def colours(models: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(models)}
 
 
-def _baseline_lines(pool: Assessment, x: _Scale, y: _Scale) -> list[Line]:
+def _baseline_lines(pool: Assessment, x: _Scale, y: _Scale) -> list[Polyline]:
     wanted = {"kNN": COLOURS[1], "predicted family": COLOURS[2], "told the label": COLOURS[4]}
     found = []
     for row in pool.comparison.rows if pool.comparison else ():
         if row.name in wanted:
             inside = [(u, s) for u, s in sorted(row.points) if u >= x.low and s >= y.low]
             places = _points([(x(u), y(s)) for u, s in inside])
-            found.append(Line(places, wanted[row.name], 1.2, "", row.name))
+            found.append(Polyline(places, wanted[row.name], 1.2, "", row.name))
     return found
 
 

@@ -32,7 +32,7 @@ class Unsupported(BaseException):
     """The tests need more than plain data of the answer: no verdict this way."""
 
 
-class Answer:
+class AnswerProcess:
     """The answer's process, seen from the tests."""
 
     def __init__(self, line: Any) -> None:
@@ -101,7 +101,7 @@ def _names_read(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
-def _space(answer: Answer, trees: list[ast.Module], entry: str | None) -> dict[str, Any]:
+def _space(answer: AnswerProcess, trees: list[ast.Module], entry: str | None) -> dict[str, Any]:
     """Globals of the tests: only what they name, and never a built-in's name."""
     opening = answer.ask()
     if "names" not in opening:
@@ -122,7 +122,7 @@ def _space(answer: Answer, trees: list[ast.Module], entry: str | None) -> dict[s
     return space
 
 
-def judge(answer: Answer, tests: list[str], entry: str | None) -> dict[str, Any]:
+def judge(answer: AnswerProcess, tests: list[str], entry: str | None) -> dict[str, Any]:
     try:
         trees = [ast.parse(test) for test in tests]
     except SyntaxError as error:
@@ -146,7 +146,7 @@ def main() -> None:
     with open(os.path.join(_here, "tests.json"), encoding="utf-8") as stream:
         plan = json.load(stream)
     try:
-        result = judge(Answer(wire.Line(read, write)), plan["tests"], plan["entry"])
+        result = judge(AnswerProcess(wire.Line(read, write)), plan["tests"], plan["entry"])
     except (AnswerEnded, AssertionError) as error:
         result = {"ended": str(error)}
     except Unsupported as error:
