@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from decimal import Decimal
@@ -266,6 +267,19 @@ def test_an_answer_is_not_bought_when_its_judge_cant_be_paid(server: FakeOpenAIS
     assert np.isnan(score[0])
     assert outcomes.refused == 1
     assert server.requests == []
+
+
+def test_a_card_whose_window_is_too_short_is_never_called(server: FakeOpenAIServer) -> None:
+    small, large = cards(server)
+    long = LivePrompt([HumanMessage("word " * 2000)], Exact(), "4")
+    short_window = dataclasses.replace(small, context_window=500)
+    outcomes = LiveOutcomes([short_window, large], [long], budget_usd=10.0)
+
+    score, _ = outcomes.ask(np.array([0, 0]), np.array([0, 1]))
+
+    assert outcomes.askable().tolist() == [[False, True]]
+    assert np.isnan(score[0]) and score[1] == 0.0
+    assert [request.model for request in server.requests] == ["large"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
