@@ -78,8 +78,9 @@ def test_a_judge_without_a_price_costs_an_unknown_amount(server: FakeOpenAIServe
 
 
 async def test_judging_works_in_an_event_loop(server: FakeOpenAIServer) -> None:
-    with judge(server) as verifier:
-        verdicts = await asyncio.gather(*(verifier.averify("Paris", "Paris") for _ in range(8)))
+    verifier = judge(server)
+    asked = (asyncio.to_thread(verifier, "Paris", "Paris") for _ in range(8))
+    verdicts = await asyncio.gather(*asked)
     assert [(v.score, len(v.charges)) for v in verdicts] == [(1.0, 1)] * 8
 
 

@@ -6,7 +6,6 @@ reference makes no sense) gives None and says why: the sample leaves the batch, 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -163,12 +162,6 @@ class Verifier(ABC):
             return Verdict(None, str(error))
         except Exception as error:
             return Verdict(None, f"the verifier failed: {type(error).__name__}: {error}")
-
-    async def averify(
-        self, answer: str, reference: Any = None, *, meta: Mapping[str, Any] | None = None
-    ) -> Verdict:
-        """The same without blocking the event loop."""
-        return await asyncio.to_thread(self, answer, reference, meta=meta)
 
     def check(self) -> CheckReport:
         """Judge the known cases: the given ones, or the built-in ones where none are given.

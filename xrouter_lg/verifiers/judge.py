@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -64,7 +61,6 @@ class Judge(Verifier):
         criteria: str = _CRITERIA,
         scale: Literal["binary", "continuous"] = "binary",
         max_chars: int = 20_000,
-        concurrency: int = 16,
         structured_output: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -75,9 +71,7 @@ class Judge(Verifier):
         self.card = _card(model)
         self.criteria, self.scale, self.max_chars = criteria, scale, max_chars
         self.structured_output = dict(structured_output or {})
-        self.concurrency = concurrency
         self._model = build_chat_model(self.card)
-        self._threads: ThreadPoolExecutor | None = None
 
     def verify(self, answer: str, reference: Any, meta: Mapping[str, Any]) -> Verdict:
         meter = _Meter()
@@ -87,23 +81,6 @@ class Judge(Verifier):
             return self._verdict(evaluate(outputs=answer), meter, started)
         except Exception as error:
             return self._failed(error, meter, started)
-
-    async def averify(
-        self, answer: str, reference: Any = None, *, meta: Mapping[str, Any] | None = None
-    ) -> Verdict:
-        """As the call, ``concurrency`` at a time, in threads: an async client would be bound to
-        the first event loop that used it, and scoring runs often have several."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.concurrency, "xrouter-judge")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, partial(self, answer, reference, meta=meta)
-        )
-
-    def close(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown()
-            self._threads = None
 
     def _options(
         self, answer: str, reference: Any, meta: Mapping[str, Any], meter: _Meter
