@@ -1,4 +1,3 @@
-
 """What is known of answers before they are asked for: who is right, who agrees, what it costs.
 
 A request is of a kind f and has a difficulty class q; given both, cards are right independently:
