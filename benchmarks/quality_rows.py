@@ -109,9 +109,14 @@ class Kept:
                 return Curve(str(kept["name"]), kept["cost_weight"], kept["score"], kept["cost"])
         made = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"cost_weight": made.cost_weight, "score": made.score, "cost": made.cost}
         with whole(path) as part, part.open("wb") as file:
-            np.savez_compressed(file, name=np.array(made.name), **arrays)
+            np.savez_compressed(
+                file,
+                name=np.array(made.name),
+                cost_weight=made.cost_weight,
+                score=made.score,
+                cost=made.cost,
+            )
         return made
 
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.stage.processes import process_count
 from xrouter_lg.errors import ConfigurationError, XRouterError
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import slots
@@ -50,8 +51,8 @@ def check_settings(config: RunConfig) -> None:
         _check_tools(config)
     if config.live.budget_usd and (count := process_count()) > 1:
         raise ConfigurationError(
-            f"live.budget_usd is set in a run of {count} processes, which would each spend it; run "
-            "in one process, or set live.budget_usd=0"
+            f"live.budget_usd is set in a run of {count} processes, which would each spend it; "
+            "run in one process, or set live.budget_usd=0"
         )
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
     if grpo.steps:
