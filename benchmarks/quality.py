@@ -38,7 +38,7 @@ from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import fixed_curve
 from xrouter_lg.figures.metrics import DRAWS, Reference, resample
 from xrouter_lg.judge.estimates import cache_folder
-from xrouter_lg.judge.table import Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 def judged_checkpoint(options: argparse.Namespace, task: Task) -> tuple[Measured, dict[str, Any]]:
@@ -162,7 +162,7 @@ def main() -> int:
     return 0
 
 
-def _task(name: str, whole: Paired, kept: Kept, options: argparse.Namespace) -> dict[str, Any]:
+def _task(name: str, whole: OutcomeGrid, kept: Kept, options: argparse.Namespace) -> dict[str, Any]:
     """One task's figures."""
     task = TASKS[name]
     _say(f"{name}: {len(whole)} prompts, {len(whole.models)} models")

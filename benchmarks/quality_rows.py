@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import xrouter_lg.checkpoints.family_head
 import xrouter_lg.checkpoints.tool_fit
 import xrouter_lg.fitting.family_head
+from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.checkpoints.manifest import HeadStats
 from xrouter_lg.figures import curve
@@ -20,7 +22,7 @@ from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
 from xrouter_lg.figures.metrics import Reference, difference, resample
 from xrouter_lg.files import whole
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
-from xrouter_lg.judge import baselines, table
+from xrouter_lg.judge import baselines
 from xrouter_lg.judge.baselines import Fitted, PredictedFamily, ToldLabel, answer_ids
 from xrouter_lg.judge.gate import compare
 from xrouter_lg.judge.gate.compare import (
@@ -31,7 +33,9 @@ from xrouter_lg.judge.gate.compare import (
     reference_builders,
     weighted_gain,
 )
-from xrouter_lg.judge.table import Floats, Paired, family_folds, random_split, read_paired
+from xrouter_lg.outcomes import OutcomeTable, grid
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import family_folds, random_split
 from xrouter_lg.policies.slots.utility import certainty
 
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
@@ -45,13 +49,8 @@ class Task:
     rename: Mapping[str, str]
     about: str
 
-    def read(self, folder: Path) -> Paired:
-        return read_paired(
-            folder / "outcomes.parquet",
-            folder / "prompts.parquet",
-            sources=self.sources,
-            rename=self.rename,
-        )
+    def read(self, folder: Path) -> OutcomeGrid:
+        return OutcomeTable.load(folder).complete_grid(sources=self.sources, rename=self.rename)
 
 
 TASKS = {
@@ -85,9 +84,9 @@ class Measured:
 class Kept:
     """Curves on disk, by table, code and name: fits are slow, figures quick."""
 
-    def __init__(self, folder: Path | None, whole: Paired) -> None:
+    def __init__(self, folder: Path | None, whole: OutcomeGrid) -> None:
         code = hashlib.sha256()
-        for module in (baselines, compare, curve, table):
+        for module in (baselines, compare, curve, grid):
             for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
                 code.update(path.read_bytes())
         for module in (
@@ -127,11 +126,11 @@ class HeadAlone:
 
     name: str = "family head"
 
-    def fit(self, train: Paired) -> Fitted:
+    def fit(self, train: OutcomeGrid) -> Fitted:
         return fit_one_head([train])[0]
 
 
-def fit_one_head(tables: Sequence[Paired]) -> list[Fitted]:
+def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[Fitted]:
     """One head that learns from the prompts of several pools, as it serves each of them."""
     models = tuple(dict.fromkeys(name for part in tables for name in part.models))
     prompts = [text for part in tables for text in part.prompts]
@@ -188,7 +187,7 @@ def builders_of(models: Sequence[str], dial: tuple[float, ...] | None = None) ->
 
 
 def measure(
-    whole: Paired, *, seed: int, draws: int, kept: Kept, say: Callable[[str], None]
+    whole: OutcomeGrid, *, seed: int, draws: int, kept: Kept, say: Callable[[str], None]
 ) -> list[Measured]:
     """Every baseline and the family head, on all splits."""
     train, test = random_split(whole, seed=seed)
@@ -227,7 +226,7 @@ def measure(
 
 
 def unseen(
-    whole: Paired,
+    whole: OutcomeGrid,
     name: str,
     build: Builder,
     depth: int | None,
@@ -251,7 +250,7 @@ def unseen(
 
 
 def together(
-    tables: Mapping[str, Paired],
+    tables: Mapping[str, OutcomeGrid],
     *,
     seed: int,
     draws: int,
@@ -263,7 +262,7 @@ def together(
     splits = {name: random_split(table, seed=seed) for name, table in tables.items()}
     heads: dict[str, Fitted] = {}
 
-    def one_head(task: str, test: Paired, reference: Reference) -> Curve:
+    def one_head(task: str, test: OutcomeGrid, reference: Reference) -> Curve:
         if not heads:
             heads.update(zip(splits, fit_one_head([a for a, _ in splits.values()]), strict=True))
         return predicted_curve(
@@ -273,7 +272,7 @@ def together(
             c_ref=reference.c_ref,
         )
 
-    parts: dict[str, list[tuple[Curve, Paired, Reference]]] = {}
+    parts: dict[str, list[tuple[Curve, OutcomeGrid, Reference]]] = {}
     for task, (train, test) in splits.items():
         reference = Reference.of(train)
         builders: dict[str, Builder] = {
@@ -305,18 +304,16 @@ class SequenceRow:
 def sequences(folder: Path, *, splits: int, say: Callable[[str], None]) -> list[SequenceRow]:
     """Policies of several calls beside those of one, over half splits; every call is paid."""
     from xrouter_lg.fitting.cascade import Recorded, fit_answers
-    from xrouter_lg.fitting.cascade_choice import plan_curve, read_answers
+    from xrouter_lg.fitting.cascade_choice import plan_curve, read_recorded
 
-    whole = read_paired(folder / "outcomes.parquet", folder / "prompts.parquet")
-    texts = read_answers(folder / "outcomes.parquet", whole)
-    recorded = Recorded.of(texts)
-    answers = dict(zip(whole.prompt_ids, answer_ids(texts).tolist(), strict=True))
+    whole, recorded = read_recorded(folder)
+    whole = dataclasses.replace(whole, more={"answer": answer_ids(whole.more["response"].tolist())})
     row = {name: n for n, name in enumerate(whole.prompt_ids)}
 
-    def rows_of(half: Paired) -> Recorded:
+    def rows_of(half: OutcomeGrid) -> Recorded:
         return recorded.rows(np.array([row[name] for name in half.prompt_ids]))
 
-    def planned(train: Paired, test: Paired, reference: Reference) -> Curve:
+    def planned(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
         return plan_curve(fit_answers(train, rows_of(train)), test, rows_of(test))
 
     builders: dict[str, Builder] = {
@@ -324,7 +321,7 @@ def sequences(folder: Path, *, splits: int, say: Callable[[str], None]) -> list[
         "kNN": estimated(baselines.Neighbours()),
         "predicted family": estimated(PredictedFamily()),
         "told the label": estimated(ToldLabel()),
-        "agreement cascade": compare.cascade_builders(answers)["agreement cascade"],
+        "agreement cascade": compare.cascade_builders(agreement=True)["agreement cascade"],
         "plans from a model of answers": planned,
     }
     rows = []

@@ -50,7 +50,8 @@ from training.warm_start.targets import card_samples
 from training.warm_start.trainer import train_slots
 from xrouter_lg import ModelCard
 from xrouter_lg.checkpoints.bases import materialise
-from xrouter_lg.judge.table import Paired, read_paired
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
 from xrouter_lg.prompts import tools as tools_codec
@@ -72,14 +73,11 @@ class Task:
         models: Sequence[str],
         sources: Sequence[str],
     ) -> None:
-        table = read_paired(
-            outcomes / "outcomes.parquet",
-            outcomes / "prompts.parquet",
-            models=models or None,
-            sources=sources or None,
+        table = OutcomeTable.load(outcomes).complete_grid(
+            models=models or None, sources=sources or None
         )
         rng = np.random.default_rng(0)
-        self.table: Paired = table.rows(rng.permutation(len(table)))
+        self.table: OutcomeGrid = table.rows(rng.permutation(len(table)))
         self.base_folder, self.dtype = base, getattr(torch, dtype)
         self.lines = card_lines(self.table, 3)
         self.prefix = slots.render_prefix(self.lines)

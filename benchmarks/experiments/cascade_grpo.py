@@ -29,11 +29,12 @@ from typing import Literal
 import numpy as np
 
 from training.data.reward import Reward, RewardKind
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.figures.curve import DIAL, Curve
 from xrouter_lg.fitting.cascade import Recorded, fit_answers
 from xrouter_lg.fitting.cascade_choice import Judged, Split, read_recorded, summary
-from xrouter_lg.judge.table import Floats, Ints, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.planner import Values
 from xrouter_lg.policies.cascade.policy import Plans
 
@@ -214,7 +215,7 @@ def advantages(reward_G_K: Floats) -> Floats:
 
 
 def improve(
-    policy: SequencePolicy, train: Paired, recorded: Recorded, settings: PlanGrpo
+    policy: SequencePolicy, train: OutcomeGrid, recorded: Recorded, settings: PlanGrpo
 ) -> list[float]:
     """GRPO in place; mean validation reward at the start and at each validation."""
     rng = np.random.default_rng(settings.seed)
@@ -275,7 +276,7 @@ def improve(
 
 def _greedy(
     policy: SequencePolicy,
-    table: Paired,
+    table: OutcomeGrid,
     recorded: Recorded,
     shares: Sequence[tuple[float, ...]],
     rows: Ints,
@@ -292,7 +293,7 @@ def _greedy(
     return score, cost
 
 
-def policy_curve(policy: SequencePolicy, test: Paired, recorded: Recorded) -> Curve:
+def policy_curve(policy: SequencePolicy, test: OutcomeGrid, recorded: Recorded) -> Curve:
     """The policy at every cost weight of the dial, its best choice always taken."""
     shares = [policy.plans.shares(prompt) for prompt in test.prompts]
     rows = np.arange(len(test))

@@ -25,10 +25,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.curve import Curve, choose
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.gate.rules import Arm, Rules, judge
-from xrouter_lg.judge.table import Floats, Ints, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 WEIGHT = 0.3
 SETTINGS = (0.0, 0.03, 0.1, WEIGHT, 0.6, 1.0, 3.0, 10.0, 30.0)
@@ -51,7 +52,7 @@ SHARED_LUCK = 0.4
 
 @dataclass(frozen=True)
 class MadeTraffic:
-    test: Paired
+    test: OutcomeGrid
     kind: Ints
     """[N] the kind of prompt."""
     success: Floats
@@ -80,7 +81,9 @@ def world(prompts: int, rng: np.random.Generator, *, success: Floats = SUCCESS) 
     names = tuple(f"m{m}" for m in range(success.shape[1]))
     ids = tuple(map(str, range(prompts)))
     families = tuple(f"kind {k}" for k in kind)
-    return MadeTraffic(Paired(ids, ids, families, names, score, cost), kind, success, rng)
+    return MadeTraffic(
+        OutcomeGrid(tuple((i,) for i in ids), ids, families, names, score, cost), kind, success, rng
+    )
 
 
 def _scores(p: Floats, rng: np.random.Generator) -> Floats:

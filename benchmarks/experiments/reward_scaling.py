@@ -43,9 +43,11 @@ from training.stage.callbacks import Report
 from training.stage.plots import plot_ablation
 from training.stage.progress import Progress, shown
 from training.warm_start.targets import measure_centre
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.files import write_json
-from xrouter_lg.judge.table import Floats, Ints, Paired, random_split
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import random_split
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
 
@@ -57,7 +59,7 @@ WEIGHTS = (0.1, 0.5, 2.0)
 class SmallRun:
     """A small real case. ``train`` and ``test`` are rows of ``table``."""
 
-    table: Paired
+    table: OutcomeGrid
     train: Ints
     test: Ints
     base_folder: Path
@@ -117,7 +119,7 @@ class SmallRun:
 
 
 def case_of(
-    table: Paired, base_folder: Path, run_folder: Path, *, prompts: int, **options: Any
+    table: OutcomeGrid, base_folder: Path, run_folder: Path, *, prompts: int, **options: Any
 ) -> SmallRun:
     """At most ``prompts`` rows of either half of a table."""
     train, test = (half.prompt_ids[:prompts] for half in random_split(table, seed=0))

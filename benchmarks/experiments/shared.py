@@ -15,7 +15,8 @@ from training.model.reading import CachedReading
 from training.stage.progress import Progress
 from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.table import Paired, read_paired
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.prompts import slots
 
 
@@ -32,18 +33,14 @@ def experiment_parser(doc: str | None, output: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_inputs(options: argparse.Namespace, *, least: int = 1) -> tuple[Paired, Path]:
+def read_inputs(options: argparse.Namespace, *, least: int = 1) -> tuple[OutcomeGrid, Path]:
     """The table and the base's folder that the arguments name; the output folder is made.
 
     Raises:
         ConfigurationError: fewer than ``least`` models, or more than slots.
         ValueError, OSError: no table there, or no base.
     """
-    table = read_paired(
-        options.outcomes / "outcomes.parquet",
-        options.outcomes / "prompts.parquet",
-        models=options.models or None,
-    )
+    table = OutcomeTable.load(options.outcomes).complete_grid(models=options.models or None)
     if not least <= len(table.models) <= len(slots.CARD_SLOTS):
         raise ConfigurationError(
             f"{len(table.models)} models; {least} to {len(slots.CARD_SLOTS)} are needed: name them "

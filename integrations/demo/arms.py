@@ -13,8 +13,8 @@ from integrations.demo.app import Served
 from integrations.demo.recorded.record import asked
 from integrations.demo.recorded.scores import Judge
 from integrations.demo.recorded.task import SOURCE
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
-from xrouter_lg.judge.table import Floats
 from xrouter_lg.outcomes import OutcomeTable
 
 DRAWS = 2000

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.backfill import BackfillError, Weights
-from xrouter_lg.backfill.known import Floats, Known
-from xrouter_lg.backfill.predict import Ints, expected_scores, groups_of, vectors
+from xrouter_lg.backfill.known import Known
+from xrouter_lg.backfill.predict import expected_scores, groups_of, vectors
 from xrouter_lg.backfill.value import Terms, order_of, ordered, terms_of
 from xrouter_lg.figures.hull import hulls
 from xrouter_lg.judge.baselines import PredictedFamily
-from xrouter_lg.judge.table import Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 NAN = float("nan")
 CARDS = ("cheap", "middle", "dear")
@@ -26,14 +27,16 @@ def known(
     score: Floats, families: list[str], prompts: list[str] | None = None, **fields: Any
 ) -> Known:
     n, m = score.shape
+    grid = OutcomeGrid(
+        tuple(("s", "t", str(i)) for i in range(n)),
+        tuple(prompts or [f"prompt {i}" for i in range(n)]),
+        tuple(families),
+        tuple(f"card{j}" for j in range(m)),
+        score,
+        np.full((n, m), NAN),
+    )
     values: dict[str, Any] = {
-        "keys": tuple(("s", "t", str(i)) for i in range(n)),
-        "prompts": tuple(prompts or [f"prompt {i}" for i in range(n)]),
-        "families": tuple(families),
-        "references": (None,) * n,
-        "metas": (None,) * n,
-        "cards": tuple(f"card{j}" for j in range(m)),
-        "score": score,
+        "grid": grid,
         "answered": np.zeros((n, m), dtype=bool),
         "spend": np.full(n, NAN),
         "output_tokens": np.full(m, NAN),
@@ -224,12 +227,11 @@ def learned(seed: int, strategy: Any, budget_share: float) -> tuple[float, float
         families[:600],
         prompts[:600],
         spend=cost[train, chosen],
-        cards=CARDS,
     )
     order = order_of(table, price, train, strategy=strategy, seed=seed)
     bought = order[np.cumsum(price[order]) <= budget_share * price.sum()]
-    paired = Paired(
-        tuple(str(i) for i in bought),
+    paired = OutcomeGrid(
+        tuple((str(i),) for i in bought),
         tuple(prompts[i] for i in bought),
         tuple(families[i] for i in bought),
         CARDS,

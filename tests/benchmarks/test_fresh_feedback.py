@@ -13,7 +13,8 @@ from benchmarks.experiments.fresh_feedback.figures import difference
 from benchmarks.experiments.fresh_feedback.study import main, prior_of
 from benchmarks.experiments.fresh_feedback.world import Revealing, at_random, world_of
 from tests.support.tiny_model import write_tiny_base
-from xrouter_lg.judge.table import Paired, read_paired
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 pytestmark = pytest.mark.train
 
@@ -38,11 +39,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def table(data: Path) -> Paired:
-    return read_paired(data / "outcomes.parquet", data / "prompts.parquet")
+def table(data: Path) -> OutcomeGrid:
+    return OutcomeTable.load(data).complete_grid()
 
 
-def test_logs_hold_one_outcome_a_request_and_flatter_the_cheap_card(table: Paired) -> None:
+def test_logs_hold_one_outcome_a_request_and_flatter_the_cheap_card(table: OutcomeGrid) -> None:
     world = world_of(table, "rules", 0)
 
     known = np.isfinite(world.logged_N_M)
@@ -56,14 +57,14 @@ def test_logs_hold_one_outcome_a_request_and_flatter_the_cheap_card(table: Paire
     assert logged[CHEAP] > logged[DEAR]
 
 
-def test_a_flagship_answers_nearly_everything(table: Paired) -> None:
+def test_a_flagship_answers_nearly_everything(table: OutcomeGrid) -> None:
     known = np.isfinite(world_of(table, "flagship", 0).logged_N_M)
 
     assert known[:, DEAR].sum() > 0.7 * known.sum()
     assert known[:, CHEAP].any()
 
 
-def test_after_a_swap_the_logs_tell_of_another_card(table: Paired) -> None:
+def test_after_a_swap_the_logs_tell_of_another_card(table: OutcomeGrid) -> None:
     world = world_of(table, "swap", 0)
 
     assert (world.logged_N_M[world.logs] == table.score[world.logs]).all()
@@ -71,7 +72,7 @@ def test_after_a_swap_the_logs_tell_of_another_card(table: Paired) -> None:
     assert (world.table.cost == table.cost).all()
 
 
-def test_only_what_was_asked_is_revealed(table: Paired) -> None:
+def test_only_what_was_asked_is_revealed(table: OutcomeGrid) -> None:
     source = Revealing(table)
     source.ask(np.array([3, 3, 5]), np.array([CHEAP, CHEAP, DEAR]))
     assert np.argwhere(source.revealed).tolist() == [[3, CHEAP], [5, DEAR]]
@@ -113,7 +114,7 @@ def test_it_compares_the_arms_and_goes_on_where_it_was(
     found = json.loads((run / "feedback.json").read_text())["results"]
     arms = {entry["arm"]: entry for entry in found}
     assert len(arms) == len(found) == 8
-    world = world_of(read_paired(data / "outcomes.parquet", data / "prompts.parquet"), "swap", 0)
+    world = world_of(OutcomeTable.load(data).complete_grid(), "swap", 0)
     bought = np.array(arms["grpo"]["bought"])
     assert np.isin(bought[:, 0], world.fresh).all()
     assert len(world.fresh) < len(bought) <= 2 * len(world.fresh)

@@ -22,7 +22,7 @@ from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.fitting.cascade import AnswerFit, Recorded, fit_answers, fit_difficulty
 from xrouter_lg.fitting.cascade_choice import main, plan_curve, read_recorded
-from xrouter_lg.judge.table import Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.planner import Planner, partitions
 from xrouter_lg.policies.cascade.policy import PlanPolicy, Plans
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
@@ -59,12 +59,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(folder: Path) -> tuple[Paired, Recorded]:
+def data(folder: Path) -> tuple[OutcomeGrid, Recorded]:
     return read_recorded(folder)
 
 
 @pytest.fixture(scope="module")
-def model(data: tuple[Paired, Recorded]) -> AnswerModel:
+def model(data: tuple[OutcomeGrid, Recorded]) -> AnswerModel:
     return fit_answers(*data)
 
 
@@ -147,7 +147,7 @@ def test_no_plan_with_more_turns_is_worth_less(model: AnswerModel) -> None:
     assert worth[2] > worth[0] + 0.02, "two that agree are worth more than one"
 
 
-def test_learned_plans_beat_every_single_card(data: tuple[Paired, Recorded]) -> None:
+def test_learned_plans_beat_every_single_card(data: tuple[OutcomeGrid, Recorded]) -> None:
     table, recorded = data
     half = (np.arange(240) // 2) % 2 == 0
     first, second = np.flatnonzero(half), np.flatnonzero(~half)
@@ -257,7 +257,7 @@ def test_a_failed_cheap_call_costs_an_escalation_not_the_request(file: Path) -> 
 
 
 def test_a_price_that_rises_is_followed_at_once(
-    data: tuple[Paired, Recorded], tmp_path: Path
+    data: tuple[OutcomeGrid, Recorded], tmp_path: Path
 ) -> None:
     then = {card: {"input": "1", "output": "1"} for card in CARDS}
     then["dear"] = {"input": "0.4", "output": "0.4"}  # today's is a hundred times that
@@ -285,7 +285,9 @@ def test_group_advantages_are_those_of_trl_without_scaling() -> None:
     np.testing.assert_allclose(found, [[0.5, -0.5, 0.0], [0.0, 0.0, 0.0]], atol=1e-12)
 
 
-def test_grpo_unlearns_a_costly_habit(data: tuple[Paired, Recorded], model: AnswerModel) -> None:
+def test_grpo_unlearns_a_costly_habit(
+    data: tuple[OutcomeGrid, Recorded], model: AnswerModel
+) -> None:
     """A policy that asks the dear card first, whatever the price, learns better of it."""
     table, recorded = data
     policy = SequencePolicy(model, "planned")
@@ -300,7 +302,7 @@ def test_grpo_unlearns_a_costly_habit(data: tuple[Paired, Recorded], model: Answ
 
 
 def test_a_policy_without_corrections_is_its_plan(
-    data: tuple[Paired, Recorded], model: AnswerModel
+    data: tuple[OutcomeGrid, Recorded], model: AnswerModel
 ) -> None:
     table, recorded = data
     few, answers = table.rows(np.arange(30)), recorded.rows(np.arange(30))

@@ -16,15 +16,19 @@ from xrouter_lg.judge.baselines import PredictedFamily
 from xrouter_lg.judge.choices import dial_of, make_choices
 from xrouter_lg.judge.estimates import Estimates
 from xrouter_lg.judge.gate.assess import AssessSettings, Pooled, assess
-from xrouter_lg.judge.ragged import Ragged, read_ragged
 from xrouter_lg.judge.run import Judged
 from xrouter_lg.judge.settings import JudgeSettings
-from xrouter_lg.judge.table import Paired, random_split
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.near import near_duplicates
+from xrouter_lg.outcomes.split import random_split
 
 CARDS = ("adder", "lookup", "large")
 
 
-def write_tables(folder: Path, table: Paired, *, source: str = "made", task: str = "mixed") -> None:
+def write_tables(
+    folder: Path, table: OutcomeGrid, *, source: str = "made", task: str = "mixed"
+) -> None:
     """outcomes.parquet and prompts.parquet of a table, its families as categories."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -51,7 +55,7 @@ def write_tables(folder: Path, table: Paired, *, source: str = "made", task: str
     ).write_parquet(folder / "prompts.parquet")
 
 
-def manifest_of(train: Paired) -> Manifest:
+def manifest_of(train: OutcomeGrid) -> Manifest:
     """What a training run on `train` would have noted of its cards."""
     mean = train.score.mean(0)
     cards = tuple(
@@ -75,21 +79,19 @@ def manifest_of(train: Paired) -> Manifest:
     )
 
 
-def estimates_of(train: Paired, rows: Ragged) -> Estimates:
+def estimates_of(train: OutcomeGrid, rows: OutcomeGrid) -> Estimates:
     """What a policy that recognises the kind of task expects."""
     found = PredictedFamily().fit(train).predict(rows.prompts)
     return Estimates(train.models, found.quality, found.cost, np.full(len(rows), 120.0))
 
 
 def make_judged(
-    folder: Path, table: Paired, *, baselines: bool = True, name: str = "made", draws: int = 60
+    folder: Path, table: OutcomeGrid, *, baselines: bool = True, name: str = "made", draws: int = 60
 ) -> Judged:
     """Half of the table learned from, the other half judged."""
     write_tables(folder, table)
-    whole = read_ragged(folder / "outcomes.parquet", folder / "prompts.parquet", cards=table.models)
-    paired = whole.paired(whole.models)
-    assert paired is not None
-    train, test = random_split(paired, seed=0)
+    whole = OutcomeTable.load(folder).grid(cards=table.models)
+    train, test = random_split(whole.complete(), seed=0)
     held = set(test.prompt_ids)
     rows = whole.rows(np.array([i in held for i in whole.prompt_ids]))
     manifest = manifest_of(train)
@@ -117,6 +119,7 @@ def make_judged(
         unjudged=0,
         gain=found.parts["all"].metrics.gain,
         repeated=0,
+        near=near_duplicates(train.prompts, rows.prompts),
         production=None,
         seconds=1.0,
     )

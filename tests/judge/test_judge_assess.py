@@ -22,7 +22,7 @@ from xrouter_lg.judge.gate.compare import (
     random_folds,
 )
 from xrouter_lg.judge.run import Judged
-from xrouter_lg.judge.table import Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,7 @@ def test_everything_is_json(judged: Judged) -> None:
 def test_families_the_checkpoint_never_saw_are_judged_apart(
     judged: Judged, pool: Assessment, tmp_path: Path
 ) -> None:
-    paired = judged.table.paired(pool.models)
-    assert paired is not None
+    paired = judged.table.complete(pool.models)
     seen = frozenset(f for f in paired.families if f.endswith("sums"))
     reference = Reference(1, 0, judged.manifest.c_ref_usd)
     apart = assess(
@@ -127,8 +126,7 @@ def test_families_the_checkpoint_never_saw_are_judged_apart(
 def test_without_a_training_half_there_is_no_verdict_and_no_baseline(
     judged: Judged, pool: Assessment
 ) -> None:
-    paired = judged.table.paired(pool.models)
-    assert paired is not None
+    paired = judged.table.complete(pool.models)
     reference = Reference(1, 0, judged.manifest.c_ref_usd)
     bare = assess(
         Pooled(judged.choices, paired, None, reference, frozenset()),
@@ -140,8 +138,7 @@ def test_without_a_training_half_there_is_no_verdict_and_no_baseline(
 
 
 def test_the_production_checkpoint_must_be_beaten_too(judged: Judged, pool: Assessment) -> None:
-    paired = judged.table.paired(pool.models)
-    assert paired is not None
+    paired = judged.table.complete(pool.models)
     reference = Reference(1, 0, judged.manifest.c_ref_usd)
     same = assess(
         Pooled(judged.choices, paired, paired, reference, frozenset(), production=judged.choices),
@@ -151,14 +148,14 @@ def test_the_production_checkpoint_must_be_beaten_too(judged: Judged, pool: Asse
     assert any("production" in reason for reason in same.verdict.reasons)
 
 
-def test_a_single_family_leaves_the_unseen_column_open(two_tasks: Paired) -> None:
+def test_a_single_family_leaves_the_unseen_column_open(two_tasks: OutcomeGrid) -> None:
     one = two_tasks.rows(np.array([f == "sums" for f in two_tasks.families]))
     found = compare(one, fixed_builders(one.models), draws=20)
     assert all(row.unseen_gain is None for row in found.rows)
 
 
 def test_cross_validation_judges_every_prompt_once_by_a_fit_that_did_not_see_it(
-    two_tasks: Paired,
+    two_tasks: OutcomeGrid,
 ) -> None:
     fold = random_folds(two_tasks, seed=0, folds=5)
     assert set(fold) == set(range(5))
@@ -171,8 +168,8 @@ def test_cross_validation_judges_every_prompt_once_by_a_fit_that_did_not_see_it(
     assert cross_validated(two_tasks, alone, folds=5).score[0].mean() < 0.97
 
 
-def test_curves_with_other_settings_in_every_fold_are_not_pooled(two_tasks: Paired) -> None:
-    def odd(train: Paired, test: Paired, reference: Reference) -> object:
+def test_curves_with_other_settings_in_every_fold_are_not_pooled(two_tasks: OutcomeGrid) -> None:
+    def odd(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> object:
         curve = fixed_curve(test)
         keep = 2 if len(train) % 2 else 3
         return type(curve)("odd", curve.cost_weight[:keep], curve.score[:keep], curve.cost[:keep])

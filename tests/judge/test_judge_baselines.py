@@ -22,19 +22,20 @@ from xrouter_lg.judge.baselines import (
 )
 from xrouter_lg.judge.baselines.base import Estimator
 from xrouter_lg.judge.gate.compare import compare, estimated, fixed_builders, reference_builders
-from xrouter_lg.judge.table import Paired, random_split
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import random_split
 
 EVERY = standard_estimators()
 
 
 @pytest.fixture
-def halves(two_tasks: Paired) -> tuple[Paired, Paired]:
+def halves(two_tasks: OutcomeGrid) -> tuple[OutcomeGrid, OutcomeGrid]:
     return random_split(two_tasks, seed=0)
 
 
 @pytest.mark.parametrize("estimator", EVERY, ids=lambda e: e.name)
 def test_an_estimator_that_can_read_beats_the_zero_router(
-    estimator: Estimator, halves: tuple[Paired, Paired]
+    estimator: Estimator, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     train, test = halves
     predictions = estimator.fit(train).predict(test.prompts, test.families)
@@ -45,7 +46,7 @@ def test_an_estimator_that_can_read_beats_the_zero_router(
 
 @pytest.mark.parametrize("estimator", EVERY, ids=lambda e: e.name)
 def test_predictions_do_not_depend_on_the_rest_of_the_batch(
-    estimator: Estimator, halves: tuple[Paired, Paired]
+    estimator: Estimator, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     train, test = halves
     fitted = estimator.fit(train)
@@ -57,7 +58,7 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch(
 
 @pytest.mark.parametrize("estimator", EVERY, ids=lambda e: e.name)
 def test_predictions_are_scores_and_costs(
-    estimator: Estimator, halves: tuple[Paired, Paired]
+    estimator: Estimator, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     train, _ = halves
     found = estimator.fit(train).predict(["", "add 1", "something else"], ["sums", "x", "x"])
@@ -65,24 +66,24 @@ def test_predictions_are_scores_and_costs(
     assert (found.cost > 0).all()
 
 
-def test_family_means_are_shrunk_by_their_size(make_table: Callable[..., Paired]) -> None:
+def test_family_means_are_shrunk_by_their_size(make_table: Callable[..., OutcomeGrid]) -> None:
     table = make_table([[1.0], [1.0], [0.0], [0.0]], [[1.0]] * 4, families=["a", "b", "b", "b"])
     means = Means.of(table, table.families, strength=1.0)
     # Overall ½. a: 1 of 2 parts own (1); b: 3 of 4 parts own (1/3).
     assert means.quality[:, 0] == pytest.approx([0.75, 0.5 - 0.75 / 6, 0.5])
 
 
-def test_an_unseen_family_gets_the_overall_mean(two_tasks: Paired) -> None:
+def test_an_unseen_family_gets_the_overall_mean(two_tasks: OutcomeGrid) -> None:
     found = ToldLabel().fit(two_tasks).predict(["?"], ["never seen"])
     assert found.quality[0] == pytest.approx(two_tasks.score.mean(0))
 
 
-def test_the_told_label_bound_must_be_told(two_tasks: Paired) -> None:
+def test_the_told_label_bound_must_be_told(two_tasks: OutcomeGrid) -> None:
     with pytest.raises(ValueError, match="families"):
         ToldLabel().fit(two_tasks).predict(["?"])
 
 
-def test_only_the_bound_reads_the_label(halves: tuple[Paired, Paired]) -> None:
+def test_only_the_bound_reads_the_label(halves: tuple[OutcomeGrid, OutcomeGrid]) -> None:
     train, test = halves
     lies = ["sums"] * len(test)
     for estimator in (Neighbours(), LinearHead(), LogisticHead(), PredictedFamily()):
@@ -91,7 +92,9 @@ def test_only_the_bound_reads_the_label(halves: tuple[Paired, Paired]) -> None:
         assert (told.quality == untold.quality).all(), estimator.name
 
 
-def test_knn_is_a_blend_of_its_neighbours_and_the_mean(make_table: Callable[..., Paired]) -> None:
+def test_knn_is_a_blend_of_its_neighbours_and_the_mean(
+    make_table: Callable[..., OutcomeGrid],
+) -> None:
     table = make_table(
         [[1.0], [0.0], [0.0]], [[3.0], [1.0], [1.0]], prompts=["red fox", "blue sky", "blue sea"]
     )
@@ -100,19 +103,21 @@ def test_knn_is_a_blend_of_its_neighbours_and_the_mean(make_table: Callable[...,
     assert found.cost[0, 0] == pytest.approx(0.6 * 3.0 + 0.4 * 5 / 3)
 
 
-def test_a_single_family_is_its_mean(make_table: Callable[..., Paired]) -> None:
+def test_a_single_family_is_its_mean(make_table: Callable[..., OutcomeGrid]) -> None:
     table = make_table([[1.0], [0.0]], [[1.0], [1.0]])
     assert PredictedFamily().fit(table).predict(["?"]).quality.tolist() == [[0.5]]
 
 
-def test_a_model_that_never_fails_needs_no_classifier(make_table: Callable[..., Paired]) -> None:
+def test_a_model_that_never_fails_needs_no_classifier(
+    make_table: Callable[..., OutcomeGrid],
+) -> None:
     texts = ["red fox", "blue sky", "red sea", "blue fox"]
     table = make_table([[1, 1], [1, 0], [1, 1], [1, 0]], [[1, 1]] * 4, prompts=texts)
     assert LogisticHead(width=2).fit(table).predict(["a fox"]).quality[0, 0] == 1.0
 
 
 def test_a_verified_answer_is_kept_and_a_rejected_one_paid_twice(
-    make_table: Callable[..., Paired],
+    make_table: Callable[..., OutcomeGrid],
 ) -> None:
     table = make_table([[1, 1], [0, 1], [0, 0], [1, 1]], [[1, 10]] * 4)
     curve = verify_cascade(table, table, table.score >= 1, table.score >= 1)
@@ -121,7 +126,7 @@ def test_a_verified_answer_is_kept_and_a_rejected_one_paid_twice(
 
 
 def test_agreement_accepts_and_disagreement_pays_a_third_call(
-    make_table: Callable[..., Paired],
+    make_table: Callable[..., OutcomeGrid],
 ) -> None:
     table = make_table([[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]], [[1, 1.5, 20]] * 4)
     answers = np.array([[0, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]])
@@ -130,7 +135,7 @@ def test_agreement_accepts_and_disagreement_pays_a_third_call(
     assert curve.points[-1] == pytest.approx([12.5, 1.0])
 
 
-def test_two_missing_answers_do_not_agree(make_table: Callable[..., Paired]) -> None:
+def test_two_missing_answers_do_not_agree(make_table: Callable[..., OutcomeGrid]) -> None:
     table = make_table([[0, 0, 1]], [[1, 1, 5]])
     curve = agreement_cascade(table, table, np.array([[-1, -1, 0]]), np.array([[-1, -1, 0]]))
     assert curve.points[-1] == pytest.approx([5.0, 1.0])
@@ -158,7 +163,7 @@ def test_equal_answers_get_equal_numbers_within_a_prompt() -> None:
     assert ids.tolist() == [[0, 0, 1, -1]]
 
 
-def test_both_splits_stand_side_by_side_and_only_one_is_easy(two_tasks: Paired) -> None:
+def test_both_splits_stand_side_by_side_and_only_one_is_easy(two_tasks: OutcomeGrid) -> None:
     builders = {
         **fixed_builders(two_tasks.models),
         **reference_builders(),

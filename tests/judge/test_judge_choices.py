@@ -16,24 +16,24 @@ from xrouter_lg.checkpoints.manifest import DialPoint
 from xrouter_lg.figures.curve import DIAL, choose
 from xrouter_lg.judge.choices import dial_of, make_choices, write_choices
 from xrouter_lg.judge.estimates import Estimates
-from xrouter_lg.judge.ragged import Ragged, read_ragged
 from xrouter_lg.judge.score import COLUMNS
-from xrouter_lg.judge.table import Paired
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 @pytest.fixture
-def table(two_tasks: Paired, tmp_path: Path) -> Ragged:
+def table(two_tasks: OutcomeGrid, tmp_path: Path) -> OutcomeGrid:
     write_tables(tmp_path, two_tasks.rows(np.arange(30)))
     outcomes = tmp_path / "outcomes.parquet"
     frame = pl.read_parquet(outcomes)
     # On prompt p0 the cheap models have no outcome.
     holes = (pl.col("prompt_id") == "p0") & (pl.col("model") != "large")
     frame.filter(~holes).write_parquet(outcomes)
-    return read_ragged(outcomes, tmp_path / "prompts.parquet", cards=two_tasks.models)
+    return OutcomeTable.load(tmp_path).grid(cards=two_tasks.models)
 
 
 @pytest.fixture
-def estimates(table: Ragged) -> Estimates:
+def estimates(table: OutcomeGrid) -> Estimates:
     n = len(table)
     # In another order than the table's columns.
     return Estimates(
@@ -44,7 +44,7 @@ def estimates(table: Ragged) -> Estimates:
     )
 
 
-def test_each_prompt_has_one_row_per_cost_weight(table: Ragged, estimates: Estimates) -> None:
+def test_each_prompt_has_one_row_per_cost_weight(table: OutcomeGrid, estimates: Estimates) -> None:
     found = make_choices(table, estimates, c_ref_usd=1e-3, cost_weights=DIAL)
     assert found.height == len(DIAL) * len(table)
     assert not found.select("source", "task", "prompt_id", "cost_weight").is_duplicated().any()
@@ -52,7 +52,7 @@ def test_each_prompt_has_one_row_per_cost_weight(table: Ragged, estimates: Estim
 
 
 def test_quality_alone_takes_the_best_and_cost_alone_the_cheapest(
-    table: Ragged, estimates: Estimates
+    table: OutcomeGrid, estimates: Estimates
 ) -> None:
     found = make_choices(table, estimates, c_ref_usd=1e-3, cost_weights=(0.0, 100.0))
     best, cheapest = found.partition_by("cost_weight", maintain_order=True)
@@ -60,13 +60,15 @@ def test_quality_alone_takes_the_best_and_cost_alone_the_cheapest(
     assert set(cheapest.filter(pl.col("prompt_id") != "p0")["model"]) == {"adder"}
 
 
-def test_a_model_without_an_outcome_is_never_taken(table: Ragged, estimates: Estimates) -> None:
+def test_a_model_without_an_outcome_is_never_taken(
+    table: OutcomeGrid, estimates: Estimates
+) -> None:
     found = make_choices(table, estimates, c_ref_usd=1e-3, cost_weights=DIAL)
     assert set(found.filter(pl.col("prompt_id") == "p0")["model"]) == {"large"}
 
 
 def test_what_is_paid_is_the_tables_and_the_routers_own_tokens(
-    table: Ragged, estimates: Estimates
+    table: OutcomeGrid, estimates: Estimates
 ) -> None:
     found = make_choices(
         table, estimates, c_ref_usd=1e-3, cost_weights=(0.0,), router_usd_per_million=2.0
@@ -78,7 +80,7 @@ def test_what_is_paid_is_the_tables_and_the_routers_own_tokens(
 
 
 def test_the_file_has_exactly_its_columns_and_appears_whole(
-    table: Ragged, estimates: Estimates, tmp_path: Path
+    table: OutcomeGrid, estimates: Estimates, tmp_path: Path
 ) -> None:
     found = make_choices(table, estimates, c_ref_usd=1e-3, cost_weights=DIAL)
     write_choices(found, tmp_path / "new" / "choices.parquet")
@@ -87,7 +89,7 @@ def test_the_file_has_exactly_its_columns_and_appears_whole(
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["choices.parquet"]
 
 
-def test_the_dial_is_the_manifests_where_it_has_one(two_tasks: Paired) -> None:
+def test_the_dial_is_the_manifests_where_it_has_one(two_tasks: OutcomeGrid) -> None:
     manifest = manifest_of(two_tasks)
     assert dial_of(manifest, 0.3) == tuple(sorted({*DIAL, 0.3}))
     own = tuple(DialPoint(float(w), 0.5, 1e-3, 1.0) for w in range(9))

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
 from xrouter_lg.figures.dial import check_dial
-from xrouter_lg.judge.table import Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 def curve(cost: Floats, score: Floats) -> Curve:
@@ -16,7 +17,7 @@ def falling(settings: int, n: int, seed: int = 0) -> Floats:
     return np.linspace(1, 0.2, settings)[:, None] + 0.3 * rng.standard_normal((settings, n))
 
 
-def test_a_chooser_with_fixed_predictions_has_a_monotone_dial(two_tasks: Paired) -> None:
+def test_a_chooser_with_fixed_predictions_has_a_monotone_dial(two_tasks: OutcomeGrid) -> None:
     noise = np.random.default_rng(1).random(two_tasks.score.shape)
     cost = np.broadcast_to(two_tasks.cost.mean(0), noise.shape)
     c_ref = two_tasks.reference_cost()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.hull import hull_of, hulls
-from xrouter_lg.judge.table import Floats
 
 # A coarse grid makes ties, duplicates and points on one line common instead of impossible.
 coordinate = st.integers(0, 12).map(lambda i: i / 4)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,11 @@ from xrouter_lg.figures.curve import (
 )
 from xrouter_lg.figures.metrics import Reference, difference, evaluate, oracle_luck, resample
 from xrouter_lg.figures.quality import calibration
-from xrouter_lg.judge.table import Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 @pytest.fixture
-def hand(make_table: Callable[..., Paired]) -> Paired:
+def hand(make_table: Callable[..., OutcomeGrid]) -> OutcomeGrid:
     """Cheap: score ½ at $1. Dear: score ¾ at $5. On p1 only cheap is right."""
     return make_table(
         [[1, 1], [1, 0], [0, 1], [0, 1]],
@@ -31,18 +32,18 @@ def hand(make_table: Callable[..., Paired]) -> Paired:
     )
 
 
-def single(table: Paired, choice: list[int]) -> Curve:
+def single(table: OutcomeGrid, choice: list[int]) -> Curve:
     rows = np.arange(len(table))
     picks = np.array([choice])
     return Curve("hand", np.zeros(1), table.score[rows, picks], table.cost[rows, picks], picks)
 
 
-def test_the_zero_router_of_two_models_is_the_middle_of_their_line(hand: Paired) -> None:
+def test_the_zero_router_of_two_models_is_the_middle_of_their_line(hand: OutcomeGrid) -> None:
     sample = resample(fixed_curve(hand), hand, Reference.of(hand), draws=2)
     assert sample.zero_aiq[0] == pytest.approx((0.5 + 0.75) / 2)
 
 
-def test_a_perfect_choice_gains_what_the_hull_says(hand: Paired) -> None:
+def test_a_perfect_choice_gains_what_the_hull_says(hand: OutcomeGrid) -> None:
     # cheap, cheap, dear, dear: score 1 at $3. Left of $3 the line to the origin, right of it 1:
     # over [1, 5] the mean is ((1/3 + 1)/2 · 2 + 1 · 2) / 4 = 5/6.
     found = evaluate(single(hand, [0, 0, 1, 1]), hand, Reference.of(hand), draws=5)
@@ -50,25 +51,25 @@ def test_a_perfect_choice_gains_what_the_hull_says(hand: Paired) -> None:
     assert found.gain.value == pytest.approx(5 / 6 - 5 / 8)
 
 
-def test_parity_is_a_share_of_the_best_fixed_models_cost(hand: Paired) -> None:
+def test_parity_is_a_share_of_the_best_fixed_models_cost(hand: OutcomeGrid) -> None:
     found = evaluate(single(hand, [0, 0, 1, 1]), hand, Reference.of(hand), draws=5)
     assert found.parity_share.value == pytest.approx(3 / 5)
 
 
-def test_a_policy_below_the_best_fixed_model_never_has_parity(hand: Paired) -> None:
+def test_a_policy_below_the_best_fixed_model_never_has_parity(hand: OutcomeGrid) -> None:
     found = evaluate(single(hand, [0, 0, 0, 0]), hand, Reference.of(hand), draws=5)
     assert found.parity_share.value is None
     assert found.parity_cost_weight is None
 
 
-def test_cpt_of_the_static_mix_is_the_share_of_the_gap(hand: Paired) -> None:
+def test_cpt_of_the_static_mix_is_the_share_of_the_gap(hand: OutcomeGrid) -> None:
     # The straight line between weak and strong recovers x % of the gap at x % of strong calls.
     found = evaluate(static_mix_curve(hand, hand), hand, Reference.of(hand), draws=5)
     assert found.cpt50.value == pytest.approx(0.5)
     assert found.cpt80.value == pytest.approx(0.8)
 
 
-def test_router_cost_moves_the_curve_to_the_right(hand: Paired) -> None:
+def test_router_cost_moves_the_curve_to_the_right(hand: OutcomeGrid) -> None:
     reference = Reference.of(hand)
     predictions = Predictions(hand.score, hand.cost)
     free = predicted_curve("free", predictions, hand, c_ref=5.0)
@@ -77,33 +78,33 @@ def test_router_cost_moves_the_curve_to_the_right(hand: Paired) -> None:
     assert difference(paid, free, hand, reference, draws=5).value < 0  # type: ignore[operator]
 
 
-def test_router_share_is_its_part_of_all_money(hand: Paired) -> None:
+def test_router_share_is_its_part_of_all_money(hand: OutcomeGrid) -> None:
     predictions = Predictions(hand.score, hand.cost)
     paid = predicted_curve("paid", predictions, hand, c_ref=5.0, router_cost=0.5, dial=(0.0,))
     # cheap on p0 (tie, the cheaper), cheap, dear, dear: $12 of calls, $2 of routing.
     assert evaluate(paid, hand, Reference.of(hand), draws=2).router_share == pytest.approx(2 / 14)
 
 
-def test_regret_of_the_oracle_is_nothing(hand: Paired) -> None:
+def test_regret_of_the_oracle_is_nothing(hand: OutcomeGrid) -> None:
     curve = oracle_curve(hand, c_ref=5.0)
     assert evaluate(curve, hand, Reference.of(hand), draws=5).regret.value == pytest.approx(0.0)
 
 
-def test_collapse_is_the_share_of_the_most_used_model(hand: Paired) -> None:
+def test_collapse_is_the_share_of_the_most_used_model(hand: OutcomeGrid) -> None:
     found = evaluate(single(hand, [0, 1, 1, 1]), hand, Reference.of(hand), draws=2)
     assert found.largest_share == (0.75,)
 
 
-def test_a_resample_recomputes_range_and_zero_router(hand: Paired) -> None:
+def test_a_resample_recomputes_range_and_zero_router(hand: OutcomeGrid) -> None:
     costs = hand.cost * np.array([[1.0], [2.0], [3.0], [4.0]])
-    table = Paired(hand.prompt_ids, hand.prompts, hand.families, hand.models, hand.score, costs)
+    table = replace(hand, cost=costs)
     sample = resample(fixed_curve(table), table, Reference.of(table), draws=50)
     assert len(set(sample.lo.tolist())) > 5
     # The fixed models' own curve has no gain on any resample.
     assert np.abs(sample.aiq - sample.zero_aiq).max() < 1e-12
 
 
-def test_a_difference_with_itself_has_no_width(two_tasks: Paired) -> None:
+def test_a_difference_with_itself_has_no_width(two_tasks: OutcomeGrid) -> None:
     curve = static_mix_curve(two_tasks, two_tasks)
     found = difference(curve, curve, two_tasks, Reference.of(two_tasks), draws=50)
     assert (found.low, found.high) == (0.0, 0.0)
@@ -140,44 +141,44 @@ def test_equal_utility_goes_to_the_cheaper() -> None:
     assert choose(np.array([[0.7, 0.7]]), np.array([[3.0, 1.0]]), 0.0, 1.0).tolist() == [1]
 
 
-def test_predictions_choose_but_true_costs_are_paid(hand: Paired) -> None:
+def test_predictions_choose_but_true_costs_are_paid(hand: OutcomeGrid) -> None:
     wrong = Predictions(np.array([[0.0, 1.0]] * 4), np.full((4, 2), 0.01))
     curve = predicted_curve("wrong", wrong, hand, c_ref=5.0, dial=(0.0,))
     assert curve.cost.tolist() == [[5.0] * 4]
 
 
-def test_a_shuffle_keeps_the_shares_and_loses_the_knowledge(hand: Paired) -> None:
+def test_a_shuffle_keeps_the_shares_and_loses_the_knowledge(hand: OutcomeGrid) -> None:
     shuffled = shuffled_curve(single(hand, [0, 0, 1, 1]), hand)
     # Half cheap, half dear whatever the prompt: ½ · ½ + ½ · ¾ at $3.
     assert shuffled.points[0] == pytest.approx([3.0, 0.625])
 
 
-def test_a_shuffle_pays_for_the_router_too(hand: Paired) -> None:
+def test_a_shuffle_pays_for_the_router_too(hand: OutcomeGrid) -> None:
     predictions = Predictions(hand.score, hand.cost)
     paid = predicted_curve("paid", predictions, hand, c_ref=5.0, router_cost=0.5, dial=(0.0,))
     # Two prompts cheap, two dear.
     assert shuffled_curve(paid, hand).points[0, 0] == pytest.approx(3.5)
 
 
-def test_random_is_the_mean_model(hand: Paired) -> None:
+def test_random_is_the_mean_model(hand: OutcomeGrid) -> None:
     assert random_curve(hand).points[0] == pytest.approx([3.0, 0.625])
 
 
-def test_the_static_mix_takes_its_models_from_train(make_table: Callable[..., Paired]) -> None:
+def test_the_static_mix_takes_its_models_from_train(make_table: Callable[..., OutcomeGrid]) -> None:
     train = make_table([[1, 0], [1, 0]], [[1, 2], [1, 2]])
     test = make_table([[0, 1], [0, 1]], [[1, 2], [1, 2]])
     # On train the second model is dominated, so the mix never learns that it is better here.
     assert static_mix_curve(train, test).points.tolist() == [[1.0, 0.0]]
 
 
-def test_oracle_luck_grows_with_disagreement(two_tasks: Paired) -> None:
+def test_oracle_luck_grows_with_disagreement(two_tasks: OutcomeGrid) -> None:
     reference = Reference.of(two_tasks)
     low = oracle_luck(two_tasks, reference, disagreement=0.03)
     high = oracle_luck(two_tasks, reference, disagreement=0.19)
     assert 0 < low < high
 
 
-def test_oracle_luck_is_the_loss_of_a_second_run(make_table: Callable[..., Paired]) -> None:
+def test_oracle_luck_is_the_loss_of_a_second_run(make_table: Callable[..., OutcomeGrid]) -> None:
     # Two coins at one price: the oracle is right on 3 of 4, a second run of its picks is right
     # with probability 1 − d on the three (p = ½: a right answer is lost with d / 1) and d on the
     # fourth.

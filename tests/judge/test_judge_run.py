@@ -31,7 +31,9 @@ from xrouter_lg.judge.estimates import all_cards, estimate_prompts
 from xrouter_lg.judge.run import Judged, judge_checkpoint
 from xrouter_lg.judge.score import COLUMNS
 from xrouter_lg.judge.settings import JudgeSettings
-from xrouter_lg.judge.table import Paired, random_split, read_paired, trained_on
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import random_split, trained_on
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.types import RouteRequest
 
@@ -40,15 +42,15 @@ pytestmark = pytest.mark.train
 N = 240
 
 
-def outcomes() -> Paired:
+def outcomes() -> OutcomeGrid:
     rng = np.random.default_rng(3)
     words = ["sum", "poem", "city", "bug", "verb"]
     prompts = tuple(f"{words[i % 5]} {i} " + "please " * (i % 7) for i in range(N))
     score = (rng.random((N, 3)) < [0.5, 0.6, 0.8]).astype(float)
     cost = np.array([1e-5, 1e-4, 1e-3]) * rng.uniform(0.5, 1.5, (N, 3))
-    ids = tuple(f"{i:03}" for i in range(N))
+    ids = tuple((f"{i:03}",) for i in range(N))
     families = tuple(words[i % 5] for i in range(N))
-    return Paired(ids, prompts, families, NAMES, score, cost)
+    return OutcomeGrid(ids, prompts, families, NAMES, score, cost)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tables(root / "data", outcomes())
     base = load_base(write_tiny_base(root / "run" / "base"))
     # A run's cards stand in the order of its table.
-    table = read_paired(
-        root / "data" / "outcomes.parquet", root / "data" / "prompts.parquet", models=NAMES
-    )
+    table = OutcomeTable.load(root / "data").complete_grid(models=NAMES)
     train, _ = random_split(table, seed=0)
     mean, cost = train.score.mean(0), train.cost.mean(0)
     cards = tuple(

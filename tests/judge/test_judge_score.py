@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,23 @@ from xrouter_lg.figures.curve import DIAL, Curve, predicted_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
 from xrouter_lg.judge.baselines import ToldLabel
 from xrouter_lg.judge.score import read_choices, score_choices
-from xrouter_lg.judge.table import Paired, random_split
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import random_split
 
 ROUTER_USD = 3e-6
 
 
-def keyed(table: Paired) -> Paired:
-    ids = tuple(f"src|task|{i}" for i in table.prompt_ids)
-    return Paired(ids, table.prompts, table.families, table.models, table.score, table.cost)
+def keyed(table: OutcomeGrid) -> OutcomeGrid:
+    return replace(table, keys=tuple(("src", "task", i) for i in table.prompt_ids))
 
 
 @pytest.fixture
-def halves(two_tasks: Paired) -> tuple[Paired, Paired]:
+def halves(two_tasks: OutcomeGrid) -> tuple[OutcomeGrid, OutcomeGrid]:
     return random_split(keyed(two_tasks), seed=0)
 
 
 @pytest.fixture
-def curve(halves: tuple[Paired, Paired]) -> Curve:
+def curve(halves: tuple[OutcomeGrid, OutcomeGrid]) -> Curve:
     train, test = halves
     predictions = ToldLabel().fit(train).predict(test.prompts, test.families)
     c_ref = train.reference_cost()
@@ -35,7 +36,7 @@ def curve(halves: tuple[Paired, Paired]) -> Curve:
 
 
 @pytest.fixture
-def choices(curve: Curve, halves: tuple[Paired, Paired]) -> pl.DataFrame:
+def choices(curve: Curve, halves: tuple[OutcomeGrid, OutcomeGrid]) -> pl.DataFrame:
     """The file of the curve's choices, shuffled: order must carry no meaning."""
     _, test = halves
     assert curve.choice is not None
@@ -60,7 +61,7 @@ def choices(curve: Curve, halves: tuple[Paired, Paired]) -> pl.DataFrame:
 
 
 def test_a_file_scores_as_the_curve_it_was_written_from(
-    choices: pl.DataFrame, curve: Curve, halves: tuple[Paired, Paired], tmp_path: Path
+    choices: pl.DataFrame, curve: Curve, halves: tuple[OutcomeGrid, OutcomeGrid], tmp_path: Path
 ) -> None:
     train, test = halves
     choices.write_parquet(tmp_path / "choices.parquet")
@@ -73,7 +74,7 @@ def test_a_file_scores_as_the_curve_it_was_written_from(
     assert found.dial.settings == len(DIAL)
 
 
-def test_a_score_is_json(choices: pl.DataFrame, halves: tuple[Paired, Paired]) -> None:
+def test_a_score_is_json(choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]) -> None:
     train, test = halves
     found = json.loads(json.dumps(score_choices(choices, test, train=train, draws=20).to_json()))
     assert found["metrics"]["aiq"]["value"] > 0.5
@@ -81,7 +82,7 @@ def test_a_score_is_json(choices: pl.DataFrame, halves: tuple[Paired, Paired]) -
 
 
 def test_probabilities_in_the_file_are_calibrated(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     train, test = halves
     sure = choices.with_columns(probability=pl.lit(1.0))
@@ -91,14 +92,14 @@ def test_probabilities_in_the_file_are_calibrated(
 
 
 def test_a_router_may_not_skip_the_hard_prompts(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     with pytest.raises(ValueError, match="expected one for each"):
         score_choices(choices.filter(pl.col("score") > 0), halves[1])
 
 
 def test_a_prompt_answered_twice_is_refused(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     doubled = pl.concat([choices.slice(1), choices.slice(1, 1)])
     with pytest.raises(ValueError, match="expected one for each"):
@@ -107,7 +108,7 @@ def test_a_prompt_answered_twice_is_refused(
 
 @pytest.mark.parametrize("column", ["score", "cost_usd"])
 def test_a_claim_that_differs_from_the_outcomes_is_refused(
-    column: str, choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    column: str, choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     better = choices.with_columns((pl.col(column) * 0.5).alias(column))
     with pytest.raises(ValueError, match=f"{column} in the choices file differs"):
@@ -115,7 +116,7 @@ def test_a_claim_that_differs_from_the_outcomes_is_refused(
 
 
 def test_a_model_outside_the_pool_is_named(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     stranger = choices.with_columns(model=pl.lit("stranger"))
     with pytest.raises(ValueError, match="stranger"):
@@ -123,7 +124,7 @@ def test_a_model_outside_the_pool_is_named(
 
 
 def test_seven_cost_weights_are_too_few(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     few = choices.filter(pl.col("cost_weight") < DIAL[7])
     with pytest.raises(ValueError, match="7 cost weights"):
@@ -131,7 +132,7 @@ def test_seven_cost_weights_are_too_few(
 
 
 def test_unknown_money_is_not_zero_money(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     unknown = choices.with_columns(router_cost_usd=pl.lit(None, dtype=pl.Float64))
     with pytest.raises(ValueError, match="unknown is not zero"):
@@ -139,7 +140,7 @@ def test_unknown_money_is_not_zero_money(
 
 
 def test_several_calls_for_one_prompt_are_taken_at_their_word(
-    choices: pl.DataFrame, halves: tuple[Paired, Paired]
+    choices: pl.DataFrame, halves: tuple[OutcomeGrid, OutcomeGrid]
 ) -> None:
     both = choices.with_columns(model=pl.lit("adder+lookup"), cost_usd=pl.col("cost_usd") + 1e-4)
     curve, _ = read_choices(both, halves[1])

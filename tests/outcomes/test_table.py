@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -135,8 +136,7 @@ def test_prompts_may_stand_in_the_outcomes_file(tmp_path: Path) -> None:
     rows = [{**row, "prompt": f"What is {row['prompt_id']}?"} for row in PAIRS]
     pl.DataFrame(rows).write_ndjson(tmp_path / "all.jsonl")
     made = OutcomeTable.load(tmp_path / "all.jsonl")
-    assert made.validate().ok
-    assert made.prompts.collect()["prompt"].to_list() == ["What is a?", "What is b?"]
+    assert made.validate().ok and made.complete_grid().prompts == ("What is a?", "What is b?")
 
 
 def test_outcomes_without_any_prompt_are_refused(tmp_path: Path) -> None:
@@ -160,11 +160,85 @@ def test_a_broken_line_of_json_is_an_error_of_its_file(tmp_path: Path) -> None:
         OutcomeTable.load(tmp_path / "o.jsonl").validate().raise_if_bad()
 
 
+def test_a_complete_grid_holds_scores_and_costs_by_prompt_and_model() -> None:
+    rows = [outcome("a", "x", score=0.0), *PAIRS[1:]]
+    made = table(rows, PROMPTS).complete_grid()
+    assert made.models == ("x", "y")
+    np.testing.assert_array_equal(made.score, [[0, 1], [1, 1]])
+    np.testing.assert_array_equal(made.cost, np.full((2, 2), 0.01))
+
+
+@pytest.mark.parametrize("hole", [{"score": None}, {"cost_usd": None}])
+def test_a_model_with_a_hole_is_left_out(hole: dict[str, Any]) -> None:
+    rows = [*PAIRS[:3], {**PAIRS[3], **hole}]
+    assert table(rows, PROMPTS).complete_grid().models == ("x",)
+
+
+def test_a_prompt_with_a_hole_is_left_out_when_the_models_are_given() -> None:
+    made = table(PAIRS[:3], PROMPTS).complete_grid(models=["y", "x"])
+    assert (made.prompt_ids, made.models) == (("s|t|a",), ("y", "x"))
+
+
+def test_models_must_cover_every_chosen_source() -> None:
+    rows = [*PAIRS, outcome("c", "x", source="other")]
+    made = table(rows, [*PROMPTS, prompt("c", source="other")])
+    assert made.complete_grid().models == ("x",) and len(made.complete_grid()) == 3
+    assert made.complete_grid(sources=["s"]).models == ("x", "y")
+
+
+def test_no_model_covers_a_prompt_that_nobody_has_a_known_outcome_of() -> None:
+    rows = [*PAIRS, outcome("c", "x", score=None)]
+    with pytest.raises(OutcomeError, match="no model covers every prompt"):
+        table(rows, [*PROMPTS, prompt("c")]).complete_grid()
+
+
+def test_a_new_name_joins_two_spellings() -> None:
+    rows = [*PAIRS, outcome("c", "x-preview", source="o"), outcome("c", "y", source="o")]
+    made = table(rows, [*PROMPTS, prompt("c", source="o")])
+    grid = made.complete_grid(rename={"x-preview": "x"})
+    assert grid.models == ("x", "y") and len(grid) == 3
+
+
+def test_a_new_name_that_collides_is_refused() -> None:
+    with pytest.raises(OutcomeError, match="two outcomes of one model"):
+        table(PAIRS, PROMPTS).grid(rename={"x": "y"})
+
+
+def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+    with pytest.raises(OutcomeError, match=r"'z'.*there are x, y"):
+        table(PAIRS, PROMPTS).grid(models=["z"])
+
+
+def test_further_columns_come_when_asked_for() -> None:
+    rows = [outcome("a", "x", response="yes", score=None), outcome("a", "y", output_tokens=None)]
+    made = table(rows, [prompt("a", meta="{}")])
+    told = pl.col("response").is_not_null().alias("told")
+    grid = made.grid(more=("response", "output_tokens", told, "colour"), about=("meta", "mood"))
+    assert grid.more["response"].tolist() == [["yes", None]]
+    assert grid.more["told"].tolist() == [[True, False]]
+    np.testing.assert_array_equal(grid.more["output_tokens"], [[5, np.nan]])
+    assert grid.about["meta"].tolist() == ["{}"] and set(grid.about) == {"meta"}
+    assert set(grid.more) == {"response", "output_tokens", "told"} and not made.grid().more
+
+
+def test_every_prompt_comes_when_asked_for_as_the_prompts_stand() -> None:
+    made = table([outcome("b", "x", cost_usd=None)], [prompt("c"), prompt("b"), prompt("a")])
+    grid = made.grid(every=True, more=("score",))
+    assert grid.prompt_ids == ("s|t|c", "s|t|b", "s|t|a") and not grid.candidates.any()
+    np.testing.assert_array_equal(grid.more["score"], [[np.nan], [1.0], [np.nan]])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5, float("nan")])
+def test_an_impossible_propensity_is_an_error(value: float) -> None:
+    report = table([outcome("a", "x", propensity=value)], [prompt("a")]).validate()
+    assert "propensity is outside (0, 1]" in str(report.errors[0])
+
+
 def test_prompts_that_differ_in_case_and_blanks_are_merged() -> None:
     prompts = [prompt("a", prompt="What  is it?"), prompt("b", prompt="what is\nIT?")]
     merged, moved = table(PAIRS, prompts).deduplicated()
     assert moved["kept_prompt_id"].to_list() == ["a"]
-    assert merged.prompts.collect()["prompt_id"].to_list() == ["a"] and merged.validate().ok
+    assert merged.complete_grid().prompt_ids == ("s|t|a",) and merged.validate().ok
 
 
 def test_a_merged_prompt_keeps_its_own_outcomes_first() -> None:
@@ -175,8 +249,7 @@ def test_a_merged_prompt_keeps_its_own_outcomes_first() -> None:
     ]
     prompts = [prompt("a", prompt="same"), prompt("b", prompt="Same")]
     merged, _ = table(rows, prompts).deduplicated()
-    kept = merged.outcomes.sort("model").select("prompt_id", "model", "score").collect()
-    assert kept.rows() == [("a", "x", 1.0), ("a", "y", 0.5)]
+    np.testing.assert_array_equal(merged.complete_grid().score, [[1.0, 0.5]])
 
 
 def test_prompts_of_two_sources_are_never_merged() -> None:

@@ -18,7 +18,6 @@ from training.config.grpo import GrpoSettings
 from training.config.run import BaseConfig, DataConfig, RunConfig, load_config
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import Plan
-from training.data.pools import PoolTable
 from training.model.base import load_base
 from training.model.blocks import BlockReading
 from training.model.reading import predict_rows
@@ -35,12 +34,11 @@ from training.warm_start.targets import (
 )
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.family_means import pooled_means
-from xrouter_lg.judge.baselines.base import group_means
+from xrouter_lg.fitting.family_means import group_means, pooled_means
 from xrouter_lg.judge.estimates import all_cards
 from xrouter_lg.judge.run import Judged, judge_checkpoint
 from xrouter_lg.judge.settings import JudgeSettings
-from xrouter_lg.judge.table import trained_on
+from xrouter_lg.outcomes.split import trained_on
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import RouteRequest
@@ -134,16 +132,15 @@ def judge(work: Plan, base_folder: Path, **changes: Any) -> Judged:
 
 def test_a_table_of_pools_holds_each_sources_own_models(ran: tuple[Plan, Manifest]) -> None:
     table = ran[0].table
-    assert isinstance(table, PoolTable)
     assert table.models == ("Cheap-1", "dear", "shared", "little")
-    assert [pool.models for pool in table.pools] == [
+    assert [pool.models for pool in table.pools()] == [
         ("Cheap-1", "dear", "shared"),
         ("little", "shared"),
     ]
     there = np.isfinite(table.score)
     assert (there == np.isfinite(table.cost)).all()
-    assert there[table.pool_N == 0].tolist() == [[True, True, True, False]] * 2 * EACH
-    assert there[table.pool_N == 1].tolist() == [[False, False, True, True]] * EACH
+    assert there[table.pools()[0].rows].tolist() == [[True, True, True, False]] * 2 * EACH
+    assert there[table.pools()[1].rows].tolist() == [[False, False, True, True]] * EACH
     first, second = table.parts()
     expected = (len(first) * first.cost[:, 1].mean() + len(second) * second.reference_cost()) / len(
         table
@@ -157,8 +154,8 @@ def test_a_block_is_what_a_pool_adds_and_speaks_of_its_own_tasks(
     work, manifest = ran
     assert work.cut.sizes == manifest.blocks == (3, 1)
     # A game is read behind both: one of its models stands in the first block.
-    games = work.table.pool_N == 1
-    assert work.cut.read_N_K[games].all() and not work.cut.read_N_K[~games, 1].any()
+    sums, games = (pool.rows for pool in work.table.pools())
+    assert work.cut.read_N_K[games].all() and not work.cut.read_N_K[sums, 1].any()
     for line in work.lines[:3]:
         assert "sum" in line or "call" in line
         assert "chess" not in line
@@ -172,8 +169,7 @@ def test_each_source_is_a_pool_of_its_own_unless_they_are_grouped(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
     table = runs.plan(config(base_folder, outcomes, tmp_path, pools="per_source")).table
-    assert isinstance(table, PoolTable)
-    assert {pool.sources: pool.models for pool in table.pools} == {
+    assert {pool.sources: pool.models for pool in table.pools()} == {
         ("games",): ("little", "shared"),
         ("maths",): ("Cheap-1", "dear", "little", "shared"),
         ("tools",): ("Cheap-1", "dear", "shared"),
@@ -184,8 +180,7 @@ def test_each_source_is_a_pool_of_its_own_unless_they_are_grouped(
             pools="per_source", sources=("maths", "games"), models=("dear", "little"),
         )
     ).table  # fmt: skip
-    assert isinstance(few, PoolTable)
-    assert [pool.models for pool in few.pools] == [("dear", "little"), ("little",)]
+    assert [pool.models for pool in few.pools()] == [("dear", "little"), ("little",)]
 
 
 def test_one_pool_of_all_is_the_run_without_pools(
@@ -254,7 +249,7 @@ def test_training_reads_the_very_tokens_that_serving_reads(
     pools = manifest.data["pools"]
     try:
         for row in (0, 121, 250, 340):
-            pool = pools[work.table.pool_N[row]]
+            pool = next(p for p in pools if work.table.keys[row][0] in p["sources"])
             request = RouteRequest(messages=[HumanMessage(work.table.prompts[row])])
             blocks = np.flatnonzero(work.cut.read_N_K[row])
             trained = [
@@ -401,7 +396,7 @@ def test_an_estimate_counts_a_prompt_once_for_each_block(
     ran: tuple[Plan, Manifest], base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
     alone = runs.plan(config(base_folder, outcomes, tmp_path, pools=(("maths", "tools"),)))
-    games = sum(len(ran[0].questions[i]) for i in np.flatnonzero(ran[0].table.pool_N == 1))
+    games = sum(len(ran[0].questions[i]) for i in ran[0].table.pools()[1].rows)
     more = estimate(ran[0]).tokens - estimate(alone).tokens
     assert more == pytest.approx(2 * games / 3.0, abs=2)
     assert "blocks       2: 3 cards read for 360, 1 cards read for 120 prompts" in describe(ran[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +15,16 @@ import polars as pl
 from langchain_core.messages import BaseMessage
 
 from training.config.run import DataConfig, RunConfig
-from training.data.pools import Cut, PoolTable, Table, cut_of, read_pools
+from training.data.cut import Cut, cut_of
 from training.grpo.asking_setup import LiveSetup
 from training.run.preflight import check_base, check_machine, check_settings, check_table
+from xrouter_lg.arrays import Bools, Ints
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.table import Bools, Ints, Paired, fold_masks, read_paired, trained_on
-from xrouter_lg.outcomes.conversations import read_conversations
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.conversation import conversations
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.near import NearDuplicates, near_duplicates
+from xrouter_lg.outcomes.split import fold_masks, trained_on
 from xrouter_lg.prompts import slots
 
 _VALIDATION_SHARE = 0.1
@@ -31,7 +37,7 @@ class Plan:
 
     config: RunConfig
     folder: Path
-    table: Table
+    table: OutcomeGrid
     train: Ints
     """Rows of the table learned from, those for validation included."""
     test: Ints
@@ -50,6 +56,12 @@ class Plan:
     def cut(self) -> Cut:
         """How the cards are cut into blocks of a prompt."""
         return cut_of(self.table)
+
+    @cached_property
+    def near(self) -> NearDuplicates:
+        """What the prompts held out have in common with those learned from."""
+        texts = self.table.prompts
+        return near_duplicates([texts[i] for i in self.train], [texts[i] for i in self.test])
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -96,7 +108,7 @@ def plan(config: RunConfig) -> Plan:
     check_settings(config)
     check_machine(config)
     check_base(config)
-    table = _read(root, config.data)
+    table = _read(root, config)
     check_table(config, table)
     data = config.data
     gone = _left_out(table, data)
@@ -104,55 +116,79 @@ def plan(config: RunConfig) -> Plan:
     train, test = np.flatnonzero(learned & ~gone), np.flatnonzero(~learned & ~gone)
     _check_sizes(config, table, train, test)
     lines = card_lines(table.rows(train), data.strengths)
-    said = read_conversations(root / "prompts.parquet", table.prompt_ids, table.prompts)
+    said = conversations(table)
     questions = tuple(slots.render_question(messages) for messages in said)
     left = np.flatnonzero(gone)
     live = LiveSetup(config, table) if config.live.budget_usd else None
     return Plan(config, Path(config.output), table, train, test, left, lines, questions, said, live)
 
 
-def card_lines(train: Table, kinds: int) -> tuple[str, ...]:
-    """What the prompt says of each model: its measured success on the most frequent tasks. With
-    several pools they are those of the pool that brought the model in: all cards of a block speak
-    of the same tasks."""
-    if isinstance(train, PoolTable):
-        own: dict[str, str] = {}
-        for part in train.parts():
-            for name, line in zip(part.models, card_lines(part, kinds), strict=True):
-                own.setdefault(name, line)
-        return tuple(own[name] for name in train.models)
-    tasks = np.array([family.split("|")[1] for family in train.families])
-    frequent = [str(task) for task, _ in collections.Counter(tasks).most_common(kinds)]
-    return tuple(
-        slots.card_line("", {t: float(train.score[tasks == t, m].mean()) for t in frequent})
-        for m in range(len(train.models))
-    )
+def card_lines(train: OutcomeGrid, kinds: int) -> tuple[str, ...]:
+    """What the prompt says of each model: its measured success on the most frequent tasks of the
+    pool that brought the model in: all cards of a block speak of the same tasks."""
+    own: dict[str, str] = {}
+    for part in train.parts():
+        tasks = np.array([family.split("|")[1] for family in part.families])
+        frequent = [str(task) for task, _ in collections.Counter(tasks).most_common(kinds)]
+        for m, name in enumerate(part.models):
+            success = {t: float(part.score[tasks == t, m].mean()) for t in frequent}
+            own.setdefault(name, slots.card_line("", success))
+    return tuple(own[name] for name in train.models)
 
 
-def _read(root: Path, data: DataConfig) -> Table:
-    def read(sources: Sequence[str], models: Sequence[str] = ()) -> Paired:
-        return read_paired(
-            root / "outcomes.parquet",
-            root / "prompts.parquet",
+def _read(root: Path, config: RunConfig) -> OutcomeGrid:
+    """The run's outcomes, complete or pool after pool."""
+    data, more = config.data, ("output_tokens", "response")
+
+    def read(sources: Sequence[str], models: Sequence[str] = ()) -> OutcomeGrid:
+        return table.complete_grid(
             sources=sources or None,
             models=models or None,
-            rename=dict(data.rename) or None,
+            rename=data.rename,
+            more=more if config.codec == "tools" and config.tools.turns > 1 else more[:1],
+            about=("meta", "must_not_call"),
         )
 
     try:
+        table = OutcomeTable.load(root / "outcomes.parquet", root / "prompts.parquet")
         if data.pools == "same":
             return read(data.sources, data.models)
         groups = data.pools
         if groups == "per_source":
-            column = pl.scan_parquet(root / "outcomes.parquet").select("source").unique()
-            found = sorted(column.collect()["source"].to_list())
+            found = table.outcomes.select("source").unique().collect()["source"].sort().to_list()
             groups = tuple((source,) for source in data.sources or found)
-        return read_pools(groups, read, data.models)
+        return _in_pools(groups, read, data.models)
     except (ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigurationError(f"the outcome table can't be used: {error}") from error
 
 
-def _left_out(table: Table, data: DataConfig) -> Bools:
+def _in_pools(
+    groups: Sequence[Sequence[str]],
+    read: Callable[[Sequence[str]], OutcomeGrid],
+    models: Sequence[str],
+) -> OutcomeGrid:
+    """Groups of sources, one after the other, each as `read` gives it: complete for the models that
+    cover it. `models` keeps only some of them.
+
+    Raises:
+        ValueError: a group without a model, or what `read` raises.
+    """
+    parts = []
+    for group in groups:
+        grid = read(group)
+        names = tuple(name for name in grid.models if not models or name in models)
+        if not names:
+            raise ValueError(
+                f"none of data.models covers every prompt of {', '.join(group)} at a known cost"
+            )
+        parts.append(dataclasses.replace(grid.of(names), declared=((tuple(group), names),)))
+    whole = functools.reduce(OutcomeGrid.joined, parts)
+    if lost := sorted(set(models) - set(whole.models)):
+        raise ValueError(f"no source is covered by {', '.join(lost)} of data.models")
+    return whole
+
+
+def _left_out(table: OutcomeGrid, data: DataConfig) -> Bools:
     """[N] prompts of families that the settings leave out."""
     gone = np.zeros(len(table), dtype=np.bool_)
     for name in data.leave_out:
@@ -178,17 +214,15 @@ def _left_out(table: Table, data: DataConfig) -> Bools:
     return gone
 
 
-def _check_sizes(config: RunConfig, table: Table, train: Ints, test: Ints) -> None:
+def _check_sizes(config: RunConfig, table: OutcomeGrid, train: Ints, test: Ints) -> None:
     """Enough to learn from, in every pool: nothing else teaches its own cards."""
     if len(train) < config.min_prompts or not len(test):
         raise ConfigurationError(
             f"{len(train)} prompts to learn from and {len(test)} held out; at least "
             f"{config.min_prompts} and 1 are needed (min_prompts)"
         )
-    if not isinstance(table, PoolTable):
-        return
-    for number, pool in enumerate(table.pools):
-        own, kept = (int((table.pool_N[rows] == number).sum()) for rows in (train, test))
+    for pool in table.pools():
+        own, kept = (len(np.intersect1d(rows, pool.rows)) for rows in (train, test))
         if own < config.min_prompts or not kept:
             raise ConfigurationError(
                 f"{own} prompts of {', '.join(pool.sources)} to learn from and {kept} held out; at "

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from xrouter_lg.arrays import Floats
+
 RewardKind = Literal["linear", "success_gated"]
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from langchain_core.messages import BaseMessage
 from langsmith import tracing_context
 
-from training.grpo.outcome_source import AnswerText, Bools, Floats, Ints
+from training.grpo.outcome_source import AnswerText
+from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.backfill.asking import Asker, Order
 from xrouter_lg.backfill.cache import AnswerCache, Stored
 from xrouter_lg.backfill.selection import removed_cards

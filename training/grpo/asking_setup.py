@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 
 from training.config.run import RunConfig
-from training.data.pools import Table
 from training.grpo.asking import LiveOutcomes, LivePrompt
-from training.grpo.outcome_source import Ints
+from xrouter_lg.arrays import Ints
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.table import KEY
-from xrouter_lg.outcomes.conversation import UnaskableError, conversation_of
+from xrouter_lg.outcomes import OutcomeGrid, OutcomeTable
+from xrouter_lg.outcomes.conversation import UnaskableError, conversation_of, meta_of
+from xrouter_lg.outcomes.schema import KEY
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts import slots
@@ -33,7 +30,7 @@ class LiveSetup:
             be used or that does not know right from wrong on its own cases.
     """
 
-    def __init__(self, config: RunConfig, table: Table) -> None:
+    def __init__(self, config: RunConfig, table: OutcomeGrid) -> None:
         live = config.live
         try:
             self._grader = Grader.from_yaml(live.verifiers)
@@ -89,9 +86,9 @@ class LiveSetup:
         return mixed
 
 
-def _prompts(config: RunConfig, table: Table, grader: Grader) -> list[LivePrompt]:
+def _prompts(config: RunConfig, table: OutcomeGrid, grader: Grader) -> list[LivePrompt]:
     sources = config.data.sources
-    frame = pl.scan_parquet(Path(config.outcomes) / "prompts.parquet")
+    frame = OutcomeTable.load(config.outcomes).prompts
     if sources:
         frame = frame.filter(pl.col("source").is_in(list(sources)))
     known = set(table.prompt_ids)
@@ -100,7 +97,7 @@ def _prompts(config: RunConfig, table: Table, grader: Grader) -> list[LivePrompt
         rule = grader.suite.rule_for(row["source"], row["task"])
         if rule is None or "|".join(row[name] for name in KEY) in known:
             continue
-        meta = json.loads(row.get("meta") or "{}")
+        meta = meta_of(row.get("meta"))
         try:
             messages = conversation_of(row["prompt"], meta).messages
         except UnaskableError:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.reward import Reward
-from training.grpo.outcome_source import Bools, Floats, Ints, OutcomeSource
+from training.grpo.outcome_source import OutcomeSource
+from xrouter_lg.arrays import Bools, Floats, Ints
 
 MUST_NOT_CALL = -2
 """Action: the router answers itself. It costs no call."""

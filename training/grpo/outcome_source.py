@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from xrouter_lg.arrays import Bools, Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.grpo.episodes import EpisodeEnvironment, Episodes
-from training.grpo.outcome_source import Bools, Floats, Ints
+from xrouter_lg.arrays import Bools, Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.data.pools import Cut
+from training.data.cut import Cut
 from training.model.reading import Reading
 from training.model.slots import SlotModel
-
-Ints = npt.NDArray[np.int64]
+from xrouter_lg.arrays import Ints
 
 
 class BlockReading:

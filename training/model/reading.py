@@ -22,9 +22,7 @@ from torch import Tensor
 from training.model.base import Base, decoder_of, part_of, run_prefix, run_questions
 from training.model.features import ActivationCache, batches_by_length, encode
 from training.model.slots import SlotModel, inner_of
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from xrouter_lg.arrays import Floats, Ints
 
 _BATCH_TOKENS = 4096
 """Padded tokens that go through the frozen layers at once."""

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from training.config.warm_start import WarmStartConfig
 from training.model.base import Base, decoder_of
+from xrouter_lg.arrays import Floats
 from xrouter_lg.prompts import slots
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass

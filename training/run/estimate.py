@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from training.data.inputs import Plan
-from training.data.pools import PoolTable
 from training.stage.processes import process_count
 from training.warm_start.trainer import steps_of
 
@@ -133,6 +132,7 @@ def describe(work: Plan) -> str:
         f"prompts      {len(work.fit)} to learn from, {len(work.validation)} to validate on, "
         f"{len(work.test)} held out"
         + (f", {len(work.left_out)} of families left out" if len(work.left_out) else ""),
+        f"held out     {work.near}",
         f"models       {len(work.table.models)}: {', '.join(work.table.models)}",
         *_pools(work),
         f"base         {config.base.path} ({config.base.dtype}, {where}"
@@ -169,12 +169,12 @@ def describe(work: Plan) -> str:
 def _pools(work: Plan) -> list[str]:
     """A line for each pool, and one for the blocks they are read in."""
     table, cut = work.table, work.cut
-    if not isinstance(table, PoolTable):
+    if not table.declared:
         return []
     lines = [
         f"pool         {', '.join(pool.sources)}: {len(pool.models)} models, "
-        f"{int((table.pool_N[work.train] == number).sum())} prompts to learn from"
-        for number, pool in enumerate(table.pools)
+        f"{len(np.intersect1d(pool.rows, work.train))} prompts to learn from"
+        for pool in table.pools()
     ]
     read = cut.read_N_K.sum(0)
     each = ", ".join(f"{size} cards read for {n}" for size, n in zip(cut.sizes, read, strict=True))

@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.routed_utility import DENSE_WEIGHTS, routed_utility
-
-Floats = npt.NDArray[np.float64]
 
 SHARES = (1.0, 0.9, 0.7, 0.5, 0.3, 0.0)
 """Shares of the head that are tried; at 1 the language model is not read."""

@@ -14,7 +14,7 @@ from xrouter_lg.prompts import slots
 
 if TYPE_CHECKING:
     from training.config.run import RunConfig
-    from training.data.pools import Table
+    from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 def check_settings(config: RunConfig) -> None:
@@ -176,7 +176,7 @@ def base_layers(path: Path) -> int | None:
     return None if found is None else int(found)
 
 
-def check_table(config: RunConfig, table: Table) -> None:
+def check_table(config: RunConfig, table: OutcomeGrid) -> None:
     """Whether the table and the pool fit.
 
     Raises:

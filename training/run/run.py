@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 
 from training.config.run import RunConfig
 from training.data.inputs import Plan, plan
-from training.data.pools import PoolTable, Table
 from training.grpo.stage import reinforce
 from training.model.base import Base, load_base, threads
 from training.model.blocks import BlockReading
@@ -47,6 +45,7 @@ from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress
 from training.warm_start.stage import warm_start
 from training.warm_start.targets import log_loss, prior_log_odds
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
@@ -56,7 +55,7 @@ from xrouter_lg.figures.metrics import Reference, evaluate
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.judge.gate.compare import weighted_gain
-from xrouter_lg.judge.table import Floats, Ints, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 
 __all__ = ["Plan", "Progress", "finish", "log_loss", "plan", "run"]
@@ -177,6 +176,7 @@ def finish(
             "split": "random",
             "split_seed": work.config.data.split_seed,
             "families": sorted(set(train.families)),
+            "near_duplicates": work.near.to_dict(),
             **_pools_and_left_out(work),
         },
         config=_public(work.config),
@@ -251,24 +251,22 @@ def _head_share(
 
 
 def held_out(
-    train: Table, test: Table, expected: Predictions, router_usd_P: Floats
+    train: OutcomeGrid, test: OutcomeGrid, expected: Predictions, router_usd_P: Floats
 ) -> dict[str, Any]:
     """The figures of decisions on held-out prompts. With several pools there is a set of them for
     each, and the gain over all, weighted by their prompts. ``router_usd_P`` is what a decision
     costs in each pool."""
     c_ref = train.reference_cost()
-    if isinstance(test, Paired):
-        assert isinstance(train, Paired)
+    if not test.declared:
         curve, reference = _judged(train, test, expected, float(router_usd_P[0]), c_ref)
         return _figures(curve, test, reference)
-    assert isinstance(train, PoolTable)
     parts, found = [], []
-    for number, pool in enumerate(test.pools):
-        own, cells = test.of_pool(number), np.flatnonzero(test.pool_N == number)
-        at = np.ix_(cells, test.columns(number))
+    for learned, own, pool, usd in zip(
+        train.parts(), test.parts(), test.pools(), router_usd_P.tolist(), strict=True
+    ):
+        at = np.ix_(pool.rows, test.columns(pool.models))
         there = Predictions(expected.quality[at], expected.cost[at])
-        usd = float(router_usd_P[number])
-        curve, reference = _judged(train.of_pool(number), own, there, usd, c_ref)
+        curve, reference = _judged(learned, own, there, usd, c_ref)
         parts.append((curve, own, reference))
         found.append({"sources": list(pool.sources), **_figures(curve, own, reference)})
     gain = dataclasses.asdict(figure(weighted_gain(parts)))
@@ -276,14 +274,14 @@ def held_out(
 
 
 def _judged(
-    train: Paired, test: Paired, expected: Predictions, router_usd: float, c_ref: float
+    train: OutcomeGrid, test: OutcomeGrid, expected: Predictions, router_usd: float, c_ref: float
 ) -> tuple[Curve, Reference]:
     reference = dataclasses.replace(Reference.of(train), c_ref=c_ref)
     curve = predicted_curve("checkpoint", expected, test, c_ref=c_ref, router_cost=router_usd)
     return curve, reference
 
 
-def _figures(curve: Curve, test: Paired, reference: Reference) -> dict[str, Any]:
+def _figures(curve: Curve, test: OutcomeGrid, reference: Reference) -> dict[str, Any]:
     figures = evaluate(curve, test, reference)
     return {
         "aiq": dataclasses.asdict(figures.aiq),
@@ -298,7 +296,8 @@ class _RouterTokens:
 
     prefix_N: Floats
     question_N: Floats
-    pool_N: Ints
+    pools: tuple[Ints, ...]
+    """Rows of each pool."""
 
     @classmethod
     def of(cls, work: Plan, base: Base, reading: Reading) -> _RouterTokens:
@@ -310,8 +309,7 @@ class _RouterTokens:
             prefix_N[rows] += len(base.tokenizer.encode(prefix))
             question_N[rows] += lengths[start : start + len(rows)]
             start += len(rows)
-        one = np.zeros(len(table), dtype=np.int64)
-        return cls(prefix_N, question_N, table.pool_N if isinstance(table, PoolTable) else one)
+        return cls(prefix_N, question_N, tuple(pool.rows for pool in table.pools()))
 
     def mean(self, rows: Any) -> float:
         """Per decision on these prompts."""
@@ -319,22 +317,22 @@ class _RouterTokens:
 
     def by_pool(self) -> Floats:
         """[P] per decision in each pool."""
-        return np.array([self.mean(self.pool_N == p) for p in range(int(self.pool_N.max()) + 1)])
+        return np.array([self.mean(rows) for rows in self.pools])
 
 
-def _best_fixed(train: Table) -> str:
+def _best_fixed(train: OutcomeGrid) -> str:
     """The best fixed model of the run, with several pools that of the largest."""
-    part = max(train.parts(), key=len) if isinstance(train, PoolTable) else train
+    part = max(train.parts(), key=len)
     return part.models[part.best_fixed()]
 
 
 def _pools_and_left_out(work: Plan) -> dict[str, Any]:
     """What the manifest records for the judge to find the same pools and sides again."""
     table, found = work.table, dict[str, Any]()
-    if isinstance(table, PoolTable):
+    if table.declared:
         found["pools"] = [
             {"sources": list(pool.sources), "cards": [normalise_name(m) for m in pool.models]}
-            for pool in table.pools
+            for pool in table.pools()
         ]
     if len(work.left_out):
         found["left_out"] = sorted({table.families[i] for i in work.left_out})
@@ -353,27 +351,13 @@ def _prices(work: Plan, names: Sequence[str]) -> list[Mapping[str, str] | None]:
 
 def _mean_output_tokens(work: Plan) -> Floats:
     """Mean output tokens per model over the training prompts; 0 where none are recorded."""
-    data = work.config.data
-    key = pl.concat_str(["source", "task", "prompt_id"], separator="|")
-    wanted = [work.table.prompt_ids[i] for i in work.train]
-    rows = pl.scan_parquet(Path(work.config.outcomes) / "outcomes.parquet")
-    candidate = pl.lit(True)
-    if isinstance(work.table, PoolTable):
-        candidate = pl.any_horizontal(
-            pl.col("source").is_in(list(pool.sources)) & pl.col("model").is_in(list(pool.models))
-            for pool in work.table.pools
-        )
-    if "output_tokens" not in rows.collect_schema().names():
-        return np.zeros(len(work.table.models))
-    frame = (
-        rows.with_columns(pl.col("model").replace(dict(data.rename)))
-        .filter(key.is_in(wanted) & candidate)
-        .group_by("model")
-        .agg(pl.col("output_tokens").mean().alias("mean"))
-        .collect()
-    )
-    means = dict(zip(frame["model"], frame["mean"], strict=True))
-    return np.array([float(means.get(model) or 0.0) for model in work.table.models])
+    train = work.table.rows(work.train)
+    tokens = train.more.get("output_tokens")
+    if tokens is None:
+        return np.zeros(len(train.models))
+    known = train.candidates & np.isfinite(tokens)
+    total = np.where(known, tokens, 0.0).sum(0)
+    return np.asarray(total / np.maximum(known.sum(0), 1), dtype=np.float64)
 
 
 def _public(config: RunConfig) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
-from training.grpo.outcome_source import Floats
 from training.stage.callbacks import last_checkpoint
 from training.tools.environment import Message, ToolEpisodes
 from training.warm_start.trainer import shared_arguments
+from xrouter_lg.arrays import Floats
 
 _GOOD = 0.5
 """An answer of at least this score is worth selecting."""

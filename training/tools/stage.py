@@ -11,17 +11,15 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.data.inputs import Plan
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
-from training.grpo.outcome_source import Ints, RecordedOutcomes
+from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.stage import note_of
 from training.model.base import identify, threads
 from training.model.slots import trainable
@@ -43,10 +41,10 @@ from training.tools.rollout import route
 from training.tools.trainer import train_tools
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
+from xrouter_lg.arrays import Ints
 from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.files import whole, write_json
-from xrouter_lg.judge.table import KEY, Paired
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
 
@@ -111,7 +109,6 @@ class _Task:
         names = [normalise_name(name) for name in table.models]
         self.work, self.cards = work, [pool[name] for name in names]
         half = table.rows(work.train)
-        assert isinstance(half, Paired)  # the settings refuse several pools
         self.usd_M = half.cost.mean(0)
         self.reward = config.reward.build(half.reference_cost())
         self.default = names.index(pool.default) if pool.default in names else half.best_fixed()
@@ -154,43 +151,30 @@ def read_answers(work: Plan) -> list[list[str]]:
     Raises:
         ConfigurationError: the table has none, or lacks some.
     """
-    data, table = work.config.data, work.table
-    rows = pl.scan_parquet(Path(work.config.outcomes) / "outcomes.parquet")
-    if "response" not in rows.collect_schema().names():
+    found = work.table.more.get("response")
+    if found is None:
         raise ConfigurationError(
             f"tools.turns is {work.config.tools.turns}, which shows answers to the policy, and the "
             f"outcome table {work.config.outcomes!r} has no column 'response'; record answers, or "
             "set tools.turns=1"
         )
-    frame = (
-        rows.with_columns(
-            pl.col("model").replace(dict(data.rename)),
-            pl.concat_str(KEY, separator="|").alias("key"),
-        )
-        .filter(pl.col("key").is_in(list(table.prompt_ids)) & pl.col("response").is_not_null())
-        .select("key", "model", "response")
-        .collect()
-    )
-    found = {(key, model): text for key, model, text in frame.iter_rows()}
-    lacking = [(key, m) for key in table.prompt_ids for m in table.models if (key, m) not in found]
-    if lacking:
-        key, model = lacking[0]
+    lacking = np.argwhere([[text is None for text in row] for row in found])
+    if len(lacking):
+        row, column = lacking[0]
         raise ConfigurationError(
-            f"{len(lacking)} outcomes have no recorded answer, such as {model!r} on {key!r}; leave "
-            "those models out (data.models), or set tools.turns=1"
+            f"{len(lacking)} outcomes have no recorded answer, such as "
+            f"{work.table.models[column]!r} on {work.table.prompt_ids[row]!r}; leave those models "
+            "out (data.models), or set tools.turns=1"
         )
-    return [[found[key, model] for model in table.models] for key in table.prompt_ids]
+    answers: list[list[str]] = found.tolist()
+    return answers
 
 
 def read_marks(work: Plan) -> list[bool]:
     """Which prompts the router should answer itself: column ``must_not_call`` of the prompts
     table, where it has one."""
-    rows = pl.scan_parquet(Path(work.config.outcomes) / "prompts.parquet")
-    if "must_not_call" not in rows.collect_schema().names():
-        return [False] * len(work.table)
-    frame = rows.select(pl.concat_str(KEY, separator="|").alias("key"), "must_not_call").collect()
-    marks = dict(zip(frame["key"], frame["must_not_call"], strict=True))
-    return [bool(marks.get(key)) for key in work.table.prompt_ids]
+    marks = work.table.about.get("must_not_call", [None] * len(work.table))
+    return [bool(mark) for mark in marks]
 
 
 def _warm_start(

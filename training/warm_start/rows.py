@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.grpo.outcome_source import Floats, Ints
+from xrouter_lg.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)

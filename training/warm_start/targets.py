@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from training.config.warm_start import WarmStartConfig
 from training.model.reading import Reading, predict
 from training.model.slots import SlotModel, slot_model
 from training.warm_start.rows import Samples
+from xrouter_lg.arrays import Floats, Ints
 
 __all__ = [
     "SlotModel",
@@ -40,8 +40,6 @@ __all__ = [
     "soft_targets",
 ]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 _FAMILY_PRIOR = 8.0
 """Prompts of the overall mean that a family's mean is mixed with."""

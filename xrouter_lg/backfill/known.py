@@ -1,41 +1,28 @@
-"""What an outcome table knows already: prompts × cards, with holes."""
+"""What an outcome table knows already: every prompt × the cards that could be asked."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
+from xrouter_lg.arrays import Bools, Floats
 from xrouter_lg.backfill.errors import BackfillError
-from xrouter_lg.errors import PoolError
 from xrouter_lg.outcomes import OutcomeTable
-from xrouter_lg.outcomes.schema import KEY
-from xrouter_lg.pool.pool import ModelCard, normalise_name
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from xrouter_lg.outcomes.grid import OutcomeGrid, card_name
+from xrouter_lg.pool.pool import ModelCard
 
 
 @dataclass(frozen=True)
 class Known:
     """N prompts × M cards."""
 
-    keys: tuple[tuple[str, str, str], ...]
-    """(source, task, prompt_id), in the order of the prompts table."""
-    prompts: tuple[str, ...]
-    families: tuple[str, ...]
-    """``source|task|category``."""
-    references: tuple[str | None, ...]
-    metas: tuple[str | None, ...]
-    """JSON as stored; read with :func:`meta_of`."""
-    cards: tuple[str, ...]
-    score: Floats
-    """[N, M], NaN where unknown."""
+    grid: OutcomeGrid
+    """Every prompt, in the order of the prompts table, with its reference and meta. A score counts
+    whether or not its cost is known."""
     answered: Bools
     """[N, M] whether an answer is there that was not scored yet."""
     spend: Floats
@@ -46,7 +33,12 @@ class Known:
     """What the table calls each card; the card's own name where it has none yet."""
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.grid)
+
+    def told(self, name: str, row: int) -> str | None:
+        """A prompt's ``reference``, or its ``meta`` as stored; None where it has none."""
+        column = self.grid.about.get(name)
+        return None if column is None else column[row]
 
 
 def read_known(
@@ -60,71 +52,36 @@ def read_known(
         OutcomeError: the table is broken; every defect is listed.
     """
     table.validate().raise_if_bad()
-    text = _with_columns(table.prompts, ("category", "reference", "meta")).collect()
-    rows = _with_columns(table.outcomes, ("cost_usd", "output_tokens", "response"))
-    rows = rows.select(
-        *KEY,
-        "model",
-        "score",
-        pl.col("cost_usd").cast(pl.Float64),
-        pl.col("output_tokens").cast(pl.Float64),
-        pl.col("response").is_not_null().alias("answered"),
+    answered = pl.col("response").is_not_null().alias("answered")
+    whole = table.grid(
+        every=True,
+        more=("score", "cost_usd", "output_tokens", answered),
+        about=("reference", "meta"),
     )
-    found = rows.collect().join(text.select(KEY).with_row_index("row"), on=KEY)
-    models = found["model"].unique().to_list()
-    card_of = _cards(models, cards, rename or {})
+    more, shape = whole.more, whole.score.shape
+    card_of = _cards(whole.models, cards, rename or {})
     names = tuple(card.name for card in cards)
-    n, m = text.height, len(names)
-    number = {card: j for j, card in enumerate(names)}
-    ours = found.filter(pl.col("model").is_in(list(card_of)))
-    i = ours["row"].to_numpy()
-    # By hand: replace_strict gives floats where no model of the table is a card.
-    j = np.array([number[card_of[model]] for model in ours["model"]], dtype=np.int64)
-    value = ours["score"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    scored = np.isfinite(value)
-    total, count = np.zeros((n, m)), np.zeros((n, m))
-    np.add.at(total, (i[scored], j[scored]), value[scored])
-    np.add.at(count, (i[scored], j[scored]), 1)
-    answered = np.zeros((n, m), dtype=bool)
-    answered[i, j] |= ours["answered"].to_numpy()
-    spend = np.full(n, -np.inf)
-    priced = found.filter(pl.col("cost_usd").is_not_null())
-    np.maximum.at(spend, priced["row"].to_numpy(), priced["cost_usd"].to_numpy())
-    length = ours["output_tokens"].fill_null(np.nan).to_numpy()
-    with np.errstate(invalid="ignore"):
-        outputs = np.array([_mean(length[j == column]) for column in range(m)])
-        score = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    family = pl.concat_str(["source", "task", "category"], separator="|", ignore_nulls=True)
+    of_each = [card_of.get(model) for model in whole.models]
+    own = [[m for m, card in enumerate(of_each) if card == name] for name in names]
+    score = np.stack([_mean(more["score"][:, at], axis=1) for at in own], axis=1)
+    there = more.get("answered", np.zeros(shape, dtype=np.bool_))
+    unscored = np.stack([there[:, at].any(1) for at in own], axis=1) & np.isnan(score)
+    dearest = np.where(np.isfinite(more["cost_usd"]), more["cost_usd"], -np.inf)
+    dearest = dearest.max(1, initial=-np.inf)
+    tokens = more.get("output_tokens", np.full(shape, np.nan))
     return Known(
-        keys=tuple(text.select(KEY).iter_rows()),
-        prompts=tuple(text["prompt"]),
-        families=tuple(text.select(family).to_series()),
-        references=tuple(text["reference"]),
-        metas=tuple(text["meta"]),
-        cards=names,
-        score=score,
-        answered=answered & (count == 0),
-        spend=np.where(np.isfinite(spend), spend, np.nan),
-        output_tokens=outputs,
+        dataclasses.replace(
+            whole,
+            models=names,
+            cards=names,
+            score=score,
+            cost=np.full(score.shape, np.nan),
+            more={},
+        ),
+        answered=unscored,
+        spend=np.where(np.isfinite(dearest), dearest, np.nan),
+        output_tokens=np.array([float(_mean(tokens[:, at].ravel(), axis=0)) for at in own]),
         labels={name: name for name in names} | _labels(card_of),
-    )
-
-
-def meta_of(text: str | None) -> dict[str, Any]:
-    """A prompt's ``meta`` as a mapping; empty where there is none or it is no JSON object."""
-    if not text:
-        return {}
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _with_columns(frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
-    have = frame.collect_schema().names()
-    return frame.with_columns(
-        pl.lit(None, pl.String).alias(name) for name in names if name not in have
     )
 
 
@@ -143,7 +100,7 @@ def _cards(
     by_name |= {name: name for name in names}
     found: dict[str, str] = {}
     for model in models:
-        ours = rename.get(model) or by_name.get(model) or by_name.get(_normal(model))
+        ours = rename.get(model) or by_name.get(model) or by_name.get(card_name(model))
         if ours is not None:
             found[model] = ours
     return found
@@ -158,13 +115,10 @@ def _labels(card_of: Mapping[str, str]) -> dict[str, str]:
     return labels
 
 
-def _normal(name: str) -> str:
-    try:
-        return normalise_name(name)
-    except PoolError:
-        return name
-
-
-def _mean(values: Floats) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else float("nan")
+def _mean(values: Floats, *, axis: int) -> Floats:
+    """The mean of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(axis)
+    total = np.where(known, values, 0.0).sum(axis)
+    mean: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean

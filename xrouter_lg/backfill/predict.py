@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from xrouter_lg.backfill.known import Bools, Floats
-
-Ints = npt.NDArray[np.int64]
+from xrouter_lg.arrays import Bools, Floats, Ints
 
 _NEAR = 50
 """Neighbours that count."""

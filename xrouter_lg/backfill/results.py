@@ -80,7 +80,7 @@ def _row(
     by = sorted({str(one.by) for one in grades if one.score is not None})
     reason = next((one.reason for one in grades if one.score is None), "")
     return {
-        **dict(zip(KEY, known.keys[cell.row], strict=True)),
+        **dict(zip(KEY, known.grid.keys[cell.row], strict=True)),
         "model": known.labels[cell.card.name],
         "score": _mean(scores),
         "input_tokens": _whole([stored.input_tokens for stored in answers]),

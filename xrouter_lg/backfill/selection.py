@@ -12,12 +12,12 @@ import numpy as np
 from xrouter_lg.backfill.asking import Order, answer_limit, handed_in
 from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base
 from xrouter_lg.backfill.errors import BackfillError
-from xrouter_lg.backfill.known import Known, meta_of
+from xrouter_lg.backfill.known import Known
 from xrouter_lg.backfill.value import Strategy, Weights, order_of
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens, has_images
 from xrouter_lg.errors import NoCandidateError
-from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
+from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of, meta_of
 from xrouter_lg.pool.pool import TYPICAL_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import RouteRequest
@@ -164,12 +164,16 @@ class _Draft:
 
     def look_at(self, row: int) -> None:
         known = self.known
-        missing = {card.name for j, card in enumerate(self.pool) if np.isnan(known.score[row, j])}
+        missing = {
+            card.name for j, card in enumerate(self.pool) if np.isnan(known.grid.score[row, j])
+        }
         wanted = [card for card in self.pool if card.name in missing or self.selection.rescore]
         if not wanted:
             return
         try:
-            conversation = conversation_of(known.prompts[row], meta_of(known.metas[row]))
+            conversation = conversation_of(
+                known.grid.prompts[row], meta_of(known.told("meta", row))
+            )
         except UnaskableError as error:
             for name in missing:
                 self._skip(name, str(error))
@@ -199,7 +203,7 @@ class _Draft:
         keys = tuple(AnswerKey(base, sample, limit) for sample in range(self.selection.repeat))
         found = [self.cache.find(key) for key in keys]
         # An answer that the table has by itself lacks a score, not a call.
-        ask = missing and not self.known.answered[row, self.known.cards.index(card.name)]
+        ask = missing and not self.known.answered[row, self.known.grid.cards.index(card.name)]
         if not ask and not any(found):
             return
         self.cells.append(Cell(row, card, keys))
@@ -225,7 +229,7 @@ class _Draft:
             self.jobs_by_row[first][at] = dataclasses.replace(job, rows=(*job.rows, row))
             return
         likely, bound = tokens
-        outputs = min(self._outputs[self.known.cards.index(card.name)], key.max_tokens)
+        outputs = min(self._outputs[self.known.grid.cards.index(card.name)], key.max_tokens)
         mean = card.estimate_usd(likely, outputs)
         jobs = self.jobs_by_row.setdefault(row, [])
         self._jobs[key] = (row, len(jobs))

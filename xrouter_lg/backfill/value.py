@@ -34,9 +34,10 @@ from typing import Literal
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.backfill.errors import BackfillError
-from xrouter_lg.backfill.known import Floats, Known
-from xrouter_lg.backfill.predict import Ints, expected_scores, groups_of, vectors
+from xrouter_lg.backfill.known import Known
+from xrouter_lg.backfill.predict import expected_scores, groups_of, vectors
 
 Strategy = Literal["value", "family", "random"]
 _LEAST = 0.01
@@ -118,14 +119,14 @@ class Terms:
 
 def terms_of(known: Known, price_usd: Floats, *, seed: int = 0) -> Terms:
     """The terms of every prompt. ``price_usd`` [N] is what asking would cost, NaN if unknown."""
-    texts = vectors(known.prompts)
-    group = groups_of(known.families, texts, seed=seed)
-    expected = expected_scores(known.score, group, texts, seed=seed)
-    complete = np.isfinite(known.score).all(1)
+    texts = vectors(known.grid.prompts)
+    group = groups_of(known.grid.families, texts, seed=seed)
+    expected = expected_scores(known.grid.score, group, texts, seed=seed)
+    complete = np.isfinite(known.grid.score).all(1)
     return Terms(
         disagreement=np.clip(_disagreement(expected), _LEAST, 1.0),
         spend=_rank(known.spend),
-        unknown=np.clip(np.isnan(known.score).mean(1), _LEAST, 1.0),
+        unknown=np.clip(np.isnan(known.grid.score).mean(1), _LEAST, 1.0),
         price=_relative(price_usd),
         group=group,
         complete=np.bincount(group, weights=complete).astype(np.int64),

@@ -1,4 +1,4 @@
-"""Paired bootstrap over prompts: draw the prompts once, recompute everything on each draw."""
+"""OutcomeGrid bootstrap over prompts: draw the prompts once, recompute everything on each draw."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xrouter_lg.judge.table import Floats
+from xrouter_lg.arrays import Floats
 
 _CHUNK = 64
 """Draws held in memory at once; fixed, so that a seed means the same draws everywhere."""

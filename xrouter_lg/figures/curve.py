@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.figures.hull import hull_of
-from xrouter_lg.judge.table import Bools, Floats, Ints, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 DIAL: tuple[float, ...] = (0.0, *(float(x) for x in np.geomspace(0.004, 100.0, 23).round(6)))
 """Cost weights a curve is drawn with: from quality alone to cost alone, evenly in log λ."""
@@ -90,7 +91,7 @@ def choose(
 def predicted_curve(
     name: str,
     predictions: Predictions,
-    test: Paired,
+    test: OutcomeGrid,
     *,
     c_ref: float,
     dial: tuple[float, ...] = DIAL,
@@ -115,21 +116,21 @@ def predicted_curve(
     )
 
 
-def fixed_curve(test: Paired) -> Curve:
+def fixed_curve(test: OutcomeGrid) -> Curve:
     """Every fixed model as a point; the hull of it is the zero router of the test half."""
     choice = np.repeat(np.arange(len(test.models))[:, None], len(test), axis=1)
     order = np.arange(len(test.models), dtype=np.float64)
     return Curve("fixed models", order, test.score.T.copy(), test.cost.T.copy(), choice)
 
 
-def oracle_curve(test: Paired, *, c_ref: float, dial: tuple[float, ...] = DIAL) -> Curve:
+def oracle_curve(test: OutcomeGrid, *, c_ref: float, dial: tuple[float, ...] = DIAL) -> Curve:
     """Choosing with the outcomes in sight: a bound that no policy can reach (it reads luck)."""
     return predicted_curve(
         "oracle", Predictions(test.score, test.cost), test, c_ref=c_ref, dial=dial
     )
 
 
-def random_curve(test: Paired) -> Curve:
+def random_curve(test: OutcomeGrid) -> Curve:
     """A fair die over the models: one point, in expectation."""
     return Curve(
         "random", np.zeros(1), test.score.mean(1)[None, :].copy(), test.cost.mean(1)[None, :].copy()
@@ -137,7 +138,7 @@ def random_curve(test: Paired) -> Curve:
 
 
 def static_mix_curve(
-    train: Paired, test: Paired, *, dial: tuple[float, ...] | None = None
+    train: OutcomeGrid, test: OutcomeGrid, *, dial: tuple[float, ...] | None = None
 ) -> Curve:
     """The fixed models on the train half's hull; mixtures of neighbours lie between them.
 
@@ -160,7 +161,7 @@ def static_mix_curve(
     return Curve("static mix", order, test.score[:, at].T, test.cost[:, at].T, choice)
 
 
-def shuffled_curve(curve: Curve, test: Paired) -> Curve:
+def shuffled_curve(curve: Curve, test: OutcomeGrid) -> Curve:
     """The policy's own choices dealt to the wrong prompts, in expectation over all deals.
 
     Each setting keeps its shares per model and loses only the knowledge of which prompt is

@@ -7,8 +7,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.curve import Curve
-from xrouter_lg.judge.table import Floats
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xrouter_lg.judge.table import Floats, Ints
+from xrouter_lg.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.figures.curve import Curve, choose, oracle_curve
 from xrouter_lg.figures.hull import Hulls, hulls
-from xrouter_lg.judge.table import Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 DRAWS = 1000
 
@@ -43,7 +44,7 @@ class Reference:
     """USD; the unit of the cost weight."""
 
     @classmethod
-    def of(cls, train: Paired) -> Reference:
+    def of(cls, train: OutcomeGrid) -> Reference:
         return cls(train.best_fixed(), train.cheapest(), train.reference_cost())
 
 
@@ -105,7 +106,7 @@ class Resampled:
 
 
 def resample(
-    curve: Curve, test: Paired, reference: Reference, *, draws: int = DRAWS, seed: int = 0
+    curve: Curve, test: OutcomeGrid, reference: Reference, *, draws: int = DRAWS, seed: int = 0
 ) -> Resampled:
     """Every curve judged with one seed meets the same resampled prompts."""
     if curve.score.shape[1] != len(test):
@@ -125,7 +126,7 @@ def resample(
 
 
 def evaluate(
-    curve: Curve, test: Paired, reference: Reference, *, draws: int = DRAWS, seed: int = 0
+    curve: Curve, test: OutcomeGrid, reference: Reference, *, draws: int = DRAWS, seed: int = 0
 ) -> Metrics:
     """All figures of one curve."""
     sample = resample(curve, test, reference, draws=draws, seed=seed)
@@ -166,7 +167,7 @@ def evaluate(
 def difference(
     curve: Curve,
     other: Curve,
-    test: Paired,
+    test: OutcomeGrid,
     reference: Reference,
     *,
     draws: int = DRAWS,
@@ -186,7 +187,7 @@ def largest_shares(curve: Curve, models: int) -> tuple[float, ...]:
     return tuple(float(c / curve.choice.shape[1]) for c in counts)
 
 
-def oracle_luck(test: Paired, reference: Reference, *, disagreement: float) -> float:
+def oracle_luck(test: OutcomeGrid, reference: Reference, *, disagreement: float) -> float:
     """AIQ the oracle would lose if the models it picked ran again.
 
     `disagreement` is the share of prompts on which two runs of one model differ (0.03 to 0.19

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xrouter_lg.judge.table import Floats
+from xrouter_lg.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.data.pools import Table
-from training.grpo.outcome_source import Floats
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.curve import choose
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 WEIGHTS: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Cost weights that a validation utility is averaged over: one checkpoint serves them all."""
@@ -18,7 +18,7 @@ DENSE_WEIGHTS: tuple[float, ...] = tuple(float(x) for x in np.geomspace(0.01, 3.
 """Where two ways of expecting scores are weighed against each other."""
 
 
-def utility(z_N_M: Floats, table: Table, expected_usd_M: Floats, c_ref_usd: float) -> float:
+def utility(z_N_M: Floats, table: OutcomeGrid, expected_usd_M: Floats, c_ref_usd: float) -> float:
     """Mean of score - λ · cost / c_ref over prompts and :data:`WEIGHTS`, in score points.
 
     A card costs ``expected_usd_M`` when it is chosen, and what the table says when it is paid.

@@ -19,11 +19,12 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel, log_length
 from xrouter_lg.final_answer import final_answer
 from xrouter_lg.fitting.family_head import fit_family_head
-from xrouter_lg.judge.baselines.base import group_means
-from xrouter_lg.judge.table import Floats, Ints, Paired
+from xrouter_lg.fitting.family_means import group_means
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.policy import group_numbers
 from xrouter_lg.pool.pool import normalise_name
 
@@ -73,7 +74,7 @@ class Recorded:
 
 
 def fit_answers(
-    table: Paired,
+    table: OutcomeGrid,
     recorded: Recorded,
     settings: AnswerFit | None = None,
     *,
@@ -206,7 +207,7 @@ _PROMPTS = 10.0
 
 
 def _fit_lengths(
-    table: Paired, length_N_M: Ints, kind_N: Ints, posterior_N_Q: Floats, how: AnswerFit
+    table: OutcomeGrid, length_N_M: Ints, kind_N: Ints, posterior_N_Q: Floats, how: AnswerFit
 ) -> _Lengths:
     """Bins by the mean standardised length of the first answers, over all sets of first calls."""
     log_N_M = np.vectorize(log_length)(length_N_M)

@@ -19,11 +19,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.figures.curve import DIAL, Curve, static_mix_curve
 from xrouter_lg.figures.metrics import Reference, resample
 from xrouter_lg.fitting.cascade import Recorded, fit_answers
-from xrouter_lg.judge.table import KEY, Floats, Ints, Paired, random_split, read_paired
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import random_split
 from xrouter_lg.policies.cascade.planner import Planner, Values
 from xrouter_lg.policies.cascade.policy import Plans, rounds_of
 
@@ -62,7 +65,7 @@ def follow(
 
 def plan_curve(
     model: AnswerModel,
-    test: Paired,
+    test: OutcomeGrid,
     recorded: Recorded,
     *,
     dial: Sequence[float] = DIAL,
@@ -84,26 +87,18 @@ def plan_curve(
     return Curve("plans", np.array(dial), score, cost)
 
 
-def read_answers(outcomes: Path, table: Paired) -> list[list[str | None]]:
-    """Recorded answers [N][M] in the table's order; None where one is missing."""
-    frame = pl.read_parquet(outcomes, columns=[*KEY, "model", "response"])
-    keys = frame.select(pl.concat_str(KEY, separator="|")).to_series()
-    found = dict(zip(zip(keys, frame["model"], strict=True), frame["response"], strict=True))
-    return [[found.get((key, model)) for model in table.models] for key in table.prompt_ids]
-
-
 @dataclass(frozen=True)
 class Split:
     """One half split of a table with recorded answers."""
 
-    train: Paired
-    test: Paired
+    train: OutcomeGrid
+    test: OutcomeGrid
     learned_from: Recorded
     judged_on: Recorded
     reference: Reference
 
     @classmethod
-    def of(cls, table: Paired, recorded: Recorded, seed: int) -> Split:
+    def of(cls, table: OutcomeGrid, recorded: Recorded, seed: int) -> Split:
         train, test = random_split(table, seed=seed)
         row = {name: n for n, name in enumerate(table.prompt_ids)}
         at = [np.array([row[name] for name in half.prompt_ids]) for half in (train, test)]
@@ -146,11 +141,12 @@ def summary(name: str, rows: Sequence[Judged]) -> str:
     )
 
 
-def read_recorded(folder: Path) -> tuple[Paired, Recorded]:
+def read_recorded(folder: Path) -> tuple[OutcomeGrid, Recorded]:
     """The outcome table of a folder, and what its answers come down to."""
-    outcomes = folder / "outcomes.parquet"
-    table = read_paired(outcomes, folder / "prompts.parquet")
-    return table, Recorded.of(read_answers(outcomes, table))
+    table = OutcomeTable.load(folder).complete_grid(more=("response",))
+    if "response" not in table.more:
+        raise ValueError(f"{folder}: plans are learned from answers, and no column is 'response'")
+    return table, Recorded.of(table.more["response"].tolist())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

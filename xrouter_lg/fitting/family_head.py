@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_counts
 from xrouter_lg.checkpoints.manifest import HeadStats
 from xrouter_lg.checkpoints.tool_fit import (
@@ -19,10 +20,7 @@ from xrouter_lg.checkpoints.tool_fit import (
     stems,
     tool_features,
 )
-from xrouter_lg.fitting.family_means import STRENGTH, family_means
-from xrouter_lg.judge.baselines.base import group_means
-
-Floats = npt.NDArray[np.float64]
+from xrouter_lg.fitting.family_means import STRENGTH, family_means, group_means
 
 HEAD_FILE = "family_head.safetensors"
 

@@ -6,12 +6,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.routed_utility import DENSE_WEIGHTS, routed_utility
-from xrouter_lg.judge.baselines.base import group_means
-
-Floats = npt.NDArray[np.float64]
 
 STRENGTH = 3.0
 """Prompts' worth of the overall mean that a mean is mixed with."""
@@ -115,3 +112,16 @@ def _pools(count_F_M: Floats, total_F_M: Floats) -> list[list[int]]:
         members[b], count[b], total[b] = [], 0.0, 0.0
         apart_F_F[a] = apart_F_F[:, a] = apart(a)
         apart_F_F[b] = apart_F_F[:, b] = np.inf
+
+
+def group_means(values_N_M: Floats, groups: Sequence[str], *, strength: float) -> Floats:
+    """[G, M] mean per group in the order of the sorted names, shrunk towards the overall mean: a
+    group of n counts n / (n + strength). NaN is no outcome: it counts neither here nor there."""
+    names = sorted(set(groups))
+    member = np.array(groups)[None, :] == np.array(names)[:, None]
+    known = np.isfinite(values_N_M)
+    count = member @ known.astype(float)
+    overall = np.nanmean(values_N_M, axis=0)
+    own = (member @ np.where(known, values_N_M, 0.0)) / np.maximum(count, 1.0)
+    shrunk: Floats = overall + count / (count + strength) * (own - overall)
+    return shrunk

@@ -25,12 +25,12 @@ import numpy.typing as npt
 import polars as pl
 from safetensors.numpy import save_file
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.manifest import CardStats, Manifest, verify, write_checkpoint
 from xrouter_lg.errors import ConfigurationError, XRouterError
+from xrouter_lg.outcomes import OutcomeError, OutcomeTable
 from xrouter_lg.policies.slots.utility import load_head
 from xrouter_lg.pool.pool import normalise_name
-
-Floats = npt.NDArray[np.float64]
 
 MIN_PROBE = 20
 _STRENGTH = 8.0
@@ -178,28 +178,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="the new checkpoint's folder")
     options = parser.parse_args(argv)
     try:
-        key = ["source", "task", "prompt_id"]
-        rows = (
-            pl.scan_parquet(options.outcomes)
-            .filter(
-                pl.col("model") == options.model,
-                pl.col("score").is_not_null(),
-                pl.col("cost_usd").is_not_null(),
-            )
-            .join(pl.scan_parquet(options.prompts).select(*key, "prompt"), on=key)
-            .collect()
+        probe = OutcomeTable.load(options.outcomes, options.prompts).complete_grid(
+            models=[options.model], more=("output_tokens",)
         )
-        tokens = rows["output_tokens"].mean() if "output_tokens" in rows.columns else None
+        tokens = probe.more.get("output_tokens", np.full(probe.score.shape, np.nan))
+        known = tokens[np.isfinite(tokens)]
         written = add_card(
             options.checkpoint,
             options.output,
             normalise_name(options.model),
-            rows["prompt"].to_list(),
-            rows["score"].to_numpy().astype(np.float64),
-            rows["cost_usd"].to_numpy().astype(np.float64),
-            output_tokens=float(tokens) if isinstance(tokens, int | float) else 0.0,
+            probe.prompts,
+            probe.score[:, 0],
+            probe.cost[:, 0],
+            output_tokens=float(known.mean()) if len(known) else 0.0,
         )
-    except (XRouterError, pl.exceptions.PolarsError, OSError) as error:
+    except (XRouterError, OutcomeError, pl.exceptions.PolarsError, OSError) as error:
         print(f"error: {error}")
         return 2
     print(f"{options.output}: {len(written.cards)} trained cards and {len(written.added)} added")

@@ -1,6 +1,5 @@
 """Does a router earn its place? Metrics, baselines, the gate and off-policy estimates.
 
-    table      Paired: every prompt × every model, scores and USD; random and family splits
     curve      Curve: what a policy does at each cost weight, prompt by prompt
     hull       the non-decreasing convex hull, AIQ, parity: exact and batched
     metrics    one policy's figures with paired bootstrap intervals

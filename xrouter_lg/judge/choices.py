@@ -12,9 +12,9 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.figures.curve import DIAL, choose
 from xrouter_lg.files import whole
 from xrouter_lg.judge.estimates import Estimates
-from xrouter_lg.judge.ragged import Ragged
 from xrouter_lg.judge.score import COLUMNS, MIN_WEIGHTS
-from xrouter_lg.judge.table import KEY
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.schema import KEY
 
 ROUTER_USD_PER_MILLION = 0.02
 """Price of the router's own tokens unless a dearer one was measured."""
@@ -28,7 +28,7 @@ def dial_of(manifest: Manifest, *extra: float) -> tuple[float, ...]:
 
 
 def make_choices(
-    table: Ragged,
+    table: OutcomeGrid,
     estimates: Estimates,
     *,
     c_ref_usd: float,

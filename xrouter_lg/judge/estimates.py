@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from langchain_core.messages import BaseMessage
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.checkpoints.manifest import Manifest
-from xrouter_lg.judge.table import Floats
 from xrouter_lg.policies.slots.prompts import NOTHING_READ, Reading, SlotPolicy, blocks_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import slots

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xrouter_lg.arrays import Bools
 from xrouter_lg.checkpoints.manifest import Manifest
-from xrouter_lg.judge.ragged import Ragged, fingerprint_of, read_ragged
+from xrouter_lg.judge.baselines import answer_ids
 from xrouter_lg.judge.settings import JudgeSettings
-from xrouter_lg.judge.table import Bools, trained_on
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid, fingerprint_of
+from xrouter_lg.outcomes.split import trained_on
 
 
 def recorded(manifest: Manifest, name: str, default: Any) -> Any:
@@ -25,17 +29,21 @@ def read_table(
     prompts: Path,
     manifest: Manifest,
     renamed: Mapping[str, str],
-) -> Ragged:
+) -> OutcomeGrid:
     """The outcomes of the checkpoint's cards. Where it was trained on several pools, those of a
     pool are the candidates of its sources, whatever else the table holds."""
-    table = read_ragged(
-        outcomes,
-        prompts,
+    table = OutcomeTable.load(outcomes, prompts).grid(
         cards=[card.name for card in (*manifest.cards, *manifest.added)],
         sources=settings.sources,
         models=settings.models,
         rename=renamed,
+        more=("response",),
+        about=("meta",),
     )
+    if "response" in table.more:
+        # All that a figure needs of an answer is whether it equals another one.
+        ids = answer_ids(table.more["response"].tolist())
+        table = dataclasses.replace(table, more={"answer": ids})
     added = [card.name for card in manifest.added]
     return table.within(
         {
@@ -47,8 +55,8 @@ def read_table(
 
 
 def halves(
-    settings: JudgeSettings, manifest: Manifest, whole: Ragged, renamed: Mapping[str, str]
-) -> tuple[Ragged, Ragged | None, str]:
+    settings: JudgeSettings, manifest: Manifest, whole: OutcomeGrid, renamed: Mapping[str, str]
+) -> tuple[OutcomeGrid, OutcomeGrid | None, str]:
     """The prompts to judge, those learned from if known, and in words which they are."""
     if settings.train_outcomes is not None:
         assert settings.train_prompts is not None
@@ -79,7 +87,7 @@ def halves(
     )
     sources = {source for pool in _trained_pools(manifest) for source in pool["sources"]}
     if sources:
-        learned &= np.array([key[0] in sources for key in whole.keys])
+        learned &= whole.within_sources(sources)
     inside = ~_left_out(manifest, whole)
     learned, held = learned & inside, ~learned & inside
     if not held.any():
@@ -90,7 +98,7 @@ def halves(
     return whole.rows(held), whole.rows(learned) if learned.any() else None, said
 
 
-def _left_out(manifest: Manifest, table: Ragged) -> Bools:
+def _left_out(manifest: Manifest, table: OutcomeGrid) -> Bools:
     """[N] prompts of families that the run left out: on neither side of its split."""
     gone = set(manifest.data.get("left_out", ()))
     return np.array([family in gone for family in table.families], dtype=np.bool_)
@@ -105,16 +113,15 @@ def _trained_pools(manifest: Manifest) -> list[dict[str, Any]]:
     return list(manifest.data.get("pools", [every]))
 
 
-def _is_training_table(manifest: Manifest, whole: Ragged) -> bool:
+def _is_training_table(manifest: Manifest, whole: OutcomeGrid) -> bool:
     """Whether the table holds what the checkpoint learned from, by its fingerprint."""
     names = dict(zip(whole.cards, whole.models, strict=True))
     tables = []
     for pool in _trained_pools(manifest):
         sources, trained = pool["sources"], [names.get(card) for card in pool["cards"]]
-        inside = np.array([not sources or key[0] in sources for key in whole.keys])
-        models = [name for name in trained if name is not None]
-        table = whole.paired(models, np.flatnonzero(inside))
-        if table is None or len(models) < len(trained):
+        rows = np.flatnonzero(whole.within_sources(sources)) if sources else None
+        table = whole.complete([name for name in trained if name is not None], rows)
+        if not len(table) or len(table.models) < len(trained):
             return False
         tables.append(table)
     return fingerprint_of(tables) == manifest.data.get("fingerprint")

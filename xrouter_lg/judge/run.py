@@ -18,18 +18,18 @@ import polars as pl
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.baselines import answer_ids
 from xrouter_lg.judge.choices import dial_of, make_choices, write_choices
 from xrouter_lg.judge.estimates import Estimates, Progress, estimate_prompts
 from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
-from xrouter_lg.judge.gate.compare import Answers, weighted_gain
+from xrouter_lg.judge.gate.compare import weighted_gain
 from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
 from xrouter_lg.judge.halves import halves, read_table, recorded
-from xrouter_lg.judge.ragged import Pool, Ragged
 from xrouter_lg.judge.score import curve_of
 from xrouter_lg.judge.settings import JudgeSettings
-from xrouter_lg.judge.table import KEY, Paired
-from xrouter_lg.outcomes.conversations import read_conversations
+from xrouter_lg.outcomes.conversation import conversations
+from xrouter_lg.outcomes.grid import OutcomeGrid, Pool
+from xrouter_lg.outcomes.near import NearDuplicates, near_duplicates
+from xrouter_lg.outcomes.schema import KEY
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 
 SCHEMA_VERSION = 1
@@ -39,7 +39,7 @@ SCHEMA_VERSION = 1
 class Judged:
     settings: JudgeSettings
     manifest: Manifest
-    table: Ragged
+    table: OutcomeGrid
     """The prompts that were judged."""
     split: str
     """In words: which prompts were judged."""
@@ -52,6 +52,8 @@ class Judged:
     """Over the zero router, all pools weighted by their prompts."""
     repeated: int
     """Judged prompts whose text is also in the training half."""
+    near: NearDuplicates | None
+    """What the judged prompts have in common with the training half, if that is known."""
     production: str | None
     seconds: float
 
@@ -81,12 +83,13 @@ class Judged:
             "sources": sorted({key[0] for key in table.keys}),
             "models": list(table.models),
             "renamed": dict(self.renamed),
-            "models_unknown_to_checkpoint": dict(table.strangers),
-            "outcomes_without_score_or_cost": dict(table.unpriced),
-            "outcomes_of_other_pools": dict(table.elsewhere),
-            "prompts_without_candidate": table.bare,
+            "models_unknown_to_checkpoint": dict(table.omitted.strangers),
+            "outcomes_without_score_or_cost": dict(table.omitted.unpriced),
+            "outcomes_of_other_pools": dict(table.omitted.elsewhere),
+            "prompts_without_candidate": table.omitted.bare,
             "prompts_without_figures": self.unjudged,
             "prompts_seen_in_training": self.repeated,
+            "near_duplicates": None if self.near is None else self.near.to_dict(),
             "cost_weights": sorted(self.choices["cost_weight"].unique().to_list()),
             "judged_at_cost_weight": self.settings.cost_weight,
             "router_usd_per_million": self.settings.router_usd_per_million,
@@ -125,10 +128,10 @@ def judge_checkpoint(
         table, train, split = halves(settings, manifest, whole, renamed)
         weights = dial_of(manifest, settings.cost_weight)
 
-        def chosen(runner: CheckpointPolicy, rows: Ragged) -> pl.DataFrame:
+        def chosen(runner: CheckpointPolicy, rows: OutcomeGrid) -> pl.DataFrame:
             found = estimate_prompts(
                 runner,
-                read_conversations(settings.prompts, rows.prompt_ids, rows.prompts),
+                conversations(rows),
                 candidates=[
                     [card for card, there in zip(rows.cards, row, strict=True) if there]
                     for row in rows.candidates
@@ -151,15 +154,13 @@ def judge_checkpoint(
     if settings.choices is not None:
         write_choices(choices, settings.choices)
     others = _Others(settings, whole, table, renamed, chosen)
-    answers = _answers(settings, whole, renamed)
     pools, small, parts = [], 0, []
     for pool in table.pools():
-        paired = table.paired(pool.models, pool.rows)
-        assert paired is not None
+        paired = table.complete(pool.models, pool.rows)
         if len(pool.models) < 2 or len(paired) < MIN_PROMPTS:
             small += len(paired)
             continue
-        pooled = _pooled(pool, paired, train, manifest, table, choices, others, answers)
+        pooled = _pooled(pool, paired, train, manifest, table, choices, others)
         on_step(f"pool of {len(pool.models)} models, {len(paired)} prompts")
         found = assess(
             pooled,
@@ -191,6 +192,7 @@ def judge_checkpoint(
         unjudged=small,
         gain=gain,
         repeated=sum(text in texts for text in table.prompts),
+        near=None if train is None else near_duplicates(train.prompts, table.prompts),
         production=others.production_version,
         seconds=time.perf_counter() - started,
     )
@@ -200,7 +202,7 @@ def _policy(checkpoint: Path, settings: JudgeSettings) -> CheckpointPolicy:
     return CheckpointPolicy(checkpoint, base=settings.base, dtype=settings.dtype)
 
 
-def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
+def _reachable(estimates: Estimates, table: OutcomeGrid) -> Estimates:
     """Estimates that cover the table's cards: one that a checkpoint does not know can't be routed
     to by it, and is out of its reach."""
     absent = [card for card in table.cards if card not in estimates.cards]
@@ -214,15 +216,14 @@ def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
 
 def _pooled(
     pool: Pool,
-    paired: Paired,
-    train: Ragged | None,
+    paired: OutcomeGrid,
+    train: OutcomeGrid | None,
     manifest: Manifest,
-    table: Ragged,
+    table: OutcomeGrid,
     choices: pl.DataFrame,
     others: _Others,
-    answers: Answers | None,
 ) -> Pooled:
-    half = None if train is None else train.paired(pool.models)
+    half = None if train is None else train.complete(pool.models)
     if half is not None and len(half) < MIN_PROMPTS:
         half = None
     if half is not None:
@@ -244,11 +245,10 @@ def _pooled(
         known_families=frozenset(manifest.data.get("families", ())),
         unseen_gain=others.unseen_gain(pool, half),
         production=None if production is None else here(production),
-        answers=answers,
     )
 
 
-def _own_reference(pool: Pool, table: Ragged, manifest: Manifest) -> Reference:
+def _own_reference(pool: Pool, table: OutcomeGrid, manifest: Manifest) -> Reference:
     """Best fixed and cheapest by what the checkpoint's training measured of the cards."""
     cards = [manifest.card(table.cards[table.models.index(name)]) for name in pool.models]
     prior = np.array([card.prior for card in cards if card is not None])
@@ -266,16 +266,16 @@ class _Others:
     def __init__(
         self,
         settings: JudgeSettings,
-        whole: Ragged,
-        table: Ragged,
+        whole: OutcomeGrid,
+        table: OutcomeGrid,
         renamed: Mapping[str, str],
-        chosen: Callable[[CheckpointPolicy, Ragged], pl.DataFrame],
+        chosen: Callable[[CheckpointPolicy, OutcomeGrid], pl.DataFrame],
     ) -> None:
         self._settings, self._whole, self._table = settings, whole, table
         self._chosen = chosen
         self._production: pl.DataFrame | None = None
         self.production_version: str | None = None
-        self._unseen: list[tuple[Ragged, pl.DataFrame]] | None = None
+        self._unseen: list[tuple[OutcomeGrid, pl.DataFrame]] | None = None
 
     def production(self) -> pl.DataFrame | None:
         path = self._settings.production
@@ -288,7 +288,7 @@ class _Others:
                 policy.close()
         return self._production
 
-    def unseen_gain(self, pool: Pool, half: Paired | None) -> Figure | None:
+    def unseen_gain(self, pool: Pool, half: OutcomeGrid | None) -> Figure | None:
         """AIQ over the zero router where each checkpoint never saw the families."""
         if self._unseen is None:
             self._unseen = [self._run(path) for path in self._settings.unseen]
@@ -296,7 +296,7 @@ class _Others:
         for rows, choices in self._unseen:
             # Exactly this pool's prompts: with more candidates others could be chosen.
             test = rows.of_pool(pool.models)
-            if test is None or len(test) < MIN_PROMPTS:
+            if len(test) < MIN_PROMPTS:
                 continue
             # The families left out are no part of what names the references.
             inside = set(test.families)
@@ -312,7 +312,7 @@ class _Others:
             return None
         return figure(weighted_gain(parts, draws=self._settings.draws, seed=self._settings.seed))
 
-    def _run(self, path: Path) -> tuple[Ragged, pl.DataFrame]:
+    def _run(self, path: Path) -> tuple[OutcomeGrid, pl.DataFrame]:
         policy = _policy(path, self._settings)
         try:
             known = set(policy.manifest.data.get("families", ()))
@@ -328,28 +328,6 @@ class _Others:
             return rows, self._chosen(policy, rows)
         finally:
             policy.close()
-
-
-def _answers(settings: JudgeSettings, whole: Ragged, renamed: Mapping[str, str]) -> Answers | None:
-    """Numbers of the final answers by prompt id, in the order of the table's models; None where
-    the tables have no responses. A model without an outcome has no answer."""
-    paths = [settings.outcomes]
-    if settings.train_outcomes is not None:
-        paths.append(settings.train_outcomes)
-    if any("response" not in pl.scan_parquet(path).collect_schema().names() for path in paths):
-        return None
-    frames = [pl.scan_parquet(path).select(*KEY, "model", "response") for path in paths]
-    rows = pl.concat(frames)
-    if renamed:
-        rows = rows.with_columns(pl.col("model").replace(dict(renamed)))
-    wanted = rows.filter(pl.col("model").is_in(list(whole.models))).collect()
-    column = {name: m for m, name in enumerate(whole.models)}
-    texts: dict[str, list[str | None]] = {}
-    for source, task, prompt, model, response in wanted.iter_rows():
-        row = texts.setdefault(f"{source}|{task}|{prompt}", [None] * len(column))
-        row[column[model]] = response
-    numbers = answer_ids(list(texts.values()))
-    return dict(zip(texts, numbers.tolist(), strict=True))
 
 
 def _pool_json(pool: Assessment) -> dict[str, Any]:

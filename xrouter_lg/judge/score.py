@@ -24,11 +24,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.dial import Dial, check_dial
 from xrouter_lg.figures.metrics import DRAWS, Metrics, Reference, evaluate
 from xrouter_lg.figures.quality import Calibration, calibration
-from xrouter_lg.judge.table import KEY, Floats, Ints, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.schema import KEY
 
 COLUMNS = (*KEY, "cost_weight", "model", "score", "cost_usd", "router_cost_usd")
 MIN_WEIGHTS = 8
@@ -53,7 +55,9 @@ class Score:
         return asdict(self)
 
 
-def read_choices(choices: str | Path | pl.DataFrame, test: Paired) -> tuple[Curve, Floats | None]:
+def read_choices(
+    choices: str | Path | pl.DataFrame, test: OutcomeGrid
+) -> tuple[Curve, Floats | None]:
     """The curve of a choices file on the prompts of `test`, and [L, N] probabilities if any."""
     frame = choices if isinstance(choices, pl.DataFrame) else pl.read_parquet(choices)
     absent = [name for name in COLUMNS if name not in frame.columns]
@@ -86,13 +90,13 @@ def read_choices(choices: str | Path | pl.DataFrame, test: Paired) -> tuple[Curv
     return Curve("choices", weights, score, worker + router, choice, router), probability
 
 
-def curve_of(frame: pl.DataFrame, test: Paired, name: str) -> Curve:
+def curve_of(frame: pl.DataFrame, test: OutcomeGrid, name: str) -> Curve:
     """The curve of a choices table under another name."""
     return replace(read_choices(frame, test)[0], name=name)
 
 
 def _choice(
-    frame: pl.DataFrame, shape: tuple[int, int], test: Paired, score: Floats, cost: Floats
+    frame: pl.DataFrame, shape: tuple[int, int], test: OutcomeGrid, score: Floats, cost: Floats
 ) -> Ints | None:
     """[L, N] columns of the models named, checked against the table; None for several calls."""
     column = {name: m for m, name in enumerate(test.models)}
@@ -112,9 +116,9 @@ def _choice(
 
 def score_choices(
     choices: str | Path | pl.DataFrame,
-    test: Paired,
+    test: OutcomeGrid,
     *,
-    train: Paired | None = None,
+    train: OutcomeGrid | None = None,
     reference: Reference | None = None,
     draws: int = DRAWS,
     seed: int = 0,

@@ -1,4 +1,4 @@
-"""What the judge is asked to do."""
+"""What a checkpoint is judged on, and how."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """Which checkpoint is judged, on what, and how."""
-
     checkpoint: Path
     outcomes: Path
     prompts: Path

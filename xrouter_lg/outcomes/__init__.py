@@ -1,5 +1,6 @@
 """The outcome table: one prompt × one model, with score, tokens, cost and latency."""
 
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.schema import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeError, prompt_key
 from xrouter_lg.outcomes.summary import Summary
 from xrouter_lg.outcomes.table import OutcomeTable
@@ -9,6 +10,7 @@ __all__ = [
     "OUTCOME_COLUMNS",
     "PROMPT_COLUMNS",
     "OutcomeError",
+    "OutcomeGrid",
     "OutcomeTable",
     "Problem",
     "TableReport",

@@ -1,4 +1,4 @@
-"""A row of the prompts table as the conversation that is asked again, and its digest.
+"""A row of the prompts table as the conversation that was asked, and is asked again.
 
 ``meta["messages"]`` is the whole conversation, system prompt and tool results included; without
 it the prompt's text is the only message. ``meta["tools"]`` are the tools that were bound, in any
@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -25,6 +25,9 @@ from langchain_core.messages import (
 
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.said import plain_message
+
+if TYPE_CHECKING:
+    from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 class UnaskableError(XRouterError, ValueError):
@@ -73,6 +76,32 @@ def conversation_of(prompt: str, meta: Mapping[str, Any]) -> Conversation:
         # Without them a card can't act as the first one could: the comparison would be unfair.
         raise UnaskableError("the conversation calls tools, and meta.tools does not hold them")
     return Conversation(messages, tuple(tools), options)
+
+
+def conversations(grid: OutcomeGrid) -> tuple[tuple[BaseMessage, ...], ...]:
+    """The messages of each prompt of a grid that was read with ``about=("meta",)``.
+
+    Traces keep the whole conversation beside the last message's text; a router that serves sees
+    it, so one that trains or is judged must too. Without it the text is the only message.
+    """
+    metas = grid.about.get("meta", [None] * len(grid))
+    found: list[tuple[BaseMessage, ...]] = []
+    for text, meta in zip(grid.prompts, metas, strict=True):
+        try:
+            found.append(conversation_of(text, meta_of(meta)).messages)
+        except UnaskableError:
+            # It can't be asked again, but what is read of it is its last message.
+            found.append((HumanMessage(text),))
+    return tuple(found)
+
+
+def meta_of(text: str | None) -> dict[str, Any]:
+    """A prompt's ``meta`` as a mapping; empty where there is none or it is no JSON object."""
+    try:
+        data = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def digest_of(data: Any) -> str:

@@ -20,14 +20,19 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.outcomes.schema import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeError
-from xrouter_lg.outcomes.table import OutcomeTable
+from xrouter_lg.outcomes.schema import (
+    OUTCOME_COLUMNS,
+    PROMPT_COLUMNS,
+    OutcomeError,
+    Part,
+    parts_of,
+)
 
 _COST, _RESPONSE = "|total_cost", "|model_response"
 _STAMP = re.compile(r"(\d{8}_\d{6})\.json$")
 
 
-def routerbench(path: str | Path, *, source: str = "routerbench") -> OutcomeTable:
+def routerbench(path: str | Path, *, source: str = "routerbench") -> list[Part]:
     """RouterBench's wide table from Parquet or CSV. Tokens are not published: they stay null.
 
     Raises:
@@ -70,7 +75,7 @@ def routerbench(path: str | Path, *, source: str = "routerbench") -> OutcomeTabl
             columns.append(_unwrapped(model + _RESPONSE).alias("response"))
         outcomes.append(wide.select(columns))
     prompts = wide.select(*keys, _unwrapped("prompt").alias("prompt"))
-    return OutcomeTable.from_frames(pl.concat(outcomes), prompts, name=str(path))
+    return parts_of(pl.concat(outcomes), prompts, str(path))
 
 
 def _unwrapped(column: str) -> pl.Expr:
@@ -98,7 +103,7 @@ def _joined(text: str) -> str:
 
 def llmrouterbench(
     path: str | Path, *, source: str = "llmrouterbench", responses: bool = False
-) -> OutcomeTable:
+) -> list[Part]:
     """LLMRouterBench's result files below ``path``; the newest file of each dataset, split and
     model counts, trial runs (``demo``) never. ``responses`` keeps the answers' texts, which are
     most of its gigabytes. A cost of 0 for an answer with tokens means a model without a price
@@ -121,8 +126,8 @@ def llmrouterbench(
             rows.append(row)
             prompts.setdefault((prompt["task"], prompt["prompt_id"]), prompt)
         outcomes.append(pl.DataFrame(rows, OUTCOME_COLUMNS))
-    return OutcomeTable.from_frames(
-        pl.concat(outcomes), pl.DataFrame(list(prompts.values()), PROMPT_COLUMNS), name=str(path)
+    return parts_of(
+        pl.concat(outcomes), pl.DataFrame(list(prompts.values()), PROMPT_COLUMNS), str(path)
     )
 
 

@@ -28,8 +28,12 @@ OUTCOME_COLUMNS: dict[str, pl.DataType] = {
     "latency_s": pl.Float64(),
     "response": pl.String(),
     "scored_by": pl.String(),
+    "propensity": pl.Float64(),
+    "observed_at": pl.Float64(),
 }
-"""Outcomes. Score in [0, 1] or null (not judged), cost in USD or null (unknown, never 0)."""
+"""Outcomes. Score in [0, 1] or null (not judged), cost in USD or null (unknown, never 0).
+``propensity`` is the probability, in (0, 1], with which the logging policy called this model on
+this prompt, ``observed_at`` when it was called, in Unix seconds; nothing reads these two yet."""
 
 PROMPT_COLUMNS: dict[str, pl.DataType] = {
     "source": pl.String(),
@@ -86,6 +90,16 @@ class Part:
             if name in have and have[name] != kind
         ]
         return self.raw.with_columns(casts) if casts else self.raw
+
+
+def parts_of(
+    outcomes: pl.DataFrame | pl.LazyFrame, prompts: pl.DataFrame | pl.LazyFrame | None, name: str
+) -> list[Part]:
+    """Frames as the parts of a table."""
+    parts = [Part(f"{name} outcomes", "outcomes", outcomes.lazy())]
+    return (
+        parts if prompts is None else [*parts, Part(f"{name} prompts", "prompts", prompts.lazy())]
+    )
 
 
 def scan(path: Path, *, kind: Kind | None = None) -> Part:

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from xrouter_lg.files import whole
+from xrouter_lg.outcomes import formats
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.read_grid import read_grid
 from xrouter_lg.outcomes.schema import (
     KEY,
     OUTCOME_COLUMNS,
@@ -17,6 +21,7 @@ from xrouter_lg.outcomes.schema import (
     OutcomeError,
     Part,
     files_in,
+    parts_of,
     prompt_key,
     scan,
 )
@@ -34,6 +39,7 @@ class OutcomeTable:
         self.parts = tuple(parts)
         if not any(part.kind == "outcomes" for part in parts):
             raise OutcomeError("there are no outcomes, only prompts; name an outcomes file too")
+        self.name = ", ".join(part.name for part in parts if part.kind == "outcomes")
         self.outcomes = _joined(parts, "outcomes")
         self.prompts = _joined(parts, "prompts")
 
@@ -47,13 +53,11 @@ class OutcomeTable:
         Raises:
             OutcomeError: unreadable, missing, or of unknown layout. Values are for `validate`.
         """
-        from xrouter_lg.outcomes import formats
-
         if format != "auto":
             read = {"routerbench": formats.routerbench, "llmrouterbench": formats.llmrouterbench}
             if len(paths) != 1:
                 raise OutcomeError(f"format {format!r} takes one path, got {len(paths)}")
-            return read[format](paths[0], **({"source": source} if source else {}))
+            return cls(read[format](paths[0], **({"source": source} if source else {})))
         files: list[Path] = []
         for path in map(Path, paths):
             if not path.exists():
@@ -69,10 +73,7 @@ class OutcomeTable:
         *,
         name: str = "memory",
     ) -> OutcomeTable:
-        parts = [Part(f"{name} outcomes", "outcomes", outcomes.lazy())]
-        if prompts is not None:
-            parts.append(Part(f"{name} prompts", "prompts", prompts.lazy()))
-        return cls(parts)
+        return cls(parts_of(outcomes, prompts, name))
 
     @classmethod
     def from_rows(
@@ -90,6 +91,78 @@ class OutcomeTable:
 
     def summary(self) -> Summary:
         return summarise(self.outcomes, self.prompts)
+
+    def grid(
+        self,
+        *,
+        sources: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        cards: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        more: Sequence[str | pl.Expr] = (),
+        about: Sequence[str] = (),
+        every: bool = False,
+    ) -> OutcomeGrid:
+        """Prompts × models in memory, with holes. Prompts rise by their key, models by name: two
+        reads of the same rows agree whatever their order.
+
+        Args:
+            sources: which prompts; None for all.
+            models: which models, in this order; None for all.
+            cards: a column for each of these cards that the table has a model of (by its
+                normalised name), instead of one for each model; models of no card are counted.
+            rename: names to replace first, so one model may carry two names in two sources.
+            more, about: further columns of the outcomes (or expressions over them) and of the
+                prompts; those that the table does not have are left out.
+            every: every prompt of the prompts table, in its order, and not only those that have a
+                candidate.
+
+        Raises:
+            OutcomeError: columns missing, a prompt without text or with two, two outcomes of one
+                prompt and column, a score outside [0, 1], a negative cost, or nothing left.
+        """
+        return read_grid(
+            self.outcomes,
+            self.prompts,
+            self.name,
+            sources=sources,
+            models=models,
+            cards=cards,
+            rename=rename or {},
+            more=more,
+            about=about,
+            every=every,
+        )
+
+    def complete_grid(
+        self,
+        *,
+        sources: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        more: Sequence[str | pl.Expr] = (),
+        about: Sequence[str] = (),
+    ) -> OutcomeGrid:
+        """The largest grid without holes for `models`: prompts that one of them lacks are left
+        out. None for the models that cover every prompt (of `sources`) at a known cost. Otherwise
+        as :meth:`grid`.
+
+        Raises:
+            OutcomeError: no model covers every prompt, or no prompt has all of `models`.
+        """
+        grid = self.grid(sources=sources, models=models, rename=rename, more=more, about=about)
+        chosen = tuple(models or ())
+        if models is None and not grid.omitted.bare:
+            covers = np.flatnonzero(grid.candidates.all(0))
+            chosen = tuple(grid.models[m] for m in covers)
+        if not chosen:
+            raise OutcomeError(
+                "no model covers every prompt at a known cost: name the models wanted"
+            )
+        found = grid.complete(chosen)
+        if not len(found):
+            raise OutcomeError(f"no prompt has an outcome at a known cost of all of {chosen!r}")
+        return found
 
     def deduplicated(self) -> tuple[OutcomeTable, pl.DataFrame]:
         """Merge prompts of one source whose normalised texts agree; the first keeps its name.

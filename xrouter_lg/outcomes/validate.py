@@ -119,7 +119,11 @@ def _rules(part: Part) -> list[_Rule]:
             word = {"Float64": "number", "Int64": "whole number"}.get(str(kind), "text")
             bad = value.is_not_null() & cast.is_null()
             rules.append(_Rule(name, bad, f"{name} is no {word}", "Leave it empty if unknown"))
-        if name == "score":
+        if name == "propensity":
+            outside = cast.is_nan() | ~((cast > 0) & (cast <= 1))
+            fix = "It is the probability of the call that was made: leave it empty if unknown"
+            rules.append(_Rule(name, outside, "propensity is outside (0, 1]", fix))
+        elif name == "score":
             outside = cast.is_nan() | ~cast.is_between(0.0, 1.0)
             fix = "Scale it to [0, 1], or leave it empty where there is no verdict"
             rules.append(_Rule(name, outside, "score is outside [0, 1]", fix))

@@ -24,6 +24,7 @@ import polars as pl
 
 from xrouter_lg.calls.ledger import totals
 from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.outcomes.conversation import meta_of
 from xrouter_lg.outcomes.schema import KEY, OutcomeError, normalise_prompt
 from xrouter_lg.types import Charge
 from xrouter_lg.verifiers import Suite, SupportsVerify
@@ -369,15 +370,6 @@ def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None
         meta=meta,
         feedback=json.loads(said) if said else (),
     )
-
-
-def meta_of(text: str | None) -> dict[str, Any]:
-    """A prompt's ``meta`` as a mapping; empty where there is none or it is no JSON object."""
-    try:
-        data = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _own(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,12 +60,13 @@ from training.stage.progress import Progress, shown
 from training.stage.resume import restore_state, save_state
 from training.warm_start.targets import card_samples, measure_centre
 from training.warm_start.trainer import train_slots
+from xrouter_lg.arrays import Bools, Floats
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.figures.curve import Predictions, choose, predicted_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
 from xrouter_lg.figures.routed_utility import WEIGHTS, routed_utility
 from xrouter_lg.files import write_json
-from xrouter_lg.judge.table import Bools, Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
 
@@ -77,7 +78,7 @@ _PRIOR_STRENGTH = 2.0
 class Trial:
     """A table, a base, and how both kinds of learning are done."""
 
-    table: Paired
+    table: OutcomeGrid
     base_folder: Path
     run_folder: Path
     warm: WarmStartConfig

@@ -14,8 +14,9 @@ from typing import Literal
 
 import numpy as np
 
-from training.grpo.outcome_source import Bools, RecordedOutcomes
-from xrouter_lg.judge.table import Floats, Ints, Paired
+from training.grpo.outcome_source import RecordedOutcomes
+from xrouter_lg.arrays import Bools, Floats, Ints
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 Rule = Literal["rules", "flagship", "swap"]
 RULES: tuple[Rule, ...] = ("rules", "flagship", "swap")
@@ -32,7 +33,7 @@ _OTHERS_SHARE = 0.1
 class World:
     """Rows of ``table`` (the truth of today), and what the logs say of them."""
 
-    table: Paired
+    table: OutcomeGrid
     logs: Ints
     fresh: Ints
     test: Ints
@@ -53,7 +54,7 @@ class World:
         return mean
 
 
-def world_of(table: Paired, rule: Rule, split: int) -> World:
+def world_of(table: OutcomeGrid, rule: Rule, split: int) -> World:
     """Deal a table.
 
     - ``rules``: one card answered each logged request, as a router of rules chose it: the dearest
@@ -82,7 +83,7 @@ def world_of(table: Paired, rule: Rule, split: int) -> World:
     return World(table, logs, fresh, test, logged, c_ref)
 
 
-def _by_rules(table: Paired, rng: np.random.Generator) -> Ints:
+def _by_rules(table: OutcomeGrid, rng: np.random.Generator) -> Ints:
     dearness = np.argsort(table.cost.mean(0))
     length_N = np.array([len(prompt) for prompt in table.prompts])
     hard_N = np.array([bool(re.search(r"\d", prompt)) for prompt in table.prompts])
@@ -94,7 +95,7 @@ def _by_rules(table: Paired, rng: np.random.Generator) -> Ints:
     return np.where(stray_N, rng.integers(0, len(table.models), len(table)), card_N)
 
 
-def _flagship(table: Paired, rng: np.random.Generator) -> Ints:
+def _flagship(table: OutcomeGrid, rng: np.random.Generator) -> Ints:
     best, cards = table.best_fixed(), len(table.models)
     other_N = (best + rng.integers(1, cards, len(table))) % cards
     return np.where(rng.random(len(table)) < _OTHERS_SHARE, other_N, best)
@@ -103,7 +104,7 @@ def _flagship(table: Paired, rng: np.random.Generator) -> Ints:
 class Revealing(RecordedOutcomes):
     """A table that can be asked about everything, and remembers what it was asked."""
 
-    def __init__(self, table: Paired) -> None:
+    def __init__(self, table: OutcomeGrid) -> None:
         super().__init__(table.score, table.cost)
         self.revealed: Bools = np.zeros(table.score.shape, dtype=np.bool_)
 

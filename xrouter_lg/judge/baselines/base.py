@@ -8,8 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.curve import Predictions
-from xrouter_lg.judge.table import Floats, Ints, Paired
+from xrouter_lg.fitting.family_means import group_means
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 class Fitted(Protocol):
@@ -24,7 +26,7 @@ class Estimator(Protocol):
     @property
     def name(self) -> str: ...
 
-    def fit(self, train: Paired) -> Fitted: ...
+    def fit(self, train: OutcomeGrid) -> Fitted: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Means:
     cost: Floats
 
     @classmethod
-    def of(cls, train: Paired, groups: Sequence[str], *, strength: float) -> Means:
+    def of(cls, train: OutcomeGrid, groups: Sequence[str], *, strength: float) -> Means:
         names = tuple(sorted(set(groups)))
         shrunk = [
             np.vstack([group_means(values, groups, strength=strength), values.mean(0)])
@@ -53,16 +55,3 @@ class Means:
         """Rows of the groups, the last row for those never seen."""
         at = {name: i for i, name in enumerate(self.groups)}
         return np.array([at.get(g, len(self.groups)) for g in groups], dtype=np.int64)
-
-
-def group_means(values_N_M: Floats, groups: Sequence[str], *, strength: float) -> Floats:
-    """[G, M] mean per group in the order of the sorted names, shrunk towards the overall mean as
-    :class:`Means` says. NaN is no outcome: it counts neither here nor there."""
-    names = sorted(set(groups))
-    member = np.array(groups)[None, :] == np.array(names)[:, None]
-    known = np.isfinite(values_N_M)
-    count = member @ known.astype(float)
-    overall = np.nanmean(values_N_M, axis=0)
-    own = (member @ np.where(known, values_N_M, 0.0)) / np.maximum(count, 1.0)
-    shrunk: Floats = overall + count / (count + strength) * (own - overall)
-    return shrunk

@@ -12,10 +12,11 @@ from itertools import combinations, permutations
 
 import numpy as np
 
+from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.hull import hull_of
 from xrouter_lg.final_answer import final_answer
-from xrouter_lg.judge.table import Bools, Floats, Ints, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class _Setting:
 
 
 def verify_cascade(
-    train: Paired,
-    test: Paired,
+    train: OutcomeGrid,
+    test: OutcomeGrid,
     accept_train: Bools,
     accept_test: Bools,
     *,
@@ -42,7 +43,7 @@ def verify_cascade(
     all others. The verifier itself is taken to be free. `dial`: as in `_on_hull`.
     """
 
-    def settings(table: Paired, accept: Bools) -> list[_Setting]:
+    def settings(table: OutcomeGrid, accept: Bools) -> list[_Setting]:
         found = _fixed(table)
         for a, b in permutations(range(len(table.models)), 2):
             keep = accept[:, a]
@@ -65,8 +66,8 @@ def verify_cascade(
 
 
 def agreement_cascade(
-    train: Paired,
-    test: Paired,
+    train: OutcomeGrid,
+    test: OutcomeGrid,
     answers_train: Ints,
     answers_test: Ints,
     *,
@@ -78,7 +79,7 @@ def agreement_cascade(
     (which agrees with nothing). See `answer_ids`.
     """
 
-    def settings(table: Paired, answers: Ints) -> list[_Setting]:
+    def settings(table: OutcomeGrid, answers: Ints) -> list[_Setting]:
         found = _fixed(table)
         models = range(len(table.models))
         for a, b in combinations(models, 2):
@@ -105,7 +106,7 @@ def agreement_cascade(
     )
 
 
-def _fixed(table: Paired) -> list[_Setting]:
+def _fixed(table: OutcomeGrid) -> list[_Setting]:
     return [
         _Setting(name, table.score[:, m], table.cost[:, m]) for m, name in enumerate(table.models)
     ]

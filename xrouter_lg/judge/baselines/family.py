@@ -10,9 +10,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.curve import Predictions
 from xrouter_lg.judge.baselines.base import Means
-from xrouter_lg.judge.table import Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class PredictedFamily:
     inverse_regularisation: float = 30.0
     name: str = "predicted family"
 
-    def fit(self, train: Paired) -> FittedFamily:
+    def fit(self, train: OutcomeGrid) -> FittedFamily:
         means = Means.of(train, train.families, strength=self.strength)
         if len(means.groups) == 1:
             return FittedFamily(means, None)
@@ -72,5 +73,5 @@ class ToldLabel:
     strength: float = 3.0
     name: str = "told the label"
 
-    def fit(self, train: Paired) -> FittedLabel:
+    def fit(self, train: OutcomeGrid) -> FittedLabel:
         return FittedLabel(Means.of(train, train.families, strength=self.strength))

@@ -12,11 +12,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.curve import Predictions
-from xrouter_lg.judge.table import Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
-def _features(width: int, train: Paired) -> tuple[Pipeline, Floats]:
+def _features(width: int, train: OutcomeGrid) -> tuple[Pipeline, Floats]:
     words = TfidfVectorizer(sublinear_tf=True)
     raw = words.fit_transform(train.prompts)
     # SVD can't have more components than the data has dimensions.
@@ -58,7 +59,7 @@ class LogisticHead:
     inverse_regularisation: float = 0.01
     name: str = "logistic head"
 
-    def fit(self, train: Paired) -> FittedHeads:
+    def fit(self, train: OutcomeGrid) -> FittedHeads:
         features, x = _features(self.width, train)
         heads: list[LogisticRegression | float] = []
         for s in train.score.T:
@@ -79,7 +80,7 @@ class LinearHead:
     ridge: float = 1000.0
     name: str = "linear head"
 
-    def fit(self, train: Paired) -> FittedHeads:
+    def fit(self, train: OutcomeGrid) -> FittedHeads:
         features, x = _features(self.width, train)
         return FittedHeads(
             features,

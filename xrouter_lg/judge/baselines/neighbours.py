@@ -9,8 +9,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.curve import Predictions
-from xrouter_lg.judge.table import Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 _ROWS = 512
 """Prompts compared with the whole train half at a time, so memory stays bounded."""
@@ -20,7 +21,7 @@ _ROWS = 512
 class FittedNeighbours:
     vectorizer: TfidfVectorizer
     vectors: csr_matrix
-    train: Paired
+    train: OutcomeGrid
     k: int
     weight: float
 
@@ -57,7 +58,7 @@ class Neighbours:
     weight: float = 0.6
     name: str = "kNN"
 
-    def fit(self, train: Paired) -> FittedNeighbours:
+    def fit(self, train: OutcomeGrid) -> FittedNeighbours:
         vectorizer = TfidfVectorizer(sublinear_tf=True)
         vectors = csr_matrix(vectorizer.fit_transform(train.prompts))
         return FittedNeighbours(vectorizer, vectors, train, self.k, self.weight)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.figures.curve import Curve, predicted_curve, shuffled_curve
 from xrouter_lg.figures.metrics import DRAWS, Reference, resample
 from xrouter_lg.judge.baselines import Neighbours
 from xrouter_lg.judge.gate.compare import (
-    Answers,
     Comparison,
     Row,
     all_builders,
@@ -26,7 +26,7 @@ from xrouter_lg.judge.gate.compare import (
 from xrouter_lg.judge.gate.rules import MIN_SLICE, Arm, Guard, Rules, judge
 from xrouter_lg.judge.gate.verdict import GateVerdict
 from xrouter_lg.judge.score import Score, curve_of, score_choices
-from xrouter_lg.judge.table import Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 MIN_PROMPTS = 50
 """Prompts below which a part of a pool gets no figures."""
@@ -121,8 +121,8 @@ class Pooled:
 
     choices: pl.DataFrame
     """Of these prompts, with `probability`."""
-    test: Paired
-    train: Paired | None
+    test: OutcomeGrid
+    train: OutcomeGrid | None
     reference: Reference
     """Of the training half, or by the checkpoint's own statistics; its c_ref is the unit of the
     checkpoint's cost weight."""
@@ -132,7 +132,6 @@ class Pooled:
     """Of checkpoints trained without the families they are judged on."""
     production: pl.DataFrame | None = None
     """Choices of the checkpoint in production."""
-    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,8 @@ def assess(
         a, b = (resample(c, test, reference, draws=draws, seed=seed) for c in (curve, knn))
         over_knn = figure(a.aiq - b.aiq)
         if settings.baselines:
-            builders = all_builders(test.models, pool.answers)
+            known = all("answer" in half.more for half in (pool.train, test))
+            builders = all_builders(test.models, agreement=known)
             comparison = compare_halves(
                 pool.train, test, builders, draws=draws, seed=seed, progress=progress
             )
@@ -203,7 +203,7 @@ def assess(
 def _parts(pool: Pooled, settings: AssessSettings) -> dict[str, Score]:
     test = pool.test
 
-    def of(table: Paired) -> Score:
+    def of(table: OutcomeGrid) -> Score:
         return score_choices(
             pool.choices,
             table,
@@ -244,7 +244,7 @@ def _verdict(pool: Pooled, settings: AssessSettings, curve: Curve, knn: Curve) -
     return judge(curve, test, pool.reference, rules, knn=Arm.of(knn, weight), production=production)
 
 
-def _band(curve: Curve, test: Paired, reference: Reference, *, draws: int, seed: int) -> Band:
+def _band(curve: Curve, test: OutcomeGrid, reference: Reference, *, draws: int, seed: int) -> Band:
     sample = resample(curve, test, reference, draws=draws, seed=seed)
     costs = np.concatenate([curve.points[:, 0], test.cost.mean(0)])
     low = max(float(costs.min()), 1e-9)
@@ -263,7 +263,7 @@ def _band(curve: Curve, test: Paired, reference: Reference, *, draws: int, seed:
 
 
 def _savings(
-    curve: Curve, test: Paired, reference: Reference, score: Score, settings: AssessSettings
+    curve: Curve, test: OutcomeGrid, reference: Reference, score: Score, settings: AssessSettings
 ) -> tuple[Savings, ...]:
     wanted = {settings.cost_weight: "the judged cost weight"}
     if (parity := score.metrics.parity_cost_weight) is not None:
@@ -291,7 +291,7 @@ def _savings(
 
 
 def _families(
-    curve: Curve, test: Paired, reference: Reference, cost_weight: float
+    curve: Curve, test: OutcomeGrid, reference: Reference, cost_weight: float
 ) -> tuple[FamilyRoutes, ...]:
     at, best = curve.nearest(cost_weight), reference.best_fixed
     found = []

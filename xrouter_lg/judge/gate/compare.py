@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import (
     DIAL,
@@ -29,19 +30,11 @@ from xrouter_lg.judge.baselines import (
     standard_estimators,
     verify_cascade,
 )
-from xrouter_lg.judge.table import (
-    Floats,
-    Ints,
-    Paired,
-    family_folds,
-    random_split,
-    unit_hash,
-)
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import family_folds, random_split, unit_hash
 
-Builder = Callable[[Paired, Paired, Reference], Curve]
+Builder = Callable[[OutcomeGrid, OutcomeGrid, Reference], Curve]
 """(train, test, reference) → the curve on test."""
-Answers = Mapping[str, Sequence[int]]
-"""Per prompt id, a number per model: equal numbers are equal final answers, −1 is none."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ def estimated(
 ) -> Builder:
     """The builder of an estimator's curve; `router_cost` in USD per request."""
 
-    def build(train: Paired, test: Paired, reference: Reference) -> Curve:
+    def build(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
         predictions = estimator.fit(train).predict(test.prompts, test.families)
         return predicted_curve(
             estimator.name,
@@ -92,7 +85,7 @@ def fixed_builders(models: Sequence[str]) -> dict[str, Builder]:
     """Every fixed model as a curve of one point."""
 
     def one(at: int) -> Builder:
-        def build(train: Paired, test: Paired, reference: Reference) -> Curve:
+        def build(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
             every = fixed_curve(test)
             here = slice(at, at + 1)
             return Curve(models[at], np.zeros(1), every.score[here], every.cost[here])
@@ -112,31 +105,27 @@ def reference_builders(dial: tuple[float, ...] | None = None) -> dict[str, Build
 
 
 def cascade_builders(
-    answers: Answers | None = None, dial: tuple[float, ...] | None = None
+    *, agreement: bool, dial: tuple[float, ...] | None = None
 ) -> dict[str, Builder]:
-    """Cascades: with a perfect verifier (a bound), and by agreement where answers are known."""
+    """Cascades: with a perfect verifier (a bound), and by `agreement` where grids have the numbers
+    of their answers (`more["answer"]`)."""
 
-    def verified(train: Paired, test: Paired, reference: Reference) -> Curve:
+    def verified(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
         return verify_cascade(train, test, train.score >= 1.0, test.score >= 1.0, dial=dial)
 
     found: dict[str, Builder] = {"perfect verify cascade": verified}
-    if answers is not None:
+    if agreement:
 
-        def numbers(table: Paired) -> Ints:
-            return np.array([answers[i] for i in table.prompt_ids], dtype=np.int64)
-
-        def agreed(train: Paired, test: Paired, reference: Reference) -> Curve:
-            return agreement_cascade(train, test, numbers(train), numbers(test), dial=dial)
+        def agreed(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
+            answers = train.more["answer"], test.more["answer"]
+            return agreement_cascade(train, test, *answers, dial=dial)
 
         found["agreement cascade"] = agreed
     return found
 
 
 def all_builders(
-    models: Sequence[str],
-    answers: Answers | None = None,
-    *,
-    dial: tuple[float, ...] | None = None,
+    models: Sequence[str], *, agreement: bool = False, dial: tuple[float, ...] | None = None
 ) -> dict[str, Builder]:
     """Everything a router has to beat, and the bounds it can't: the rows of every report.
 
@@ -150,13 +139,13 @@ def all_builders(
         **fixed_builders(models),
         **references,
         **learned,
-        **cascade_builders(answers, dial),
+        **cascade_builders(agreement=agreement, dial=dial),
         **bounds,
     }
 
 
 def compare(
-    table: Paired,
+    table: OutcomeGrid,
     builders: Mapping[str, Builder],
     *,
     seed: int = 0,
@@ -172,11 +161,11 @@ def compare(
 
 
 def compare_halves(
-    train: Paired,
-    test: Paired,
+    train: OutcomeGrid,
+    test: OutcomeGrid,
     builders: Mapping[str, Builder],
     *,
-    whole: Paired | None = None,
+    whole: OutcomeGrid | None = None,
     seed: int = 0,
     folds: int = 3,
     depth: int | None = None,
@@ -220,7 +209,7 @@ def compare_halves(
 
 
 def row_of(
-    curve: Curve, test: Paired, reference: Reference, *, draws: int = DRAWS, seed: int = 0
+    curve: Curve, test: OutcomeGrid, reference: Reference, *, draws: int = DRAWS, seed: int = 0
 ) -> Row:
     """A curve's row; the column of unseen families is left open."""
     sample = resample(curve, test, reference, draws=draws, seed=seed)
@@ -233,7 +222,7 @@ def row_of(
     )
 
 
-def cross_validated(table: Paired, build: Builder, *, seed: int = 0, folds: int = 5) -> Curve:
+def cross_validated(table: OutcomeGrid, build: Builder, *, seed: int = 0, folds: int = 5) -> Curve:
     """One curve over all prompts, each judged by a fit on the other folds.
 
     Its settings must be the same in every fold: cost weights, not a hull found anew.
@@ -252,14 +241,14 @@ def cross_validated(table: Paired, build: Builder, *, seed: int = 0, folds: int 
     return Curve(first.name, first.cost_weight, score, cost)
 
 
-def random_folds(table: Paired, *, seed: int, folds: int) -> Ints:
+def random_folds(table: OutcomeGrid, *, seed: int, folds: int) -> Ints:
     """[N] fold of each prompt, by the hash of its id."""
     units = np.array([unit_hash(name, seed) for name in table.prompt_ids])
     return np.minimum((units * folds).astype(np.int64), folds - 1)
 
 
 def _unseen(
-    build: Builder, folds: Sequence[tuple[Paired, Paired]], *, draws: int, seed: int
+    build: Builder, folds: Sequence[tuple[OutcomeGrid, OutcomeGrid]], *, draws: int, seed: int
 ) -> Floats:
     """[1 + draws] gains, folds weighted by their prompts; each fold is resampled by itself."""
     curves = [(build(train, test, Reference.of(train)), train, test) for train, test in folds]
@@ -271,7 +260,7 @@ def _unseen(
 
 
 def weighted_gain(
-    parts: Sequence[tuple[Curve, Paired, Reference]], *, draws: int = DRAWS, seed: int = 0
+    parts: Sequence[tuple[Curve, OutcomeGrid, Reference]], *, draws: int = DRAWS, seed: int = 0
 ) -> Floats:
     """[1 + draws] gains over the zero router of several streams, weighted by their prompts; each
     is resampled by itself."""

@@ -24,12 +24,13 @@ from statistics import NormalDist
 
 import numpy as np
 
+from xrouter_lg.arrays import Bools, Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.dial import check_dial
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.gate.verdict import Evidence, Gain, GateVerdict, SliceResult, conclude
-from xrouter_lg.judge.table import Bools, Floats, Paired
+from xrouter_lg.outcomes.grid import OutcomeGrid
 
 MIN_SLICE = 20
 """Prompts below which a slice's interval is not to be trusted."""
@@ -85,7 +86,7 @@ class Rules:
 
 def judge(
     policy: Curve,
-    test: Paired,
+    test: OutcomeGrid,
     reference: Reference,
     rules: Rules,
     *,

@@ -18,8 +18,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.bootstrap import Figure
-from xrouter_lg.judge.table import Floats, Ints
 
 
 @dataclass(frozen=True)

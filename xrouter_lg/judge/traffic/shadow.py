@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
-from xrouter_lg.judge.table import Floats
 from xrouter_lg.judge.traffic.logged import (
     LiveRequest,
     Outcomes,

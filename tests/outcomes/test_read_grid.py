@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from xrouter_lg.judge.ragged import Ragged, fingerprint_of, read_ragged
+from xrouter_lg.outcomes import OutcomeError, OutcomeTable
+from xrouter_lg.outcomes.grid import OutcomeGrid, fingerprint_of
 
-Read = Callable[..., Ragged]
+Read = Callable[..., OutcomeGrid]
 
 # source, task, prompt, model, score, cost
 ROWS = [
@@ -33,7 +34,7 @@ TEXTS += [("b", "u", "2", "four"), ("c", "v", "9", "nobody answered this")]
 def read(tmp_path: Path) -> Read:
     def reading(
         rows: list[tuple[Any, ...]] = ROWS, texts: list[tuple[str, ...]] = TEXTS, **options: Any
-    ) -> Ragged:
+    ) -> OutcomeGrid:
         names = ["source", "task", "prompt_id", "model", "score", "cost_usd"]
         kinds = dict.fromkeys(names[4:], pl.Float64)
         frame = pl.DataFrame(rows, schema=names, orient="row", schema_overrides=kinds)
@@ -42,7 +43,7 @@ def read(tmp_path: Path) -> Read:
         text.write_parquet(tmp_path / "p.parquet")
         options.setdefault("cards", ["small_1_0", "large"])
         options.setdefault("rename", {"small-preview": "Small-1.0"})
-        return read_ragged(tmp_path / "o.parquet", tmp_path / "p.parquet", **options)
+        return OutcomeTable.load(tmp_path / "o.parquet", tmp_path / "p.parquet").grid(**options)
 
     return reading
 
@@ -58,12 +59,12 @@ def test_what_is_unknown_is_no_candidate(read: Read) -> None:
     table = read()
     assert table.candidates.tolist() == [[True, True], [True, False], [True, False]]
     assert np.isnan(table.cost[1, 1]) and np.isnan(table.score[2, 1])
-    assert table.unpriced == {"large": 2}
+    assert table.omitted.unpriced == {"large": 2}
 
 
 def test_strangers_and_prompts_that_only_they_answered_are_counted(read: Read) -> None:
     table = read()
-    assert table.strangers == {"stranger": 2} and table.bare == 1
+    assert table.omitted.strangers == {"stranger": 2} and table.omitted.bare == 1
 
 
 def test_prompts_with_the_same_candidates_are_a_pool(read: Read) -> None:
@@ -76,31 +77,30 @@ def test_prompts_with_the_same_candidates_are_a_pool(read: Read) -> None:
 
 def test_a_complete_matrix_keeps_the_prompts_that_all_models_answered(read: Read) -> None:
     table = read()
-    both = table.paired(("Small-1.0", "large"))
-    assert both is not None and both.prompt_ids == ("a|t|1",)
+    both = table.complete(("Small-1.0", "large"))
+    assert both.prompt_ids == ("a|t|1",)
     assert both.cost.tolist() == [[0.1, 1.0]]
-    assert table.paired(("large", "stranger")) is None
+    assert len(table.complete(("large", "stranger"))) == 0
 
 
 def test_cards_may_be_kept_to_the_sources_of_their_pool(read: Read) -> None:
     table = read().within({"a": ["large"]})
     assert table.keys == (("a", "t", "1"), ("b", "u", "1"))
     assert table.candidates.tolist() == [[False, True], [True, False]]
-    assert table.elsewhere == {"Small-1.0": 2}
-    assert np.isnan(table.cost[0, 0]) and table.bare == read().bare + 1
-    assert table.rows(np.array([0])).elsewhere == table.elsewhere
+    assert table.omitted.elsewhere == {"Small-1.0": 2}
+    assert np.isnan(table.cost[0, 0]) and table.omitted.bare == read().omitted.bare + 1
+    assert table.rows(np.array([0])).omitted.elsewhere == table.omitted.elsewhere
 
 
 def test_a_pool_is_the_prompts_with_exactly_its_models(read: Read) -> None:
     table = read()
     alone = table.of_pool(("Small-1.0",))
-    assert alone is not None and alone.prompt_ids == ("a|t|2", "b|u|1")
-    assert table.of_pool(("large",)) is None
+    assert alone.prompt_ids == ("a|t|2", "b|u|1")
+    assert len(table.of_pool(("large",))) == 0
 
 
 def test_a_single_table_is_known_by_its_own_fingerprint(read: Read) -> None:
     one, other = read().of_pool(("Small-1.0",)), read().of_pool(("large", "Small-1.0"))
-    assert one is not None and other is not None
     assert fingerprint_of([one]) == one.fingerprint()
     assert fingerprint_of([one, other]) != fingerprint_of([other, one])
 
@@ -111,14 +111,14 @@ def test_families_are_source_task_and_category_where_there_is_one(
     assert read().families == ("a|t", "a|t", "b|u")
     texts = pl.read_parquet(tmp_path / "p.parquet").with_columns(category=pl.lit("sums"))
     texts.write_parquet(tmp_path / "p.parquet")
-    again = read_ragged(tmp_path / "o.parquet", tmp_path / "p.parquet", cards=["large"])
+    again = OutcomeTable.load(tmp_path / "o.parquet", tmp_path / "p.parquet").grid(cards=["large"])
     assert set(again.families) == {"a|t|sums"}
 
 
 def test_only_the_wanted_sources_and_models_stay(read: Read) -> None:
     assert read(sources=["b"]).keys == (("b", "u", "1"),)
     only = read(models=["LARGE"])
-    assert only.models == ("large",) and only.strangers == {"Small-1.0": 3, "stranger": 2}
+    assert only.models == ("large",) and only.omitted.strangers == {"Small-1.0": 3, "stranger": 2}
     with pytest.raises(ValueError, match="names 'medium', which is no card"):
         read(models=["medium"])
 
@@ -152,7 +152,10 @@ def test_impossible_values_are_named(score: float, cost: float, name: str, read:
 def test_a_file_that_is_no_table_is_named(tmp_path: Path, read: Read) -> None:
     read()
     tmp_path.joinpath("bad.parquet").write_text("no")
-    with pytest.raises(ValueError, match=r"bad\.parquet can't be read"):
-        read_ragged(tmp_path / "bad.parquet", tmp_path / "p.parquet", cards=["large"])
-    with pytest.raises(ValueError, match=r"p\.parquet lacks the columns model"):
-        read_ragged(tmp_path / "p.parquet", tmp_path / "p.parquet", cards=["large"])
+    with pytest.raises(OutcomeError, match=r"bad\.parquet: can't be read"):
+        OutcomeTable.load(tmp_path / "bad.parquet", tmp_path / "p.parquet")
+    with pytest.raises(OutcomeError, match="there are no outcomes, only prompts"):
+        OutcomeTable.load(tmp_path / "p.parquet", tmp_path / "p.parquet")
+    free = pl.read_parquet(tmp_path / "o.parquet").drop("cost_usd")
+    with pytest.raises(OutcomeError, match=r"lacks the column cost_usd"):
+        OutcomeTable.from_frames(free, pl.read_parquet(tmp_path / "p.parquet")).grid()
