@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xrouter_lg.fitting.family_means import family_means, pooled_means
-from xrouter_lg.judge.baselines.base import group_means
+from xrouter_lg.fitting.family_means import family_means, group_means, pooled_means
 
 
 def _world(
