@@ -173,4 +173,4 @@ def test_the_command_reads_an_outcome_table(
     assert "2 trained cards and 1 added" in capsys.readouterr().out
     assert chosen(tmp_path / "new", SUMS[50]) == "adder"
     assert main([*options, "--model", "nobody"]) == 2
-    assert "0 probe prompts" in capsys.readouterr().out
+    assert "no outcome of ['nobody']; there are Adder" in capsys.readouterr().out

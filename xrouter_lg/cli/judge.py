@@ -202,14 +202,13 @@ def _run(settings: JudgeSettings, report: Path | None) -> Judged:
 
 
 def _push(judged: Judged, experiment: str, dataset: str, endpoint: str | None) -> str:
-    import polars as pl
-
     from xrouter_lg.langsmith.connection import LangSmith
     from xrouter_lg.langsmith.experiment import push_experiment, results_of_choices
+    from xrouter_lg.outcomes import OutcomeTable
 
     data = judged.to_json()
     settings = judged.settings
-    prompts = pl.read_parquet(settings.prompts)
+    prompts = OutcomeTable.load(settings.outcomes, settings.prompts).prompts.collect()
     with LangSmith(endpoint=endpoint) as langsmith:
         summary = push_experiment(
             results_of_choices(judged.choices, prompts, cost_weight=settings.cost_weight),
