@@ -40,7 +40,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
+class JudgeSettings(AssessSettings):
     checkpoint: Path
     outcomes: Path
     prompts: Path
@@ -66,12 +66,6 @@ class JudgeSettings:
     """The checkpoint that now serves: one more comparator of the gate."""
     unseen: tuple[Path, ...] = ()
     """Checkpoints of the same recipe, each trained without the families it is judged on."""
-    baselines: bool = True
-    looks: int = 1
-    tolerance: float = 0.02
-    examples: int = 8
-    draws: int = 1000
-    seed: int = 0
     cache: Path | None = None
 
 
@@ -203,15 +197,7 @@ def judge_checkpoint(
         on_step(f"pool of {len(pool.models)} models, {len(paired)} prompts")
         found = assess(
             pooled,
-            AssessSettings(
-                cost_weight=settings.cost_weight,
-                baselines=settings.baselines,
-                looks=settings.looks,
-                tolerance=settings.tolerance,
-                examples=settings.examples,
-                draws=settings.draws,
-                seed=settings.seed,
-            ),
+            settings,
             on_step,
         )
         pools.append(found)

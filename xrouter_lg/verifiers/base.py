@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+from xrouter_lg.errors import ConfigurationError, XRouterError
 from xrouter_lg.types import Charge
 
 _REASON_CHARS = 600
@@ -50,11 +51,11 @@ class Verdict:
         }
 
 
-class VerifierConfigError(ValueError):
+class VerifierConfigError(ConfigurationError):
     """A verifier can't be built from its arguments; the message says which and what is allowed."""
 
 
-class Unverifiable(Exception):
+class Unverifiable(XRouterError):
     """Raised inside a verifier when no verdict is possible; becomes a None with this reason."""
 
 
@@ -112,7 +113,7 @@ class CheckReport:
             raise UnprovenVerifierError(f"verifier {self.name!r}: " + "; ".join(self.problems))
 
 
-class UnprovenVerifierError(RuntimeError):
+class UnprovenVerifierError(XRouterError, RuntimeError):
     """A verifier misjudged an answer whose verdict is known: it may not score anything."""
 
 
