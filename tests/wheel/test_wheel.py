@@ -166,14 +166,14 @@ def test_the_other_card_is_asked_within_a_budget(user: User, provider: str) -> N
 
 def test_a_router_is_trained_without_a_language_model(user: User) -> None:
     user.xrouter("train", "outcomes", "--head", "--output", "runs/mine")
-    assert (user.home / "runs" / "mine" / "checkpoint" / "manifest.json").is_file()
+    assert (user.home / "runs" / "mine" / "manifest.json").is_file()
 
 
 def test_the_judge_finds_that_it_may_serve(user: User) -> None:
     told = json.loads(
         user.xrouter(
             "judge",
-            *("--checkpoint", "runs/mine/checkpoint", "--split", "all", "--gate", "--json"),
+            *("--checkpoint", "runs/mine", "--split", "all", "--gate", "--json"),
             *("--outcomes", "held_out/outcomes.parquet", "--prompts", "held_out/prompts.parquet"),
             *("--train-outcomes", "outcomes/outcomes.parquet"),
             *("--train-prompts", "outcomes/prompts.parquet"),
@@ -185,7 +185,7 @@ def test_the_judge_finds_that_it_may_serve(user: User) -> None:
 
 
 def test_what_passed_is_promoted(user: User) -> None:
-    arguments = ("runs/mine/checkpoint", "--report", "report.json", "--root", "checkpoints")
+    arguments = ("runs/mine", "--report", "report.json", "--root", "checkpoints")
     moved = json.loads(user.xrouter("promote", *arguments, "--json"))
     assert (moved["alias"], moved["forced"]) == ("production", None)
     log = json.loads(user.xrouter("rollback", "--log", "--json"))

@@ -19,7 +19,7 @@ app = typer.Typer()
 @command(
     app,
     "judge",
-    example="judge --checkpoint runs/mine/checkpoint --outcomes outcomes/outcomes.parquet "
+    example="judge --checkpoint checkpoints/mine --outcomes outcomes/outcomes.parquet "
     "--prompts outcomes/prompts.parquet --gate",
     interrupted="interrupted; what was read is kept, run it again to go on",
 )

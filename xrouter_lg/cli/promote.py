@@ -23,7 +23,7 @@ Root = Annotated[
 By = Annotated[str | None, typer.Option(help="Who moves it; left out: the user of this machine.")]
 
 
-@command(app, "promote", example="promote runs/mine/checkpoint --report report.json")
+@command(app, "promote", example="promote checkpoints/mine --report report.json")
 def promote(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of the checkpoint.")],
     to: Annotated[str, typer.Option("--to", help="The alias to move.")] = "production",

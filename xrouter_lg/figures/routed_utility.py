@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from training.data.pools import Table
-from training.grpo.outcome_source import Floats
 from xrouter_lg.figures.curve import choose
+
+Floats = npt.NDArray[np.float64]
 
 WEIGHTS: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Cost weights that a validation utility is averaged over: one checkpoint serves them all."""
@@ -16,6 +18,18 @@ WEIGHTS: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 DENSE_WEIGHTS: tuple[float, ...] = tuple(float(x) for x in np.geomspace(0.01, 3.0, 12))
 """Where two ways of expecting scores are weighed against each other."""
+
+
+class Table(Protocol):
+    """Outcomes of N prompts × M cards."""
+
+    @property
+    def score(self) -> Floats: ...
+
+    @property
+    def cost(self) -> Floats: ...
+
+    def __len__(self) -> int: ...
 
 
 def utility(z_N_M: Floats, table: Table, expected_usd_M: Floats, c_ref_usd: float) -> float:
