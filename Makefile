@@ -22,15 +22,21 @@ help:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[cli,local,dev]"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo '$(PYTHON) makes no virtual environments: install what it lacks (Debian, Ubuntu: sudo apt install python3-venv), or say which does: make PYTHON=/path/to/python3' >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -m venv $(VENV); }
+	$(PIP) -e ".[cli,llama-cpp,dev]"
 	touch $@
 
-# Without a GPU the wheel for CPUs: from where pip looks, else uv knows where it is.
+# Without a GPU the wheel for CPUs: from where pip looks, else uv knows where it is. Where neither
+# finds it, the index's own, which is larger and runs on CPUs too.
 $(TRAINING): $(INSTALLED)
 	@if command -v nvidia-smi >/dev/null; then $(PIP) torch; \
 	elif ! $(PIP) "torch==$(TORCH)+cpu" 2>/dev/null; then \
-	  $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=cpu "torch==$(TORCH)"; \
+	  $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend=cpu "torch==$(TORCH)" \
+	  || $(PIP) "torch==$(TORCH)"; \
 	fi
 	$(PIP) -e ".[train]"
 	touch $@

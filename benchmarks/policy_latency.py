@@ -177,7 +177,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.base is None:
         parser.error("name the base model's folder: --base FOLDER, or XROUTER_BASE")
-    model = AutoModelForCausalLM.from_pretrained(str(options.base), dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(str(options.base), dtype=torch.float32)
+    model.eval()  # type: ignore[no-untyped-call]
 
     def bare(ids: list[int]) -> None:
         with torch.inference_mode():

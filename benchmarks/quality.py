@@ -43,7 +43,8 @@ from xrouter_lg.judge.table import Paired
 
 def judged_checkpoint(options: argparse.Namespace, task: Task) -> tuple[Measured, dict[str, Any]]:
     """The checkpoint's row: what `xrouter judge` says of it."""
-    from xrouter_lg.judge.run import JudgeSettings, judge_checkpoint
+    from xrouter_lg.judge.run import judge_checkpoint
+    from xrouter_lg.judge.settings import JudgeSettings
 
     found = judge_checkpoint(
         JudgeSettings(

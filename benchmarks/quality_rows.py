@@ -18,6 +18,7 @@ from xrouter_lg.figures import curve
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
 from xrouter_lg.figures.metrics import Reference, difference, resample
+from xrouter_lg.files import whole
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
 from xrouter_lg.judge import baselines, table
 from xrouter_lg.judge.baselines import Fitted, PredictedFamily, ToldLabel, answer_ids
@@ -108,10 +109,9 @@ class Kept:
                 return Curve(str(kept["name"]), kept["cost_weight"], kept["score"], kept["cost"])
         made = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part.npz")
         arrays = {"cost_weight": made.cost_weight, "score": made.score, "cost": made.cost}
-        np.savez_compressed(part, name=np.array(made.name), **arrays)
-        part.replace(path)
+        with whole(path) as part, part.open("wb") as file:
+            np.savez_compressed(file, name=np.array(made.name), **arrays)
         return made
 
 

@@ -26,7 +26,7 @@ class InstantChat(BaseChatModel):
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-        message = AIMessage("Paris.", usage_metadata=usage)  # type: ignore[arg-type]
+        message = AIMessage("Paris.", usage_metadata=usage)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:

@@ -37,10 +37,11 @@ from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import card_lines
 from training.data.reward import Reward
-from training.grpo.episodes import ReplayEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment, Sampling
+from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
-from training.model.base import load_base, materialise
+from training.model.base import load_base
 from training.model.features import build_cache
 from training.model.reading import CachedReading, PlainReading, Reading
 from training.model.slots import slot_model
@@ -48,6 +49,7 @@ from training.stage.callbacks import Report
 from training.warm_start.targets import card_samples
 from training.warm_start.trainer import train_slots
 from xrouter_lg import ModelCard
+from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.judge.table import Paired, read_paired
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
@@ -107,7 +109,7 @@ def recipe(task: Task, folder: Path, steps: int, share: float) -> str:
     for _ in range(2):  # in turns, so that a busy minute does not meet one of them alone
         for name in ("cached", "plain"):
             chosen = WarmStartConfig(
-                recipe=name,  # type: ignore[arg-type]
+                recipe=name,
                 epochs=1,
                 frozen_layers=frozen if name == "cached" else 0,
             )
@@ -116,7 +118,7 @@ def recipe(task: Task, folder: Path, steps: int, share: float) -> str:
             else:
                 base, reading, _ = task.reading(folder / "features", frozen, count)
             slot = slot_model(base, np.zeros(len(task.lines)), chosen)
-            samples = card_samples(slot, np.arange(count), task.table.score[:count])
+            samples = card_samples(slot, reading, np.arange(count), task.table.score[:count])
             marks = [time.process_time()]
             train_slots(
                 slot,
@@ -185,15 +187,18 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
         own = _Clock()
         for target, names in (
             (reading, ("find", "ids", "inputs")),
-            (turns, ("state", "advance", "results")),
+            (turns, ("state", "results")),
         ):
             for method in names:
                 own.watch(target, method)
         marks = [time.process_time()]
         spent = [0.0]
-        report = Report(
-            lambda *_, m=marks, s=spent, o=own: (m.append(time.process_time()), s.append(o.seconds))
-        )
+
+        def mark(*_: Any, m: list[float] = marks, s: list[float] = spent, o: _Clock = own) -> None:
+            m.append(time.process_time())
+            s.append(o.seconds)
+
+        report = Report(mark)
         train_grpo(
             slot,
             reading,
@@ -205,7 +210,7 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
         )
         step_s = np.diff(marks)[1:]
         own_s = np.diff(spent)[1:]
-        parts.append([name, float(step_s.mean()), float(own_s.sum() / step_s.sum())])
+        parts.append((name, float(step_s.mean()), float(own_s.sum() / step_s.sum())))
         del base, reading, slot, turns
         gc.collect()
     show(
@@ -218,9 +223,8 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
 
 
 def _turns(task: Task, count: int) -> OneTurn:
-    environment = ReplayEnvironment(
-        task.table.score,
-        task.table.cost,
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(task.table.score, task.table.cost),
         Reward(task.table.reference_cost()),
         sampling=Sampling(permute=False),
     )
@@ -260,8 +264,8 @@ class _Clock:
 
 def replay(task: Task, episodes: int) -> str:
     """Episodes a second."""
-    environment = ReplayEnvironment(
-        task.table.score, task.table.cost, Reward(task.table.reference_cost())
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(task.table.score, task.table.cost), Reward(task.table.reference_cost())
     )
     rng, batch = np.random.default_rng(0), 256
     rates = []

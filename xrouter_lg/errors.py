@@ -4,7 +4,11 @@
     ├── ConfigurationError (ValueError)      found before the first request
     │   ├── PoolError                        a pool or a card is wrong
     │   ├── MissingKeyError                  an API key's variable is not set
-    │   └── PolicyConfigError                a policy can't be built from what was given
+    │   ├── PolicyConfigError                a policy can't be built from what was given
+    │   │   └── CheckpointError              a checkpoint is missing, damaged, or for something else
+    │   ├── AliasError                       an alias can't be read, moved or rolled back
+    │   │   └── NotPromotedError             no verdict says that this checkpoint may serve
+    │   └── VerifierConfigError              a verifier can't be built from its arguments
     ├── RequestError (ValueError)            this request can't be routed as it stands
     │   ├── EmptyMessagesError               no message at all
     │   ├── NoHumanMessageError              nothing was asked
@@ -12,13 +16,56 @@
     │   └── NoCandidateError                 every card was removed; says which rule removed which
     ├── BudgetExceededError (RuntimeError)   the call would cost more than is left
     ├── PolicyError (RuntimeError)           a policy failed: caught by the router, costs a fallback
-    │   ├── PolicyTimeoutError
+    │   ├── PolicyTimeoutError               no proposal within its deadline
     │   └── InvalidProposalError             unknown card, NaN probability, nonsense
     ├── WorkerError (RuntimeError)           one attempt failed: caught by failover
-    ├── AllCandidatesFailedError             nobody answered; lists each attempt, its cost and cause
-    ├── StreamInterruptedError               a worker failed after its tokens began to stream
+    │   └── StreamInterruptedError           a worker failed after its tokens began to stream
+    ├── AllCandidatesFailedError (RuntimeError)   nobody answered; lists each attempt and its cost
     ├── StoreError (RuntimeError)            the local trace store can't be opened or read
-    └── MissingExtraError (ImportError)      an optional dependency is not installed
+    ├── MissingExtraError (ImportError)      an optional dependency is not installed
+    │
+    │   outcomes, verifiers, training
+    ├── OutcomeError (ValueError)            a table can't be used; names file, row and value
+    ├── UnaskableError (ValueError)          a recorded conversation can't be asked again
+    ├── BackfillError (RuntimeError)         a backfill can't start or go on
+    ├── Unverifiable                         no verdict is possible: a None with this reason
+    ├── UnprovenVerifierError (RuntimeError)      misjudged an answer whose verdict is known
+    ├── SandboxError (RuntimeError)          the sandbox failed, not the program in it
+    ├── TrainingInterruptedError (RuntimeError)   asked to stop; what is done is saved
+    │
+    │   LangSmith
+    ├── LangSmithIntegrationError (RuntimeError)
+    │   ├── NoKeyError (MissingKeyError)     no API key for an endpoint that needs one
+    │   ├── AccessDeniedError                401 or 403
+    │   ├── ProjectNotFoundError (LookupError)    no project or dataset of that name
+    │   ├── UnreachableError                 down, or still busy after every retry
+    │   ├── LangSmithRefusedError            a request that LangSmith does not take
+    │   ├── HiddenInputsError                runs came without inputs or outputs
+    │   ├── RetentionError                   asked for what LangSmith has deleted
+    │   ├── FeedbackNotSentError             kept in the local store, not in LangSmith
+    │   └── BulkExportError (StoreError)     a Parquet file that is no usable export
+    │
+    │   servers of models
+    ├── LocalModelError (RuntimeError)
+    │   ├── UnknownWeightsError (ValueError)      a name that is not in the catalogue
+    │   ├── WeightsUnavailableError          no source delivers the file
+    │   ├── WeightsCorruptError              the bytes differ from the pinned sha256, twice
+    │   ├── ServerStartError                 a server did not come up; carries the log's end
+    │   ├── VllmMissingError                 no Python that has vLLM
+    │   ├── AdapterError                     a checkpoint that a server can't load, or refused
+    │   ├── MeasurementError                 a running server gave no usable timings
+    │   └── ExportError                      a checkpoint that can't be written as GGUF
+    │
+    │   fakes and the demo
+    ├── NotHttpError                         what came over the socket is not HTTP
+    ├── FakeRefusedError                     a request that a real server would refuse as well
+    ├── ScriptExhaustedError (RuntimeError)  a scripted model was called once too often
+    ├── FilterError (ValueError)             a LangSmith filter that the loopback can't read
+    ├── NotRecordedError (LookupError)       nobody asked this model that question
+    └── CommandFailedError (RuntimeError)    a command of the demo's loop ended with an error
+
+Beside the tree stands ``NotPlainError`` of the verifiers' wire: it lives in a sandbox, without this
+package.
 
 Configuration and request errors reach the caller as they are. Policy and worker errors are
 classified at the boundary where they happen, recorded in the route record, and reach the caller
@@ -30,6 +77,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
+from typing import Any, Self
 
 
 class ErrorClass(StrEnum):
@@ -48,13 +97,23 @@ class ErrorClass(StrEnum):
     CONTENT_FILTER = "content_filter"
     TRUNCATED = "truncated"
     STREAM_CUT = "stream_cut"
-    BUDGET = "budget"
-    CIRCUIT_OPEN = "circuit_open"
     UNKNOWN = "unknown"
 
 
 class XRouterError(Exception):
-    """Root of everything this package raises on purpose."""
+    """Root of everything that is raised on purpose."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        error = super().__new__(cls, *args, **kwargs)
+        error._made_of = args, kwargs
+        return error
+
+    _made_of: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception's own way calls the class with the finished text alone.
+        args, kwargs = self._made_of
+        return partial(type(self), **kwargs), args, self.__dict__
 
 
 class ConfigurationError(XRouterError, ValueError):
@@ -100,9 +159,6 @@ class NoCandidateError(RequestError):
             "Loosen the rule named beside a card, or add a card that fits."
         )
 
-    def __reduce__(self) -> tuple[type[NoCandidateError], tuple[dict[str, str]]]:
-        return type(self), (self.removed,)
-
 
 class BudgetExceededError(XRouterError, RuntimeError):
     """A call's worst case is dearer than what is left of the budget (USD)."""
@@ -127,9 +183,6 @@ class WorkerError(XRouterError, RuntimeError):
         self.card, self.error_class, self.detail = card, error_class, detail
         super().__init__(f"card {card!r} failed ({error_class}): {detail}")
 
-    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, ErrorClass, str]]:
-        return type(self), (self.card, self.error_class, self.detail)
-
 
 class StreamInterruptedError(WorkerError):
     """A worker failed after tokens had reached the caller: no other card is asked, because its
@@ -152,11 +205,6 @@ class AllCandidatesFailedError(XRouterError, RuntimeError):
             "Check the cards with `xrouter pool check --live`."
         )
 
-    def __reduce__(
-        self,
-    ) -> tuple[type[AllCandidatesFailedError], tuple[list[dict[str, object]]]]:
-        return type(self), (self.attempts,)
-
 
 class StoreError(XRouterError, RuntimeError):
     """The local trace store can't be opened, read or written."""
@@ -171,6 +219,3 @@ class MissingExtraError(XRouterError, ImportError):
             f"{purpose} needs {package!r}, which is not installed: "
             f'pip install "xrouter_lg[{extra}]"'
         )
-
-    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
-        return type(self), (self.package, self.extra, self.purpose)

@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own, for callers that are not async."""
+"""Event loops in threads of their own, for callers that are not async."""
 
 from __future__ import annotations
 
@@ -12,9 +12,32 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
-_owner_pid: int | None = None
+_starting = threading.Lock()
+
+
+class LoopThread:
+    """An event loop that a daemon thread runs: started when it is first asked for, and again in a
+    forked child, which inherits the object but not the thread."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._running: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        running = self._running
+        if running is None or running[0] != os.getpid() or running[1].is_closed():
+            with _starting:
+                running = self._running
+                if running is None or running[0] != os.getpid() or running[1].is_closed():
+                    running = self._running = os.getpid(), asyncio.new_event_loop()
+                    threading.Thread(
+                        target=running[1].run_forever, name=self._name, daemon=True
+                    ).start()
+        return running[1]
+
+
+_portal = LoopThread("xrouter-portal")
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -23,7 +46,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     The caller's context variables (LangChain's callbacks, LangGraph's config) are seen by the
     coroutine. Ctrl-C in the waiting thread cancels it.
     """
-    loop = _running_loop()
+    loop = _portal.loop
     if _inside(loop):
         # The portal's own thread asks (a policy that runs a sync graph): waiting for itself
         # would never end.
@@ -63,11 +86,10 @@ def _inside(loop: asyncio.AbstractEventLoop) -> bool:
         return False
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _owner_pid
-    with _lock:
-        # A forked child inherits the object but not the thread that runs it.
-        if _loop is None or _loop.is_closed() or _owner_pid != os.getpid():
-            _loop, _owner_pid = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="xrouter-portal", daemon=True).start()
-        return _loop
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+
+    def _after_fork() -> None:
+        global _starting
+        _starting = threading.Lock()  # it may have been held
+
+    os.register_at_fork(after_in_child=_after_fork)

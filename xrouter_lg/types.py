@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -27,22 +28,6 @@ class Usage:
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
-
-    @classmethod
-    def from_message(cls, message: BaseMessage) -> Usage | None:
-        """The usage that a provider reported with a message, None where it reported none."""
-        meta = getattr(message, "usage_metadata", None)
-        if not meta:
-            return None
-        inputs = meta.get("input_token_details") or {}
-        outputs = meta.get("output_token_details") or {}
-        return cls(
-            input_tokens=int(meta.get("input_tokens") or 0),
-            output_tokens=int(meta.get("output_tokens") or 0),
-            cached_input_tokens=int(inputs.get("cache_read") or 0),
-            cache_write_tokens=int(inputs.get("cache_creation") or 0),
-            reasoning_tokens=int(outputs.get("reasoning") or 0),
-        )
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)
@@ -116,6 +101,16 @@ class Answer:
     truncated: bool = False
 
 
+@dataclass(slots=True)
+class Attempt:
+    """What an attempt at a decision leaves behind, also where it fails or times out."""
+
+    charges: list[Charge] = field(default_factory=list)
+    """What a policy pays for, as it pays: it stays on the bill."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the record shall say of the decision, JSON-safe: ``arm`` and ``shadow``."""
+
+
 @dataclass(frozen=True, slots=True)
 class RouteRequest:
     """One request as the router and its policy see it.
@@ -146,14 +141,10 @@ class RouteRequest:
     """The pool's default card."""
     unreachable: frozenset[str] = frozenset()
     """Cards that joined the pool after the graph was built, and so have no node in it."""
-    charges: list[Charge] = field(default_factory=list)
-    """Where a policy puts what it pays for, as it pays: what a proposal that fails or times out
-    has cost stays on the bill."""
     request_id: str | None = None
     """The same on every turn of a request; None outside a graph."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Where a policy puts what the record shall say of its decision, JSON-safe: ``arm`` and
-    ``shadow``. Like charges, they outlast a proposal that fails."""
+    attempt: Attempt = field(default_factory=Attempt)
+    """Where a policy writes; all else here is only read."""
 
     @property
     def last_turn(self) -> bool:
@@ -197,11 +188,47 @@ class Proposal:
     """``prompt_token_ids``, ``completion_token_ids`` and ``logprobs`` of a language model."""
 
 
+_CALL_ID = re.compile(r"c(?:(\d+)_)?(\d+)(?:\.(\d+))?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CallId:
+    """Which of a request's calls: ``c2`` is the second of the first turn, ``c3_1`` the first of
+    the third, ``c2.1`` the first that stood in for ``c2`` after it had failed."""
+
+    turn: int
+    index: int
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        turn = f"{self.turn}_" if self.turn > 1 else ""
+        return f"c{turn}{self.index}" + (f".{self.attempt}" if self.attempt else "")
+
+    @classmethod
+    def parse(cls, text: str) -> CallId:
+        """The inverse of ``str``.
+
+        Raises:
+            ValueError: no id of a request's call.
+        """
+        found = _CALL_ID.fullmatch(text)
+        if found is None:
+            raise ValueError(f"call id {text!r} is not of the form c1, c2_1 or c1.1")
+        turn, index, attempt = found.groups()
+        return cls(int(turn or 1), int(index), int(attempt or 0))
+
+    @property
+    def proposed(self) -> CallId:
+        """The call that was proposed, which this one is or stands in for."""
+        return CallId(self.turn, self.index)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call that the router decided on. ``allowance_usd`` is what was reserved for it."""
 
     id: str
+    """A :class:`CallId` as text; whoever calls outside a request may name it otherwise."""
     card: str
     hint: str | None = None
     temperature: float | None = None

@@ -32,7 +32,6 @@ from training.config.grpo import GrpoSettings
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import card_lines
 from training.data.reward import Reward
-from training.files import write_json
 from training.grpo.episodes import EpisodeEnvironment, Sampling, in_rounds
 from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import log_policy, train_grpo
@@ -45,6 +44,7 @@ from training.stage.plots import plot_ablation
 from training.stage.progress import Progress, shown
 from training.warm_start.targets import measure_centre
 from xrouter_lg.errors import XRouterError
+from xrouter_lg.files import write_json
 from xrouter_lg.judge.table import Floats, Ints, Paired, random_split
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
@@ -178,10 +178,9 @@ def _policy(
     turns, found = case.turns(case.test, weight), []
     for start in range(0, len(case.test), 16):
         rows = case.test[start : start + 16]
-        states = [turns.state(start + place, ()) for place in range(len(rows))]
+        states = [turns.state(start + place) for place in range(len(rows))]
         contrast = reading.contrast(slot, **reading.inputs(rows))
-        known = [state for state in states if state is not None]
-        found.append(log_policy(slot, contrast, known, temperature).exp().numpy())
+        found.append(log_policy(slot, contrast, states, temperature).exp().numpy())
     return np.concatenate(found).astype(np.float64)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
-from training.model.base import Base, load_base, materialise
+from training.model.base import Base, load_base
 from training.model.features import build_cache
 from training.model.reading import CachedReading
 from training.stage.progress import Progress
+from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.table import Paired, read_paired
 from xrouter_lg.prompts import slots

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from integrations.llama_cpp.errors import LocalModelError
+from xrouter_lg.errors import XRouterError
 
 _NEEDS = ("torch", "transformers", "trl", "peft", "polars", "sklearn")
 _INTERRUPTED = 130
@@ -26,17 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(
             f"error: the demo trains, and needs {', '.join(lacking)}: run `make demo`, or "
             "pip install -c constraints.txt torch && pip install -c constraints.txt "
-            "-e '.[cli,local,train]'",
+            "-e '.[cli,llama-cpp,train]'",
             markup=False,
         )
         return 1
-    from integrations.demo.commands import CommandFailedError
-    from xrouter_lg.errors import XRouterError
-    from xrouter_lg.outcomes import OutcomeError
-
     try:
         return 0 if _run(options, console) else 3
-    except (LocalModelError, XRouterError, OutcomeError, CommandFailedError) as error:
+    except XRouterError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
         return 1
     except KeyboardInterrupt:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from xrouter_lg.errors import XRouterError
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class CommandFailedError(RuntimeError):
+class CommandFailedError(XRouterError, RuntimeError):
     """A command of the loop ended with an error, which it has printed itself."""
 
     def __init__(self, shown: str, status: int) -> None:

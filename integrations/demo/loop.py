@@ -143,7 +143,8 @@ class Loop:
             price = self.settings.router_usd_per_million
             scores = scores_of(judge, after)
             learned = arm_of("checkpoint", after, scores, router_usd_per_million=price)
-        known = np.isfinite([arm.score for arm in (*fixed.values(), rules, learned)]).all(0)
+        every_score = np.array([arm.score for arm in (*fixed.values(), rules, learned)])
+        known = np.asarray(np.isfinite(every_score).all(axis=0))
         if not known.all():
             self.console.print(f"  {int((~known).sum())} requests can't be judged on this machine")
         write_table(

@@ -84,10 +84,12 @@ def load(folder: Path = DATA, *, per_family: int | None = None) -> History:
     prompts = {question.prompt_id: question.prompt for question in questions}
     answers = {}
     columns = ("prompt_id", "model", "response", "input_tokens", "output_tokens")
-    for prompt_id, model, *said in table.outcomes.select(columns).collect().iter_rows():
+    recorded = table.outcomes.select(columns).collect()
+    for prompt_id, model, text, read, written in recorded.iter_rows():
         if prompt_id in prompts:
             prompt = prompts[prompt_id]
-            answers[prompt, model] = Recorded(*said, truncated=said[-1] >= limits[prompt])
+            cut = written >= limits[prompt]
+            answers[prompt, model] = Recorded(text, read, written, truncated=cut)
     return History(tuple(questions), answers)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from integrations.demo.questions import Recorded
 from integrations.demo.recorded.record import asked
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply
 
 
-class NotRecordedError(LookupError):
+class NotRecordedError(XRouterError, LookupError):
     """Nobody asked this model that question, or not in this conversation."""
 
 

@@ -123,6 +123,7 @@ def draw(path: Path, arms: Sequence[Arm], choices: Path) -> bool:
     axes.plot(settings["usd"] * PER, settings["score"], "o-", ms=3, label="checkpoint, its dial")
     for arm in arms:
         score = interval(arm.score)
+        assert score.value is not None and score.low is not None and score.high is not None
         at = arm.cost.mean() * PER
         axes.errorbar(
             [at], [score.value], yerr=[[score.value - score.low], [score.high - score.value]],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import UnknownWeightsError
+from integrations.errors import UnknownWeightsError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .cache import weights_dir
+from xrouter_lg.errors import XRouterError
+
 from .catalogue import WEIGHTS, get_weights
-from .errors import LocalModelError
 from .measure import DEFAULT_USD_PER_HOUR, measured_throughput, token_price
 from .pool import DEFAULT_MODELS, local_pool
 from .server import LlamaCppServer
-from .weights import fetch
+from .weights import fetch, weights_dir
 
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         commands = {"fetch": _fetch, "serve": _serve, "measure": _measure, "demo": _demo}
         commands[options.command](options)
-    except LocalModelError as error:
+    except XRouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

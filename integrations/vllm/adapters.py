@@ -15,11 +15,10 @@ from typing import Any
 
 import httpx
 
+from integrations.errors import AdapterError
 from xrouter_lg.checkpoints.manifest import verify
 from xrouter_lg.policies.slots.remote import model_name
 from xrouter_lg.policies.slots.torch_engine import identity_of
-
-from .errors import AdapterError
 
 _TIMEOUT_S = 120.0
 

@@ -16,7 +16,6 @@ from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 
 from .adapters import Adapters
-from .errors import VllmError
 from .server import VllmServer
 
 _INTERRUPTED = 130  # the shell's status for a command ended by Ctrl-C
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {"serve": _serve, "load": _load, "unload": _unload, "list": _list}
     try:
         commands[options.command](options)
-    except (VllmError, XRouterError) as error:
+    except XRouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
 import os
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import BinaryIO, Literal
 
-import httpx
-
-from .errors import VllmMissingError, VllmStartError
+from integrations.errors import ServerStartError, VllmMissingError
+from integrations.served_process import ServedProcess
 
 PYTHON_VARIABLE = "XROUTER_VLLM_PYTHON"
 """Environment variable with the interpreter of the environment that vLLM is installed in."""
 
-_POLL_S = 0.25
-_STOP_GRACE_S = 15.0
-_LOG_TAIL_CHARS = 2500
 _SUPERVISE = Path(__file__).with_name("supervise.py")
 
 
-class VllmServer:
+class VllmServer(ServedProcess):
     """Starts on entry, stops on exit with every worker; a context manager, sync and async.
 
     vLLM pins its own torch and transformers, so it lives in an environment of its own and is
@@ -60,7 +49,7 @@ class VllmServer:
 
     Raises:
         VllmMissingError: on entry, when there is no interpreter with vLLM.
-        VllmStartError: on entry, when the model is missing, loading fails or takes too long; the
+        ServerStartError: on entry, when the model is missing, loading fails or takes too long; the
             message ends with the log.
     """
 
@@ -83,6 +72,12 @@ class VllmServer:
         log_path: Path | None = None,
         start_timeout_s: float = 300.0,
     ) -> None:
+        super().__init__(
+            f"vLLM for {str(model)!r}",
+            log_path=log_path,
+            start_timeout_s=start_timeout_s,
+            stop_grace_s=15.0,
+        )
         self.model, self.name = Path(model), name
         self.python = None if python is None else Path(python)
         self.dtype = dtype
@@ -91,100 +86,13 @@ class VllmServer:
         self.prefix_caching = prefix_caching
         self.cpu_cache_gib, self.threads = cpu_cache_gib, threads
         self.options = dict(options or {})
-        self.start_timeout_s = start_timeout_s
-        self.startup_s: float | None = None
-        """Seconds the last start took."""
-        self._port, self._address = port, ""
+        self._port = self._chosen = port
         self._key = api_key or secrets.token_urlsafe(24)
-        self._log_path = log_path
-        self._scratch: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def base_url(self) -> str:
-        """``http://127.0.0.1:PORT/v1``.
-
-        Raises:
-            RuntimeError: the server is not running.
-        """
-        if self._process is None:
-            raise RuntimeError("the vLLM server is not running; use it inside 'with' or start() it")
-        return f"{self._address}/v1"
 
     @property
     def api_key(self) -> str:
         """The key that requests must carry."""
         return self._key
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the running server's supervisor, else None."""
-        return None if self._process is None else self._process.pid
-
-    @property
-    def log_path(self) -> Path | None:
-        """vLLM's log; None before the first start."""
-        if self._log_path is not None:
-            return self._log_path
-        return None if self._scratch is None else self._scratch / "server.log"
-
-    def start(self) -> Self:
-        """Start and wait until the server is healthy; see the class for errors."""
-        if self._process is not None:
-            return self
-        if not self.model.joinpath("config.json").is_file():
-            raise VllmStartError(f"no model in {str(self.model)!r}: it holds no config.json")
-        python = self.python or find_python()
-        started = time.monotonic()
-        self._scratch = Path(tempfile.mkdtemp(prefix="xrouter-vllm-"))
-        try:
-            self._launch(python, self._port or _free_port())
-            self._wait_until_healthy(started + self.start_timeout_s)
-        except BaseException:
-            self._end_process()
-            raise
-        self.startup_s = time.monotonic() - started
-        return self
-
-    def stop(self) -> None:
-        """Terminate, then kill, the server and its workers; does nothing when not running."""
-        self._end_process()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
-
-    def is_healthy(self) -> bool:
-        """Whether the server answers its health check now."""
-        if self._process is None:
-            return False
-        try:
-            # trust_env=False: a proxy of the environment must not see loopback requests.
-            answer = httpx.get(f"{self._address}/health", timeout=5.0, trust_env=False)
-        except httpx.HTTPError:
-            return False
-        return answer.status_code == 200
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     def arguments(self, port: int) -> list[str]:
         """Options of vLLM's server."""
@@ -232,56 +140,28 @@ class VllmServer:
             kept.pop("OMP_NUM_THREADS", None)
         return {**defaults, **kept, **wanted}
 
-    def _launch(self, python: Path, port: int) -> None:
-        self._address = f"http://127.0.0.1:{port}"
-        log_path = self.log_path
-        assert log_path is not None
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        module = "vllm.entrypoints.openai.api_server"
-        with log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [str(python), str(_SUPERVISE), str(python), "-m", module, *self.arguments(port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment(),
-                # vLLM looks for modules in the folder it runs in, and ours is called vllm too.
-                cwd=self._scratch,
-                # A group of its own, which the supervisor can end as a whole.
-                start_new_session=True,
-            )
+    def _check(self) -> None:
+        if not self.model.joinpath("config.json").is_file():
+            raise ServerStartError(f"no model in {str(self.model)!r}: it holds no config.json")
+        self.python = self.python or find_python()
 
-    def _wait_until_healthy(self, deadline: float) -> None:
-        assert self._process is not None
-        while time.monotonic() < deadline:
-            if (status := self._process.poll()) is not None:
-                raise self._start_error(f"exited with status {status}")
-            if self.is_healthy():
-                return
-            time.sleep(_POLL_S)
-        raise self._start_error(
-            f"was not healthy after {self.start_timeout_s:g} s (raise start_timeout_s?)"
+    def _launch(self, scratch: Path, log: BinaryIO) -> subprocess.Popen[bytes]:
+        port = self._chosen = self._port or _free_port()
+        python, module = str(self.python), "vllm.entrypoints.openai.api_server"
+        return subprocess.Popen(
+            [python, str(_SUPERVISE), python, "-m", module, *self.arguments(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self.environment(),
+            # vLLM looks for modules in the folder it runs in, and ours is called vllm too.
+            cwd=scratch,
+            # A group of its own, which the supervisor can end as a whole.
+            start_new_session=True,
         )
 
-    def _start_error(self, what: str) -> VllmStartError:
-        log_path = self.log_path
-        assert log_path is not None
-        tail = log_path.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL_CHARS:].strip()
-        return VllmStartError(
-            f"vLLM for {str(self.model)!r} {what}; log {str(log_path)!r} ends with:\n{tail}"
-        )
-
-    def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    def _find_address(self, scratch: Path) -> str | None:
+        return f"http://127.0.0.1:{self._chosen}"
 
 
 def find_python() -> Path:

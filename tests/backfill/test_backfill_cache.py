@@ -23,8 +23,8 @@ from xrouter_lg.backfill import (
     conversation_of,
 )
 from xrouter_lg.backfill.cache import key_base
-from xrouter_lg.outcomes.conversation import answer_text
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.said import answer_of
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import Charge, Usage
 
@@ -295,5 +295,5 @@ def test_a_conversation_that_cant_be_asked_as_it_was_is_not_asked(
 
 
 def test_an_answer_of_tool_calls_is_judged_as_json() -> None:
-    assert answer_text(AIMessage("", tool_calls=[CALL])) == '[{"name": "look", "args": {"at": 1}}]'
-    assert answer_text(AIMessage("text", tool_calls=[CALL])) == "text"
+    assert answer_of(AIMessage("", tool_calls=[CALL])) == '[{"name": "look", "args": {"at": 1}}]'
+    assert answer_of(AIMessage("text", tool_calls=[CALL])) == "text"

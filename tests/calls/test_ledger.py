@@ -19,14 +19,13 @@ from hypothesis.stateful import (
 )
 
 from xrouter_lg.calls.ledger import (
-    Account,
     Budget,
     RequestAccount,
     Reservation,
     counted,
-    parse_usd,
     totals,
 )
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError, RequestOptionError
 from xrouter_lg.types import Charge
 
@@ -156,11 +155,6 @@ def test_without_a_limit_everything_may_be_reserved_and_nothing_remains_to_tell(
     it = account(None)
     it.reserve(Decimal(10**9))
     assert it.remaining is None
-
-
-def test_a_request_account_is_an_account() -> None:
-    shared: Account = account()
-    assert shared.remaining == 1
 
 
 class Interleavings(RuleBasedStateMachine):

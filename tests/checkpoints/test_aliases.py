@@ -222,7 +222,7 @@ def test_a_process_that_dies_before_the_rename_has_moved_nothing(
     tmp_path: Path, versions: dict[str, str]
 ) -> None:
     promote(tmp_path / "one", root=tmp_path)
-    died = run("a._replace = lambda *_: os._exit(9)\na.promote('two', root='.')", tmp_path)
+    died = run("a.write_json = lambda *_, **__: os._exit(9)\na.promote('two', root='.')", tmp_path)
     assert died.returncode == 9
     assert read_alias(tmp_path, "production").version == versions["one"]  # type: ignore[union-attr]
     promote(tmp_path / "three", root=tmp_path)
@@ -236,11 +236,11 @@ def test_a_process_that_dies_after_the_rename_has_moved_and_the_log_says_so(
 ) -> None:
     promote(tmp_path / "one", root=tmp_path)
     code = (
-        "keep = a._replace\n"
-        "def die(*args):\n"
-        "    keep(*args)\n"
+        "keep = a.write_json\n"
+        "def die(*args, **how):\n"
+        "    keep(*args, **how)\n"
         "    os._exit(9)\n"
-        "a._replace = die\n"
+        "a.write_json = die\n"
         "a.promote('two', root='.')"
     )
     assert run(code, tmp_path).returncode == 9

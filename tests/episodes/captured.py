@@ -11,7 +11,8 @@ from langsmith import Client, tracing_context
 
 from tests.support.langsmith_server import LangSmithServer
 from xrouter_lg import Recorder
-from xrouter_lg.episodes.extract import Episode, ExtractReport, episodes
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import ExtractReport, episodes
 
 
 class Captured:

@@ -13,9 +13,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.support.apps import pool
 from tests.support.tiny_model import write_tiny_base
+from training.config.collect import CollectConfig
 from training.config.run import BaseConfig, RunConfig
 from training.config.warm_start import WarmStartConfig
-from training.data.from_traces import CollectConfig, collect
+from training.data.from_traces import collect
 from training.run import run as runs
 from training.train import main
 from xrouter_lg import Recorder, XRouterNode

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -15,7 +17,8 @@ from typer.testing import CliRunner
 from tests.training.made_episodes import call, episode, said
 from xrouter_lg import ModelCard, ModelPool, TraceStore, XRouterNode
 from xrouter_lg.cli import app as cli
-from xrouter_lg.episodes.extract import Episode, ExtractReport
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import ExtractReport
 from xrouter_lg.episodes.rows import prompt_id
 from xrouter_lg.episodes.to_table import (
     BuildReport,
@@ -33,6 +36,17 @@ EXACT = Scoring(suite=Suite.from_specs(["exact"]), references={"capital of franc
 LIKED = Scoring(feedback=(Feedback(keys="liked"),))
 
 
+def outcomes_of(
+    found: Iterable[Episode], *, scoring: Scoring | None = None, report: BuildReport | None = None
+) -> OutcomeTable:
+    """Their table, in memory."""
+    with TemporaryDirectory() as folder:
+        table = build_outcomes(
+            found, Path(folder), scoring or Scoring(), report or BuildReport(), None
+        )
+        return OutcomeTable.from_frames(table.outcomes.collect(), table.prompts.collect())
+
+
 def rows(table: OutcomeTable) -> list[dict[str, Any]]:
     return list(table.outcomes.collect().sort("model").iter_rows(named=True))
 
@@ -46,7 +60,7 @@ def prompts(table: OutcomeTable) -> list[dict[str, Any]]:
 
 def test_every_card_that_answered_has_an_outcome_at_its_own_cost() -> None:
     asked = episode(call("small", "Lyon", "0.001"), call("large", "Paris", "0.02"))
-    table = build_outcomes([asked], scoring=EXACT)
+    table = outcomes_of([asked], scoring=EXACT)
     large, small = rows(table)
     assert (large["score"], small["score"]) == (1.0, 0.0)
     assert (large["cost_usd"], small["cost_usd"]) == (0.02, 0.001)
@@ -59,14 +73,14 @@ def test_the_routers_own_answer_is_no_cards_outcome() -> None:
     asked = episode(
         call("small", "Lyon"), answer="Paris", route="router", feedback=said("liked", 1)
     )
-    (row,) = rows(build_outcomes([asked], scoring=LIKED))
+    (row,) = rows(outcomes_of([asked], scoring=LIKED))
     assert (row["model"], row["score"]) == ("small", None)
 
 
 def test_a_failed_call_is_no_outcome_but_counted() -> None:
     report = BuildReport()
     asked = episode(call("gone", None), call("small", "Paris"))
-    assert [row["model"] for row in rows(build_outcomes([asked], report=report))] == ["small"]
+    assert [row["model"] for row in rows(outcomes_of([asked], report=report))] == ["small"]
     assert report.failed_calls == 1
 
 
@@ -74,7 +88,7 @@ def test_a_loop_is_one_outcome_at_the_cost_of_all_its_calls() -> None:
     loop = episode(
         call("small", "[look up]", "0.001"), call("small", "Paris", "0.002"), routed=False
     )
-    table = build_outcomes([loop], scoring=EXACT)
+    table = outcomes_of([loop], scoring=EXACT)
     (row,) = rows(table)
     assert (row["response"], row["score"], row["cost_usd"]) == ("Paris", 1.0, 0.003)
     assert (row["input_tokens"], row["output_tokens"], row["latency_s"]) == (20, 8, 1.0)
@@ -84,7 +98,7 @@ def test_a_loop_is_one_outcome_at_the_cost_of_all_its_calls() -> None:
 
 def test_feedback_scores_the_returned_answer_only() -> None:
     asked = episode(call("small", "Lyon"), call("large", "Paris"), feedback=said("liked", 1.0))
-    large, small = rows(build_outcomes([asked], scoring=LIKED))
+    large, small = rows(outcomes_of([asked], scoring=LIKED))
     assert (large["score"], small["score"]) == (1.0, None)
 
 
@@ -94,19 +108,19 @@ def test_feedback_on_one_call_scores_that_call() -> None:
         call("large", "Paris", call_id="c2"),
         feedback=said("liked", 0.0, about="call", call_id="c1"),
     )
-    large, small = rows(build_outcomes([asked], scoring=LIKED))
+    large, small = rows(outcomes_of([asked], scoring=LIKED))
     assert (large["score"], small["score"]) == (None, 0.0)
 
 
 def test_feedback_on_a_trace_of_several_requests_scores_none_of_them() -> None:
     asked = episode(call("small", "Lyon"), feedback=said("liked", 1.0, about="trace"))
-    assert rows(build_outcomes([asked], scoring=LIKED))[0]["score"] is None
+    assert rows(outcomes_of([asked], scoring=LIKED))[0]["score"] is None
 
 
 def test_feedback_stands_in_where_a_verifier_has_no_verdict() -> None:
     both = Scoring(suite=EXACT.suite, feedback=LIKED.feedback)
     (row,) = rows(
-        build_outcomes([episode(call("small", "Lyon"), feedback=said("liked", 1))], scoring=both)
+        outcomes_of([episode(call("small", "Lyon"), feedback=said("liked", 1))], scoring=both)
     )
     assert (row["score"], row["scored_by"]) == (1.0, "feedback")
 
@@ -119,14 +133,14 @@ def test_feedback_stands_in_where_a_verifier_has_no_verdict() -> None:
 )
 def test_a_correction_is_the_reference(correction: Any) -> None:
     asked = episode(call("small", "Lyon"), feedback=said("fix", None, correction=correction))
-    table = build_outcomes([asked], scoring=Scoring(suite=EXACT.suite))
+    table = outcomes_of([asked], scoring=Scoring(suite=EXACT.suite))
     assert rows(table)[0]["score"] == 0.0
     assert prompts(table)[0]["reference"] == "Paris"
 
 
 def test_a_corrected_route_is_no_right_answer() -> None:
     feedback = said("fix", None, correction={"route": "large"})
-    table = build_outcomes([episode(call("small", "Lyon"), feedback=feedback)])
+    table = outcomes_of([episode(call("small", "Lyon"), feedback=feedback)])
     assert prompts(table)[0]["reference"] is None
 
 
@@ -140,7 +154,7 @@ def test_a_later_correction_judges_the_earlier_answers_too() -> None:
             call("tiny", "Paris"), started_at=3.0, feedback=said("fix", None, correction="Paris")
         ),
     ]
-    table = build_outcomes(found, scoring=Scoring(suite=EXACT.suite))
+    table = outcomes_of(found, scoring=Scoring(suite=EXACT.suite))
     assert {row["model"]: row["score"] for row in rows(table)} == {
         "small": 0.0,
         "large": 1.0,
@@ -150,7 +164,7 @@ def test_a_later_correction_judges_the_earlier_answers_too() -> None:
 
 def test_a_given_reference_wins_over_a_correction() -> None:
     asked = episode(call("small", "Paris"), feedback=said("fix", None, correction="Lyon"))
-    assert rows(build_outcomes([asked], scoring=EXACT))[0]["score"] == 1.0
+    assert rows(outcomes_of([asked], scoring=EXACT))[0]["score"] == 1.0
 
 
 def test_references_are_found_by_id_and_by_text_however_it_is_spaced(tmp_path: Path) -> None:
@@ -165,7 +179,7 @@ def test_references_are_found_by_id_and_by_text_however_it_is_spaced(tmp_path: P
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
     scoring = Scoring(suite=EXACT.suite, references=read_references(path))
-    table = build_outcomes(found, scoring=scoring)
+    table = outcomes_of(found, scoring=scoring)
     assert [row["score"] for row in rows(table)] == [1.0, 1.0]
     # The list is still one when the table is scored again.
     unscored = OutcomeTable.from_frames(
@@ -200,7 +214,7 @@ def test_the_same_prompt_again_is_averaged_and_the_newest_answer_kept() -> None:
         episode(call("small", "Paris", "0.001"), started_at=2.0),
         episode(call("small", "Lyon", "0.003"), started_at=1.0, text="capital of  France?"),
     ]
-    (row,) = rows(build_outcomes(found, scoring=EXACT))
+    (row,) = rows(outcomes_of(found, scoring=EXACT))
     assert (row["score"], row["cost_usd"], row["response"]) == (0.5, 0.002, "Paris")
 
 
@@ -209,14 +223,14 @@ def test_an_unjudged_repeat_leaves_the_score_to_the_judged_one() -> None:
         episode(call("small", "a"), feedback=said("liked", 1.0)),
         episode(call("small", "b"), started_at=9.0),
     ]
-    (row,) = rows(build_outcomes(found, scoring=LIKED))
+    (row,) = rows(outcomes_of(found, scoring=LIKED))
     assert (row["score"], row["response"], row["scored_by"]) == (1.0, "b", "feedback")
 
 
 def test_one_unknown_cost_makes_the_mean_unknown() -> None:
     found = [episode(call("small", "a", "0.001")), episode(call("small", "a", None))]
     report = BuildReport()
-    (row,) = rows(build_outcomes(found, report=report))
+    (row,) = rows(outcomes_of(found, report=report))
     assert row["cost_usd"] is None
     assert report.unpriced == 1
 
@@ -226,7 +240,7 @@ def test_a_conversation_can_be_asked_again_as_it_was() -> None:
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "and of Spain?"},
     )
-    (prompt,) = prompts(build_outcomes([episode(call("small", "Madrid"), messages=messages)]))
+    (prompt,) = prompts(outcomes_of([episode(call("small", "Madrid"), messages=messages)]))
     assert prompt["prompt"] == "and of Spain?"
     assert json.loads(prompt["meta"])["messages"] == list(messages)
 
@@ -261,12 +275,12 @@ def test_what_else_was_said_or_bound_makes_another_prompt(changes: dict[str, Any
     asked = episode(call("small", "x"), text="go on")
     other = episode(call("small", "x"), **{"text": "go on", **changes})
     assert prompt_id(asked) != prompt_id(other)
-    assert len(prompts(build_outcomes([asked, other]))) == 2
+    assert len(prompts(outcomes_of([asked, other]))) == 2
 
 
 def test_a_question_that_is_only_a_picture_has_a_text_too() -> None:
     messages = ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},)
-    table = build_outcomes([episode(call("small", "a cat"), messages=messages)])
+    table = outcomes_of([episode(call("small", "a cat"), messages=messages)])
     assert prompts(table)[0]["prompt"] == "[1 attachment(s)]"
     assert table.validate().ok
 
@@ -277,7 +291,7 @@ def test_a_question_that_is_only_a_picture_has_a_text_too() -> None:
 def test_a_verifier_that_fails_leaves_none_with_a_reason() -> None:
     report = BuildReport()
     asked = episode(call("small", "x"), text="unheard of")
-    table = build_outcomes([asked], scoring=EXACT, report=report)
+    table = outcomes_of([asked], scoring=EXACT, report=report)
     assert (rows(table)[0]["score"], rows(table)[0]["scored_by"]) == (None, None)
     ((reason, count),) = report.scores.unscored.items()
     assert count == 1
@@ -288,7 +302,7 @@ def test_nothing_to_build_from_says_why() -> None:
     report = BuildReport(extracted=ExtractReport(traces=3))
     report.extracted.skipped["hidden inputs"] = 3
     with pytest.raises(OutcomeError, match=r"no outcome in 3 traces \(3 × hidden inputs\)"):
-        build_outcomes([], report=report)
+        outcomes_of([], report=report)
 
 
 # --- from a store ------------------------------------------------------------------------------
@@ -454,7 +468,7 @@ def test_a_broken_table_is_told_with_its_rows(tmp_path: Path) -> None:
 def askable(asked: Episode) -> Any:
     from xrouter_lg.outcomes.conversation import conversation_of
 
-    (prompt,) = prompts(build_outcomes([asked]))
+    (prompt,) = prompts(outcomes_of([asked]))
     return conversation_of(prompt["prompt"], json.loads(prompt["meta"]))
 
 

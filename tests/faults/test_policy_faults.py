@@ -1,4 +1,4 @@
-"""Whatever a policy does wrong costs a fallback, never the request (DESIGN §11)."""
+"""Whatever a policy does wrong costs a fallback, never the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fails at a worker, and what the request makes of it (DESIGN §11), over real HTTP."""
+"""What fails at a worker, and what the request makes of it, over real HTTP."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from xrouter_lg.judge.choices import dial_of, make_choices
 from xrouter_lg.judge.estimates import Estimates
 from xrouter_lg.judge.gate.assess import AssessSettings, Pooled, assess
 from xrouter_lg.judge.ragged import Ragged, read_ragged
-from xrouter_lg.judge.run import Judged, JudgeSettings
+from xrouter_lg.judge.run import Judged
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.judge.table import Paired, random_split
 
 CARDS = ("adder", "lookup", "large")

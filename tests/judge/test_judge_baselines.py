@@ -7,6 +7,7 @@ import pytest
 
 from xrouter_lg.figures.curve import predicted_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
+from xrouter_lg.final_answer import final_answer
 from xrouter_lg.judge.baselines import (
     LinearHead,
     LogisticHead,
@@ -22,7 +23,6 @@ from xrouter_lg.judge.baselines import (
 from xrouter_lg.judge.baselines.base import Estimator
 from xrouter_lg.judge.gate.compare import compare, estimated, fixed_builders, reference_builders
 from xrouter_lg.judge.table import Paired, random_split
-from xrouter_lg.policies.cascade.final_answer import final_answer
 
 EVERY = standard_estimators()
 

@@ -28,8 +28,9 @@ from xrouter_lg.cli import app
 from xrouter_lg.judge import estimates as estimates_module
 from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION
 from xrouter_lg.judge.estimates import all_cards, estimate_prompts
-from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.run import Judged, judge_checkpoint
 from xrouter_lg.judge.score import COLUMNS
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.judge.table import Paired, random_split, read_paired, trained_on
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.types import RouteRequest

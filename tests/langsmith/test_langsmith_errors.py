@@ -25,9 +25,9 @@ from xrouter_lg.langsmith.errors import (
     FeedbackNotSentError,
     HiddenInputsError,
     LangSmithIntegrationError,
+    LangSmithRefusedError,
     NoKeyError,
     ProjectNotFoundError,
-    RefusedError,
     RetentionError,
     UnreachableError,
 )
@@ -171,7 +171,7 @@ def test_a_request_that_is_refused_quotes_the_server(
     server: LangSmithServer, langsmith: LangSmith, store: TraceStore
 ) -> None:
     server.fail_next(400, path="/api/v2/runs/query")
-    with pytest.raises(RefusedError, match=r"HTTP 400.*refused with 400") as caught:
+    with pytest.raises(LangSmithRefusedError, match=r"HTTP 400.*refused with 400") as caught:
         pulled(langsmith, store)
     assert caught.value.status == 400
 
@@ -180,7 +180,7 @@ def test_a_request_that_is_refused_quotes_the_server(
     "error",
     [
         NoKeyError("a"),
-        RefusedError("b", 400),
+        LangSmithRefusedError("b", 400),
         FeedbackNotSentError("c", "id"),
         RetentionError("d"),
     ],

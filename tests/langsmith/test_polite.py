@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from tests.langsmith.conftest import add_trace, days_ago, pulled, run_id, stored, there
 from tests.support.langsmith_server import LangSmithServer
+from xrouter_lg.calls.failures import retry_after_s
 from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.errors import UnreachableError
-from xrouter_lg.langsmith.polite import Failure, Patience, RateLimit, retry_after_s
+from xrouter_lg.langsmith.polite import Failure, Patience, RateLimit
 from xrouter_lg.langsmith.pull import PullOptions, pull
 from xrouter_lg.langsmith.runs import RunQuery
 from xrouter_lg.tracing.store.trace_store import TraceStore
@@ -132,7 +133,11 @@ def test_backoff_doubles_with_jitter_and_has_a_ceiling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("12", 12.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), ("", None)]
+    ("header", "seconds"),
+    [
+        *[("12", 12.0), ("0.5", 0.5), ("-3", 0.0), ("soon", None), ("", None)],
+        ("Wed, 21 Oct 2015 07:28:00", 0.0),  # a date without its zone
+    ],
 )
 def test_retry_after_is_read_in_every_form(header: str, seconds: float | None) -> None:
     assert retry_after_s({"Retry-After": header}) == seconds

@@ -12,7 +12,7 @@ from tests.langsmith.conftest import PROJECT, add_trace, days_ago, pulled, run_i
 from tests.support.langsmith_server import LangSmithServer
 from xrouter_lg.errors import ConfigurationError, StoreError
 from xrouter_lg.langsmith.connection import LangSmith
-from xrouter_lg.langsmith.errors import FeedbackNotSentError, RefusedError
+from xrouter_lg.langsmith.errors import FeedbackNotSentError, LangSmithRefusedError
 from xrouter_lg.langsmith.experiment import Result, push_experiment, results_of_choices
 from xrouter_lg.langsmith.push import FeedbackWriter, push_feedback
 from xrouter_lg.tracing.store.trace_store import TraceStore
@@ -175,7 +175,7 @@ def test_pushing_again_or_after_a_failure_doubles_nothing(
     server: LangSmithServer, langsmith: LangSmith
 ) -> None:
     server.fail_next(400, path="/feedback")
-    with pytest.raises(RefusedError):
+    with pytest.raises(LangSmithRefusedError):
         pushed(langsmith)
     summary = pushed(langsmith)
     assert (summary.new_examples, summary.new_runs, summary.new_scores) == (0, 0, 106)
@@ -189,7 +189,9 @@ def test_an_experiment_of_that_name_elsewhere_is_refused(
     server: LangSmithServer, langsmith: LangSmith
 ) -> None:
     server.session("e")
-    with pytest.raises(RefusedError, match="already, and it is no experiment on dataset 'd'"):
+    with pytest.raises(
+        LangSmithRefusedError, match="already, and it is no experiment on dataset 'd'"
+    ):
         pushed(langsmith)
 
 

@@ -33,12 +33,12 @@ def test_the_wide_table_becomes_one_outcome_per_model(tmp_path: Path, suffix: st
     frame.write_parquet(path) if suffix == "parquet" else frame.write_csv(path)
     table = OutcomeTable.load(path, format="routerbench")
     assert table.validate().ok
-    matrix = table.matrix(responses=True)
-    assert matrix.models == ("gpt-4-1106-preview", "meta/llama-2-70b-chat")
-    assert matrix.score.tolist() == [[1.0, 0.0]]
-    assert matrix.cost.tolist() == [[0.002, 0.0001]]
-    assert matrix.prompts == ("Answer the question.\nWhat is law?",)
-    assert matrix.responses is not None and matrix.responses.tolist() == [["A", "B"]]
+    columns = "model", "score", "cost_usd", "response"
+    assert table.outcomes.sort("model").select(columns).collect().rows() == [
+        ("gpt-4-1106-preview", 1.0, 0.002, "A"),
+        ("meta/llama-2-70b-chat", 0.0, 0.0001, "B"),
+    ]
+    assert table.prompts.collect()["prompt"].to_list() == ["Answer the question.\nWhat is law?"]
 
 
 def test_the_wide_table_is_recognised_when_its_format_is_not_named(tmp_path: Path) -> None:
@@ -92,11 +92,17 @@ def test_records_become_outcomes(tmp_path: Path) -> None:
         write(tmp_path, model, "20250101_000000", [record(1), record(2, score=0.0)])
     table = OutcomeTable.load(tmp_path, format="llmrouterbench")
     assert table.validate().ok
-    matrix = table.matrix()
-    assert matrix.models == ("gpt-5", "qwen3")
-    assert matrix.score.tolist() == [[1, 1], [0, 0]]
-    assert matrix.prompts == ("What is 1+1?", "What is 2+2?")
-    assert table.prompts.collect()["reference"].to_list() == ["2", "4"]
+    prompts = table.prompts.collect()
+    assert prompts["prompt"].to_list() == ["What is 1+1?", "What is 2+2?"]
+    assert prompts["reference"].to_list() == ["2", "4"]
+    scored = table.outcomes.join(table.prompts, on=["source", "task", "prompt_id"])
+    columns = "model", "reference", "score"
+    assert scored.select(columns).sort("model", "reference").collect().rows() == [
+        ("gpt-5", "2", 1.0),
+        ("gpt-5", "4", 0.0),
+        ("qwen3", "2", 1.0),
+        ("qwen3", "4", 0.0),
+    ]
 
 
 def test_only_the_newest_run_counts(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.leaks import find_leaks
 from xrouter_lg.outcomes.split import family_labels, make_split, split_by_family, split_by_hash
 
@@ -167,18 +166,10 @@ def test_a_family_split_names_what_it_held_out() -> None:
 
 
 def test_family_labels_fall_back_to_the_task() -> None:
-    rows = [
-        {"source": "s", "task": "t", "prompt_id": p, "model": "m", "score": 1.0, "cost_usd": 1.0}
-        for p in ("a", "b")
-    ]
-    prompts = [
-        {"source": "s", "task": "t", "prompt_id": "a", "prompt": "x", "category": "c"},
-        {"source": "s", "task": "t", "prompt_id": "b", "prompt": "y"},
-    ]
-    matrix = OutcomeTable.from_rows(rows, prompts).matrix()
-    assert family_labels(matrix) == ("s/c", "s/t")
-    assert family_labels(matrix, by="task") == ("s/t", "s/t")
-    assert family_labels(matrix, by="source") == ("s", "s")
+    prompts = ("s", "s"), ("t", "t"), ("c", None)
+    assert family_labels(*prompts) == ("s/c", "s/t")
+    assert family_labels(*prompts, by="task") == ("s/t", "s/t")
+    assert family_labels(*prompts, by="source") == ("s", "s")
 
 
 def test_thousands_of_copies_cost_a_chain_of_pairs() -> None:

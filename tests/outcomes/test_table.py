@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -136,7 +135,8 @@ def test_prompts_may_stand_in_the_outcomes_file(tmp_path: Path) -> None:
     rows = [{**row, "prompt": f"What is {row['prompt_id']}?"} for row in PAIRS]
     pl.DataFrame(rows).write_ndjson(tmp_path / "all.jsonl")
     made = OutcomeTable.load(tmp_path / "all.jsonl")
-    assert made.validate().ok and made.matrix().prompts == ("What is a?", "What is b?")
+    assert made.validate().ok
+    assert made.prompts.collect()["prompt"].to_list() == ["What is a?", "What is b?"]
 
 
 def test_outcomes_without_any_prompt_are_refused(tmp_path: Path) -> None:
@@ -160,66 +160,11 @@ def test_a_broken_line_of_json_is_an_error_of_its_file(tmp_path: Path) -> None:
         OutcomeTable.load(tmp_path / "o.jsonl").validate().raise_if_bad()
 
 
-def test_the_matrix_holds_scores_and_costs_by_prompt_and_model() -> None:
-    rows = [outcome("a", "x", score=0.0), *PAIRS[1:]]
-    made = table(rows, PROMPTS).matrix()
-    assert made.models == ("x", "y")
-    np.testing.assert_array_equal(made.score, [[0, 1], [1, 1]])
-    np.testing.assert_array_equal(made.cost, np.full((2, 2), 0.01))
-
-
-@pytest.mark.parametrize("hole", [{"score": None}, {"cost_usd": None}])
-def test_a_model_with_a_hole_is_left_out(hole: dict[str, Any]) -> None:
-    rows = [*PAIRS[:3], {**PAIRS[3], **hole}]
-    assert table(rows, PROMPTS).matrix().models == ("x",)
-
-
-def test_a_prompt_with_a_hole_is_left_out_when_the_models_are_given() -> None:
-    made = table(PAIRS[:3], PROMPTS).matrix(models=["y", "x"])
-    assert (made.prompt_ids, made.dropped) == (("a",), 1)
-
-
-def test_models_must_cover_every_chosen_source() -> None:
-    rows = [*PAIRS, outcome("c", "x", source="other")]
-    made = table(rows, [*PROMPTS, prompt("c", source="other")]).matrix()
-    assert made.models == ("x",) and made.sources == ("s", "s", "other")
-
-
-def test_an_alias_joins_two_spellings() -> None:
-    rows = [*PAIRS, outcome("c", "x-preview", source="o"), outcome("c", "y", source="o")]
-    made = table(rows, [*PROMPTS, prompt("c", source="o")]).matrix(aliases={"x-preview": "x"})
-    assert made.models == ("x", "y") and len(made) == 3
-
-
-def test_an_alias_that_collides_is_refused() -> None:
-    with pytest.raises(OutcomeError, match="two outcomes of one model"):
-        table(PAIRS, PROMPTS).matrix(aliases={"x": "y"})
-
-
-def test_an_unknown_model_is_refused_with_those_there_are() -> None:
-    with pytest.raises(OutcomeError, match=r"'z'.*there are x, y"):
-        table(PAIRS, PROMPTS).matrix(models=["z"])
-
-
-def test_responses_come_when_asked_for() -> None:
-    rows = [outcome("a", "x", response="yes"), outcome("a", "y")]
-    made = table(rows, [prompt("a")])
-    assert made.matrix().responses is None
-    responses = made.matrix(responses=True).responses
-    assert responses is not None and responses.tolist() == [["yes", None]]
-
-
-def test_rows_of_a_matrix_can_be_taken_by_mask_and_by_number() -> None:
-    made = table(PAIRS, PROMPTS).matrix()
-    assert made.take(np.array([False, True])).prompt_ids == ("b",)
-    assert made.take([1, 0]).prompt_ids == ("b", "a")
-
-
 def test_prompts_that_differ_in_case_and_blanks_are_merged() -> None:
     prompts = [prompt("a", prompt="What  is it?"), prompt("b", prompt="what is\nIT?")]
     merged, moved = table(PAIRS, prompts).deduplicated()
     assert moved["kept_prompt_id"].to_list() == ["a"]
-    assert merged.matrix().prompt_ids == ("a",) and merged.validate().ok
+    assert merged.prompts.collect()["prompt_id"].to_list() == ["a"] and merged.validate().ok
 
 
 def test_a_merged_prompt_keeps_its_own_outcomes_first() -> None:
@@ -230,7 +175,8 @@ def test_a_merged_prompt_keeps_its_own_outcomes_first() -> None:
     ]
     prompts = [prompt("a", prompt="same"), prompt("b", prompt="Same")]
     merged, _ = table(rows, prompts).deduplicated()
-    np.testing.assert_array_equal(merged.matrix().score, [[1.0, 0.5]])
+    kept = merged.outcomes.sort("model").select("prompt_id", "model", "score").collect()
+    assert kept.rows() == [("a", "x", 1.0), ("a", "y", 0.5)]
 
 
 def test_prompts_of_two_sources_are_never_merged() -> None:

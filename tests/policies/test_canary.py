@@ -16,6 +16,7 @@ from tests.policies.test_shadow import checkpoints
 from tests.support.apps import Says, app, ask, options, pool, prefers, record
 from xrouter_lg import Action, ModelPool, Proposal, Router, XRouterNode
 from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.policies.base import BasePolicy
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.rollout.canary import CanaryPolicy, in_share
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
@@ -214,3 +215,28 @@ async def test_names_that_nobody_resolved_are_refused_with_the_way_out() -> None
 def test_a_pool_is_all_that_resolving_needs(fake: FakeOpenAIServer) -> None:
     models: ModelPool = pool(fake)
     assert isinstance(resolve_policy(canary(), models), CanaryPolicy)
+
+
+class Loads(BasePolicy):
+    name = "loads"
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    async def propose(self, request: RouteRequest, candidates: Any) -> Proposal:
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        self.said.append("warm")
+
+    def close(self) -> None:
+        self.said.append("closed")
+
+
+@pytest.mark.parametrize("pair", [CanaryPolicy, ShadowPolicy])
+def test_both_policies_of_a_pair_are_warmed_up_and_closed(pair: Any) -> None:
+    first, second = Loads(), Loads()
+    both = pair(first, pair(second, prefers("large")))
+    both.warm_up()
+    both.close()
+    assert first.said == second.said == ["warm", "closed"]

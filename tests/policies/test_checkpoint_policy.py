@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -83,6 +83,11 @@ def policy(adapter: Path, base_folder: Path) -> Iterator[CheckpointPolicy]:
     policy.close()
 
 
+def whole_prompt(text: str, names: Sequence[str]) -> str:
+    prefix = slots.render_prefix([line(name) for name in names])
+    return prefix + slots.render_question([HumanMessage(text)])
+
+
 def loaded(policy: CheckpointPolicy) -> Engine:
     return policy._engine().result()
 
@@ -97,7 +102,7 @@ async def test_probabilities_are_those_of_one_plain_forward_pass(
         proposal = await policy.propose(request(text), pool().cards)
         assert proposal.token_ids is not None
         ids = proposal.token_ids["prompt_token_ids"]
-        prompt = slots.render([HumanMessage(text)], [line(name) for name in NAMES]).text
+        prompt = whole_prompt(text, NAMES)
         assert ids == base.tokenizer.encode(prompt, add_special_tokens=False)
         with torch.no_grad():
             logits = slot.model(torch.tensor([ids])).logits[0, -1]
@@ -182,7 +187,7 @@ async def test_more_cards_than_letters_are_read_in_several_prompts(
     slot = trained(base)
     slot.model.eval()
     for part in (names[:16], names[16:]):
-        text = slots.render([HumanMessage(QUESTIONS[1])], [line(name) for name in part]).text
+        text = whole_prompt(QUESTIONS[1], part)
         ids = base.tokenizer.encode(text, add_special_tokens=False)
         with torch.no_grad():
             logits = slot.model(torch.tensor([ids])).logits[0, -1]

@@ -65,7 +65,7 @@ def pool() -> ModelPool:
 def write_tokenizer(folder: Path) -> None:
     """Every byte is a token, and so is every slot."""
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    letters = slots.CARD_SLOTS + slots.ANSWER_SLOTS + slots.ANCHOR_SLOT
+    letters = slots.CARD_SLOTS + slots.ANCHOR_SLOT
     tokens = ["<pad>", "<eos>", *alphabet, *(f"Ġ{letter}" for letter in letters)]
     vocab = {token: index for index, token in enumerate(tokens)}
     model = tokenizers.models.BPE(vocab=vocab, merges=[("Ġ", letter) for letter in letters])

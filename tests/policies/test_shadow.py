@@ -50,6 +50,7 @@ from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.rollout import shadow_runs
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.policies.slots import following
+from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.testing import (
     FakeOpenAIServer,
     FaultPlan,
@@ -313,7 +314,7 @@ async def test_a_shadow_past_its_deadline_is_a_timeout(fake: FakeOpenAIServer) -
 async def test_a_shadow_can_change_neither_messages_nor_charges(fake: FakeOpenAIServer) -> None:
     def meddles(request: RouteRequest, _cards: Any) -> Proposal:
         request.messages[0].content = "say something rude"
-        request.notes["arm"] = "mine"
+        request.attempt.notes["arm"] = "mine"
         list(request.messages).append(HumanMessage("and this"))
         return Proposal({"large": 1.0})
 
@@ -352,7 +353,7 @@ async def test_too_many_at_once_are_skipped(
         gate.wait(60)
         return Proposal({"large": 1.0})
 
-    desk = shadow_runs._running_desk()
+    desk = shadow_runs._desk
     monkeypatch.setattr(shadow_runs, "MAX_UNDER_WAY", desk.under_way + 1)
     graph = app(XRouterNode(pool(fake), policy=ShadowPolicy(prefers("small"), beside(hanging))))
     first, second = await graph.ainvoke(ask()), await graph.ainvoke(ask())
@@ -374,7 +375,7 @@ async def test_a_request_resumed_by_another_process_has_lost_its_shadow(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    shadow_runs._running_desk().runs.clear()  # as a new process has it
+    shadow_runs._desk.runs.clear()  # as a new process has it
     state = await graph.ainvoke(None, options(thread_id="t"))
     assert shadow_of(state)["status"] == "lost"
     assert record(state)["route"] == "small"
@@ -513,7 +514,7 @@ async def test_candidate_beside_production_is_one_line_and_follows_both(
     fake: FakeOpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "_LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(following, "_warm", lambda policy: None)  # there is no model in these
+    monkeypatch.setattr(CheckpointPolicy, "warm_up", lambda policy: None)  # no model in these
     checkpoints(tmp_path)
     built = resolve_policy(f"shadow:{tmp_path}/production,{tmp_path}/candidate", pool(fake))
     assert isinstance(built, ShadowPolicy)

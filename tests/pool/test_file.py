@@ -37,6 +37,10 @@ models:
 """
 
 
+def opened(path: Path) -> PoolFile[ModelPool]:
+    return PoolFile(path, lambda data, file: ModelPool.from_dict(data, source=file))
+
+
 def one_card(name: str = "small", **fields: Any) -> str:
     card = {"name": name, "model": "m", "base_url": "http://127.0.0.1:1/v1", **fields}
     return yaml.safe_dump({"models": [card]})
@@ -341,7 +345,7 @@ BROKEN = ["models: [", "", one_card("a", context_window=-1), "models: [{name: 20
 @pytest.mark.parametrize("text", BROKEN)
 def test_a_broken_file_keeps_the_old_pool(path: Path, clock: Clock, text: str) -> None:
     path.write_text(one_card("a"))
-    file = PoolFile(path)
+    file = opened(path)
     pool = file.current()
     rewrite(path, text)
     clock.now += 1.0
@@ -368,7 +372,7 @@ def test_a_reload_that_fails_in_an_unforeseen_way_keeps_the_old_pool(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.write_text(one_card("a"))
-    file = PoolFile(path)
+    file = opened(path)
     rewrite(path, one_card("b"))
     monkeypatch.setattr(ModelPool, "from_dict", lambda *_, **__: 1 / 0)
     clock.now += 1.0
@@ -380,7 +384,7 @@ def test_a_file_that_is_mended_is_taken_over_and_the_error_forgotten(
     path: Path, clock: Clock
 ) -> None:
     path.write_text(one_card("a"))
-    file = PoolFile(path)
+    file = opened(path)
     rewrite(path, "models: [")
     clock.now += 1.0
     file.current()
@@ -392,7 +396,7 @@ def test_a_file_that_is_mended_is_taken_over_and_the_error_forgotten(
 
 def test_a_deleted_file_keeps_the_old_pool_and_says_so(path: Path, clock: Clock) -> None:
     path.write_text(one_card("a"))
-    file = PoolFile(path)
+    file = opened(path)
     path.unlink()
     clock.now += 1.0
     assert file.current().names == ("a",)
@@ -403,7 +407,7 @@ def test_a_deleted_file_keeps_the_old_pool_and_says_so(path: Path, clock: Clock)
 def test_a_file_that_comes_back_unchanged_clears_the_error(path: Path, clock: Clock) -> None:
     path.write_text(one_card("a"))
     stamp = path.stat().st_mtime_ns
-    file = PoolFile(path)
+    file = opened(path)
     path.unlink()
     clock.now += 1.0
     file.current()

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import genai_prices
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_openai import ChatOpenAI
 
 from xrouter_lg.pool import pricing
-from xrouter_lg.pool.pricing import Price, PublishedPrice, published_price, reported_cost
-from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+from xrouter_lg.pool.pricing import Price, PublishedPrice, published_price
 from xrouter_lg.types import Usage
 
 TIERED = ("anthropic", "claude-sonnet-4-5")
@@ -266,56 +262,3 @@ def test_a_price_that_starts_on_a_later_date_is_reserved_for_already() -> None:
     model = ModelInfo(id="m", match=None, prices=entries)  # type: ignore[arg-type]
     rates = {price.input_mtok for price in pricing._prices_ahead(model)}
     assert rates == {Decimal(1), Decimal(7)}
-
-
-# --- reported by the provider --------------------------------------------------------------
-
-
-def reply(cost: Any) -> AIMessage:
-    return AIMessage("hi", response_metadata={"token_usage": {"cost": cost}})
-
-
-@pytest.mark.parametrize(("cost", "usd"), [(0.0021, "0.0021"), ("0.5", "0.5"), (0, "0"), (1, "1")])
-def test_a_cost_that_the_provider_reports_is_taken_exactly(cost: Any, usd: str) -> None:
-    assert reported_cost(reply(cost)) == Decimal(usd)
-
-
-@pytest.mark.parametrize("cost", [None, True, -1, float("nan"), float("inf"), "much", [], {}])
-def test_a_reported_cost_that_is_no_amount_is_no_cost(cost: Any) -> None:
-    assert reported_cost(reply(cost)) is None
-
-
-@pytest.mark.parametrize("usage", [None, 3, {}, []])
-def test_a_message_without_usage_reports_no_cost(usage: Any) -> None:
-    assert reported_cost(AIMessage("hi", response_metadata={"token_usage": usage})) is None
-
-
-def test_a_message_of_the_user_reports_no_cost() -> None:
-    assert reported_cost(HumanMessage("hi")) is None
-
-
-def test_a_real_response_with_a_cost_reports_it() -> None:
-    with FakeOpenAIServer([FakeModel(name="m", cost_usd=0.0042)]) as server:
-        chat = ChatOpenAI(model="m", base_url=server.base_url, api_key="x", max_retries=0)
-        assert reported_cost(chat.invoke("hi")) == Decimal("0.0042")
-
-
-# --- usage of a message --------------------------------------------------------------------
-
-
-def test_usage_counts_cached_written_and_reasoning_tokens_of_a_message() -> None:
-    message = AIMessage(
-        "hi",
-        usage_metadata={
-            "input_tokens": 100,
-            "output_tokens": 50,
-            "total_tokens": 150,
-            "input_token_details": {"cache_read": 30, "cache_creation": 20},
-            "output_token_details": {"reasoning": 40},
-        },
-    )
-    assert Usage.from_message(message) == Usage(100, 50, 30, 20, 40)
-
-
-def test_a_message_without_usage_has_none() -> None:
-    assert Usage.from_message(AIMessage("hi")) is None

@@ -10,26 +10,17 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from xrouter_lg.prompts import slots
-from xrouter_lg.types import Answer
 
 LINES = ["fast and cheap", "strong at maths"]
 
 
 def test_candidates_come_first_and_the_slot_is_the_next_token() -> None:
-    prompt = slots.render([HumanMessage("What is 2 + 2?")], LINES)
+    question = slots.render_question([HumanMessage("What is 2 + 2?")])
 
-    assert prompt.text == (
+    assert slots.render_prefix(LINES) + question == (
         "Models:\nA: fast and cheap\nB: strong at maths\n"
         "<request>\nWhat is 2 + 2?\n</request>\nGood choice:"
     )
-    assert prompt.letters == ("A", "B")
-
-
-def test_the_prefix_does_not_depend_on_the_request() -> None:
-    one = slots.render([HumanMessage("a")], LINES)
-    other = slots.render([SystemMessage("Be brief."), HumanMessage("b" * 9_000)], LINES)
-
-    assert one.prefix == other.prefix
 
 
 def test_system_prompt_and_latest_exchanges_are_context() -> None:
@@ -47,29 +38,6 @@ def test_system_prompt_and_latest_exchanges_are_context() -> None:
         "<context>\nsystem: You sell shoes.\nuser: Do you have boots?\n"
         "assistant: [called stock]\n</context>\n<request>\n12 pairs\n</request>\nGood choice:"
     )
-
-
-def test_answers_so_far_are_digested_under_letters_of_their_own() -> None:
-    answers = [
-        Answer("c1", "small", AIMessage("I think the answer is 12.")),
-        Answer("c2", "large", AIMessage("So we get \\boxed{12}"), truncated=True),
-    ]
-
-    prompt = slots.render([HumanMessage("q")], LINES, answers)
-
-    assert prompt.answer_letters == ("Q", "R")
-    assert "Q: 6 words, agrees with R. I think the answer is 12.\n" in prompt.question
-    assert "R: 4 words, cut, agrees with Q." in prompt.question
-
-
-def test_of_too_many_answers_the_latest_are_shown() -> None:
-    answers = [Answer(f"c{i}", "small", AIMessage(f"no {i}")) for i in range(12)]
-
-    prompt = slots.render([HumanMessage("q")], LINES, answers)
-
-    assert len(prompt.answer_letters) == len(slots.ANSWER_SLOTS)
-    assert "no 3" not in prompt.question
-    assert "no 11" in prompt.question
 
 
 def test_a_long_question_keeps_its_head_and_its_tail() -> None:
@@ -142,20 +110,6 @@ def test_a_letter_the_server_left_out_counts_as_its_least_probable() -> None:
 def test_a_missing_anchor_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="top_logprobs"):
         slots.log_odds({"A": -1.0}, ["A"])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("thus \\boxed{1,234}", "1234"),
-        ('{"answer": "Paris"}', "paris"),
-        ("First 3, then 4 apples", "4"),
-        ("Yes.\nNo.", "no"),
-        ("", ""),
-    ],
-)
-def test_answers_are_compared_by_what_they_come_down_to(text: str, expected: str) -> None:
-    assert slots.final_answer(text) == expected
 
 
 def test_the_prompt_hash_is_stable() -> None:

@@ -47,7 +47,7 @@ def test_without_a_reason_every_card_stays_in_the_pools_order() -> None:
 def test_only_allowed_cards_stay() -> None:
     found = apply([card("a"), card("b")], allow=frozenset({"b"}))
     assert left(found) == ["b"]
-    assert found.removed == {"a": "not in the request's allow list"}
+    assert constraints.texts(found.removed) == {"a": "not in the request's allow list"}
 
 
 def test_an_empty_allow_list_allows_nothing() -> None:
@@ -58,7 +58,7 @@ def test_an_empty_allow_list_allows_nothing() -> None:
 def test_a_denied_card_goes() -> None:
     found = apply([card("a"), card("b")], deny=frozenset({"a"}))
     assert left(found) == ["b"]
-    assert found.removed == {"a": "in the request's deny list"}
+    assert constraints.texts(found.removed) == {"a": "in the request's deny list"}
 
 
 def test_deny_wins_over_allow() -> None:
@@ -69,7 +69,7 @@ def test_deny_wins_over_allow() -> None:
 def test_a_card_without_a_node_in_the_graph_goes() -> None:
     found = apply([card("a"), card("b")], unreachable=frozenset({"a"}))
     assert left(found) == ["b"]
-    assert "build the graph again" in found.removed["a"]
+    assert "build the graph again" in str(found.removed["a"])
 
 
 @pytest.mark.parametrize("need", ["vision", "tools", "structured_output"])
@@ -77,7 +77,7 @@ def test_a_card_that_cant_do_what_the_request_needs_goes(need: str) -> None:
     cards = [card("without", capabilities=[]), card("with", capabilities=[need])]
     found = apply(cards, needs=frozenset({need}))
     assert left(found) == ["with"]
-    assert found.removed == {"without": f"has no capability {need!r}"}
+    assert constraints.texts(found.removed) == {"without": f"has no capability {need!r}"}
 
 
 def test_an_image_for_a_pool_of_text_only_cards_names_the_capability_of_each() -> None:
@@ -96,7 +96,9 @@ def test_a_prompt_one_token_longer_does_not_fit() -> None:
     cards = [card("a", context_window=100), card("b", context_window=1000)]
     found = apply(cards, prompt_tokens=101 - LEAST_ANSWER_TOKENS)
     assert left(found) == ["b"]
-    assert "context too long: about 85 tokens of prompt for a window of 100" in found.removed["a"]
+    assert "context too long: about 85 tokens of prompt for a window of 100" in str(
+        found.removed["a"]
+    )
 
 
 def test_a_context_longer_than_any_window_is_refused_with_each_window() -> None:
@@ -122,7 +124,7 @@ def test_chinese_text_fills_a_window_four_times_as_fast_as_english() -> None:
 def test_an_ailing_card_goes_while_a_healthy_one_is_left() -> None:
     found = apply([card("a"), card("b")], ailing=frozenset({"a"}))
     assert left(found) == ["b"]
-    assert found.removed == {"a": constraints.CIRCUIT_RULE}
+    assert found.removed == {"a": constraints.CIRCUIT_OPEN}
 
 
 def test_with_nothing_healthy_the_ailing_are_tried() -> None:
@@ -151,13 +153,13 @@ def test_a_card_whose_worst_case_is_too_dear_goes_with_both_amounts() -> None:
     dear = card("a", price=ONE, max_output_tokens=1_000_000)
     found = apply([dear], prompt_tokens_max=1_000_001, remaining_usd=Decimal(2))
     assert left(found) == []
-    assert found.removed["a"] == "budget: may cost $2.000001, $2 is left"
+    assert str(found.removed["a"]) == "budget: may cost $2.000001, $2 is left"
 
 
 def test_a_card_of_unknown_price_goes_when_there_is_a_limit() -> None:
     found = apply([card("a"), card("b", price=ONE)], remaining_usd=Decimal(1))
     assert left(found) == ["b"]
-    assert "price is unknown" in found.removed["a"]
+    assert "price is unknown" in str(found.removed["a"])
 
 
 def test_a_card_of_unknown_price_stays_without_a_limit() -> None:

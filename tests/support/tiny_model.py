@@ -17,7 +17,7 @@ from xrouter_lg.prompts import slots
 def write_tiny_base(folder: Path, *, layers: int = 3) -> Path:
     """A base model's folder: every byte is a token, and so is every slot."""
     alphabet = sorted(ByteLevel.alphabet())
-    letters = slots.CARD_SLOTS + slots.ANSWER_SLOTS + slots.ANCHOR_SLOT
+    letters = slots.CARD_SLOTS + slots.ANCHOR_SLOT
     tokens = ["<pad>", "<eos>", *alphabet, *(f"Ġ{letter}" for letter in letters)]
     vocab = {token: index for index, token in enumerate(tokens)}
     raw = Tokenizer(BPE(vocab=vocab, merges=[("Ġ", letter) for letter in letters]))

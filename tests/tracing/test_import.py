@@ -14,6 +14,7 @@ from tests.support.langsmith_server import LangSmithServer
 from tests.tracing.routed import a_record, app_around, question, routed_graph
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns
+from xrouter_lg.tracing.exchange.importing import feedback_said
 
 START = "2026-11-01T00:00:00.000000+00:00"
 END = "2026-11-01T00:00:01.000000+00:00"
@@ -212,6 +213,11 @@ def test_feedback_is_idempotent_and_finds_its_trace_by_the_run(store: TraceStore
     assert (stored["score"], stored["value"], stored["source"]) == (1.0, {"exact": [0.1]}, "model")
     assert store.import_feedback(store.feedback("t"))["new_feedback"] == 0
     assert store.feedback("t") == [stored]
+
+
+def test_feedback_on_a_trace_alone_is_on_its_root() -> None:
+    said = feedback_said({"key": "good", "score": 1, "trace_id": "t"})
+    assert (said["run_id"], said["trace_id"], said["score"]) == ("t", "t", 1.0)
 
 
 async def test_feedback_of_langsmiths_client_is_taken_as_it_comes(store: TraceStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xrouter_lg.episodes.extract import Episode, EpisodeCall
+from xrouter_lg.episodes.episode import Episode, EpisodeCall
 
 
 def call(card: str, answer: str | None, usd: str | None = "0.001", **changes: Any) -> EpisodeCall:

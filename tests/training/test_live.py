@@ -11,8 +11,8 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from training.data.reward import Reward
-from training.grpo.asking import LiveOutcomes, LivePrompt, MixedOutcomes
-from training.grpo.episodes import EpisodeEnvironment, ReplayEnvironment, Sampling
+from training.grpo.asking import LiveOutcomes, LivePrompt
+from training.grpo.episodes import EpisodeEnvironment, Sampling
 from training.grpo.outcome_source import RecordedOutcomes
 from xrouter_lg import ModelCard
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
@@ -74,7 +74,7 @@ def test_episodes_over_workers_earn_what_the_same_recordings_earn(
     outcomes = live(server)
     score, cost = (values.reshape(2, 2) for values in outcomes.ask(*EVERY))
     how = Sampling(permute=False)
-    replayed = ReplayEnvironment(score, cost, REWARD, sampling=how)
+    replayed = EpisodeEnvironment(RecordedOutcomes(score, cost), REWARD, sampling=how)
     called = EpisodeEnvironment(live(server), REWARD, sampling=how)
     episodes = replayed.sample(20, np.random.default_rng(0))
     same = called.sample(20, np.random.default_rng(0))
@@ -165,45 +165,6 @@ def test_a_card_without_a_price_is_never_called(server: FakeOpenAIServer) -> Non
     assert np.isnan(score[0])
     assert server.requests == []
     assert not outcomes.askable().any()
-
-
-def test_mixed_outcomes_call_only_for_what_is_not_recorded(server: FakeOpenAIServer) -> None:
-    recorded = RecordedOutcomes(
-        np.array([[0.25, np.nan], [np.nan, 0.5]]),
-        np.array([[1e-5, np.nan], [np.nan, 1e-5]]),
-        [["as it was", None], [None, "then"]],
-    )
-    mixed = MixedOutcomes(recorded, live(server))
-
-    score, cost = mixed.ask(*EVERY)
-
-    assert score.tolist() == [0.25, 0.0, 0.0, 0.5]
-    assert cost[0] == cost[3] == 1e-5
-    assert len(server.requests) == 2
-    texts = [mixed.answer(n, m) for n, m in zip(*EVERY, strict=True)]
-    assert [t.text for t in texts if t is not None] == ["as it was", "5", "4", "then"]
-
-
-def test_mixed_outcomes_fall_back_to_the_record_when_the_money_is_spent(
-    server: FakeOpenAIServer,
-) -> None:
-    recorded = RecordedOutcomes(np.array([[1.0, np.nan]]), np.array([[1e-5, np.nan]]))
-    outcomes = LiveOutcomes(cards(server), prompts()[:1], budget_usd=1e-9)
-    environment = EpisodeEnvironment(
-        MixedOutcomes(recorded, outcomes),
-        REWARD,
-        sampling=Sampling(permute=False, smallest_pool=1),
-    )
-
-    episodes = environment.sample(50, np.random.default_rng(0))
-
-    assert (episodes.card_B_S == [0, -1]).all()
-    assert server.requests == []
-
-
-def test_sources_about_other_prompts_are_refused(server: FakeOpenAIServer) -> None:
-    with pytest.raises(ValueError, match="must agree"):
-        MixedOutcomes(RecordedOutcomes(np.ones((1, 2)), np.ones((1, 2))), live(server))
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan")])

@@ -12,7 +12,7 @@ from tests.policies.test_shadow import WAIT_S, likes
 from tests.support import apps
 from xrouter_lg import PromptedPolicy, Recorder, TraceStore, XRouterNode
 from xrouter_lg.cli import traces as traces_command
-from xrouter_lg.episodes.extract import Episode
+from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.policies.rollout.canary import CanaryPolicy
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.testing import FakeOpenAIServer

@@ -20,18 +20,26 @@ from training.config.warm_start import WarmStartConfig
 from training.data.inputs import Plan
 from training.data.pools import PoolTable
 from training.model.base import load_base
-from training.model.blocks import BlockReading, predict_cards
+from training.model.blocks import BlockReading
+from training.model.reading import predict_rows
 from training.model.slots import slot_model
 from training.run import run as runs
 from training.run.estimate import describe, estimate
 from training.run.export import fit_cost_model
-from training.warm_start.targets import log_loss, prior_log_odds, soft_targets
+from training.warm_start.targets import (
+    card_samples,
+    log_loss,
+    measure_centre,
+    prior_log_odds,
+    soft_targets,
+)
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.family_means import pooled_means
 from xrouter_lg.judge.baselines.base import group_means
 from xrouter_lg.judge.estimates import all_cards
-from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.run import Judged, judge_checkpoint
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.judge.table import trained_on
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.prompts import slots
@@ -239,7 +247,7 @@ def test_training_reads_the_very_tokens_that_serving_reads(
 ) -> None:
     work, manifest = ran
     base = load_base(base_folder)
-    reading = runs.read_prompts(work, base, None, lambda *_: None)
+    reading = runs.read_prompts(work, base, lambda *_: None)
     assert isinstance(reading, BlockReading)
     policy = CheckpointPolicy(work.folder / "checkpoint", base=base_folder)
     cards = {card.name: card for card in all_cards(manifest)}
@@ -270,7 +278,7 @@ def test_a_pass_over_several_blocks_gives_what_each_gives_alone(
     warm = dataclasses.replace(work.config.warm_start, recipe=recipe)
     mixed = dataclasses.replace(work, config=dataclasses.replace(work.config, warm_start=warm))
     base = load_base(base_folder)
-    reading = runs.read_prompts(mixed, base, None, lambda *_: None)
+    reading = runs.read_prompts(mixed, base, lambda *_: None)
     slot = slot_model(base, np.zeros(4), warm, blocks=work.cut.sizes)
     assert slot.slot_ids == tuple(base.slot_ids[letter] for letter in "ABCA")
 
@@ -288,19 +296,19 @@ def test_a_row_teaches_the_cards_of_its_own_block_only(
 ) -> None:
     work = ran[0]
     base = load_base(base_folder)
-    reading = runs.read_prompts(work, base, None, lambda *_: None)
+    reading = runs.read_prompts(work, base, lambda *_: None)
     assert isinstance(reading, BlockReading)
     slot = slot_model(base, np.zeros(4), work.config.warm_start, blocks=work.cut.sizes)
     rows = np.array([3, 270])
-    samples = reading.samples(slot, rows, work.table.score[rows])
+    samples = card_samples(slot, reading, rows, work.table.score[rows])
     assert samples.prompt_N.tolist() == [3, 270, 360 + 30]
     known = np.isfinite(samples.target_N_L).tolist()
     assert known == [[True] * 3 + [False], [False, False, True, False], [False] * 3 + [True]]
 
-    z = predict_cards(slot, reading, rows, 4)
+    z = predict_rows(slot, reading, rows)
     assert np.isfinite(z).tolist() == [[True] * 3 + [False], [True] * 4]
-    reading.measure_centre(slot, np.arange(len(work.table)), 0)
-    centred = predict_cards(slot, reading, np.arange(len(work.table)), 4)
+    measure_centre(slot, reading, np.arange(len(work.table)), 0)
+    centred = predict_rows(slot, reading, np.arange(len(work.table)))
     assert np.nanmean(centred, axis=0) == pytest.approx(0.0, abs=1e-4)
 
 

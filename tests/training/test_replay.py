@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from training.data.reward import Reward
-from training.grpo.episodes import MUST_NOT_CALL, Episodes, ReplayEnvironment, Sampling
+from training.grpo.episodes import MUST_NOT_CALL, EpisodeEnvironment, Episodes, Sampling
+from training.grpo.outcome_source import RecordedOutcomes
 
 SCORE = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
 COST = np.array([[0.001, 0.002, 0.010], [0.001, 0.002, 0.010]])
 REWARD = Reward(c_ref_usd=0.01)
 
 
-def environment(**options: object) -> ReplayEnvironment:
-    return ReplayEnvironment(SCORE, COST, REWARD, **options)  # type: ignore[arg-type]
+def environment(**options: Any) -> EpisodeEnvironment:
+    return EpisodeEnvironment(RecordedOutcomes(SCORE, COST), REWARD, **options)
 
 
 def rng() -> np.random.Generator:
@@ -77,7 +79,7 @@ def test_without_permutation_a_card_keeps_its_slot() -> None:
 def test_a_card_without_a_known_outcome_is_never_a_candidate() -> None:
     score = SCORE.copy()
     score[0, 1] = np.nan
-    env = ReplayEnvironment(score, COST, REWARD)
+    env = EpisodeEnvironment(RecordedOutcomes(score, COST), REWARD)
 
     episodes = env.sample(300, rng())
 
@@ -100,20 +102,6 @@ def test_must_not_call_prompts_pay_for_answering_and_for_nothing_else() -> None:
     assert outcome.cost_usd_B.tolist() == [0.0, 0.001, 0.0]
 
 
-def test_the_reward_of_every_slot_agrees_with_taking_it() -> None:
-    env = environment(sampling=Sampling(price_jitter=0.3), router_cost_usd=1e-4)
-    episodes = env.sample(50, rng())
-
-    table = env.rewards(episodes)
-
-    for slot in range(3):
-        legal = episodes.legal_B_S[:, slot]
-        chosen = np.where(legal, slot, np.argmax(episodes.legal_B_S, axis=1))
-        taken = env.step(episodes, chosen).reward_B
-        assert np.allclose(table[legal, slot], taken[legal])
-        assert np.isnan(table[~legal, slot]).all()
-
-
 def test_an_empty_slot_is_refused() -> None:
     episodes = Episodes(np.array([0]), np.array([[0, -1, -1]]), np.ones((1, 3)), np.array([0.0]))
 
@@ -123,7 +111,7 @@ def test_an_empty_slot_is_refused() -> None:
 
 def test_a_prompt_without_any_outcome_is_refused() -> None:
     with pytest.raises(ValueError, match="prompt 1 has no outcome"):
-        ReplayEnvironment(np.array([[1.0], [np.nan]]), np.ones((2, 1)), REWARD)
+        EpisodeEnvironment(RecordedOutcomes(np.array([[1.0], [np.nan]]), np.ones((2, 1))), REWARD)
 
 
 def test_seeds_make_it_repeatable() -> None:
@@ -135,9 +123,8 @@ def test_seeds_make_it_repeatable() -> None:
 
 def test_thousands_of_episodes_a_second() -> None:
     table = np.random.default_rng(1)
-    env = ReplayEnvironment(
-        table.integers(0, 2, (2_000, 10)).astype(float), table.random((2_000, 10)), REWARD
-    )
+    score, cost = table.integers(0, 2, (2_000, 10)).astype(float), table.random((2_000, 10))
+    env = EpisodeEnvironment(RecordedOutcomes(score, cost), REWARD)
     started = time.process_time()
     for _ in range(5):
         env.step(episodes := env.sample(2_000, rng()), np.argmax(episodes.legal_B_S, axis=1))

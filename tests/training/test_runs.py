@@ -18,15 +18,18 @@ from tests.support.tiny_model import write_tiny_base
 from training.config.asking import LiveConfig
 from training.config.grpo import GrpoSettings
 from training.config.run import BaseConfig, DataConfig, RunConfig
+from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.grpo.episodes import Sampling
 from training.run import run as runs
 from training.run.estimate import describe, estimate
+from training.tools.stage import read_answers
 from training.train import main
 from xrouter_lg.checkpoints.manifest import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.run import Judged, judge_checkpoint
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 pytestmark = pytest.mark.train
@@ -251,27 +254,6 @@ def test_every_recipe_ends_in_a_checkpoint(
     assert verify(tmp_path / "run" / "checkpoint").weights == chosen.weights
 
 
-def test_a_run_of_several_turns_learns_from_recorded_answers(
-    base_folder: Path, outcomes: Path, tmp_path: Path
-) -> None:
-    first = config(base_folder, outcomes, tmp_path / "run")
-    several = dataclasses.replace(
-        first,
-        warm_start=dataclasses.replace(first.warm_start, epochs=1),
-        grpo=GrpoSettings(steps=2, prompts_per_step=2, generations=4, turns=3),
-    )
-
-    manifest = runs.run(runs.plan(several), lambda *_: None)
-
-    assert manifest is not None
-    assert len(manifest.cards) == 2
-    log = json.loads((tmp_path / "run" / "grpo.json").read_text())["log"]
-    assert all(1.0 <= entry["calls"] <= 2.0 for entry in log)
-    found = json.loads((tmp_path / "run" / "sequential.json").read_text())
-    assert len(found["answer_centre"]) == 2
-    assert found["held_out"][0]["cost_usd"] >= found["held_out"][-1]["cost_usd"] - 1e-9
-
-
 def test_prompts_without_outcomes_join_grpo_by_live_calls_within_the_budget(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
@@ -415,7 +397,7 @@ def test_a_pool_that_lacks_a_card_of_the_table_is_refused(
     runs.plan(dataclasses.replace(first, pool=str(pool)))
 
 
-def test_several_turns_need_recorded_answers(
+def test_several_turns_of_tools_need_recorded_answers(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
     lean = tmp_path / "lean"
@@ -426,8 +408,10 @@ def test_several_turns_need_recorded_answers(
     pl.read_parquet(outcomes / "prompts.parquet").write_parquet(lean / "prompts.parquet")
     first = config(base_folder, lean, tmp_path / "run")
 
+    work = runs.plan(dataclasses.replace(first, tools=ToolsConfig(turns=3)))
+
     with pytest.raises(ConfigurationError, match="no column 'response'"):
-        runs.plan(dataclasses.replace(first, grpo=GrpoSettings(turns=3)))
+        read_answers(work)
 
 
 def test_a_dry_run_prints_the_plan_with_sizes_and_writes_nothing(

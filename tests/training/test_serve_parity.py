@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -18,7 +18,8 @@ from training.config.grpo import GrpoSettings
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.reward import Reward
-from training.grpo.episodes import ReplayEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment, Sampling
+from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import SlotGRPOTrainer, arguments, train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import Base, load_base
@@ -107,9 +108,8 @@ def test_trls_batch_holds_the_tokens_and_log_probabilities_of_serving(
         reading = CachedReading(base, cache, prefix, questions)
     count = len(CONVERSATIONS)
     cost = np.tile(USD, (count, 1))
-    environment = ReplayEnvironment(
-        np.ones((count, 3)),
-        cost,
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(np.ones((count, 3)), cost),
         Reward(C_REF),
         sampling=Sampling(permute=False, smallest_pool=3, cost_weight_low=0.1),
     )
@@ -131,7 +131,7 @@ def test_trls_batch_holds_the_tokens_and_log_probabilities_of_serving(
             reading,
             turns,
             settings.temperature,
-            args=GRPOConfig(**arguments(settings, TrainerConfig(device="cpu"), tmp_path, 1)),
+            args=GRPOConfig(**arguments(settings, TrainerConfig(device="cpu"), tmp_path)),
             train_dataset=Dataset.from_list(
                 [{"prompt": f"{e}", "episode": e} for e in range(count)]
             ),
@@ -170,8 +170,10 @@ def test_what_grpo_leaves_is_what_serves(folder: Path, tmp_path: Path) -> None:
     reading = PlainReading(base.tokenizer, prefix, questions)
     count = len(CONVERSATIONS)
     cost = np.tile(USD, (count, 1))
-    environment = ReplayEnvironment(
-        np.eye(count, 3), cost, Reward(C_REF), sampling=Sampling(permute=False, smallest_pool=3)
+    environment = EpisodeEnvironment(
+        RecordedOutcomes(np.eye(count, 3), cost),
+        Reward(C_REF),
+        sampling=Sampling(permute=False, smallest_pool=3),
     )
     turns = OneTurn(
         environment,

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from langchain_core.messages import AIMessage, HumanMessage
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -290,8 +290,8 @@ def test_several_turns_go_through_trls_own_tool_loop(folder: Path, tmp_path: Pat
             return said, None
 
     report = Report()
-    settings = GrpoSettings(steps=1, generations=2, prompts_per_step=1, turns=3)
-    tools = ToolsConfig(max_completion_tokens=400)
+    settings = GrpoSettings(steps=1, generations=2, prompts_per_step=1)
+    tools = ToolsConfig(turns=3, max_completion_tokens=400)
     Scripted(
         of,
         model=model,
@@ -370,3 +370,12 @@ def test_a_run_of_the_tools_codec_ends_in_an_adapter(folder: Path, tmp_path: Pat
     model = AutoModelForCausalLM.from_pretrained(folder)
     PeftModel.from_pretrained(model, str(checkpoint))
     assert main(command) == 0  # nothing is trained again
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"turns": 2}, "1 or 3"), ({"turns": 0}, "tools.turns is 0; it must be 1 or more")],
+)
+def test_turns_that_decide_nothing_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ToolsConfig(**options)

@@ -80,7 +80,7 @@ def train(
     train_slots(
         slot,
         reading,
-        card_samples(slot, EVERY, target),
+        card_samples(slot, reading, EVERY, target),
         config,
         tokenizer=base.tokenizer,
         folder=tmp_path / "out",
@@ -169,7 +169,7 @@ def test_every_trainable_parameter_moves_and_nothing_else(
     train_slots(
         slot,
         reading,
-        card_samples(slot, EVERY, SCORE),
+        card_samples(slot, reading, EVERY, SCORE),
         config,
         tokenizer=base.tokenizer,
         folder=tmp_path / "out",
@@ -195,7 +195,7 @@ def test_full_fine_tuning_moves_the_upper_layers_themselves(
     train_slots(
         slot,
         reading,
-        card_samples(slot, EVERY, SCORE),
+        card_samples(slot, reading, EVERY, SCORE),
         config,
         tokenizer=base.tokenizer,
         folder=tmp_path / "out",

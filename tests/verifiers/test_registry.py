@@ -22,16 +22,13 @@ from xrouter_lg.verifiers import (
     names,
     needs_arguments,
 )
-from xrouter_lg.verifiers.sandbox.run import best_isolation
 
 ALONE = [name for name in names() if not needs_arguments(name)]
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_every_built_in_verifier_proves_itself(name: str) -> None:
-    # As strict as this machine can be: what "full" needs is not offered everywhere.
-    spec = {"isolation": str(best_isolation())} if name == "unit_tests" else {}
-    with build({"verifier": name, **spec}) as verifier:
+    with build(name) as verifier:
         assert verifier.check().problems == []
 
 

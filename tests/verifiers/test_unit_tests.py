@@ -144,7 +144,7 @@ def test_a_machine_without_the_asked_isolation_gives_no_verdict(
     from xrouter_lg.verifiers.sandbox.run import Isolation
 
     monkeypatch.setattr("xrouter_lg.verifiers.unit_tests.best_isolation", lambda: Isolation.WEAK)
-    verdict = build("unit_tests")(RIGHT, TESTS)
+    verdict = build({"verifier": "unit_tests", "isolation": "full"})(RIGHT, TESTS)
     assert verdict.score is None and "isolation: weak" in verdict.reason
 
 

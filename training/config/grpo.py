@@ -29,9 +29,6 @@ class GrpoSettings:
     """Group scaling divides each group's rewards by their own spread, which takes the cost weight
     out of every group that is right (or wrong) throughout: ``python -m
     benchmarks.experiments.reward_scaling`` shows it, and is what this is for."""
-    turns: int = 1
-    """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
-    another or accepts. Needs recorded answers."""
     validate_every: int = 10
     """Steps between two validations of the utility on held-back prompts."""
     patience: int = 3
@@ -52,10 +49,8 @@ class GrpoSettings:
             raise ValueError(f"temperature is {self.temperature!r}; it must be above 0")
         if self.generations < 2:
             raise ValueError(f"generations is {self.generations!r}; a group needs at least 2")
-        for name in ("prompts_per_step", "turns", "validate_every", "patience"):
+        for name in ("prompts_per_step", "validate_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
         if self.steps < 0:
             raise ValueError(f"steps is {self.steps!r}; it must not be negative")
-        if self.turns == 2:
-            raise ValueError("turns is 2; calling and then only accepting decides nothing: 1 or 3")

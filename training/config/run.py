@@ -13,11 +13,11 @@ from typing import Any, Literal
 import yaml
 
 from training.config.asking import LiveConfig
+from training.config.collect import CollectConfig
 from training.config.grpo import GrpoSettings
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
-from training.data.from_traces import CollectConfig
 from training.data.reward import RewardConfig
 from training.grpo.episodes import Sampling
 from xrouter_lg.errors import ConfigurationError
@@ -100,8 +100,7 @@ class RunConfig:
     @property
     def trains_model(self) -> bool:
         """Whether the language model learns: not where nothing would ever read it."""
-        grpo = self.grpo.steps > 0 or self.grpo.turns > 1
-        return self.family_head_share != 1 or self.codec == "tools" or grpo
+        return self.family_head_share != 1 or self.codec == "tools" or self.grpo.steps > 0
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

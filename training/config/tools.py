@@ -11,9 +11,12 @@ class ToolsConfig:
     """How a router that calls tools is trained.
 
     Raises:
-        ValueError: a count below 1, or a server's address for no server.
+        ValueError: a count below 1, two turns, or a server's address for no server.
     """
 
+    turns: int = 1
+    """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
+    another or accepts. Needs recorded answers."""
     direct: bool = False
     """Whether the router may answer itself; prompts marked ``must_not_call`` teach it when."""
     illegal_penalty: float = 0.5
@@ -35,9 +38,14 @@ class ToolsConfig:
     vllm_tensor_parallel_size: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_completion_tokens", "validation_prompts", "vllm_tensor_parallel_size"):
+        counts = "turns", "max_completion_tokens", "validation_prompts", "vllm_tensor_parallel_size"
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"tools.{name} is {getattr(self, name)!r}; it must be 1 or more")
+        if self.turns == 2:
+            raise ValueError(
+                "tools.turns is 2; calling and then only accepting decides nothing: 1 or 3"
+            )
         if self.vllm == "server" and not self.vllm_server_base_url:
             raise ValueError(
                 "tools.vllm is 'server'; give tools.vllm_server_base_url, such as "

@@ -12,34 +12,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from training.files import write_json
+from training.config.run import RunConfig
 from xrouter_lg.errors import ConfigurationError, XRouterError
-
-if TYPE_CHECKING:
-    from training.config.run import RunConfig
+from xrouter_lg.files import write_json
 
 _LANGSMITH = "langsmith:"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """How traces become outcomes."""
-
-    project: str = ""
-    """Only this project's traces; all of a store's when empty."""
-    verifiers: str = ""
-    """A verifier file (``xrouter verifiers``) that scores the answers."""
-    references: str = ""
-    """JSON lines with ``prompt_id`` or ``prompt``, and ``reference``."""
-    feedback_keys: tuple[str, ...] = ()
-    """Feedback that scores what no verifier does; ``stars=1..5`` where its scale is not 0 to 1."""
-    days: int = 90
-    """How far back a LangSmith project is pulled."""
 
 
 def collect(
@@ -60,7 +41,6 @@ def collect(
             "learns from one of them"
         )
     from xrouter_lg.episodes.to_table import feedback_verifiers, open_scoring, outcomes_from_store
-    from xrouter_lg.outcomes.schema import OutcomeError
     from xrouter_lg.pool.pool import ModelPool
     from xrouter_lg.tracing.store.trace_store import TraceStore
 
@@ -90,7 +70,7 @@ def collect(
                     note(f"collect: {done} {what}") if done % 500 == 0 else None
                 ),
             )
-    except (XRouterError, OutcomeError, ValueError, RuntimeError, OSError) as error:
+    except (XRouterError, ValueError, RuntimeError, OSError) as error:
         raise ConfigurationError(f"traces={config.traces!r}: {error}") from error
     note(f"collect: {json.dumps(found.to_dict())}")
     write_json(mark, {"key": key, "report": found.to_dict()})

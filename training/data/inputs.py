@@ -14,9 +14,10 @@ from langchain_core.messages import BaseMessage
 
 from training.config.run import DataConfig, RunConfig
 from training.data.pools import Cut, PoolTable, Table, cut_of, read_pools
+from training.grpo.asking_setup import LiveSetup
 from training.run.preflight import check_base, check_machine, check_settings, check_table
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.table import Bools, Ints, Paired, family_folds, read_paired, trained_on
+from xrouter_lg.judge.table import Bools, Ints, Paired, fold_masks, read_paired, trained_on
 from xrouter_lg.outcomes.conversations import read_conversations
 from xrouter_lg.prompts import slots
 
@@ -42,6 +43,8 @@ class Plan:
     """Rendered, in the order of the table."""
     conversations: tuple[tuple[BaseMessage, ...], ...]
     """What was asked: a lone question, or all that stood before it too."""
+    live: LiveSetup | None
+    """What GRPO may call workers with; None without a budget for it."""
 
     @cached_property
     def cut(self) -> Cut:
@@ -104,17 +107,8 @@ def plan(config: RunConfig) -> Plan:
     said = read_conversations(root / "prompts.parquet", table.prompt_ids, table.prompts)
     questions = tuple(slots.render_question(messages) for messages in said)
     left = np.flatnonzero(gone)
-    work = Plan(config, Path(config.output), table, train, test, left, lines, questions, said)
-    # These work on plans, and find out for themselves what they lack.
-    if config.grpo.turns > 1 and config.codec == "slots":
-        from training.sequence_setup import SequenceSetup
-
-        SequenceSetup(work)
-    if config.live.budget_usd:
-        from training.grpo.asking_setup import LiveSetup
-
-        LiveSetup(work)
-    return work
+    live = LiveSetup(config, table) if config.live.budget_usd else None
+    return Plan(config, Path(config.output), table, train, test, left, lines, questions, said, live)
 
 
 def card_lines(train: Table, kinds: int) -> tuple[str, ...]:
@@ -179,8 +173,8 @@ def _left_out(table: Table, data: DataConfig) -> Bools:
                 f"data.family_fold is {data.family_fold!r}; write K/N, the K-th of N folds (2 to "
                 f"{count}, the number of families)"
             )
-        dealt = list(family_folds(table, seed=data.split_seed, folds=int(folds)))
-        gone |= dealt[int(fold) - 1][2]
+        dealt = list(fold_masks(table.families, seed=data.split_seed, folds=int(folds)))
+        gone |= dealt[int(fold) - 1]
     return gone
 
 

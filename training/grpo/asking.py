@@ -2,8 +2,7 @@
 
 :class:`LiveOutcomes` is a source like the recorded one, so episodes, rewards and trainers are the
 same. Each pair of prompt and card is asked at most once and kept in a journal, so that a run that
-is repeated or resumed pays nothing twice. :class:`MixedOutcomes` takes what is recorded from the
-record and the rest from workers, while there is money.
+is repeated or resumed pays nothing twice.
 
 A worker or verifier that fails gives no outcome (NaN): the sample leaves the batch, it is no zero.
 """
@@ -24,13 +23,15 @@ import numpy as np
 from langchain_core.messages import BaseMessage
 from langsmith import tracing_context
 
-from training.grpo.outcome_source import AnswerText, Bools, Floats, Ints, OutcomeSource
-from xrouter_lg.calls.attempt import Workers, worst_case
+from training.grpo.outcome_source import AnswerText, Bools, Floats, Ints
+from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount, totals
+from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.portal import run_sync
+from xrouter_lg.said import text_of
 from xrouter_lg.types import Call
 from xrouter_lg.verifiers.base import SupportsVerify
 
@@ -178,7 +179,7 @@ class LiveOutcomes:
             if result.message is None:
                 why = f"{result.error}: {result.detail}"
                 return LiveOutcome(NAN, NAN, None, reason=why)
-            text = str(result.message.text)
+            text = text_of(result.message)
             verdict = await asyncio.to_thread(
                 prompt.verifier, text, prompt.reference, meta=prompt.meta
             )
@@ -223,34 +224,3 @@ class LiveOutcomes:
         }
         with self._journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-class MixedOutcomes:
-    """What is recorded from the record, the rest from workers while their budget lasts.
-
-    Raises:
-        ValueError: the two are about different prompts or cards.
-    """
-
-    def __init__(self, recorded: OutcomeSource, live: LiveOutcomes) -> None:
-        if recorded.shape != live.shape:
-            raise ValueError(f"recorded {recorded.shape} and live {live.shape} must agree")
-        self.recorded, self.live = recorded, live
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.recorded.shape
-
-    def askable(self) -> Bools:
-        either: Bools = self.recorded.askable() | self.live.askable()
-        return either
-
-    def ask(self, prompt_B: Ints, card_B: Ints) -> tuple[Floats, Floats]:
-        score_B, cost_B = (values.copy() for values in self.recorded.ask(prompt_B, card_B))
-        unknown = np.flatnonzero(~self.recorded.askable()[prompt_B, card_B])
-        if len(unknown):
-            score_B[unknown], cost_B[unknown] = self.live.ask(prompt_B[unknown], card_B[unknown])
-        return score_B, cost_B
-
-    def answer(self, prompt: int, card: int) -> AnswerText | None:
-        return self.recorded.answer(prompt, card) or self.live.answer(prompt, card)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from training.data.inputs import Plan
+from training.config.run import RunConfig
+from training.data.pools import Table
 from training.grpo.asking import LiveOutcomes, LivePrompt
 from training.grpo.outcome_source import Ints
 from xrouter_lg.errors import ConfigurationError
@@ -27,16 +28,15 @@ class LiveSetup:
             know right from wrong on its own cases.
     """
 
-    def __init__(self, work: Plan) -> None:
-        config = work.config
+    def __init__(self, config: RunConfig, table: Table) -> None:
         try:
             suite = Suite.from_yaml(config.live.verifiers)
             for report in suite.check():
                 report.raise_if_bad()
         except (ValueError, RuntimeError) as error:
             raise ConfigurationError(f"live.verifiers: {error}") from error
-        self._work = work
-        self.prompts = _prompts(work, suite)
+        self._rows, self._share = len(table), config.live.share
+        self.prompts = _prompts(config, table, suite)
         if not self.prompts:
             raise ConfigurationError(
                 "live.budget_usd is set, but every prompt of the table is recorded already, or has "
@@ -46,29 +46,29 @@ class LiveSetup:
         self.questions = [slots.render_question(prompt.messages) for prompt in self.prompts]
         pool = ModelPool.from_yaml(config.pool, reload=False)
         self.outcomes = LiveOutcomes(
-            [pool[normalise_name(name)] for name in work.table.models],
+            [pool[normalise_name(name)] for name in table.models],
             self.prompts,
             budget_usd=config.live.budget_usd,
             concurrency=config.live.concurrency,
-            journal=work.folder / "live.jsonl",
+            journal=Path(config.output) / "live.jsonl",
         )
 
     def mixed_in(self, rows: Ints, rng: np.random.Generator) -> Ints:
         """Table rows with some of them replaced by live prompts, which are numbered behind the
         table: each at most once, and no more than the configured share."""
-        count = min(len(self.prompts), int(len(rows) * self._work.config.live.share))
+        count = min(len(self.prompts), int(len(rows) * self._share))
         mixed = rows.copy()
         places = rng.permutation(len(rows))[:count]
-        mixed[places] = len(self._work.table) + rng.permutation(len(self.prompts))[:count]
+        mixed[places] = self._rows + rng.permutation(len(self.prompts))[:count]
         return mixed
 
 
-def _prompts(work: Plan, suite: Suite) -> list[LivePrompt]:
-    sources = work.config.data.sources
-    frame = pl.scan_parquet(Path(work.config.outcomes) / "prompts.parquet")
+def _prompts(config: RunConfig, table: Table, suite: Suite) -> list[LivePrompt]:
+    sources = config.data.sources
+    frame = pl.scan_parquet(Path(config.outcomes) / "prompts.parquet")
     if sources:
         frame = frame.filter(pl.col("source").is_in(list(sources)))
-    known = set(work.table.prompt_ids)
+    known = set(table.prompt_ids)
     found = []
     for row in frame.sort(KEY).collect().iter_rows(named=True):
         verifier = suite.verifier_for(row["source"], row["task"])

@@ -1,21 +1,20 @@
 """Episodes of one decision each, out of an outcome source.
 
 A batch of episodes is drawn at once: prompts, a subset of the pool in a shuffled slot order, prices
-moved at random, and a cost weight for each. Over recorded outcomes (:class:`ReplayEnvironment`)
-actions cost no API spend and are exact, and everything is an array over episodes, so the speed is
-numpy's. Over workers (:mod:`training.grpo.asking`) the same two methods call models.
-"""
+moved at random, and a cost weight for each. Over recorded outcomes
+(:class:`training.grpo.outcome_source.RecordedOutcomes`) actions cost no API spend and are exact,
+and everything is an array over episodes, so the speed is numpy's. Over workers
+(:mod:`training.grpo.asking`) the same two methods call models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from training.data.reward import Reward
-from training.grpo.outcome_source import Bools, Floats, Ints, OutcomeSource, RecordedOutcomes
+from training.grpo.outcome_source import Bools, Floats, Ints, OutcomeSource
 
 MUST_NOT_CALL = -2
 """Action: the router answers itself. It costs no call."""
@@ -99,18 +98,6 @@ class Outcomes:
     cost_usd_B: Floats
     """Calls and the router's own tokens."""
     reward_B: Floats
-
-
-class Environment(Protocol):
-    """Where episodes come from and what actions do."""
-
-    def sample(self, episodes: int, rng: np.random.Generator) -> Episodes:
-        """Draw episodes."""
-        ...
-
-    def step(self, episodes: Episodes, slot_B: Ints) -> Outcomes:
-        """Take one slot per episode (or :data:`MUST_NOT_CALL`)."""
-        ...
 
 
 class EpisodeEnvironment:
@@ -208,42 +195,3 @@ class EpisodeEnvironment:
             cost_B[called] += paid * episodes.price_factor_B_S[called, slot[called]]
         reward_B = self.reward.many(score_B, cost_B, episodes.cost_weight_B)
         return Outcomes(score_B, cost_B, reward_B)
-
-
-class ReplayEnvironment(EpisodeEnvironment):
-    """Episodes over a table of N prompts × M cards; NaN where a card was never asked.
-
-    Raises:
-        ValueError: shapes that differ, or a prompt without any known outcome.
-    """
-
-    def __init__(
-        self,
-        score_N_M: Floats,
-        cost_usd_N_M: Floats,
-        reward: Reward,
-        *,
-        sampling: Sampling | None = None,
-        router_cost_usd: float = 0.0,
-        must_not_call_N: Sequence[bool] | None = None,
-    ) -> None:
-        super().__init__(
-            RecordedOutcomes(score_N_M, cost_usd_N_M),
-            reward,
-            sampling=sampling,
-            router_cost_usd=router_cost_usd,
-            must_not_call_N=must_not_call_N,
-        )
-        self._score, self._cost = score_N_M, cost_usd_N_M
-
-    def rewards(self, episodes: Episodes) -> Floats:
-        """The reward of every slot [B, S], NaN where it is empty: what one forward pass over all
-        actions would need, and the exact baseline of a group."""
-        cards = np.maximum(episodes.card_B_S, 0)
-        rows = episodes.prompt_B[:, None]
-        wanted = self._direct_N[rows]
-        score = np.where(wanted, 0.0, self._score[rows, cards])
-        cost = self._cost[rows, cards] * episodes.price_factor_B_S + self.router_cost_usd
-        found = self.reward.many(score, cost, episodes.cost_weight_B[:, None])
-        masked: Floats = np.where(episodes.legal_B_S, found, np.nan)
-        return masked

@@ -8,15 +8,13 @@ import time
 import numpy as np
 
 from training.data.inputs import Plan
-from training.grpo.asking_setup import LiveSetup
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
 from training.grpo.trainer import play_greedily, train_grpo
-from training.grpo.turns import OneTurn, TurnEnvironment
+from training.grpo.turns import OneTurn
 from training.model.base import Base
 from training.model.reading import Reading
 from training.model.slots import SlotModel
-from training.sequence_setup import SequenceSetup
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -43,7 +41,6 @@ def reinforce(
     reading: Reading,
     progress: Progress,
     *,
-    sequence: SequenceSetup | None = None,
     resume: bool = False,
 ) -> None:
     """GRPO from where the warm start ended, or what an earlier run with these settings left. The
@@ -53,21 +50,18 @@ def reinforce(
         TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
     """
     settings, trainer = work.config.grpo, work.config.trainer
-    key = digest_of(
-        [stage_key(work, base, sequence), settings, work.config.sampling, work.config.reward]
-    )
+    key = digest_of([stage_key(work, base), settings, work.config.sampling, work.config.reward])
     stage = Stage(work.folder, "grpo", key)
     if stage.done:
         restore_state(slot, stage.weights)
         return
-    live = LiveSetup(work) if work.config.live.budget_usd else None
-    maker = _Environments(work, sequence, live)
+    maker = _Environments(work)
     environment = maker.training()
     validation = maker.validation()
 
     def measure() -> Log:
-        actions = play_greedily(slot, reading, validation)
-        results = validation.results(list(enumerate(actions)))
+        letters = play_greedily(slot, reading, validation)
+        results = validation.results(range(len(validation)), letters)
         known = results.reward_B[np.isfinite(results.reward_B)]
         return {"utility": float(known.mean()), **results.metrics}
 
@@ -108,15 +102,15 @@ def reinforce(
 class _Environments:
     """Episodes over the training rows, for learning and for validation."""
 
-    def __init__(self, work: Plan, sequence: SequenceSetup | None, live: LiveSetup | None) -> None:
-        self._work, self._sequence, self._live = work, sequence, live
+    def __init__(self, work: Plan) -> None:
+        self._work, self._live = work, work.live
         half = work.table.rows(work.train)
         self._reward = work.config.reward.build(half.reference_cost())
         self._prior = prior_log_odds(half.score)
         self._usd = half.cost.mean(0)
         self.names = [normalise_name(name) for name in work.table.models]
 
-    def training(self) -> TurnEnvironment:
+    def training(self) -> OneTurn:
         """One episode a group: prompts in random order, round and round."""
         settings = self._work.config.grpo
         wanted = settings.steps * settings.prompts_per_step
@@ -129,7 +123,7 @@ class _Environments:
         environment = EpisodeEnvironment(source, self._reward, sampling=self._work.config.sampling)
         return self._turns(environment, environment.sample(wanted, rng, rows))
 
-    def validation(self) -> TurnEnvironment:
+    def validation(self) -> OneTurn:
         """Every validation prompt at every weight of the dial, the whole pool at list price."""
         episodes = whole_pool(self._work.validation, len(self.names), WEIGHTS)
         how = dataclasses.replace(self._work.config.sampling, permute=False)
@@ -139,12 +133,8 @@ class _Environments:
     def _recorded(self) -> RecordedOutcomes:
         return RecordedOutcomes(self._work.table.score, self._work.table.cost)
 
-    def _turns(self, environment: EpisodeEnvironment, episodes: Episodes) -> TurnEnvironment:
+    def _turns(self, environment: EpisodeEnvironment, episodes: Episodes) -> OneTurn:
         work = self._work
-        if self._sequence is not None:
-            return self._sequence.environment(
-                episodes, self._reward, work.config.router_usd_per_million
-            )
         more = () if self._live is None else self._live.questions
         questions = [*work.questions, *more]
         return OneTurn(

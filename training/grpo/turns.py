@@ -1,22 +1,17 @@
-"""Episodes as a trainer sees them: states, letters, and what a course of letters earned.
+"""Episodes as a trainer sees them: states, letters, and what a letter earned.
 
-A state is a prompt with the letters that are legal in it. An action is the number of a letter. The
-state after some actions follows from the episode and those actions alone, so a trainer can come
-back to it whenever it likes.
+A state is a prompt with the letters that are legal in it; an action is the number of a letter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from training.grpo.episodes import EpisodeEnvironment, Episodes
-from training.grpo.outcome_source import Bools, Floats
-
-Actions = tuple[int, ...]
+from training.grpo.outcome_source import Bools, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class TurnState:
 
 @dataclass(frozen=True)
 class Results:
-    """What B finished episodes earned."""
+    """What B episodes earned."""
 
     reward_B: Floats
     """NaN where an outcome is unknown: the sample leaves the batch."""
@@ -42,35 +37,13 @@ class Results:
     """Means over the batch: score, cost_usd, legal, share/<card> and the like."""
 
 
-class TurnEnvironment(Protocol):
-    """A fixed list of episodes, each of at most ``turns`` decisions."""
-
-    turns: int
-
-    def __len__(self) -> int: ...
-
-    def state(self, episode: int, actions: Actions) -> TurnState | None:
-        """The decision after these actions; None when the episode has ended."""
-        ...
-
-    def advance(self, taken: Sequence[tuple[int, Actions]]) -> None:
-        """Make the outcomes of the last actions known, all at once."""
-        ...
-
-    def results(self, taken: Sequence[tuple[int, Actions]]) -> Results:
-        """Rewards of finished episodes."""
-        ...
-
-
 class OneTurn:
-    """Episodes of one decision over a replay, live or mixed environment.
+    """Episodes of one decision over recorded or live outcomes.
 
     ``prefix_of(cards)`` renders the candidate block of these cards, in this order. Where slots are
     not dealt anew the block always holds all cards, as in serving, and those that are no candidates
     are merely illegal. ``expected_usd_N_M`` is what the decision expects each card to cost.
     """
-
-    turns = 1
 
     def __init__(
         self,
@@ -91,9 +64,8 @@ class OneTurn:
     def __len__(self) -> int:
         return len(self._episodes)
 
-    def state(self, episode: int, actions: Actions) -> TurnState | None:
-        if actions:
-            return None
+    def state(self, episode: int) -> TurnState:
+        """The decision of an episode."""
         cards_S, prompt = self._episodes.card_B_S[episode], int(self._episodes.prompt_B[episode])
         legal_S = cards_S >= 0
         held_S = np.maximum(cards_S, 0)
@@ -108,12 +80,9 @@ class OneTurn:
             penalty_L=weight * usd_S,
         )
 
-    def advance(self, taken: Sequence[tuple[int, Actions]]) -> None:
-        """Nothing: a decision of one turn is asked about once, when it is rewarded."""
-
-    def results(self, taken: Sequence[tuple[int, Actions]]) -> Results:
-        index = np.array([episode for episode, _ in taken])
-        slot_B = np.array([actions[0] for _, actions in taken])
+    def results(self, episodes: Sequence[int], letters: Sequence[int] | Ints) -> Results:
+        """What episodes earned by the letters taken in them."""
+        index, slot_B = np.asarray(episodes), np.asarray(letters)
         chosen = Episodes(
             self._episodes.prompt_B[index],
             self._episodes.card_B_S[index],
@@ -121,7 +90,7 @@ class OneTurn:
             self._episodes.cost_weight_B[index],
         )
         outcome = self._environment.step(chosen, slot_B)
-        card_B = chosen.card_B_S[np.arange(len(taken)), slot_B]
+        card_B = chosen.card_B_S[np.arange(len(index)), slot_B]
         metrics = {
             "score": mean_known(outcome.score_B),
             "cost_usd": mean_known(outcome.cost_usd_B),

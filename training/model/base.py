@@ -1,17 +1,13 @@
 """The base language model of a trained policy: loading, identity, and the two halves of the CPU
 recipe.
 
-A base may be a folder in Hugging Face's layout, a GGUF file, or a model id. GGUF weights are
-turned into a plain folder once (:func:`materialise`), since GGUF can't be saved back and takes a
-minute to read.
+Whatever a base is given as, :func:`xrouter_lg.checkpoints.bases.materialise` makes a folder of it.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
+from xrouter_lg.checkpoints.bases import IDENTITY_FILE
 from xrouter_lg.checkpoints.manifest import (
     BaseIdentity,
     slot_token_ids,
@@ -30,10 +27,6 @@ from xrouter_lg.checkpoints.manifest import (
     weights_digest,
 )
 from xrouter_lg.errors import ConfigurationError
-
-_log = logging.getLogger(__name__)
-
-_IDENTITY_FILE = "xrouter_base.json"
 
 
 @dataclass(frozen=True)
@@ -49,50 +42,6 @@ class Base:
     """Token id by slot letter, anchor included."""
 
 
-def materialise(source: str | Path, folder: Path, *, model_id: str | None = None) -> Path:
-    """The base as a plain folder of safetensors and tokenizer files, written once.
-
-    ``source`` is such a folder already (returned as it is), a ``.gguf`` file, or a model id that
-    transformers resolves. ``model_id`` is the name to record.
-
-    Raises:
-        ConfigurationError: nothing there that transformers can read.
-    """
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if folder.joinpath(_IDENTITY_FILE).is_file():
-        return folder
-    if path.suffix == ".gguf" and not path.is_file():
-        raise ConfigurationError(f"base model {str(path)!r} does not exist")
-    where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
-    if path.suffix == ".gguf":
-        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"base model {str(source)!r} can't be loaded: {error}. Give a folder, a .gguf file, or "
-            "a model id that this machine can download"
-        ) from error
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    # A model that came out of GGUF refuses to be saved; a fresh one of its config does not.
-    config = copy.deepcopy(model.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    fresh = type(model)(config)
-    fresh.load_state_dict(model.state_dict())
-    fresh.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    identity = {"model_id": model_id or (path.stem if path.suffix else str(source))}
-    temporary.joinpath(_IDENTITY_FILE).write_text(json.dumps(identity))
-    temporary.rename(folder)
-    _log.info("base model written to %s", folder)
-    return folder
-
-
 def load_base(folder: Path, *, dtype: torch.dtype = torch.float32) -> Base:
     """Load a materialised base and check that its vocabulary has every slot as one token.
 
@@ -100,7 +49,7 @@ def load_base(folder: Path, *, dtype: torch.dtype = torch.float32) -> Base:
         ConfigurationError: no base there, or a slot is no single token.
     """
     # Bars of a second each would stand between the lines of a run's own progress.
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
         model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
@@ -119,7 +68,7 @@ def load_base(folder: Path, *, dtype: torch.dtype = torch.float32) -> Base:
 
 def identify(folder: Path, tokenizer: Any) -> BaseIdentity:
     """Name, digest of the weights and digest of the tokenizer of a base folder."""
-    marker = folder / _IDENTITY_FILE
+    marker = folder / IDENTITY_FILE
     named = json.loads(marker.read_text())["model_id"] if marker.is_file() else folder.name
     config = AutoConfig.from_pretrained(str(folder))
     return BaseIdentity(

@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 
 from training.data.pools import Cut
-from training.model.reading import Reading, predict
+from training.model.reading import Reading
 from training.model.slots import SlotModel
-from training.warm_start.rows import Samples
-from training.warm_start.targets import measure_centre
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
@@ -28,7 +25,7 @@ class BlockReading:
     prompts go through the parts, one after the other."""
 
     def __init__(self, parts: Sequence[Reading], cut: Cut) -> None:
-        sizes = cut.read_N_K.sum(0).tolist()
+        sizes: list[int] = cut.read_N_K.sum(0).tolist()
         if [len(part) for part in parts] != sizes:
             raise ValueError(f"{[len(p) for p in parts]} prompts in the parts, not {sizes}")
         self.parts, self.cut = tuple(parts), cut
@@ -46,15 +43,17 @@ class BlockReading:
     def find(self, questions: Sequence[str], prefixes: Sequence[str] | None = None) -> list[int]:
         raise ValueError("several blocks are read for recorded prompts only; use data.pools=same")
 
-    def numbers(self, block: int, rows: Ints) -> tuple[Ints, Ints]:
-        """Which of these rows of the table are read behind a block, as positions in ``rows``, and
-        their numbers here."""
-        at = np.flatnonzero(self.cut.read_N_K[rows, block])
-        return at, self._place_N_K[rows[at], block]
+    def blocks(self, rows: Ints) -> list[tuple[Ints, Ints, slice]]:
+        found = []
+        for block in range(len(self.parts)):
+            at = np.flatnonzero(self.cut.read_N_K[rows, block])
+            found.append((at, self._place_N_K[rows[at], block], self.cut.cards(block)))
+        return found
 
     def ids(self, index: int) -> list[int]:
         part, inside = self._of(np.array([index]))
-        return self.parts[part[0]].ids(int(inside[0]))
+        found: list[int] = self.parts[int(part[0])].ids(int(inside[0]))
+        return found
 
     def inputs(self, index: Sequence[int] | Ints) -> dict[str, Tensor]:
         part_B, inside_B = self._of(np.asarray(index, dtype=np.int64))
@@ -66,51 +65,22 @@ class BlockReading:
             whole = torch.zeros((len(part_B), *_wide(tensors)), dtype=tensors[0].dtype)
             for rows, tensor in zip(own.values(), tensors, strict=True):
                 # Rows of one part are narrower than the widest of all.
-                place = (torch.from_numpy(rows), *(slice(n) for n in tensor.shape[1:2]))
-                whole[place] = tensor
+                if tensor.ndim > 1:
+                    whole[torch.from_numpy(rows), : tensor.shape[1]] = tensor
+                else:
+                    whole[torch.from_numpy(rows)] = tensor
             found[name] = whole
         return {**found, "part": torch.from_numpy(part_B)}
 
     def contrast(self, slot: SlotModel, **inputs: Tensor) -> Tensor:
         part_B = inputs.pop("part")
         rows, found = [], []
-        for k in part_B.unique().tolist():
+        for k in np.unique(part_B.cpu().numpy()).tolist():
             own = torch.nonzero(part_B == k).flatten()
             rows.append(own)
             taken = {name: tensor[own] for name, tensor in inputs.items()}
             found.append(self.parts[k].contrast(slot, **_trimmed(taken)))
         return torch.cat(found)[torch.cat(rows).argsort()]
-
-    def predict(self, slot: SlotModel, rows: Ints) -> Floats:
-        """Success log-odds [n, M] of rows of the table; NaN for cards of blocks not read."""
-        z = np.full((len(rows), len(slot.slot_ids)), np.nan)
-        for block in range(len(self.parts)):
-            at, numbers = self.numbers(block, rows)
-            cards = self.cut.cards(block)
-            if len(at):
-                z[at, cards] = predict(slot, self, numbers)[:, cards]
-        return z
-
-    def measure_centre(self, slot: SlotModel, rows: Ints, seed: int) -> None:
-        """Set the centre of every card, behind its own block."""
-        for block in range(len(self.parts)):
-            _, numbers = self.numbers(block, rows)
-            measure_centre(slot, self, numbers, seed, self.cut.cards(block))
-
-    def samples(self, slot: SlotModel, rows: Ints, target_N_M: Floats) -> Samples:
-        """A row to learn from per prompt and block that it is read behind; the cards of other
-        blocks have no target in it."""
-        prompts, targets = [], []
-        for block in range(len(self.parts)):
-            at, numbers = self.numbers(block, rows)
-            cards = self.cut.cards(block)
-            target = np.full((len(at), target_N_M.shape[1]), np.nan)
-            target[:, cards] = target_N_M[at, cards]
-            prompts.append(numbers)
-            targets.append(target)
-        number_N = np.concatenate(prompts)
-        prior = np.tile(slot.prior_M.double().numpy(), (len(number_N), 1))
-        return Samples(number_N, prior, np.concatenate(targets))
 
     def _of(self, index: Ints) -> tuple[Ints, Ints]:
         """Part, and number in it, of each number."""
@@ -129,11 +99,3 @@ def _trimmed(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 def _wide(tensors: Sequence[Tensor]) -> list[int]:
     """The shape of a row that each tensor's rows fit into."""
     return [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-
-
-def predict_cards(slot: SlotModel, reading: Reading, rows: Ints, cards: int) -> Floats:
-    """Success log-odds [n, M] of the first ``cards`` letters on rows of a run's table; NaN where a
-    card's block is not read."""
-    if isinstance(reading, BlockReading):
-        return reading.predict(slot, rows)
-    return predict(slot, reading, rows)[:, :cards]

@@ -33,14 +33,21 @@ _BATCH_TOKENS = 4096
 class Reading(Protocol):
     """Prompts by number, and a pass over some of them."""
 
-    fields: tuple[str, ...]
-    """Names of the tensors that :meth:`inputs` gives."""
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the tensors that :meth:`inputs` gives."""
+        ...
 
     def __len__(self) -> int: ...
 
     @property
     def lengths(self) -> Ints:
         """[N] tokens of each question, without the candidate block."""
+        ...
+
+    def blocks(self, rows: Ints) -> list[tuple[Ints, Ints, slice]]:
+        """For each block of candidates: which of these rows of a run's table are read behind it, as
+        positions in ``rows``; their numbers here; and the letters of its cards."""
         ...
 
     def find(self, questions: Sequence[str], prefixes: Sequence[str] | None = None) -> list[int]:
@@ -76,6 +83,9 @@ class _Prompts:
 
     def __len__(self) -> int:
         return len(self._prompts)
+
+    def blocks(self, rows: Ints) -> list[tuple[Ints, Ints, slice]]:
+        return [(np.arange(len(rows)), rows, slice(None))]
 
     def ids(self, index: int) -> list[int]:
         prefix, _ = self._prompts[index]
@@ -135,8 +145,8 @@ class PlainReading(_Prompts):
 class CachedReading(_Prompts):
     """The layers above the frozen ones, over activations that were computed once.
 
-    ``questions`` are those of the cache. A question that is added later (a state on a later turn)
-    goes through the frozen layers at once; what they give stays in memory as float16.
+    ``questions`` are those of the cache. A question that is added later (a prompt that is called
+    live) goes through the frozen layers at once; what they give stays in memory as float16.
     """
 
     fields = ("hidden", "lengths")
@@ -261,3 +271,12 @@ def predict(
         found[rows] = slot.z(reading.contrast(slot, **tensors)).float().cpu().numpy()
     slot.model.train(training)
     return found
+
+
+def predict_rows(slot: SlotModel, reading: Reading, rows: Ints) -> Floats:
+    """Success log-odds [N, L] of rows of a run's table; NaN where a card's block is not read."""
+    z = np.full((len(rows), len(slot.slot_ids)), np.nan)
+    for at, numbers, letters in reading.blocks(rows):
+        if len(at):
+            z[at, letters] = predict(slot, reading, numbers)[:, letters]
+    return z

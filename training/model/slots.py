@@ -23,9 +23,8 @@ Floats = npt.NDArray[np.float64]
 class SlotModel:
     """A model that reads success log-odds off its slots.
 
-    z = prior + (logit(slot) - logit(anchor)) - centre, for each of L letters: a card's, and, where
-    it decides in several turns, an answer's. Cards of several blocks share letters: on one prompt
-    only those of its own block mean anything.
+    z = prior + (logit(slot) - logit(anchor)) - centre, for the letter of each of L cards. Cards of
+    several blocks share letters: on one prompt only those of its own block mean anything.
     """
 
     model: Any
@@ -62,16 +61,14 @@ def slot_model(
     prior_M: Floats,
     config: WarmStartConfig,
     *,
-    answers: int = 0,
     blocks: Sequence[int] = (),
 ) -> SlotModel:
     """The base made trainable as ``config`` says; the centre still zero.
 
-    ``answers`` is how many letters of answers follow those of the cards. ``blocks`` are the cards
-    of each block where there are several: the letters of each begin anew.
+    ``blocks`` are the cards of each block where there are several: the letters of each begin anew.
 
     Raises:
-        ValueError: no layer is left to train, or more cards or answers than letters.
+        ValueError: no layer is left to train, or more cards than letters.
     """
     layers = base.identity.layers
     if not 0 <= config.frozen_layers < layers:
@@ -82,28 +79,14 @@ def slot_model(
     sizes = blocks or [len(prior_M)]
     if max(sizes) > len(slots.CARD_SLOTS):
         raise ValueError(f"{max(sizes)} cards; there are {len(slots.CARD_SLOTS)} slots")
-    if answers > len(slots.ANSWER_SLOTS):
-        raise ValueError(f"{answers} answers; there are {len(slots.ANSWER_SLOTS)} letters for them")
-    letters = "".join(slots.CARD_SLOTS[:size] for size in sizes) + slots.ANSWER_SLOTS[:answers]
+    letters = "".join(slots.CARD_SLOTS[:size] for size in sizes)
     model = trainable(base.model, layers, config)
-    prior_L = torch.tensor([*prior_M.tolist(), *[0.0] * answers], dtype=torch.float32)
     return SlotModel(
         model=model,
         slot_ids=tuple(base.slot_ids[letter] for letter in letters),
         anchor_id=base.slot_ids[slots.ANCHOR_SLOT],
-        prior_M=prior_L,
+        prior_M=torch.tensor(prior_M, dtype=torch.float32),
         centre_M=torch.zeros(len(letters)),
-    )
-
-
-def of_cards(slot: SlotModel, cards: int) -> SlotModel:
-    """The same model, reading the letters of its first ``cards`` cards only."""
-    return SlotModel(
-        model=slot.model,
-        slot_ids=slot.slot_ids[:cards],
-        anchor_id=slot.anchor_id,
-        prior_M=slot.prior_M[:cards],
-        centre_M=slot.centre_M[:cards],
     )
 
 

@@ -99,9 +99,10 @@ def estimate(work: Plan) -> Estimate:
     speed = speed_of(shape.hidden, config.base.dtype) * _REACHED * process_count()
     _, steps = steps_of(int(read[work.fit].sum()), warm)
     grpo = config.grpo
-    states = grpo.prompts_per_step * (1 if grpo.turns == 1 else 1 + grpo.generations / 2)
     # Sampling reads each prompt too, without a backward pass.
-    grpo_flop = states * (prompt_flop + per_prompt * shape.layer_weights * 2.0 * forward_layers)
+    grpo_flop = grpo.prompts_per_step * (
+        prompt_flop + per_prompt * shape.layer_weights * 2.0 * forward_layers
+    )
     element = 4 if config.base.dtype == "float32" else 2
     width = 12.0 * shape.hidden + 2.0 * shape.layer_weights / shape.hidden
     rows = warm.batch_size * per_prompt * (forward_layers if not cached else upper)
@@ -157,10 +158,7 @@ def describe(work: Plan) -> str:
     if grpo.steps:
         lines.append(
             f"grpo         {grpo.steps} steps of {grpo.prompts_per_step} prompts × "
-            f"{grpo.generations} samples, {grpo.turns} "
-            + ("turn" if grpo.turns == 1 else "turns")
-            + f", scale_rewards={grpo.scale_rewards}"
-            + _time(found.grpo_s)
+            f"{grpo.generations} samples, scale_rewards={grpo.scale_rewards}" + _time(found.grpo_s)
         )
     if found.memory_gb is not None:
         lines.append(f"memory       about {found.memory_gb:.1f} GB")

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.stage.processes import process_count
 from xrouter_lg.errors import ConfigurationError, XRouterError
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import slots
@@ -47,8 +46,6 @@ def check_settings(config: RunConfig) -> None:
             "sampling.permute needs warm_start.recipe=plain: cached activations hold one order of "
             "the candidates"
         )
-    if grpo.turns > 1 and config.sampling.permute:
-        raise ConfigurationError("grpo.turns above 1 needs sampling.permute=false")
     if config.codec == "tools":
         _check_tools(config)
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
@@ -199,9 +196,3 @@ def check_table(config: RunConfig, table: Table) -> None:
             f"outcome table learns from; its cards are {', '.join(pool.names)}. Add the card, "
             "leave the model out (data.models), or give it the card's name (data.rename)"
         )
-
-
-def processes_line() -> str:
-    """How many processes share a run, for the plan."""
-    count = process_count()
-    return "1 process" if count == 1 else f"{count} processes"

@@ -110,9 +110,7 @@ def _grpo(config: RunConfig) -> str:
         )
     from training.grpo.trainer import arguments
 
-    return _built(
-        GRPOConfig, arguments(config.grpo, config.trainer, Path("x/grpo"), config.grpo.turns)
-    )
+    return _built(GRPOConfig, arguments(config.grpo, config.trainer, Path("x/grpo")))
 
 
 def _built(kind: Any, arguments: Mapping[str, Any]) -> str:

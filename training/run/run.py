@@ -29,13 +29,12 @@ import torch
 from training.config.run import RunConfig
 from training.data.inputs import Plan, plan
 from training.data.pools import PoolTable, Table
-from training.files import write_json
 from training.grpo.stage import reinforce
-from training.model.base import Base, load_base, materialise, threads
-from training.model.blocks import BlockReading, predict_cards
+from training.model.base import Base, load_base, threads
+from training.model.blocks import BlockReading
 from training.model.features import build_cache
-from training.model.reading import CachedReading, PlainReading, Reading
-from training.model.slots import SlotModel, of_cards, slot_model
+from training.model.reading import CachedReading, PlainReading, Reading, predict_rows
+from training.model.slots import SlotModel, slot_model
 from training.run.export import (
     card_stats,
     dial_points,
@@ -44,11 +43,11 @@ from training.run.export import (
     fit_cost_model,
 )
 from training.run.head_share import SHARES, ShareChoice, choose_share
-from training.sequence_setup import SequenceSetup
 from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress
 from training.warm_start.stage import warm_start
 from training.warm_start.targets import log_loss, prior_log_odds
+from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.bootstrap import figure
@@ -79,36 +78,29 @@ def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | N
                 config.base.path, work.folder / "base", model_id=config.base.model_id
             )
         base = load_base(folder, dtype=getattr(torch, config.base.dtype))
-        sequence = SequenceSetup(work) if config.grpo.turns > 1 else None
-        reading = read_prompts(work, base, sequence, progress)
+        reading = read_prompts(work, base, progress)
         slot = slot_model(
             base,
             prior_log_odds(work.table.score[work.train]),
             config.warm_start,
-            answers=0 if sequence is None else sequence.letters.answers,
             blocks=work.cut.sizes,
         )
         if not use_cpu:
             slot.model.to("cuda")
         if config.trains_model:
-            warm_start(work, slot, base, reading, progress, sequence=sequence, resume=resume)
+            warm_start(work, slot, base, reading, progress, resume=resume)
         if config.grpo.steps:
-            reinforce(work, slot, base, reading, progress, sequence=sequence, resume=resume)
+            reinforce(work, slot, base, reading, progress, resume=resume)
         if not is_main():
             return None
-        if sequence is not None:
-            write_json(work.folder / "sequential.json", sequence.judge(slot, reading))
-        return finish(work, of_cards(slot, len(work.table.models)), base, reading, progress)
+        return finish(work, slot, base, reading, progress)
 
 
-def read_prompts(
-    work: Plan, base: Base, sequence: SequenceSetup | None, progress: Progress
-) -> Reading:
+def read_prompts(work: Plan, base: Base, progress: Progress) -> Reading:
     """The run's prompts as the chosen recipe reads them; the activations of the frozen layers are
     computed here."""
-    more = [] if sequence is None else sequence.questions
     blocks = [
-        (prefix, [*(work.questions[i] for i in np.flatnonzero(read)), *more])
+        (prefix, [work.questions[i] for i in np.flatnonzero(read)])
         for prefix, read in zip(work.prefixes, work.cut.read_N_K.T, strict=True)
     ]
     whole = sum(len(questions) for _, questions in blocks)
@@ -225,10 +217,9 @@ def finish(
 def _log_odds(work: Plan, slot: SlotModel, reading: Reading, rows: Ints) -> Floats:
     """[n, M] what the language model says of these prompts; one that did not learn says the
     prior."""
-    cards = len(work.table.models)
     if not work.config.trains_model:
-        return np.tile(slot.prior_M[:cards].double().numpy(), (len(rows), 1))
-    return predict_cards(slot, reading, rows, cards)
+        return np.tile(slot.prior_M.double().numpy(), (len(rows), 1))
+    return predict_rows(slot, reading, rows)
 
 
 def _head_share(
@@ -242,7 +233,7 @@ def _head_share(
     """The head's share, by a head that has not learned from the validation prompts either."""
     fit, held = work.table.rows(work.fit), work.table.rows(work.validation)
     names = [card.name for card in manifest.cards]
-    z_N_M = predict_cards(slot, reading, work.validation, len(names))
+    z_N_M = predict_rows(slot, reading, work.validation)
     head = fit_family_head(fit.prompts, fit.families, fit.score, fit.cost, names)
     if head is None:
         return ShareChoice(1.0, {}, 0.0, 0.0)
@@ -267,6 +258,7 @@ def held_out(
     costs in each pool."""
     c_ref = train.reference_cost()
     if isinstance(test, Paired):
+        assert isinstance(train, Paired)
         curve, reference = _judged(train, test, expected, float(router_usd_P[0]), c_ref)
         return _figures(curve, test, reference)
     assert isinstance(train, PoolTable)

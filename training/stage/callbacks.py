@@ -14,17 +14,18 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from training.files import write_json
 from training.stage.processes import agreed, anyone, is_main
+from xrouter_lg.errors import XRouterError
+from xrouter_lg.files import write_json
 
 Log = dict[str, float]
 
 
-class TrainingInterruptedError(RuntimeError):
+class TrainingInterruptedError(XRouterError, RuntimeError):
     """Training was asked to stop; what is done has been saved."""
 
 
-class Report(TrainerCallback):  # type: ignore[misc]
+class Report(TrainerCallback):
     """Keeps the trainer's log, numbers only, and passes each step on."""
 
     def __init__(self, on_step: Callable[[int, int, Log], None] | None = None) -> None:
@@ -35,9 +36,8 @@ class Report(TrainerCallback):  # type: ignore[misc]
         # A run that is resumed has its history in the trainer's state.
         self.log = [numbers(entry) for entry in state.log_history if "loss" in entry]
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        logs: Mapping[str, Any] = given["logs"]
         if "loss" not in logs:
             return
         entry = {**numbers(logs), "step": float(state.global_step)}
@@ -46,7 +46,7 @@ class Report(TrainerCallback):  # type: ignore[misc]
             self._on_step(state.global_step, state.max_steps, entry)
 
 
-class KeepBest(TrainerCallback):  # type: ignore[misc]
+class KeepBest(TrainerCallback):
     """Validates every ``every`` steps and at the end, keeps the best state, and stops training
     after ``patience`` validations that were no better.
 
@@ -111,7 +111,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         return -math.inf if math.isnan(value) else value
 
 
-class StopOnSignal(TrainerCallback):  # type: ignore[misc]
+class StopOnSignal(TrainerCallback):
     """Saves and ends training after the step in which :func:`orderly_stop` saw a signal."""
 
     def __init__(self, asked: threading.Event) -> None:

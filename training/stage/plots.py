@@ -10,6 +10,8 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from xrouter_lg.files import whole
+
 Log = Mapping[str, float]
 _P = ParamSpec("_P")
 _log = logging.getLogger(__name__)
@@ -146,6 +148,5 @@ def _line(
 
 
 def _write(figure: Any, path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

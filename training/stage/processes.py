@@ -26,7 +26,7 @@ def main_first(use_cpu: bool) -> Iterator[None]:
     if process_count() == 1:
         yield
         return
-    from accelerate import PartialState  # type: ignore[import-untyped]
+    from accelerate import PartialState
 
     with PartialState(cpu=use_cpu).main_process_first():
         yield

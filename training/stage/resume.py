@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.files import write_json
 from training.model.slots import SlotModel
 from training.stage.callbacks import last_checkpoint
 from training.stage.processes import is_main, main_first
+from xrouter_lg.files import whole, write_json
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,8 @@ def restore_state(slot: SlotModel, path: Path) -> None:
 def save_weights(model: Any, path: Path, **more: torch.Tensor) -> None:
     """The trained weights of a model, as safetensors."""
     trained = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
-    temporary = path.with_name(path.name + ".part")
-    save_file({**trained, **more}, temporary)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        save_file({**trained, **more}, temporary)
 
 
 def restore_weights(model: Any, path: Path) -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ def _one(
         )
         new = _generate(model, tokenizer, ids, max_tokens)
         tokens += len(ids) + len(new)
-        message: Message = parse_response(tokenizer, new, prefix=ids, tools=tools)
+        message: Message = parse_response(tokenizer, new, prefix=ids, tools=[*tools])
         said.append(message)
         answers = [_execute(rollout, call["function"]) for call in message.get("tool_calls") or ()]
         if not answers or rollout._selected is not None or of.turns == 1:

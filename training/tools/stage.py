@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +20,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.data.inputs import Plan
-from training.files import write_json
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import Ints, RecordedOutcomes
 from training.grpo.stage import note_of
-from training.model.base import identify, materialise, threads
+from training.model.base import identify, threads
 from training.model.slots import trainable
-from training.sequence_setup import read_answers
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -46,7 +43,10 @@ from training.tools.rollout import route
 from training.tools.trainer import train_tools
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
-from xrouter_lg.judge.table import KEY
+from xrouter_lg.checkpoints.bases import materialise
+from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.files import whole, write_json
+from xrouter_lg.judge.table import KEY, Paired
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
 
@@ -111,10 +111,11 @@ class _Task:
         names = [normalise_name(name) for name in table.models]
         self.work, self.cards = work, [pool[name] for name in names]
         half = table.rows(work.train)
+        assert isinstance(half, Paired)  # the settings refuse several pools
         self.usd_M = half.cost.mean(0)
         self.reward = config.reward.build(half.reference_cost())
         self.default = names.index(pool.default) if pool.default in names else half.best_fixed()
-        texts = read_answers(work) if config.grpo.turns > 1 else None
+        texts = read_answers(work) if config.tools.turns > 1 else None
         self.source = RecordedOutcomes(table.score, table.cost, texts)
         self.must_not_call = read_marks(work)
         # Of each part by itself: a held-out outcome must not show in a target.
@@ -139,12 +140,46 @@ class _Task:
             self.cards,
             self.reward,
             default=self.default,
-            turns=config.grpo.turns,
+            turns=config.tools.turns,
             direct=config.tools.direct,
             must_not_call_N=self.must_not_call,
             illegal_penalty=config.tools.illegal_penalty,
             router_usd_per_million=config.router_usd_per_million,
         )
+
+
+def read_answers(work: Plan) -> list[list[str]]:
+    """Recorded answers [N][M], in the order of the table.
+
+    Raises:
+        ConfigurationError: the table has none, or lacks some.
+    """
+    data, table = work.config.data, work.table
+    rows = pl.scan_parquet(Path(work.config.outcomes) / "outcomes.parquet")
+    if "response" not in rows.collect_schema().names():
+        raise ConfigurationError(
+            f"tools.turns is {work.config.tools.turns}, which shows answers to the policy, and the "
+            f"outcome table {work.config.outcomes!r} has no column 'response'; record answers, or "
+            "set tools.turns=1"
+        )
+    frame = (
+        rows.with_columns(
+            pl.col("model").replace(dict(data.rename)),
+            pl.concat_str(KEY, separator="|").alias("key"),
+        )
+        .filter(pl.col("key").is_in(list(table.prompt_ids)) & pl.col("response").is_not_null())
+        .select("key", "model", "response")
+        .collect()
+    )
+    found = {(key, model): text for key, model, text in frame.iter_rows()}
+    lacking = [(key, m) for key in table.prompt_ids for m in table.models if (key, m) not in found]
+    if lacking:
+        key, model = lacking[0]
+        raise ConfigurationError(
+            f"{len(lacking)} outcomes have no recorded answer, such as {model!r} on {key!r}; leave "
+            "those models out (data.models), or set tools.turns=1"
+        )
+    return [[found[key, model] for model in table.models] for key in table.prompt_ids]
 
 
 def read_marks(work: Plan) -> list[bool]:
@@ -305,21 +340,21 @@ def _judge(task: _Task, model: Any, tokenizer: Any, progress: Progress) -> list[
 
 
 def _write(work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
-    target = work.folder / "checkpoint"
-    temporary = work.folder / "checkpoint.part"
-    shutil.rmtree(temporary, ignore_errors=True)
+    with whole(work.folder / "checkpoint") as temporary:
+        _fill(temporary, work, model, tokenizer, facts)
+
+
+def _fill(folder: Path, work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
     if work.config.weights == "merged" and hasattr(model, "peft_config"):
-        model.merge_and_unload().save_pretrained(temporary)
+        model.merge_and_unload().save_pretrained(folder)
     else:
-        model.save_pretrained(temporary)
+        model.save_pretrained(folder)
         # PEFT writes the folder that the base was read from into both.
-        temporary.joinpath("README.md").unlink(missing_ok=True)
-        file = temporary / "adapter_config.json"
+        folder.joinpath("README.md").unlink(missing_ok=True)
+        file = folder / "adapter_config.json"
         if file.is_file():
             adapter = json.loads(file.read_text())
             adapter["base_model_name_or_path"] = facts["base"]["model_id"]
             file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
-    tokenizer.save_pretrained(temporary)
-    write_json(temporary / "router.json", facts)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "router.json", facts)

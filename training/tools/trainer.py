@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -32,7 +32,7 @@ from training.tools.environment import (
 )
 
 
-class ToolsGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class ToolsGRPOTrainer(GRPOTrainer):
     """Rows of the dataset have a ``prompt`` (messages) and the number of an ``episode``."""
 
     def __init__(self, of: ToolEpisodes, **options: Any) -> None:
@@ -80,8 +80,9 @@ class ToolsGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Each prompt with the tools of its own candidates."""
         found = []
+        tokenizer: Any = self.processing_class
         for episode, prompt in zip(self._batch, prompts, strict=True):
-            ids: list[int] = self.processing_class.apply_chat_template(
+            ids: list[int] = tokenizer.apply_chat_template(
                 prompt,
                 tools=self._of.opening(episode)[1],
                 chat_template=self.chat_template,
@@ -104,7 +105,7 @@ class ToolsGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         multimodal_fields: Any,
     ) -> Any:
         if self._of.turns > 1:
-            return super()._tool_call_loop(
+            return super()._tool_call_loop(  # type: ignore[no-untyped-call]
                 prompts,
                 prompt_ids,
                 completion_ids,
@@ -185,7 +186,7 @@ def arguments(
     return {
         **shared_arguments(settings, how, folder),
         "max_completion_length": tools.max_completion_tokens,
-        "max_tool_calling_iterations": max(1, settings.turns - 1),
+        "max_tool_calling_iterations": max(1, tools.turns - 1),
         "temperature": tools.sampling_temperature,
         **tools.vllm_arguments(),
     }

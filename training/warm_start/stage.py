@@ -8,10 +8,8 @@ import numpy as np
 
 from training.data.inputs import Plan
 from training.model.base import Base
-from training.model.blocks import BlockReading, predict_cards
-from training.model.reading import Reading
+from training.model.reading import Reading, predict_rows
 from training.model.slots import SlotModel
-from training.sequence_setup import SequenceSetup
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -44,34 +42,26 @@ def warm_start(
     reading: Reading,
     progress: Progress,
     *,
-    sequence: SequenceSetup | None = None,
     resume: bool = False,
 ) -> None:
     """Train the model, or load what an earlier run with these settings left.
-
-    ``sequence`` makes it learn states with answers beside first ones.
 
     Raises:
         TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
     """
     config, trainer, table = work.config.warm_start, work.config.trainer, work.table
-    stage = Stage(work.folder, "warm_start", stage_key(work, base, sequence))
+    stage = Stage(work.folder, "warm_start", stage_key(work, base))
     if stage.done:
         restore_state(slot, stage.weights)
         return
     everyone = np.sort(np.concatenate([work.fit, work.validation]))
-    if isinstance(reading, BlockReading):
-        reading.measure_centre(slot, everyone, config.seed)
-    else:
-        measure_centre(slot, reading, everyone, config.seed)
-    if sequence is not None:
-        sequence.measure_answer_centre(slot, reading)
-    samples = _samples(work, slot, reading, sequence)
-    cards, half = len(table.models), table.rows(work.train)
+    measure_centre(slot, reading, everyone, config.seed)
+    samples = _samples(work, slot, reading)
+    half = table.rows(work.train)
     validation = table.rows(work.validation)
 
     def measure() -> Log:
-        z = predict_cards(slot, reading, work.validation, cards)
+        z = predict_rows(slot, reading, work.validation)
         found = utility(z, validation, np.nanmean(half.cost, axis=0), half.reference_cost())
         return {"log_loss": log_loss(z, validation.score), "utility": found}
 
@@ -111,7 +101,7 @@ def warm_start(
     restore_state(slot, stage.weights)
 
 
-def stage_key(work: Plan, base: Base, sequence: SequenceSetup | None) -> str:
+def stage_key(work: Plan, base: Base) -> str:
     """What the warm start depends on."""
     return digest_of(
         [
@@ -121,21 +111,14 @@ def stage_key(work: Plan, base: Base, sequence: SequenceSetup | None) -> str:
             base.identity.sha256,
             *work.prefixes,
             work.table.fingerprint(),
-            None if sequence is None else sequence.key,
         ]
     )
 
 
-def _samples(
-    work: Plan, slot: SlotModel, reading: Reading, sequence: SequenceSetup | None
-) -> Samples:
+def _samples(work: Plan, slot: SlotModel, reading: Reading) -> Samples:
     table, config = work.table, work.config.warm_start
     families = [table.families[i] for i in work.fit]
     target = soft_targets(table.score[work.fit], families, config.outcome_share)
-    if sequence is not None:
-        return sequence.samples(reading, target)
-    if isinstance(reading, BlockReading):
-        return reading.samples(slot, work.fit, target)
     if config.permute:
         return permuted_samples(
             slot,
@@ -145,4 +128,4 @@ def _samples(
             lambda order: slots.render_prefix([work.lines[m] for m in order]),
             np.random.default_rng(config.seed),
         )
-    return card_samples(slot, work.fit, target)
+    return card_samples(slot, reading, work.fit, target)

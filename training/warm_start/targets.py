@@ -81,10 +81,18 @@ def prior_log_odds(score_N_M: Floats) -> Floats:
     return odds
 
 
-def card_samples(slot: SlotModel, prompt_N: Ints, target_N_M: Floats) -> Samples:
-    """Rows in which every card keeps its letter."""
-    prior = np.tile(slot.prior_M.double().numpy(), (len(prompt_N), 1))
-    return Samples(prompt_N, prior, target_N_M)
+def card_samples(slot: SlotModel, reading: Reading, rows: Ints, target_N_M: Floats) -> Samples:
+    """Rows in which every card keeps its letter: one per prompt and block that it is read behind;
+    the cards of other blocks have no target in it."""
+    prompts, targets = [], []
+    for at, numbers, letters in reading.blocks(rows):
+        target = np.full((len(at), target_N_M.shape[1]), np.nan)
+        target[:, letters] = target_N_M[at, letters]
+        prompts.append(numbers)
+        targets.append(target)
+    number_N = np.concatenate(prompts)
+    prior = np.tile(slot.prior_M.double().numpy(), (len(number_N), 1))
+    return Samples(number_N, prior, np.concatenate(targets))
 
 
 def permuted_samples(
@@ -109,15 +117,14 @@ def permuted_samples(
     )
 
 
-def measure_centre(
-    slot: SlotModel, reading: Reading, index: Ints, seed: int, letters: slice = slice(None)
-) -> None:
-    """Set the slot model's centre to the untrained base's mean contrast over a sample; ``letters``
-    are those that the prompts ``index`` show."""
-    chosen = np.random.default_rng(seed).permutation(index)[:_CENTRE_SAMPLE]
-    slot.centre_M[letters] = 0.0
-    raw = torch.from_numpy(predict(slot, reading, chosen)).float() - slot.prior_M
-    slot.centre_M[letters] = raw.mean(0)[letters]
+def measure_centre(slot: SlotModel, reading: Reading, rows: Ints, seed: int) -> None:
+    """Set the slot model's centre to the untrained base's mean contrast over a sample, that of
+    every card behind its own block."""
+    for _, numbers, letters in reading.blocks(rows):
+        chosen = np.random.default_rng(seed).permutation(numbers)[:_CENTRE_SAMPLE]
+        slot.centre_M[letters] = 0.0
+        raw = torch.from_numpy(predict(slot, reading, chosen)).float() - slot.prior_M
+        slot.centre_M[letters] = raw.mean(0)[letters]
 
 
 def log_loss(z_N_M: Floats, score_N_M: Floats) -> float:

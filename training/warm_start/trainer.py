@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset  # type: ignore[import-untyped]
+from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
 from transformers import PrinterCallback, TrainerCallback
@@ -31,7 +31,7 @@ from training.stage.callbacks import last_checkpoint
 from training.warm_start.rows import Samples
 
 
-class SlotSFTTrainer(SFTTrainer):  # type: ignore[misc]
+class SlotSFTTrainer(SFTTrainer):
     """Use within :func:`training.model.reading.answering`, or by :func:`train_slots`."""
 
     def __init__(self, slot: SlotModel, reading: Reading, **options: Any) -> None:
@@ -45,7 +45,7 @@ class SlotSFTTrainer(SFTTrainer):  # type: ignore[misc]
         model: Any,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         contrast_B_L = model(contrast=True, **{name: inputs[name] for name in self._reading.fields})
         z_B_L = self._slot.z(contrast_B_L, inputs["prior"])

@@ -35,8 +35,9 @@ from xrouter_lg.backfill.schema import (
     SCORES,
     VERSION,
 )
-from xrouter_lg.outcomes.conversation import Conversation, answer_text, digest_of
+from xrouter_lg.outcomes.conversation import Conversation, digest_of
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.said import answer_of
 from xrouter_lg.types import Charge, usd, usd_str
 
 _BUSY_S = 1.0
@@ -247,7 +248,7 @@ class AnswerCache:
             row = {
                 **key._asdict(),
                 "intent_id": intent,
-                "response": answer_text(message),
+                "response": answer_of(message),
                 "message": json.dumps(message_to_dict(message), ensure_ascii=False, default=str),
                 "input_tokens": None if last.usage is None else last.usage.input_tokens,
                 "output_tokens": None if last.usage is None else last.usage.output_tokens,

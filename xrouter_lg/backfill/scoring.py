@@ -20,9 +20,10 @@ from xrouter_lg.backfill.cache import AnswerCache, Scored, Stored
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.known import Known, meta_of
 from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.money import worst_case
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.outcomes.conversation import digest_of
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Charge
 from xrouter_lg.verifiers import (
     Suite,
@@ -192,13 +193,9 @@ class Grader:
 
 
 def _worst_case(card: ModelCard, prompt: str, answer: str, reference: str | None) -> Decimal | None:
-    price = card.effective_price
-    if price is None:
-        return None
     read = sum(len(text.encode("utf-8", "surrogatepass")) for text in (prompt, answer))
     read += len((reference or "").encode("utf-8", "surrogatepass")) + _JUDGE_FRAME_TOKENS
-    outputs = card.params.get("max_tokens") or card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
-    return price.worst_case(read, int(outputs))
+    return worst_case(card, read, card.params.get("max_tokens"))
 
 
 def _cancelled(card: ModelCard, held: Decimal | None) -> Charge:

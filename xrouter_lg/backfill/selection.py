@@ -14,7 +14,7 @@ from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, key_base
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.known import Known, meta_of
 from xrouter_lg.backfill.value import Strategy, Weights, order_of
-from xrouter_lg.calls.attempt import worst_case
+from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens, has_images
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
@@ -279,7 +279,7 @@ def _removed(pool: ModelPool, conversation: Conversation, likely: int) -> Mappin
         prompt_tokens=likely,
     )
     try:
-        return constraints.apply(pool, request, lambda card: False).removed
+        return constraints.texts(constraints.apply(pool, request, lambda card: False).removed)
     except NoCandidateError as error:
         return error.removed
 

@@ -21,7 +21,8 @@ from xrouter_lg.backfill.run import OnChange, Runner, Tally
 from xrouter_lg.backfill.scoring import Grader
 from xrouter_lg.backfill.selection import Plan, Selection, chosen_pool, plan_backfill
 from xrouter_lg.calls.attempt import Workers
-from xrouter_lg.calls.ledger import RequestAccount, parse_usd
+from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.pool.pool import ModelPool
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import threading
 import time
 import weakref
@@ -19,21 +18,24 @@ from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.chat_model import build_chat_model, output_limit
-from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, classify
+from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, backoff_s, classify
 from xrouter_lg.calls.ledger import counted
+from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
-from xrouter_lg.pool.pricing import reported_cost
+from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.said import CUT, flaw_of, served_model, usage_of
 from xrouter_lg.types import Call, Charge, Usage
-
-_HINT_FRAME_TOKENS = 64
 
 RETRY_AFTER_LIMIT_S = 5.0
 """A provider that asks for a longer pause than this is left for the next candidate."""
 
-_CUT = frozenset({ErrorClass.TRUNCATED, ErrorClass.CONTENT_FILTER})
-"""Flaws that leave a part of an answer, which is handed on marked as cut."""
+_FLAWS = {
+    ErrorClass.CONTENT_FILTER: "the provider's content filter stopped it",
+    ErrorClass.TRUNCATED: "the answer was cut at its length limit",
+    ErrorClass.EMPTY: "the answer has neither text nor tool calls",
+    ErrorClass.STREAM_CUT: "the stream ended without a finish reason",
+}
 
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
@@ -160,9 +162,9 @@ class Workers:
                     bill.failed(attempt, started, failure.error_class, free=failure.free)
                 )
             else:
-                flaw = _flaw(message)
+                flaw = flaw_of(message)
                 charges.append(bill.answered(attempt, started, message, flaw))
-                if flaw is None or (flaw.error_class in _CUT and message.content):
+                if flaw is None or (flaw in CUT and message.content):
                     breaker.success()
                     return CallResult(
                         call.id,
@@ -172,7 +174,7 @@ class Workers:
                         truncated=flaw is not None,
                         streamed=watch is not None and watch.seen,
                     )
-                failure = flaw
+                failure = Failure(flaw, _FLAWS[flaw])
             if failure.error_class in UNHEALTHY:
                 breaker.failure()
             else:
@@ -271,22 +273,6 @@ def _close_soon(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None, No
             loop.call_soon_threadsafe(lambda: loop.create_task(close()))
 
 
-def worst_case(card: ModelCard, prompt_tokens_max: int, max_tokens: int | None) -> Decimal | None:
-    """The most one attempt can cost (USD), None where the card's price is unknown."""
-    price = card.effective_price
-    if price is None:
-        return None
-    outputs = max_tokens or card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
-    return price.worst_case(prompt_tokens_max, outputs)
-
-
-def hint_tokens(hint: str | None) -> int:
-    """An upper bound of the tokens that a hint adds to a prompt: one a byte, and its frame."""
-    if not hint:
-        return 0
-    return len(hint.encode("utf-8", "surrogatepass")) + _HINT_FRAME_TOKENS
-
-
 def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[BaseMessage]:
     """The user's messages with a policy's hint as a delimited note behind the system prompt.
 
@@ -323,35 +309,7 @@ def _pause(failure: Failure, attempt: int) -> float | None:
         if failure.retry_after_s > RETRY_AFTER_LIMIT_S:
             return None
         return failure.retry_after_s
-    return random.uniform(0.5, 1.0) * min(_BACKOFF_LIMIT_S, _BACKOFF_S * 2.0 ** (attempt - 1))
-
-
-def _flaw(message: AIMessage) -> Failure | None:
-    """What is wrong with a message that came back without an exception."""
-    meta = message.response_metadata
-    finish = meta.get("finish_reason") or meta.get("stop_reason") or meta.get("done_reason")
-    if isinstance(finish, str):
-        finish = finish.lower()
-    if finish in ("content_filter", "safety", "refusal"):
-        return Failure(ErrorClass.CONTENT_FILTER, "the provider's content filter stopped it")
-    if finish in ("length", "max_tokens"):
-        return Failure(ErrorClass.TRUNCATED, "the answer was cut at its length limit")
-    if not message.content and not message.tool_calls:
-        if message.additional_kwargs.get("refusal"):
-            return None
-        return Failure(ErrorClass.EMPTY, "the answer has neither text nor tool calls")
-    if finish is None and "status" not in meta and meta.get("model_provider") == "openai":
-        # Every complete chat completion names its finish reason; a stream that ended without
-        # one was closed half-way, and the client did not notice.
-        return Failure(ErrorClass.STREAM_CUT, "the stream ended without a finish reason")
-    return None
-
-
-def served_name(message: AIMessage) -> str | None:
-    """The model that a provider says has answered."""
-    meta = message.response_metadata
-    name = meta.get("model_name") or meta.get("model") or meta.get("model_id")
-    return name if isinstance(name, str) and name else None
+    return backoff_s(attempt, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,33 +323,20 @@ class _Bill:
     worst: Decimal | None
 
     def answered(
-        self, attempt: int, started: float, message: AIMessage, flaw: Failure | None
+        self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
-        usage = Usage.from_message(message)
-        served = served_name(message)
-        cost, source = self._price(message, usage, served)
-        error = None if flaw is None else flaw.error_class.value
+        card, served = self.card, served_model(message)
+        if served is not None and served != card.model_name:
+            card = next((other for other in self.pool if other.model_name == served), card)
+        usage = usage_of(message)
+        cost, source = cost_of(message, usage, card.effective_price)
+        error = None if flaw is None else flaw.value
         return self._charge(attempt, started, usage, cost, source, served, error)
 
     def failed(self, attempt: int, started: float, error: str, *, free: bool) -> Charge:
         """An attempt without an answer. ``free``: refused before any token was generated."""
         cost, source = (Decimal(0), "rejected") if free else (None, None)
         return self._charge(attempt, started, None, cost, source, None, str(error))
-
-    def _price(
-        self, message: AIMessage, usage: Usage | None, served: str | None
-    ) -> tuple[Decimal | None, str | None]:
-        """The provider's own figure, else the price of the model that was served, else None."""
-        reported = reported_cost(message)
-        if reported is not None:
-            return reported, "provider"
-        card = self.card
-        if served is not None and served != card.model_name:
-            card = next((other for other in self.pool if other.model_name == served), card)
-        price = card.effective_price
-        if price is None or usage is None:
-            return None, None
-        return price.cost(usage), price.source
 
     def _charge(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ def classify(error: BaseException) -> Failure:
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
     free = refused or _never_sent(error) or isinstance(error, ConfigurationError)
-    return Failure(error_class, detail, _retry_after(error), free=free)
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    asked = None if headers is None else retry_after_s(headers)
+    return Failure(error_class, detail, asked, free=free)
 
 
 def describe(error: BaseException) -> str:
@@ -134,7 +137,7 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
         return ErrorClass.SERVER if status >= 500 else ErrorClass.BAD_REQUEST
     if isinstance(error, json.JSONDecodeError | ValidationError):
         return ErrorClass.MALFORMED
-    for link in _chain(error):
+    for link in chain(error):
         name = type(link).__name__
         if isinstance(link, TimeoutError) or _TIMEOUT_NAME.search(name):
             return ErrorClass.TIMEOUT
@@ -151,7 +154,8 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
     return ErrorClass.UNKNOWN
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, then what it was raised from or amid, each once."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -180,10 +184,11 @@ def _code(error: BaseException) -> str:
     return " ".join(str(part) for part in parts if part)
 
 
-def _retry_after(error: BaseException) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    value = headers.get("retry-after") if headers is not None else None
-    if value is None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None without one
+    that can be read."""
+    value = headers.get("retry-after") or headers.get("Retry-After")
+    if not value:
         return None
     try:
         return max(0.0, float(value))
@@ -198,10 +203,16 @@ def _retry_after(error: BaseException) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
+def backoff_s(attempt: int, *, first_s: float, longest_s: float) -> float:
+    """Seconds to wait after the ``attempt``-th failure in a row: twice as long each time, with
+    jitter, so that many clients don't come back at once."""
+    return random.uniform(0.5, 1.0) * min(longest_s, first_s * 2.0 ** (attempt - 1))
+
+
 def _never_sent(error: BaseException) -> bool:
     """Whether the request can't have reached the provider."""
     return any(
         isinstance(link, ConnectionRefusedError)
         or type(link).__name__ in ("ConnectError", "ConnectTimeout", "ClientConnectorError")
-        for link in _chain(error)
+        for link in chain(error)
     )

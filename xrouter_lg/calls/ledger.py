@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, Protocol
+from decimal import Decimal
+from typing import Literal
 
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError
 from xrouter_lg.types import Charge
 
@@ -43,39 +44,12 @@ class Budget:
             )
 
 
-def parse_usd(value: Any, where: str, error: type[ValueError] = ConfigurationError) -> Decimal:
-    """A limit in USD as Decimal.
-
-    Raises:
-        ConfigurationError: (or ``error``) it is no finite number above zero.
-    """
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
-        raise error(f"{where} is {value!r}; it must be USD, a finite number above zero")
-    return amount
-
-
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """Money set aside for one call (USD)."""
 
     amount: Decimal
     serial: int
-
-
-class Account(Protocol):
-    """Where a limit is kept. A request's own is :class:`RequestAccount`; limits that several
-    requests share (per thread, per day, across replicas) implement the same three calls."""
-
-    @property
-    def remaining(self) -> Decimal | None: ...
-
-    def reserve(self, amount: Decimal) -> Reservation: ...
-
-    def settle(self, reservation: Reservation, charges: Iterable[Charge]) -> None: ...
 
 
 class RequestAccount:

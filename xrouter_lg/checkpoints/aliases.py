@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import getpass
-import importlib
 import json
 import os
 import re
@@ -29,6 +28,8 @@ from typing import Any, Literal
 
 from xrouter_lg.checkpoints.manifest import MANIFEST_FILE, CheckpointError, Manifest, verify
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.extras import need
+from xrouter_lg.files import write_json
 
 AUDIT_FILE = "aliases.log.jsonl"
 LOCK_FILE = ".aliases.lock"
@@ -357,7 +358,7 @@ def _move(
     )
     pointed = Alias(move.id, relative, manifest.version, move.at, move.by, report, force)
     _append(root, move)
-    _replace(alias_file(root, alias), dataclasses.asdict(pointed))
+    write_json(alias_file(root, alias), dataclasses.asdict(pointed), indent=1)
     done = dataclasses.replace(move, step="done")
     _append(root, done)
     return done
@@ -378,53 +379,29 @@ def _settle(root: Path) -> None:
 
 def _append(root: Path, move: Move) -> None:
     line = json.dumps(dataclasses.asdict(move), ensure_ascii=False).encode() + b"\n"
-    descriptor = os.open(root / AUDIT_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line  # a torn line ends here
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path: Path, data: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with root.joinpath(AUDIT_FILE).open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line  # a torn line ends here
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """One move at a time; the system lets go of the lock when a process dies."""
     root.mkdir(parents=True, exist_ok=True)
-    fcntl = importlib.import_module("fcntl")
-    with root.joinpath(LOCK_FILE).open("a") as file:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise AliasError(
-                        f"another move of an alias in {str(root)!r} holds its lock for "
-                        f"{_LOCK_WAIT_S:.0f} s; wait for it or end that process"
-                    ) from error
-                time.sleep(0.05)
+    filelock = need("filelock", "moving an alias")
+    try:
+        held = filelock.FileLock(root / LOCK_FILE).acquire(timeout=_LOCK_WAIT_S)
+    except filelock.Timeout as error:
+        raise AliasError(
+            f"another move of an alias in {str(root)!r} holds its lock for "
+            f"{_LOCK_WAIT_S:.0f} s; wait for it or end that process"
+        ) from error
+    with held:
         yield
 
 

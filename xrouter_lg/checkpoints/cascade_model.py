@@ -1,4 +1,4 @@
-# ruff: noqa: N806, N815 (arrays carry their dimensions in the name)
+
 """What is known of answers before they are asked for: who is right, who agrees, what it costs.
 
 A request is of a kind f and has a difficulty class q; given both, cards are right independently:
@@ -18,7 +18,6 @@ A file is safetensors with a JSON header. :mod:`xrouter_lg.fitting.cascade_choic
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.errors import MissingExtraError, PolicyConfigError
 from xrouter_lg.checkpoints.family_head import FamilyHead
+from xrouter_lg.errors import MissingExtraError, PolicyConfigError
+from xrouter_lg.extras import need
+from xrouter_lg.files import whole
 
 PLAN_SCHEMA_VERSION = 2
 
@@ -90,7 +91,7 @@ class AnswerModel:
         self, shares: Sequence[float], cards: Sequence[int], lengths: Sequence[int]
     ) -> int:
         """Bin of the first answers' lengths (characters) under these kind shares."""
-        np = module("numpy")
+        np = need("numpy", "a plan file")
         share = np.asarray(shares, dtype=np.float64)
         mean_M, sd_M = share @ self.length_mean_F_M, share @ self.length_sd_F_M
         usual = [(log_length(n) - mean_M[m]) / sd_M[m] for m, n in zip(cards, lengths, strict=True)]
@@ -98,8 +99,8 @@ class AnswerModel:
         return int(np.searchsorted(cuts, sum(usual) / len(usual)))
 
     def save(self, path: Path) -> None:
-        """Write the file under a temporary name and rename it."""
-        np = module("numpy")
+        """Write the file, whole or not at all."""
+        np = need("numpy", "a plan file")
         header = {
             "schema_version": PLAN_SCHEMA_VERSION,
             "families": list(self.head.families),
@@ -110,12 +111,11 @@ class AnswerModel:
         arrays = {f"head.{name}": value for name, value in self.head.arrays.items()}
         for name in _OWN:
             arrays[name] = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
-        temporary = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        module("safetensors.numpy").save_file(
-            arrays, temporary, metadata={"xrouter_plans": json.dumps(header, sort_keys=True)}
-        )
-        temporary.replace(path)
+        with whole(path) as temporary:
+            need("safetensors.numpy", "a plan file").save_file(
+                arrays, temporary, metadata={"xrouter_plans": json.dumps(header, sort_keys=True)}
+            )
 
     @classmethod
     def load(cls, path: Path) -> AnswerModel:
@@ -126,14 +126,15 @@ class AnswerModel:
             MissingExtraError: safetensors or numpy is not installed.
         """
         try:
-            with module("safetensors").safe_open(path, framework="numpy") as file:
+            with need("safetensors", "a plan file").safe_open(path, framework="numpy") as file:
                 header = json.loads((file.metadata() or {})["xrouter_plans"])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except MissingExtraError:
             raise
         except Exception as error:  # safetensors has an error type of its own
             raise PolicyConfigError(
-                f"{str(path)!r} is no plan file ({error}); write one with python -m xrouter_lg.fitting.cascade_choice"
+                f"{str(path)!r} is no plan file ({error}); write one with "
+                "python -m xrouter_lg.fitting.cascade_choice"
             ) from error
         if header.get("schema_version") != PLAN_SCHEMA_VERSION:
             raise PolicyConfigError(
@@ -156,11 +157,3 @@ class AnswerModel:
 def log_length(characters: int) -> float:
     """The measure of an answer's length: ratios count, but not between three words and four."""
     return math.log(characters + 30.0)
-
-
-def module(name: str) -> Any:
-    # By name: the package itself must not depend on what an extra brings.
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(name.partition(".")[0], "data", "a plan file") from error

@@ -20,7 +20,6 @@ Words are counted as (1 + log count) · idf, at unit length; a word's bucket is 
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import re
@@ -31,11 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.checkpoints.tool_fit import FEATURES, Weight, stem_weight, tool_features
+from xrouter_lg.extras import need
 
 BUCKETS = 1 << 16
 
+_PURPOSE = "a trained checkpoint"
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 _LONGEST = 40_000
 """Characters read of a request, half of them from its end: a pasted book must not cost seconds."""
@@ -72,7 +72,7 @@ class FamilyHead:
     """
 
     def __init__(self, arrays: dict[str, Any], families: Sequence[str], cards: Sequence[str]):
-        self._np = _numpy()
+        self._np = need("numpy", _PURPOSE)
         self.families, self.cards = tuple(families), tuple(cards)
         self.arrays = arrays
         np = self._np
@@ -100,12 +100,9 @@ class FamilyHead:
             MissingExtraError: safetensors or numpy is not installed.
             ValueError: arrays of another shape than families and cards.
         """
-        _numpy()
-        try:
-            module = importlib.import_module("safetensors.numpy")
-        except ImportError as error:
-            raise MissingExtraError("safetensors", "remote", "a trained checkpoint") from error
-        return cls(module.load_file(path), families, cards)
+        need("numpy", _PURPOSE)  # safetensors' own error would not name the extra
+        arrays = need("safetensors.numpy", _PURPOSE).load_file(path)
+        return cls(arrays, families, cards)
 
     def probabilities(self, text: str) -> tuple[list[float], float]:
         """P(family) in the order of ``families``, and the share of known words."""
@@ -146,7 +143,7 @@ class _ToolReading:
     """The regression's part for tools that a request defines."""
 
     def __init__(self, arrays: dict[str, Any], weight: Weight) -> None:
-        np = _numpy()
+        np = need("numpy", _PURPOSE)
         self._stem_weight = weight
         self._weight = np.asarray(arrays["tool_weight_F_T"], dtype=np.float64)
         self._mean = np.asarray(arrays["tool_mean_T"], dtype=np.float64)
@@ -167,7 +164,7 @@ class _ToolReading:
         return cls(arrays, stem_weight(*seen, int(arrays["prompts"][0])))
 
     def features(self, text: str) -> Any:
-        return _numpy().asarray(tool_features(_ends(text), self._stem_weight))
+        return need("numpy", _PURPOSE).asarray(tool_features(_ends(text), self._stem_weight))
 
     def logits(self, text: str) -> Any:
         features = self.features(text)
@@ -179,7 +176,7 @@ class _Shapes:
     """How each family's requests are shaped: the tool features and the logarithm of the length."""
 
     def __init__(self, arrays: dict[str, Any], tools: _ToolReading) -> None:
-        np = _numpy()
+        np = need("numpy", _PURPOSE)
         self._tools = tools
         self._mean = np.asarray(arrays["shape_mean_F_S"], dtype=np.float64)
         self._unit = np.asarray(arrays["shape_unit_F_S"], dtype=np.float64)
@@ -192,7 +189,7 @@ class _Shapes:
         return cls(arrays, tools)
 
     def near(self, text: str) -> float:
-        shape = _numpy().append(self._tools.features(text), math.log1p(len(text)))
+        shape = need("numpy", _PURPOSE).append(self._tools.features(text), math.log1p(len(text)))
         distance = float((((shape - self._mean) / self._unit) ** 2).mean(axis=1).min())
         return min(max((self._high - distance) / (self._high - self._low), 0.0), 1.0)
 
@@ -206,11 +203,3 @@ def bucket_counts(text: str) -> Counter[int]:
 
 def _ends(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} {text[-_LONGEST // 2 :]}"
-
-
-def _numpy() -> Any:
-    # By name: the package itself must not depend on what an extra brings.
-    try:
-        return importlib.import_module("numpy")
-    except ImportError as error:
-        raise MissingExtraError("numpy", "remote", "a trained checkpoint") from error

@@ -17,15 +17,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.files import whole
 from xrouter_lg.prompts import slots
 
 MANIFEST_SCHEMA_VERSION = 1
@@ -129,8 +127,6 @@ class Manifest:
     weights: Literal["adapter", "merged"]
     codec: str = "slots"
     prompt_hash: str = field(default_factory=slots.prompt_hash)
-    slot_order: Literal["fixed", "permuted"] = "fixed"
-    """``fixed``: a card keeps the letter it was trained with; ``permuted``: any order will do."""
     blocks: tuple[int, ...] = ()
     """Cards of each block of the prompt, in slot order; empty: 16 a block (``slot_policy.py``)."""
     cost_model: CostModel | None = None
@@ -251,25 +247,12 @@ def write_checkpoint(
     that is there already is replaced, and never half.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    temporary = folder.with_name(f".{folder.name}.{mark}.part")
-    temporary.mkdir()
-    try:
+    with whole(folder) as temporary:
+        temporary.mkdir()
         write_files(temporary)
         complete = dataclasses.replace(manifest, files=_digests(temporary))
         text = json.dumps(complete.to_dict(), indent=1, sort_keys=True, allow_nan=False)
-        with temporary.joinpath(MANIFEST_FILE).open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        old = folder.with_name(f".{folder.name}.{mark}.old")
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        temporary.joinpath(MANIFEST_FILE).write_text(text, encoding="utf-8")
     return complete
 
 
@@ -355,7 +338,7 @@ def slot_token_ids(tokenizer: Any) -> dict[str, int]:
         PolicyConfigError: a slot is not one token of this vocabulary.
     """
     ids: dict[str, int] = {}
-    for letter in slots.CARD_SLOTS + slots.ANSWER_SLOTS + slots.ANCHOR_SLOT:
+    for letter in slots.CARD_SLOTS + slots.ANCHOR_SLOT:
         encoded = tokenizer.encode(slots.slot_token(letter), add_special_tokens=False)
         if len(encoded) != 1:
             raise PolicyConfigError(

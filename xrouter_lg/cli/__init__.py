@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrouter_lg import __version__
 from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import missing
 
 if TYPE_CHECKING:
     import typer
@@ -60,7 +61,7 @@ def _build() -> typer.Typer:
         from typer.core import TyperGroup
         from typer.main import get_command
     except ImportError as error:
-        raise MissingExtraError("typer", "cli", "the xrouter command") from error
+        raise missing("typer", "the xrouter command") from error
 
     from xrouter_lg.cli.said import EXIT_CODES
 

@@ -11,7 +11,8 @@ from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
 from xrouter_lg.cli.said import Ended, command, print_json
 
 if TYPE_CHECKING:
-    from xrouter_lg.judge.run import Judged, JudgeSettings
+    from xrouter_lg.judge.run import Judged
+    from xrouter_lg.judge.settings import JudgeSettings
 
 app = typer.Typer()
 
@@ -119,7 +120,7 @@ def judge(
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
     from xrouter_lg.judge.estimates import cache_folder
-    from xrouter_lg.judge.run import JudgeSettings
+    from xrouter_lg.judge.settings import JudgeSettings
 
     settings = JudgeSettings(
         checkpoint=_folder(checkpoint),

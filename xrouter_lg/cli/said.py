@@ -49,7 +49,8 @@ def command(
 @contextmanager
 def said(interrupted: str = "interrupted") -> Iterator[None]:
     """End a command that fails with one line on stderr and the exit code that belongs to it."""
-    from xrouter_lg.errors import MissingExtraError, XRouterError
+    from xrouter_lg.errors import XRouterError
+    from xrouter_lg.extras import missing
 
     try:
         yield
@@ -62,10 +63,9 @@ def said(interrupted: str = "interrupted") -> Iterator[None]:
             raise _end(f"not promoted: {error}", Ended.REFUSED) from None
         raise _end(error, Ended.WRONG) from None
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "xrouter_lg"):
+        if not error.name or error.name.startswith("xrouter_lg"):
             raise  # a mistake of ours, not a missing extra
-        raise _end(MissingExtraError(package, "data", "this command"), Ended.WRONG) from None
+        raise _end(missing(error.name, "this command"), Ended.WRONG) from None
 
 
 def print_json(value: Any) -> None:

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from xrouter_lg import said
 from xrouter_lg.episodes import runs as read
-from xrouter_lg.episodes.feedback import plain_feedback, with_feedback
+from xrouter_lg.episodes.episode import Episode, EpisodeCall
+from xrouter_lg.episodes.feedback import with_feedback
 from xrouter_lg.episodes.plain_calls import (
     PlainCall,
     innermost_models,
@@ -28,9 +30,9 @@ from xrouter_lg.episodes.plain_calls import (
     unix,
     usd_of,
 )
-from xrouter_lg.episodes.runs import Run
 from xrouter_lg.pool.pool import ModelPool
-from xrouter_lg.tracing.exchange.importing import plain_run
+from xrouter_lg.said import Run
+from xrouter_lg.tracing.exchange.importing import feedback_said, plain_run
 from xrouter_lg.tracing.record.extract import (
     COLLECT,
     RECORD_KEY,
@@ -42,8 +44,6 @@ from xrouter_lg.tracing.record.extract import (
 from xrouter_lg.tracing.record.facts import SAMPLE_RATE_KEY, THREAD_KEYS
 from xrouter_lg.types import Usage
 
-EPISODE_SCHEMA_VERSION = 1
-
 HIDDEN = "hidden inputs: the messages were not recorded"
 HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
 HASHED = "hashed: only digests of the messages were recorded"
@@ -52,102 +52,6 @@ UNANSWERED = "no answer: the call failed or never ended"
 UNROUTED = "no route record: the routed request failed or never ended"
 BESIDE = "a fixed model's call beside a routed request"
 NO_MODEL = "no chat model was called"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeCall:
-    """One model call of an episode, answered or failed."""
-
-    card: str
-    model: str
-    answer: str | None
-    """Its text, or its tool calls as JSON; None where it failed."""
-    usage: dict[str, int] | None
-    """Tokens of all attempts, by kind; None where unknown."""
-    cost_usd: str | None
-    """Decimal USD of all attempts; None where unknown."""
-    latency_s: float
-    error: str | None = None
-    served_model: str | None = None
-    truncated: bool = False
-    call_id: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """One request as training sees it."""
-
-    trace_id: str
-    run_id: str
-    """The router's run; of an unrouted request, its first chat-model run."""
-    messages: tuple[dict[str, Any], ...]
-    """``role`` and ``content``, and ``tool_calls``, ``tool_call_id`` or ``name`` where given."""
-    answer: str | None
-    route: str | None
-    """The card that answered, or ``router``."""
-    calls: tuple[EpisodeCall, ...]
-    routed: bool
-    """False for a request that our node was no part of."""
-    tools: tuple[dict[str, Any], ...] = ()
-    """The app's own tools, as the model was given them."""
-    tool_options: dict[str, Any] = field(default_factory=dict)
-    candidates: tuple[str, ...] = ()
-    decisions: tuple[dict[str, Any], ...] = ()
-    """Per turn, as in the route record: calls, selection, propensity, and of a language model's
-    decision ``token_ids`` with prompt ids, completion ids and logprobs."""
-    scores: dict[str, float] = field(default_factory=dict)
-    """The policy's probability of each candidate in the deciding turn."""
-    propensity: float | None = None
-    """Of all turns together; None where one is unknown."""
-    explored: bool = False
-    reason: str | None = None
-    policy: str | None = None
-    policy_version: str | None = None
-    prompt_hash: str | None = None
-    pool_fingerprint: str | None = None
-    cost_weight: float | None = None
-    cost_usd: str | None = None
-    """Decimal USD of everything; None where a part is unknown."""
-    router_cost_usd: str | None = None
-    arm: dict[str, Any] | None = None
-    """Of a canary: ``arm``, its ``propensity``, ``unit`` and ``salt``."""
-    shadow_cost_usd: str | None = "0"
-    """Decimal USD that shadow proposals cost, on top of ``cost_usd``; None where unknown."""
-    latency_s: float | None = None
-    feedback: tuple[dict[str, Any], ...] = ()
-    """``key``, ``score``, ``value``, ``correction``, ``comment``, oldest first; ``about`` is
-    ``answer``, ``trace`` (it speaks of several requests together, and not of this answer) or
-    ``call`` with a ``call_id``."""
-    sampling_rate: float | None = None
-    """Share of traces that was kept; None where all were, or nobody said."""
-    tags: tuple[str, ...] = ()
-    task: str | None = None
-    """``task`` of the metadata, or NAME of a tag ``task:NAME``."""
-    project: str | None = None
-    thread_id: str | None = None
-    tenant: str | None = None
-    started_at: float = 0.0
-    """Unix time in seconds."""
-
-    @property
-    def shadow(self) -> dict[str, Any] | None:
-        """What a shadow policy proposed on the first turn (later turns follow from the served
-        policy's calls); None without one."""
-        found: dict[str, Any] | None = self.decisions[0].get("shadow") if self.decisions else None
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe form."""
-        return {"schema_version": EPISODE_SCHEMA_VERSION, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Episode:
-        """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
-        values = _known(cls, data)
-        for name in ("messages", "tools", "candidates", "decisions", "feedback", "tags"):
-            values[name] = tuple(values.get(name) or ())
-        values["calls"] = tuple(EpisodeCall(**_known(EpisodeCall, c)) for c in data["calls"])
-        return cls(**values)
 
 
 @dataclass
@@ -181,16 +85,16 @@ def episodes(
     for given in runs:
         run = plain_run(given, None if field_of(given, "session_name") else project)
         by_trace.setdefault(run["trace_id"], []).append(run)
-    said: dict[str, list[dict[str, Any]]] = {}
+    told: dict[str, list[dict[str, Any]]] = {}
     trace_of = {run["id"]: trace_id for trace_id, own in by_trace.items() for run in own}
-    for entry in sorted(map(plain_feedback, feedback), key=lambda entry: str(entry["at"])):
+    for entry in sorted(map(feedback_said, feedback), key=lambda entry: str(entry["created_at"])):
         trace_id = entry["trace_id"] or trace_of.get(entry["run_id"]) or entry["run_id"]
-        said.setdefault(str(trace_id), []).append(entry)
+        told.setdefault(str(trace_id), []).append(entry)
     counted = report or ExtractReport()
     for trace_id, own in sorted(by_trace.items(), key=lambda item: min(map(_start, item[1]))):
         counted.traces += 1
         found = _Trace(trace_id, own, counted, pool).episodes()
-        for episode in with_feedback(found, said.get(trace_id, []), own):
+        for episode in with_feedback(found, told.get(trace_id, []), own):
             counted.episodes += 1
             counted.routed += episode.routed
             yield episode
@@ -231,13 +135,13 @@ class _Trace:
         record, collect = route.record, self.by_id[route.collect_run_id]
         state = collect["inputs"]
         key = _messages_key(collect["outputs"])
-        messages = read.plain_messages(state.get(key))
+        messages = said.plain_messages(state.get(key))
         answer = read.last_answer(collect["outputs"], key)
         if (reason := self._unusable(collect, messages, answer)) is not None:
             return reason
         run_id = route.run_id or route.collect_run_id
         below = [r for r in innermost_models(self.runs) if run_id in read.ancestors_of(r)]
-        worked = [r for r in below if read.metadata_of(r).get("xrouter_call_id")]
+        worked = [r for r in below if said.metadata_of(r).get("xrouter_call_id")]
         tools, options = read.tools_of(worked[0]) if worked else ((), {})
         return Episode(
             **{**self._common(collect), "thread_id": record.thread_id or self._thread(collect)},
@@ -272,25 +176,25 @@ class _Trace:
     def _plain(self, calls: Sequence[PlainCall]) -> Episode | str:
         """The calls of one model as an episode, or why there is none."""
         first, last = calls[0], calls[-1]
-        answer = read.answer_of(last.reply)
+        answer = said.answer_of(last.reply)
         if (reason := self._unusable(last.run, first.messages, answer)) is not None:
             return reason
         name, price = names_of(first.run, self.pool)
         made = []
         for call in calls:
-            usage = read.usage_of(call.run, call.reply)
+            usage = said.run_usage(call.run)
             error = call.run.get("error")
             made.append(
                 EpisodeCall(
                     card=name,
                     model=read.model_of(call.run),
-                    answer=read.answer_of(call.reply),
-                    usage=usage,
+                    answer=said.answer_of(call.reply),
+                    usage=None if usage is None else usage.to_dict(),
                     cost_usd=usd_of(call, price, usage),
                     latency_s=seconds_of(call.run),
                     error=str(error).splitlines()[0][:200] if error else None,
-                    served_model=read.served_model(call.reply),
-                    truncated=read.was_cut(call.reply),
+                    served_model=said.served_model(call.reply),
+                    truncated=said.was_cut(call.reply),
                 )
             )
         tools, options = read.tools_of(first.run)
@@ -336,11 +240,11 @@ class _Trace:
     def _common(self, run: Run) -> dict[str, Any]:
         """What is told of the request by its own run, or by the trace's root."""
         root = self.runs[0]
-        said = {**read.metadata_of(root), **read.metadata_of(run)}
-        rate = said.get(SAMPLE_RATE_KEY)
+        told = {**said.metadata_of(root), **said.metadata_of(run)}
+        rate = told.get(SAMPLE_RATE_KEY)
         tags = tuple(sorted(map(str, root["tags"])))
         marked = [tag.removeprefix("task:") for tag in tags if tag.startswith("task:")]
-        task = said.get("task") or next(iter(marked), None)
+        task = told.get("task") or next(iter(marked), None)
         return {
             "trace_id": self.id,
             "tags": tags,
@@ -350,8 +254,8 @@ class _Trace:
         }
 
     def _thread(self, run: Run) -> str | None:
-        said = {**read.metadata_of(run), **read.metadata_of(self.runs[0])}
-        named = (said[key] for key in THREAD_KEYS if said.get(key))
+        told = {**said.metadata_of(run), **said.metadata_of(self.runs[0])}
+        named = (told[key] for key in THREAD_KEYS if told.get(key))
         return next((str(value) for value in named), None)
 
 
@@ -366,7 +270,7 @@ def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[Epis
     for call_id, paid in charges.items():
         last, result = paid[-1], answers.get(call_id, {})
         message = result.get("message")
-        answer = None if message is None else read.answer_of(read.unwrapped(message))
+        answer = None if message is None else said.answer_of(message)
         calls.append(
             EpisodeCall(
                 card=str(last["card"]),
@@ -386,24 +290,15 @@ def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[Epis
 
 def _messages_key(outputs: Any) -> str:
     """The state's key that a collecting step put the answer under; apps may name their own."""
-    update = outputs if isinstance(outputs, Mapping) else {}
-    for name in ("output", "update"):
-        inner = update.get(name)
-        update = inner if isinstance(inner, Mapping) else update
-    for key, value in update.items():
+    for key, value in read.update_of(outputs).items():
         last = value[-1] if isinstance(value, list | tuple) and value else value
-        if RECORD_KEY in (read.unwrapped(last).get("response_metadata") or {}):
+        if RECORD_KEY in said.response_metadata_of(last):
             return str(key)
     return "messages"
 
 
 def _start(run: Run) -> str:
     return str(run["start_time"])
-
-
-def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in dataclasses.fields(kind)}
-    return {key: value for key, value in data.items() if key in names}
 
 
 def _sum_usage(usages: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:

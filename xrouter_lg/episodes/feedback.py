@@ -4,32 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xrouter_lg.episodes.runs import Run, ancestors_of, last_answer, metadata_of
-from xrouter_lg.tracing.record.extract import field_of
-
-if TYPE_CHECKING:
-    from xrouter_lg.episodes.extract import Episode
-
-
-def plain_feedback(entry: Any) -> dict[str, Any]:
-    """The part of a feedback (a dict, or LangSmith's object) that both sources know, with ids as
-    text; ``at`` is when it was given, in UTC."""
-    plain = {name: field_of(entry, name) for name in ("key", "score", "value", "comment")}
-    plain["correction"] = field_of(entry, "correction")
-    for name in ("run_id", "trace_id"):
-        value = field_of(entry, name)
-        plain[name] = None if value is None else str(value)
-    if plain["score"] is not None:
-        plain["score"] = float(plain["score"])
-    at = field_of(entry, "created_at")
-    at = datetime.fromisoformat(at) if isinstance(at, str) else at
-    if isinstance(at, datetime):
-        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-    plain["at"] = at
-    return plain
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.runs import ancestors_of, last_answer
+from xrouter_lg.said import Run, metadata_of
 
 
 def with_feedback(
@@ -41,7 +20,7 @@ def with_feedback(
     for entry in feedback:
         on = by_id.get(entry["run_id"] or "")
         for episode, about in _meant(found, on, by_id):
-            kept = {k: v for k, v in entry.items() if k not in ("run_id", "trace_id", "at")}
+            kept = {k: v for k, v in entry.items() if k not in ("run_id", "trace_id", "created_at")}
             said[episode.run_id].append({**kept, **about})
     for episode in found:
         yield dataclasses.replace(episode, feedback=tuple(said[episode.run_id]))

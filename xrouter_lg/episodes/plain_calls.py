@@ -12,15 +12,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
+from xrouter_lg import said
+from xrouter_lg.calls.money import cost_of
 from xrouter_lg.episodes import runs as read
-from xrouter_lg.episodes.runs import Message, Run
 from xrouter_lg.errors import PoolError
 from xrouter_lg.outcomes.schema import normalise_prompt
 from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
 from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.said import Message, Run
 from xrouter_lg.types import Usage
 
 
@@ -38,7 +39,7 @@ class PlainCall:
     def of(cls, run: Run) -> PlainCall:
         messages = read.model_messages(run)
         keys = tuple(message_key(m) for m in messages if m["role"] != "system")
-        reply = None if run.get("error") else read.reply_of(run)
+        reply = None if run.get("error") else said.reply_of(run)
         return cls(run=run, messages=messages, reply=reply, keys=keys)
 
 
@@ -84,8 +85,8 @@ def innermost_models(runs: Sequence[Run]) -> list[Run]:
 def message_key(message: Mapping[str, Any]) -> str:
     """What a message says, whatever ids it carries and however it is spaced: role, text, other
     content, tool calls."""
-    key: list[Any] = [normalise_prompt(read.text_of(message["content"]))]
-    if blocks := read.other_blocks(message["content"]):
+    key: list[Any] = [normalise_prompt(said.text_of(message["content"]))]
+    if blocks := said.other_blocks(message["content"]):
         key.append(
             [{k: v for k, v in block.items() if k not in ("id", "index")} for block in blocks]
         )
@@ -93,8 +94,8 @@ def message_key(message: Mapping[str, Any]) -> str:
         key.append([[call["name"], call["args"]] for call in calls])
     if message.get("name"):
         key.append(message["name"])
-    said = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
-    return f"{message['role']}:{said}"
+    whole = json.dumps(key, sort_keys=True, ensure_ascii=False, default=str)
+    return f"{message['role']}:{whole}"
 
 
 def names_of(run: Run, pool: ModelPool | None) -> tuple[str, Price | None]:
@@ -109,17 +110,15 @@ def names_of(run: Run, pool: ModelPool | None) -> tuple[str, Price | None]:
         if len(cards) == 1:
             return cards[0].name, cards[0].effective_price
         if not cards:
-            provider = read.metadata_of(run).get("ls_provider")
+            provider = said.metadata_of(run).get("ls_provider")
             listed = published_price(str(provider), model) if provider else None
             return _normal(model), listed
     return _normal(model), None
 
 
-def usd_of(call: PlainCall, price: Price | None, usage: Mapping[str, int] | None) -> str | None:
+def usd_of(call: PlainCall, price: Price | None, usage: Usage | None) -> str | None:
     """USD of a call as its provider told them, else tokens × price, else None."""
-    cost: Decimal | None = read.reported_usd(call.reply)
-    if cost is None and price is not None and usage is not None:
-        cost = price.cost(Usage(**usage))
+    cost, _ = cost_of(call.reply, usage, price)
     return None if cost is None else format(cost, "f")
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.episodes.extract import Episode, EpisodeCall
+from xrouter_lg.episodes.episode import Episode, EpisodeCall
 from xrouter_lg.episodes.plain_calls import message_key
-from xrouter_lg.episodes.runs import other_blocks, text_of
 from xrouter_lg.outcomes.schema import KEY
+from xrouter_lg.said import other_blocks, text_of
 from xrouter_lg.verifiers.grading import reference_of
 
 OBSERVED: dict[str, pl.DataType] = {

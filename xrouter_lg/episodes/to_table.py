@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.episodes.extract import Episode, ExtractReport, episodes
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import ExtractReport, episodes
 from xrouter_lg.episodes.rows import OBSERVED, observations, prompt_id, prompt_row
 from xrouter_lg.episodes.spill import Rows, spill_folder
 from xrouter_lg.outcomes import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeTable
@@ -120,28 +120,8 @@ def outcomes_from_store(
                 progress("traces", report.extracted.traces, total)
 
     with spill_folder(target) as pieces:
-        _build(read(), pieces, scoring or Scoring(), report, progress).write(target)
+        build_outcomes(read(), pieces, scoring or Scoring(), report, progress).write(target)
     return report
-
-
-def build_outcomes(
-    found: Iterable[Episode],
-    *,
-    scoring: Scoring | None = None,
-    report: BuildReport | None = None,
-) -> OutcomeTable:
-    """The outcome table of episodes, in memory.
-
-    A verifier judges every answer, against the reference of ``scoring`` or else the newest
-    correction in the prompt's feedback. What no verifier scores, feedback on that very answer
-    does. Source is the project, task the trace's.
-
-    Raises:
-        OutcomeError: no episode, or none with an answer; the message says what was skipped.
-    """
-    with tempfile.TemporaryDirectory(prefix="xrouter-outcomes-") as folder:
-        table = _build(found, Path(folder), scoring or Scoring(), report or BuildReport(), None)
-        return OutcomeTable.from_frames(table.outcomes.collect(), table.prompts.collect())
 
 
 def read_references(path: str | Path) -> dict[str, Any]:
@@ -232,14 +212,22 @@ def open_scoring(
 # --- the three passes ----------------------------------------------------------------------
 
 
-def _build(
+def build_outcomes(
     found: Iterable[Episode],
     folder: Path,
     scoring: Scoring,
     report: BuildReport,
     progress: Progress | None,
 ) -> OutcomeTable:
-    """The table as lazy frames over the pieces in ``folder``."""
+    """The outcome table of episodes, as lazy frames over the pieces in ``folder``.
+
+    A verifier judges every answer, against the reference of ``scoring`` or else the newest
+    correction in the prompt's feedback. What no verifier scores, feedback on that very answer
+    does. Source is the project, task the trace's.
+
+    Raises:
+        OutcomeError: no episode, or none with an answer; the message says what was skipped.
+    """
     answers, prompts = _observe(found, folder, scoring.references, report)
     if not answers.count:
         skipped = "; ".join(f"{n} × {why}" for why, n in report.extracted.skipped.most_common())

@@ -70,7 +70,7 @@ def choose(
     """[N] argmax over models of quality − λ·cost / c_ref; among equals the cheaper.
 
     `quality` and `cost` are predictions, [N, M]; `c_ref` in USD turns λ into score units per
-    reference cost (DESIGN §8). An infinite λ takes the cheapest. `candidates` [N, M] leaves out
+    reference cost. An infinite λ takes the cheapest. `candidates` [N, M] leaves out
     models prompt by prompt.
     """
     if c_ref <= 0:

@@ -190,7 +190,7 @@ def oracle_luck(test: Paired, reference: Reference, *, disagreement: float) -> f
     """AIQ the oracle would lose if the models it picked ran again.
 
     `disagreement` is the share of prompts on which two runs of one model differ (0.03 to 0.19
-    measured, DESIGN §8). In a stationary model as many prompts turn from right to wrong as back,
+    measured). In a stationary model as many prompts turn from right to wrong as back,
     so with mean score p a right answer is lost with probability d / (2p) and a wrong one mended
     with d / (2(1 − p)). Flips are taken as independent of the prompt; they cluster on hard
     prompts, where the oracle's picks are, so the true loss is rather larger.

@@ -20,10 +20,10 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
 
 from xrouter_lg.checkpoints.cascade_model import AnswerModel, log_length
+from xrouter_lg.final_answer import final_answer
 from xrouter_lg.fitting.family_head import fit_family_head
 from xrouter_lg.judge.baselines.base import group_means
 from xrouter_lg.judge.table import Floats, Ints, Paired
-from xrouter_lg.policies.cascade.final_answer import final_answer
 from xrouter_lg.policies.cascade.policy import group_numbers
 from xrouter_lg.pool.pool import normalise_name
 

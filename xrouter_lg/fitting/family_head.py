@@ -71,7 +71,7 @@ def fit_family_head(
     features = _unit_rows(raw[:, known].multiply(idf[None, :]).tocsr())
     tools = _tool_arrays(prompts)
     if tools:
-        tools.update(_shape_arrays(tools.pop("raw_N_T"), prompts, families))
+        tools.update(_shape_arrays(tools.pop("raw_N_T").astype(np.float64), prompts, families))
         width = features.shape[1]
         features = hstack([features, csr_matrix(tools.pop("features_N_T"))]).tocsr()
     model = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=200, tol=1e-3)
@@ -107,7 +107,7 @@ def _tool_arrays(prompts: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
         seen_in[list({stem_bucket(stem) for stem in stems(prompt)})] += 1
     at = np.flatnonzero(seen_in)
     rarity_S = np.log((1 + len(prompts)) / (1 + seen_in[at])).astype(np.float32)
-    weight = stem_weight(at, rarity_S, len(prompts))
+    weight = stem_weight(at.tolist(), rarity_S.tolist(), len(prompts))
     raw = np.array([tool_features(prompt, weight) for prompt in prompts])
     mean, scale = raw.mean(0), np.maximum(raw.std(0), 1e-6)
     if not raw.any():

@@ -75,7 +75,7 @@ def pooled_means(score_N_M: Floats, families: Sequence[str]) -> Floats:
     total_F_M = member_F_N @ np.where(known_N_M, score_N_M, 0.0)
     pools = _pools(count_F_M, total_F_M)
     overall = np.nanmean(score_N_M, axis=0)
-    shrunk = np.empty_like(total_F_M)
+    shrunk: Floats = np.empty_like(total_F_M)
     for pool in pools:
         count, total = count_F_M[pool].sum(0), total_F_M[pool].sum(0)
         mean = total / np.maximum(count, 1.0)
@@ -106,7 +106,7 @@ def _pools(count_F_M: Floats, total_F_M: Floats) -> list[list[int]]:
 
     apart_F_F = np.stack([apart(family) for family in range(len(members))])
     while True:
-        a, b = sorted(np.unravel_index(int(apart_F_F.argmin()), apart_F_F.shape))
+        a, b = sorted(divmod(int(apart_F_F.argmin()), len(apart_F_F)))
         if apart_F_F[a, b] > _ALIKE:
             return [own for own in members if own]
         members[a] += members[b]

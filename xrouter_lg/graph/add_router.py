@@ -39,8 +39,8 @@ class RouterState(TypedDict, total=False):
 def build_router_graph(
     router: Router | ModelPool,
     *,
-    policy: PolicyLike = "fixed",
-    max_turns: int = 1,
+    policy: PolicyLike | None = None,
+    max_turns: int | None = None,
     tools: ToolBinding | None = None,
 ) -> StateGraph[RouterState, None, RouterState, RouterState]:
     """The router as an uncompiled graph over ``messages``: compile it with the checkpointer,
@@ -51,7 +51,7 @@ def build_router_graph(
     Raises:
         ConfigurationError: a bad card, policy or option.
     """
-    router = as_router(router, **_changed(policy, max_turns))
+    router = as_router(router, policy=policy, max_turns=max_turns)
     return graph_of(router, router.pool.names, tools or ToolBinding())
 
 
@@ -72,8 +72,8 @@ def add_router(
     *,
     name: str = "route",
     then: str = END,
-    policy: PolicyLike = "fixed",
-    max_turns: int = 1,
+    policy: PolicyLike | None = None,
+    max_turns: int | None = None,
     messages_key: str = "messages",
     tools: ToolBinding | None = None,
 ) -> str:
@@ -86,7 +86,7 @@ def add_router(
     Raises:
         ConfigurationError: a bad card, policy or option.
     """
-    router = as_router(router, **_changed(policy, max_turns))
+    router = as_router(router, policy=policy, max_turns=max_turns)
     names = Names(
         cards=router.pool.names,
         route=name,
@@ -108,16 +108,6 @@ def add_router(
     )
     _add_steps(builder, Steps(router, names, tools=tools or ToolBinding()), schema)
     return name
-
-
-def _changed(policy: PolicyLike, max_turns: int) -> dict[str, Any]:
-    """The options that are not at their defaults."""
-    given: dict[str, Any] = {}
-    if not isinstance(policy, str) or policy != "fixed":
-        given["policy"] = policy
-    if max_turns != 1:
-        given["max_turns"] = max_turns
-    return given
 
 
 def _add_steps(builder: StateGraph[Any, Any, Any, Any], steps: Steps, schema: Any) -> None:

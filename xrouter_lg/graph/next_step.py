@@ -6,7 +6,7 @@ Pure: no I/O and no graph, so that every surface takes the same step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from langchain_core.messages import AIMessage
@@ -19,7 +19,7 @@ from xrouter_lg.errors import (
 )
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
-from xrouter_lg.types import ROUTER_ROUTE, Answer, Call, Decision, RouteRequest, usd_str
+from xrouter_lg.types import ROUTER_ROUTE, Answer, Call, CallId, Decision, RouteRequest, usd_str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def next_step(
     if turn.select is not None:
         chosen = next(result for result in results if result.call_id == turn.select)
         return _finish(chosen, turn.reason)
-    mine = [result for result in results if _belongs(result.call_id, turn)]
+    mine = _of_turn(results, turn)
     answered = [result for result in mine if result.message is not None]
     complete = [result for result in answered if not result.truncated]
     escalate = pool.on_truncated == "escalate"
@@ -101,13 +101,12 @@ def answers_of(results: Sequence[CallResult]) -> tuple[Answer, ...]:
 def outcomes_of(turn: Decision, results: Sequence[CallResult]) -> list[Answer | str]:
     """What each proposed call of a turn came to, in the order of the proposal. A call that
     failed over stands for the card that answered in its place."""
-    by_id = {result.call_id: result for result in results}
     outcomes: list[Answer | str] = []
-    for call_id in sorted([*(call.id for call in turn.calls), *turn.skipped], key=_index):
+    for call_id in sorted([*(call.id for call in turn.calls), *turn.skipped], key=CallId.parse):
         if call_id in turn.skipped:
             outcomes.append(f"{call_id} was not called: {turn.skipped[call_id]}")
             continue
-        chain = [by_id[i] for i in by_id if i == call_id or i.startswith(f"{call_id}.")]
+        chain = [result for result in results if _proposed(result) == call_id]
         good = next((result for result in chain if result.message is not None), None)
         if good is not None and good.message is not None:
             outcomes.append(Answer(good.call_id, good.card, good.message, good.truncated))
@@ -117,13 +116,14 @@ def outcomes_of(turn: Decision, results: Sequence[CallResult]) -> list[Answer | 
     return outcomes
 
 
-def _index(call_id: str) -> int:
-    return int(call_id.rpartition("_")[2].lstrip("c"))
+def _proposed(result: CallResult) -> str:
+    """The id of the call that a result is of, or stands in for."""
+    return str(CallId.parse(result.call_id).proposed)
 
 
-def _belongs(call_id: str, turn: Decision) -> bool:
-    root = call_id.partition(".")[0]
-    return any(call.id == root for call in turn.calls)
+def _of_turn(results: Sequence[CallResult], turn: Decision) -> list[CallResult]:
+    calls = {call.id for call in turn.calls}
+    return [result for result in results if _proposed(result) in calls]
 
 
 def _finish(result: CallResult, reason: str) -> Finish:
@@ -132,7 +132,7 @@ def _finish(result: CallResult, reason: str) -> Finish:
 
 
 def _reason(turn: Decision, best: CallResult) -> str:
-    if "." in best.call_id:
+    if CallId.parse(best.call_id).attempt:
         first = turn.calls[0].card
         return f"{turn.reason}; {first} failed, next in the policy's order"
     return turn.reason
@@ -179,9 +179,9 @@ def _next_candidate(
             allowance = constraints.reserve_for(card, request, max_tokens, first.hint)
             if allowance is None or allowance > request.remaining_usd:
                 continue
-        number = sum(1 for result in results if _belongs(result.call_id, turn))
+        number = len(_of_turn(results, turn))
         return Call(
-            id=f"{first.id}.{number}",
+            id=str(replace(CallId.parse(first.id), attempt=number)),
             card=name,
             hint=first.hint,
             temperature=first.temperature,

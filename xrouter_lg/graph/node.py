@@ -21,6 +21,7 @@ from xrouter_lg.graph.steps import OUTER_KEY, POOL_KEY, ToolBinding
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router
+from xrouter_lg.said import text_of
 from xrouter_lg.tracing.record.extract import RECORD_KEY
 from xrouter_lg.tracing.record.recorder import Recorder
 
@@ -51,7 +52,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     question, and its answer is a text too. ``traces``: a :class:`Recorder`, or the file or URL
     of a store, that keeps every request's run tree and record; left out, nothing is recorded
     beyond what LangSmith is told by its own settings. ``exploration``: see
-    :class:`~xrouter_lg.routing.router.Router`.
+    :class:`~xrouter_lg.routing.router.Router`, whose defaults hold for what is left out.
 
     Per request, ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
     ``deny``, ``max_cost_usd``, ``thread_id`` and ``tenant``.
@@ -66,23 +67,23 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         self,
         pool: ModelPool | Router,
         *,
-        policy: PolicyLike = "fixed",
-        cost_weight: float = 0.0,
-        max_turns: int = 1,
+        policy: PolicyLike | None = None,
+        cost_weight: float | None = None,
+        max_turns: int | None = None,
         budget: Budget | None = None,
         messages_key: str = "messages",
         output_key: str | None = None,
         traces: Recorder | str | Path | None = None,
-        exploration: float = 0.0,
+        exploration: float | None = None,
     ) -> None:
-        given: dict[str, Any] = {
-            "policy": policy,
-            "cost_weight": cost_weight,
-            "max_turns": max_turns,
-            "budget": budget,
-            "exploration": exploration,
-        }
-        self.router = as_router(pool, **_changed(given))
+        self.router = as_router(
+            pool,
+            policy=policy,
+            cost_weight=cost_weight,
+            max_turns=max_turns,
+            budget=budget,
+            exploration=exploration,
+        )
         if not messages_key or not isinstance(messages_key, str):
             raise ConfigurationError(f"messages_key is {messages_key!r}; it must name a state key")
         self.messages_key, self.output_key = messages_key, output_key or messages_key
@@ -151,7 +152,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
                 )
             )
         if isinstance(value, str):
-            return {self.output_key: str(message.text)}
+            return {self.output_key: text_of(message)}
         return {self.output_key: [message]}
 
     def _config(self, config: RunnableConfig | None, pool: ModelPool) -> RunnableConfig:
@@ -174,24 +175,6 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
 
     def __repr__(self) -> str:
         return f"XRouterNode({', '.join(self.router.pool.names)}; {self.router.policy.name})"
-
-
-_DEFAULTS = {
-    "policy": "fixed",
-    "cost_weight": 0.0,
-    "max_turns": 1,
-    "budget": None,
-    "exploration": 0.0,
-}
-
-
-def _changed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that are not at their defaults (a policy object may define its own equality)."""
-    return {
-        key: value
-        for key, value in given.items()
-        if type(value) is not type(_DEFAULTS[key]) or value != _DEFAULTS[key]
-    }
 
 
 def _recorder(traces: Recorder | str | Path) -> Recorder:

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import totals
 from xrouter_lg.graph.next_step import Finish
+from xrouter_lg.graph.turn import Turn
 from xrouter_lg.types import Charge, Decision, RouteRecord, usd, usd_str
 
 
 def build_record(
     finish: Finish,
-    turns: Sequence[Decision],
+    turns: Sequence[Turn],
     results: Sequence[CallResult],
     *,
-    context: Mapping[str, Any],
     run_id: str | None,
     trace_id: str | None,
 ) -> RouteRecord:
-    """The record of a finished request. ``context`` is what the first turn noted: pool
-    fingerprint, cost weight, start, thread and tenant."""
+    """The record of a finished request."""
+    decisions, context = [turn.decision for turn in turns], turns[0].context
     charges: list[Charge] = []
-    for turn in turns:
-        charges += turn.charges
+    for decision in decisions:
+        charges += decision.charges
     for result in results:
         charges += result.charges
     sums = totals(charges)
-    last = turns[-1]
+    first, last = decisions[0], decisions[-1]
     # The decision that the answer comes from; a later turn may only have selected it.
-    deciding = next((t for t in turns if any(call.id == finish.call_id for call in t.calls)), last)
+    deciding = next(
+        (d for d in decisions if any(call.id == finish.call_id for call in d.calls)), last
+    )
     now = time.time()
     return RouteRecord(
         route=finish.route,
@@ -40,30 +42,30 @@ def build_record(
         policy=last.policy,
         policy_version=last.policy_version,
         prompt_hash=last.prompt_hash,
-        pool_fingerprint=context["pool_fingerprint"],
-        cost_weight=context["cost_weight"],
+        pool_fingerprint=context.pool_fingerprint,
+        cost_weight=context.cost_weight,
         scores=dict(deciding.scores),
-        propensity=_joint_propensity(turns),
+        propensity=_joint_propensity(decisions),
         cost_usd=usd_str(sums.total),
         router_cost_usd=usd_str(sums.router),
         worker_cost_usd=usd_str(sums.worker),
         known_cost_usd=usd_str(sums.known) or "0",
         charges=[charge.to_dict() for charge in charges],
-        fallbacks=_fallbacks(turns, results),
+        fallbacks=_fallbacks(decisions, results),
         turns=len(turns),
-        latency_s=round(now - context["started_at"], 6),
+        latency_s=round(now - context.started_at, 6),
         trace_id=trace_id,
         run_id=run_id,
-        candidates=list(turns[0].order),
-        removed=dict(turns[0].removed),
+        candidates=list(first.order),
+        removed=dict(first.removed),
         served_model=_served(finish, results),
         truncated=finish.truncated,
-        decisions=[_summary(turn) for turn in turns],
-        started_at=context["started_at"],
-        thread_id=context["thread_id"],
-        tenant=context["tenant"],
-        arm=turns[0].notes.get("arm"),
-        shadow_cost_usd=_shadow_cost(turns),
+        decisions=[_summary(decision) for decision in decisions],
+        started_at=context.started_at,
+        thread_id=context.thread_id,
+        tenant=context.tenant,
+        arm=first.notes.get("arm"),
+        shadow_cost_usd=_shadow_cost(decisions),
     )
 
 

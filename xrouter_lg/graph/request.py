@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
-from xrouter_lg.calls.ledger import parse_usd
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.calls.tokens import estimate_tokens, has_images
 from xrouter_lg.errors import (
     EmptyMessagesError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,7 +14,8 @@ from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send, interrupt
 
 from xrouter_lg.calls.attempt import CallResult
-from xrouter_lg.calls.ledger import RequestAccount, parse_usd
+from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.graph.next_step import (
     Finish,
@@ -27,13 +27,14 @@ from xrouter_lg.graph.next_step import (
 )
 from xrouter_lg.graph.record import build_record
 from xrouter_lg.graph.request import build_request, to_messages
+from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
 from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.router import Router
 from xrouter_lg.tracing.record.extract import annotate, run_ids
-from xrouter_lg.types import Call, Charge, Decision, RouteRecord, RouteRequest, usd, usd_str
+from xrouter_lg.types import Call, Charge, Decision, RouteRecord, RouteRequest
 
 OUTER_KEY = "xrouter_outer"
 """Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
@@ -42,8 +43,6 @@ is, so that a worker's tokens stream as that node's own."""
 POOL_KEY = "__xrouter_pool"
 """Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
 that is reloaded between the node and its first step would have none of them."""
-
-_CONTEXT_KEYS = ("pool_fingerprint", "cost_weight", "started_at", "thread_id", "tenant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +106,28 @@ class Steps:
         key = self.names.messages_key
         messages = to_messages(state.get(key), key)
         turns, results = _under_way(state, messages)
-        begun_with = turns[0]["pool_fingerprint"] if turns else _pool_pin(config)
+        begun_with = turns[0].context.pool_fingerprint if turns else _pool_pin(config)
         pool = self.router.pool if begun_with is None else self.router.pool_of(begun_with)
         request = self._request(messages, config, pool, state, turns, results)
         request, decision = await self._decide(request, pool)
-        entry = {
-            **decision.to_dict(),
-            "pool_fingerprint": pool.fingerprint,
-            "cost_weight": request.cost_weight,
-            "started_at": started,
-            "thread_id": request.thread_id,
-            "tenant": request.tenant,
-            "request_id": request.request_id,
-            "limit_usd": usd_str(request.max_cost_usd),
-            "anchor": _anchor(messages),
-        }
-        update: dict[str, Any] = {"xrouter_turns": [entry]}
+        context = TurnContext(
+            pool_fingerprint=pool.fingerprint,
+            cost_weight=request.cost_weight,
+            started_at=started,
+            thread_id=request.thread_id,
+            tenant=request.tenant,
+            limit_usd=request.max_cost_usd,
+            anchor=anchor_of(messages),
+            request_id=request.request_id,
+        )
+        turn = Turn(decision, context)
+        update: dict[str, Any] = {"xrouter_turns": [turn.to_dict()]}
         if request.turn > 1:
             update["router_messages"] = list(request.router_messages)
         elif state.get("xrouter_turns"):
             # Left by an earlier request of this thread that never came to its end.
             update = {
-                "xrouter_turns": Overwrite([entry]),
+                "xrouter_turns": Overwrite([turn.to_dict()]),
                 "xrouter_results": Overwrite([]),
                 "router_messages": [],
             }
@@ -136,7 +135,7 @@ class Steps:
             return Command(update=update, goto=self.names.collect)
         alone = decision.final and len(decision.calls) == 1
         sends = [
-            self._send(call, messages, entry, request.prompt_tokens_max, alone=alone)
+            self._send(call, messages, turn, request.prompt_tokens_max, alone=alone)
             for call in decision.calls
         ]
         return Command(update=update, goto=sends)
@@ -164,43 +163,34 @@ class Steps:
 
     async def collect(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """Pick the answer, ask the next candidate, or give the policy another turn."""
-        entries = state["xrouter_turns"]
-        turns = [_decision(entry, state) for entry in entries]
-        results = [_result(data) for data in state.get("xrouter_results") or []]
-        pool = self.router.pool_of(entries[0]["pool_fingerprint"])
+        turns, results = _read(state)
+        pool = self.router.pool_of(turns[0].context.pool_fingerprint)
         messages = state[self.names.messages_key]
 
         def request() -> RouteRequest:
-            return self._request(messages, config, pool, state, entries, state["xrouter_results"])
+            return self._request(messages, config, pool, state, turns, results)
 
-        step = next_step(turns, results, pool, request, self.router.circuit_open)
+        decisions = [turn.decision for turn in turns]
+        step = next_step(decisions, results, pool, request, self.router.circuit_open)
         if isinstance(step, NextTurn):
             return Command(goto=self.names.route)
         if isinstance(step, NextCall):
             bound = request().prompt_tokens_max
-            alone = turns[-1].final
-            return Command(goto=[self._send(step.call, messages, entries[-1], bound, alone=alone)])
-        turns = [await settled(turn) for turn in turns]
-        return self._answer(step, turns, results, entries, messages, config)
+            alone = decisions[-1].final
+            return Command(goto=[self._send(step.call, messages, turns[-1], bound, alone=alone)])
+        turns = [replace(turn, decision=await settled(turn.decision)) for turn in turns]
+        return self._answer(step, turns, results, messages, config)
 
     def _answer(
         self,
         finish: Finish,
-        turns: Sequence[Decision],
+        turns: Sequence[Turn],
         results: Sequence[CallResult],
-        entries: Sequence[Mapping[str, Any]],
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
     ) -> Any:
         _, run_id, trace_id = run_ids(config)
-        record = build_record(
-            finish,
-            turns,
-            results,
-            context={key: entries[0][key] for key in _CONTEXT_KEYS},
-            run_id=run_id,
-            trace_id=trace_id,
-        )
+        record = build_record(finish, turns, results, run_id=run_id, trace_id=trace_id)
         annotate(
             config,
             {
@@ -236,8 +226,8 @@ class Steps:
         config: RunnableConfig,
         pool: ModelPool,
         state: Mapping[str, Any],
-        entries: Sequence[Mapping[str, Any]],
-        results: Sequence[Mapping[str, Any]],
+        turns: Sequence[Turn],
+        results: Sequence[CallResult],
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left."""
         request = build_request(
@@ -253,23 +243,21 @@ class Steps:
             default=pool.default,
             unreachable=frozenset(pool.names) - reachable,
             remaining_usd=request.max_cost_usd,
-            request_id=entries[0].get("request_id") if entries else run_ids(config).node_run_id,
+            request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
         )
-        if not entries:
+        if not turns:
             return request
         # A human may have raised the limit on an earlier turn.
-        request = replace(request, max_cost_usd=usd(entries[-1]["limit_usd"]))
-        found = [_result(data) for data in results]
-        turns = [_decision(entry, state) for entry in entries]
-        account = RequestAccount(request.max_cost_usd, _charges(turns, found))
+        request = replace(request, max_cost_usd=turns[-1].context.limit_usd)
+        account = RequestAccount(request.max_cost_usd, _charges(turns, results))
         shown = list(state.get("router_messages") or [])
-        last = turns[-1]
+        last = turns[-1].decision
         if last.message is not None:
-            shown += observe(last.message, outcomes_of(last, found))
+            shown += observe(last.message, outcomes_of(last, results))
         return replace(
             request,
-            turn=len(entries) + 1,
-            answers=answers_of(found),
+            turn=len(turns) + 1,
+            answers=answers_of(results),
             router_messages=tuple(shown),
             remaining_usd=account.remaining,
         )
@@ -309,7 +297,7 @@ class Steps:
         self,
         call: Call,
         messages: Sequence[BaseMessage],
-        entry: Mapping[str, Any],
+        turn: Turn,
         prompt_tokens_max: int,
         *,
         alone: bool,
@@ -320,10 +308,10 @@ class Steps:
                 self.names.messages_key: list(messages),
                 "xrouter_call": call.to_dict(),
                 "xrouter_context": {
-                    "pool_fingerprint": entry["pool_fingerprint"],
-                    "policy": entry["policy"],
-                    "policy_version": entry["policy_version"],
-                    "propensity": entry["propensity"],
+                    "pool_fingerprint": turn.context.pool_fingerprint,
+                    "policy": turn.decision.policy,
+                    "policy_version": turn.decision.policy_version,
+                    "propensity": turn.decision.propensity,
                     "prompt_tokens_max": prompt_tokens_max,
                     "alone": alone,
                 },
@@ -336,35 +324,24 @@ def _pool_pin(config: RunnableConfig) -> str | None:
     return pin if isinstance(pin, str) else None
 
 
+def _read(state: Mapping[str, Any]) -> tuple[list[Turn], list[CallResult]]:
+    turns = [Turn.from_dict(data) for data in state.get("xrouter_turns") or []]
+    return turns, [_result(data) for data in state.get("xrouter_results") or []]
+
+
 def _under_way(
     state: Mapping[str, Any], messages: Sequence[BaseMessage]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Turn], list[CallResult]]:
     """The turns and results of this request; none when what is there belongs to another."""
-    turns = list(state.get("xrouter_turns") or [])
-    if not turns or turns[0]["anchor"] != _anchor(messages):
+    turns, results = _read(state)
+    if not turns or turns[0].context.anchor != anchor_of(messages):
         return [], []
-    return turns, list(state.get("xrouter_results") or [])
+    return turns, results
 
 
-def _anchor(messages: Sequence[BaseMessage]) -> list[Any]:
-    """Tells one request of a thread from the next: how many messages, and the last one's id and
-    content (an app may replace a question under its old id)."""
-    last = messages[-1]
-    return [len(messages), last.id, hashlib.sha256(repr(last.content).encode()).hexdigest()[:16]]
-
-
-def _charges(turns: Sequence[Decision], results: Sequence[CallResult]) -> list[Charge]:
-    charges = [charge for turn in turns for charge in turn.charges]
+def _charges(turns: Sequence[Turn], results: Sequence[CallResult]) -> list[Charge]:
+    charges = [charge for turn in turns for charge in turn.decision.charges]
     return charges + [charge for result in results for charge in result.charges]
-
-
-def _decision(entry: Mapping[str, Any], state: Mapping[str, Any]) -> Decision:
-    return Decision.from_dict(
-        {key: value for key, value in entry.items() if key not in _ENTRY_ONLY}
-    )
-
-
-_ENTRY_ONLY = frozenset({*_CONTEXT_KEYS, "limit_usd", "anchor", "request_id"})
 
 
 def _live_metadata(record: RouteRecord) -> dict[str, Any]:

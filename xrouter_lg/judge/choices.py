@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import polars as pl
 
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.figures.curve import DIAL, choose
+from xrouter_lg.files import whole
 from xrouter_lg.judge.estimates import Estimates
 from xrouter_lg.judge.ragged import Ragged
 from xrouter_lg.judge.score import COLUMNS, MIN_WEIGHTS
@@ -67,9 +66,5 @@ def make_choices(
 def write_choices(frame: pl.DataFrame, path: Path) -> None:
     """Write the columns of a choices file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with whole(path) as temporary:
         frame.select(COLUMNS).write_parquet(temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.judge.ragged import Ragged, fingerprint_of, read_ragged
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.judge.table import Bools, trained_on
-
-if TYPE_CHECKING:
-    from xrouter_lg.judge.run import JudgeSettings
 
 
 def recorded(manifest: Manifest, name: str, default: Any) -> Any:

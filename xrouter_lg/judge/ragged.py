@@ -103,7 +103,7 @@ class Ragged:
         apart = np.zeros_like(self.candidates)
         for source, own in cards.items():
             rows = np.array([key[0] == source for key in self.keys])
-            apart[np.ix_(rows, [card not in own for card in self.cards])] = True
+            apart[np.ix_(rows, np.array([card not in own for card in self.cards]))] = True
         lost = (apart & self.candidates).sum(0).tolist()
         table = replace(
             self,
@@ -111,7 +111,7 @@ class Ragged:
             cost=np.where(apart, np.nan, self.cost),
             elsewhere={name: n for name, n in zip(self.models, lost, strict=True) if n},
         )
-        there = table.candidates.any(1)
+        there = np.asarray(table.candidates.any(axis=1))
         return replace(table.rows(there), bare=self.bare + int((~there).sum()))
 
     def pools(self) -> list[Pool]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,54 +19,20 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.baselines import answer_ids
-from xrouter_lg.judge.choices import (
-    ROUTER_USD_PER_MILLION,
-    dial_of,
-    make_choices,
-    write_choices,
-)
+from xrouter_lg.judge.choices import dial_of, make_choices, write_choices
 from xrouter_lg.judge.estimates import Estimates, Progress, estimate_prompts
-from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
+from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, Pooled, assess
 from xrouter_lg.judge.gate.compare import Answers, weighted_gain
 from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
 from xrouter_lg.judge.halves import halves, read_table, recorded
 from xrouter_lg.judge.ragged import Pool, Ragged
 from xrouter_lg.judge.score import curve_of
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.judge.table import KEY, Paired
 from xrouter_lg.outcomes.conversations import read_conversations
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeSettings(AssessSettings):
-    checkpoint: Path
-    outcomes: Path
-    prompts: Path
-    base: str | Path | None = None
-    """Base model of an adapter: a folder, GGUF file or hub id; left out: where serving looks."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the language model computes in; serving's own is float32."""
-    train_outcomes: Path | None = None
-    """What the checkpoint was trained on: names the references and fits the baselines."""
-    train_prompts: Path | None = None
-    split: Literal["auto", "recorded", "all"] = "auto"
-    """`recorded`: the manifest's split is applied to the table and the held-out side judged.
-    `all`: every prompt is judged. `auto`: recorded if this is the table of the training run."""
-    cost_weight: float = 0.3
-    """λ at which the gate judges."""
-    sources: tuple[str, ...] | None = None
-    models: tuple[str, ...] | None = None
-    rename: Mapping[str, str] = field(default_factory=dict)
-    """Table name → card name, on top of the manifest's."""
-    router_usd_per_million: float = ROUTER_USD_PER_MILLION
-    choices: Path | None = None
-    production: Path | None = None
-    """The checkpoint that now serves: one more comparator of the gate."""
-    unseen: tuple[Path, ...] = ()
-    """Checkpoints of the same recipe, each trained without the families it is judged on."""
-    cache: Path | None = None
 
 
 @dataclass(frozen=True)

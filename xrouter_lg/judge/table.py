@@ -192,12 +192,23 @@ def family_folds(
     tasks with all their categories, None single families, whose siblings stay in sight. Groups
     are dealt by their hash, so a fold's groups are the same for every pool.
     """
-    groups = ["|".join(name.split("|")[:depth]) for name in table.families]
+    for mask in fold_masks(table.families, seed=seed, folds=folds, depth=depth):
+        yield table.rows(~mask), table.rows(mask), mask
+
+
+def fold_masks(
+    families: Sequence[str], *, seed: int, folds: int = 3, depth: int | None = None
+) -> Iterator[Bools]:
+    """The prompts [N] of each fold of the families; see :func:`family_folds`.
+
+    Raises:
+        ValueError: fewer than two groups of families.
+    """
+    groups = ["|".join(name.split("|")[:depth]) for name in families]
     names = sorted(set(groups), key=lambda name: unit_hash(name, seed))
     if len(names) < 2:
         raise ValueError(f"leaving families out needs at least two, got {names!r}")
     used = min(folds, len(names))
     for fold in range(used):
         held_out = set(names[fold::used])
-        test = np.array([group in held_out for group in groups])
-        yield table.rows(~test), table.rows(test), test
+        yield np.array([group in held_out for group in groups])

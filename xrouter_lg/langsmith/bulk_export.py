@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import need
 from xrouter_lg.langsmith.errors import BulkExportError
 
 _NEEDED = ("id", "trace_id", "name", "run_type", "start_time", "inputs", "outputs", "extra")
@@ -123,8 +123,4 @@ def _files(path: Path) -> list[Path]:
 
 
 def _polars() -> Any:
-    try:
-        import polars
-    except ImportError as error:
-        raise MissingExtraError("polars", "data", "LangSmith's bulk export") from error
-    return polars
+    return need("polars", "LangSmith's bulk export")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 import itertools
 import os
-import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -22,17 +20,15 @@ from urllib3.util import Retry
 
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
+    LangSmithRefusedError,
     NoKeyError,
     ProjectNotFoundError,
-    RefusedError,
 )
 from xrouter_lg.langsmith.polite import Patience, RateLimit
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
+from xrouter_lg.portal import run_sync
 
 T = TypeVar("T")
-
-HOSTED = "https://api.smith.langchain.com"
-"""Where traces go when LANGSMITH_ENDPOINT says nothing."""
 
 PAGE_SIZE = 200
 """Runs per request of the second API: small enough for runs of 50 kB. It allows 1000."""
@@ -75,11 +71,12 @@ class LangSmith:
         self.endpoint = str(self.client.api_url).rstrip("/")
         self.patience = patience or Patience()
         if not 1 <= page_size <= 1000:
-            raise RefusedError(f"page_size is {page_size}; LangSmith takes 1 to 1000 runs a page")
+            raise LangSmithRefusedError(
+                f"page_size is {page_size}; LangSmith takes 1 to 1000 runs a page"
+            )
         self.page_size = page_size
         self.requests = 0
         """How many were made, repeats included."""
-        self._loop = _Loop()
         self._other = RateLimit(*_OTHER)
         self._runs: FirstApi | SecondApi | None = None
         self._pace: RateLimit | None = None
@@ -98,8 +95,7 @@ class LangSmith:
     def close(self) -> None:
         """Close the connections."""
         if isinstance(self._runs, SecondApi):
-            self._loop.run(self._runs.close())
-        self._loop.close()
+            run_sync(self._runs.close())
 
     @property
     def api(self) -> str:
@@ -117,7 +113,7 @@ class LangSmith:
         wanted = {"project_id": name} if _is_uuid(name) else {"project_name": name}
         try:
             found = self.ask(lambda: self.client.read_project(**wanted), what=f"project {name!r}")
-        except RefusedError as error:
+        except LangSmithRefusedError as error:
             if error.status not in (404, 422):
                 raise
             raise ProjectNotFoundError(self._no_project(name)) from None
@@ -125,7 +121,7 @@ class LangSmith:
 
     def _no_project(self, name: str) -> str:
         listed: list[str] = []
-        with contextlib.suppress(RefusedError, AccessDeniedError):
+        with contextlib.suppress(LangSmithRefusedError, AccessDeniedError):
             projects = self.ask(
                 lambda: list(itertools.islice(self.client.list_projects(limit=100), 100)),
                 what="the list of projects",
@@ -163,15 +159,15 @@ class LangSmith:
             second = self._runs
             try:
                 return self.ask(
-                    lambda: self._loop.run(second.page(query, cursor, self.page_size)),
+                    lambda: run_sync(second.page(query, cursor, self.page_size)),
                     what="runs",
                     pace=self._pace,
                 )
-            except RefusedError as error:
+            except LangSmithRefusedError as error:
                 # Cursors of one API mean nothing to the other, so only before the first page.
                 if error.status not in (404, 405, 501) or cursor is not None:
                     raise
-                self._loop.run(second.close())
+                run_sync(second.close())
                 self._use(FirstApi(self.client))
         first = self._runs
         assert isinstance(first, FirstApi)
@@ -227,37 +223,6 @@ class LangSmith:
             return request()
 
         return self.patience.call(paced, what=what, where=self.endpoint)
-
-
-class _Loop:
-    """An event loop in a thread of its own, so that synchronous code can use the client's
-    asynchronous API, also where another loop runs already, as in a notebook."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._loop.run_forever, name="langsmith", daemon=True
-            )
-            self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        if self._loop is not None and self._thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
-            if not self._thread.is_alive():
-                self._loop.close()
-            self._loop = self._thread = None
 
 
 def _connect(endpoint: str | None) -> Client:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
+from xrouter_lg.calls.money import cost_of
 from xrouter_lg.pool.pool import ModelPool
-from xrouter_lg.pool.pricing import Price, published_price, reported_cost
+from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.said import asked_model, metadata_of, reply_of, run_usage
 from xrouter_lg.types import Usage
 
 TOLERANCE = Decimal("0.01")
@@ -68,7 +69,7 @@ class CostAudit:
         """Count a run; only finished model calls matter."""
         if run.get("run_type") != "llm" or not run.get("end_time"):
             return
-        model, usage = _model(run), _usage(run)
+        model, usage = asked_model(run) or "", run_usage(run)
         ours, source = self._cost(run, model, usage)
         theirs = _decimal(run.get("total_cost"))
         if ours is None or theirs is None:
@@ -111,16 +112,11 @@ class CostAudit:
     def _cost(
         self, run: Mapping[str, Any], model: str, usage: Usage | None
     ) -> tuple[Decimal | None, str]:
-        answered = SimpleNamespace(response_metadata=_response_metadata(run))
-        if (reported := reported_cost(cast(Any, answered))) is not None:
-            return reported, "provider"
-        price = self._price(run, model)
-        if price is None or usage is None:
-            return None, ""
-        return price.cost(usage), price.source
+        cost, source = cost_of(reply_of(run), usage, self._price(run, model))
+        return cost, source or ""
 
     def _price(self, run: Mapping[str, Any], model: str) -> Price | None:
-        metadata = _metadata(run)
+        metadata = metadata_of(run)
         if self.pool is not None:
             named = metadata.get("xrouter_card")
             if isinstance(named, str) and named in self.pool:
@@ -131,44 +127,6 @@ class CostAudit:
         provider = metadata.get("ls_provider")
         known = _PROVIDERS.get(str(provider), provider)
         return published_price(str(known) if known else None, model) if model else None
-
-
-def _metadata(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = (run.get("extra") or {}).get("metadata")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _model(run: Mapping[str, Any]) -> str:
-    params = (run.get("extra") or {}).get("invocation_params")
-    params = params if isinstance(params, Mapping) else {}
-    name = _metadata(run).get("ls_model_name") or params.get("model") or params.get("model_name")
-    return str(name or "")
-
-
-def _message(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    outputs = run.get("outputs")
-    generations = outputs.get("generations") if isinstance(outputs, Mapping) else None
-    for batch in generations or ():
-        for generation in batch if isinstance(batch, list) else (batch,):
-            message = generation.get("message") if isinstance(generation, Mapping) else None
-            if isinstance(message, Mapping):
-                inner = message.get("kwargs")
-                return inner if isinstance(inner, Mapping) else message
-    return {}
-
-
-def _response_metadata(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = _message(run).get("response_metadata")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _usage(run: Mapping[str, Any]) -> Usage | None:
-    found = _metadata(run).get("usage_metadata") or _message(run).get("usage_metadata")
-    if isinstance(found, Mapping):
-        return Usage.from_message(cast(Any, SimpleNamespace(usage_metadata=found)))
-    if run.get("prompt_tokens") is None or run.get("completion_tokens") is None:
-        return None
-    return Usage(int(run["prompt_tokens"]), int(run["completion_tokens"]))
 
 
 def _decimal(value: Any) -> Decimal | None:

@@ -1,18 +1,7 @@
-"""What can go wrong between LangSmith and the local store, and where it surfaces.
+"""What can go wrong between LangSmith and the local store.
 
-Every message names the value, the place and the fix, and never a key. All of them are
-``XRouterError``s, so the command line prints them in one line.
-
-    LangSmithIntegrationError (XRouterError, RuntimeError)
-    ├── NoKeyError (MissingKeyError)      no API key for an endpoint that needs one      (connect)
-    ├── AccessDeniedError                 401 or 403                                     (any call)
-    ├── ProjectNotFoundError (LookupError)   no project or dataset of that name      (pull, push)
-    ├── UnreachableError                  down, or still busy after every retry          (any call)
-    ├── RefusedError                      a request that LangSmith does not take         (any call)
-    ├── HiddenInputsError                 runs came without inputs or outputs            (pull)
-    ├── RetentionError                    asked for what LangSmith has deleted           (pull)
-    ├── FeedbackNotSentError              kept in the local store, not in LangSmith      (push)
-    └── BulkExportError (StoreError)      a Parquet file that is no usable export        (import)
+Every message names the value, the place and the fix, and never a key. The tree is drawn in
+:mod:`xrouter_lg.errors`.
 """
 
 from __future__ import annotations
@@ -40,15 +29,12 @@ class UnreachableError(LangSmithIntegrationError):
     """LangSmith did not answer, or answered "later" until patience ran out."""
 
 
-class RefusedError(LangSmithIntegrationError):
+class LangSmithRefusedError(LangSmithIntegrationError):
     """LangSmith does not take this request; ``status`` is the HTTP status."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         self.status = status
         super().__init__(message)
-
-    def __reduce__(self) -> tuple[type[RefusedError], tuple[str, int | None]]:
-        return type(self), (str(self), self.status)
 
 
 class HiddenInputsError(LangSmithIntegrationError):
@@ -65,9 +51,6 @@ class FeedbackNotSentError(LangSmithIntegrationError):
     def __init__(self, message: str, feedback_id: str) -> None:
         self.feedback_id = feedback_id
         super().__init__(message)
-
-    def __reduce__(self) -> tuple[type[FeedbackNotSentError], tuple[str, str]]:
-        return type(self), (str(self), self.feedback_id)
 
 
 class BulkExportError(LangSmithIntegrationError, StoreError):

@@ -12,7 +12,7 @@ from langsmith.schemas import ExampleCreate
 
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.langsmith.connection import LangSmith, Project
-from xrouter_lg.langsmith.errors import ProjectNotFoundError, RefusedError
+from xrouter_lg.langsmith.errors import LangSmithRefusedError, ProjectNotFoundError
 from xrouter_lg.langsmith.pull_feedback import to_langsmith
 from xrouter_lg.langsmith.runs import RunQuery
 
@@ -76,7 +76,7 @@ def push_experiment(
 
     Raises:
         ConfigurationError: no results, or two of them with one key.
-        RefusedError, AccessDeniedError, UnreachableError: see their docstrings.
+        LangSmithRefusedError, AccessDeniedError, UnreachableError: see their docstrings.
     """
     listed = list(results)
     keys = {result.key for result in listed}
@@ -148,7 +148,7 @@ class _Push:
             found = self._langsmith.ask(
                 lambda: client.read_dataset(dataset_name=self._dataset), what=what
             )
-        except RefusedError as error:
+        except LangSmithRefusedError as error:
             if error.status != 404:
                 raise
             found = self._langsmith.ask(
@@ -212,7 +212,7 @@ class _Push:
         else:
             made = self._langsmith.ask(lambda: client.read_project(project_id=known.id), what=what)
             if str(made.reference_dataset_id) != dataset_id:
-                raise RefusedError(
+                raise LangSmithRefusedError(
                     f"there is a project {self._experiment!r} already, and it is no experiment on "
                     f"dataset {self._dataset!r}. Choose another name for the experiment."
                 ) from None

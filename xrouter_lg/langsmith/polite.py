@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from tenacity import RetryCallState, Retrying, retry_if_result
+
+from xrouter_lg.calls.failures import backoff_s, chain, retry_after_s
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
     LangSmithIntegrationError,
-    RefusedError,
+    LangSmithRefusedError,
     UnreachableError,
 )
 from xrouter_lg.tracing.record.redact import known_secrets, scrub_text
@@ -93,29 +94,42 @@ class Patience:
         Raises:
             AccessDeniedError: 401 or 403.
             UnreachableError: no answer, or a passing failure too often.
-            RefusedError: any other status.
+            LangSmithRefusedError: any other status.
         """
-        for attempt in range(1, self.attempts + 1):
-            try:
-                result = request()
-            except LangSmithIntegrationError:
+
+        def give_up(state: RetryCallState) -> T:
+            # Here the client's exception is no more: its messages hold the ends of the key.
+            raise as_error(_failure(state), what=what, where=where, attempts=state.attempt_number)
+
+        asking = Retrying(
+            retry=retry_if_result(lambda result: isinstance(result, Failure)),
+            stop=lambda state: self._wait_s(_failure(state), state.attempt_number) is None,
+            wait=lambda state: self._wait_s(_failure(state), state.attempt_number) or 0.0,
+            before_sleep=self._tell,
+            sleep=self._sleep,
+            retry_error_callback=give_up,
+        )
+        result: T | Failure = asking(self._attempt, request)
+        assert not isinstance(result, Failure)
+        return result
+
+    def _attempt(self, request: Callable[[], T]) -> T | Failure:
+        try:
+            result = request()
+        except LangSmithIntegrationError:
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
                 raise
-            except Exception as error:
-                failure = failure_of(error)
-                if failure is None:
-                    raise
-                self._answered |= failure.status is not None
-                wait = self._wait_s(failure, attempt)
-                if wait is None:
-                    # Not chained: the client's own messages hold the ends of the key.
-                    raise as_error(failure, what=what, where=where, attempts=attempt) from None
-                if self.on_wait is not None:
-                    self.on_wait(wait, _why(failure))
-                self._sleep(wait)
-            else:
-                self._answered = True
-                return result
-        raise AssertionError("the last attempt returns or raises")
+            self._answered |= failure.status is not None
+            return failure
+        self._answered = True
+        return result
+
+    def _tell(self, state: RetryCallState) -> None:
+        if self.on_wait is not None:
+            self.on_wait(state.upcoming_sleep, _why(_failure(state)))
 
     def _wait_s(self, failure: Failure, attempt: int) -> float | None:
         """Seconds until the next attempt, None when there is none."""
@@ -125,14 +139,21 @@ class Patience:
         asked = failure.retry_after_s
         if asked is not None:
             return None if asked > self.longest_asked_s else asked + random.uniform(0, 0.25)
-        longest = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (attempt - 1))
-        return longest * random.uniform(0.5, 1.0)
+        return backoff_s(attempt, first_s=self.first_wait_s, longest_s=self.longest_wait_s)
+
+
+def _failure(state: RetryCallState) -> Failure:
+    """What the attempt that has just ended came to."""
+    assert state.outcome is not None
+    failure = state.outcome.result()
+    assert isinstance(failure, Failure)
+    return failure
 
 
 def failure_of(error: BaseException) -> Failure | None:
     """What a LangSmith client's exception, of either API, says; None if it is something else."""
-    chain = list(_chain(error))
-    for link in chain:
+    links = list(chain(error))
+    for link in links:
         response = getattr(link, "response", None)
         status = getattr(response, "status_code", None)
         if isinstance(status, int):
@@ -143,28 +164,12 @@ def failure_of(error: BaseException) -> Failure | None:
         return None
     if "NotFound" in type(error).__name__:  # raised without a response: an empty list of projects
         return Failure(404, None, "not found")
-    if not any(_is_connection(link) for link in chain):
+    if not any(_is_connection(link) for link in links):
         return None
-    for link in reversed(chain):
+    for link in reversed(links):
         if isinstance(link, OSError) and link.strerror:
             return Failure(None, None, link.strerror)
-    return Failure(None, None, _scrubbed(type(chain[-1]).__name__))
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date."""
-    value = headers.get("retry-after") or headers.get("Retry-After")
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return Failure(None, None, _scrubbed(type(links[-1]).__name__))
 
 
 def as_error(
@@ -196,7 +201,7 @@ def as_error(
             f"{where} is busy or failing: HTTP {failure.status} ({what}) after {attempts} "
             f"attempt(s).{later} What was finished is kept; run it again later to continue.{said}"
         )
-    return RefusedError(
+    return LangSmithRefusedError(
         f"{where} refused a request: HTTP {failure.status} ({what}).{said}", failure.status
     )
 
@@ -205,15 +210,6 @@ def _why(failure: Failure) -> str:
     if failure.status == 429:
         return "rate limit"
     return failure.detail if failure.status is None else f"HTTP {failure.status}"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
 
 
 def _is_connection(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.costs import CostAudit
-from xrouter_lg.langsmith.errors import HiddenInputsError, RefusedError, RetentionError
+from xrouter_lg.langsmith.errors import HiddenInputsError, LangSmithRefusedError, RetentionError
 from xrouter_lg.langsmith.progress import OnProgress, Progress, PullSummary
 from xrouter_lg.langsmith.pull_feedback import FeedbackPull
 from xrouter_lg.langsmith.runs import RunQuery, any_of
@@ -70,7 +70,7 @@ def pull(
     """Traces and feedback of ``project`` (name or id) into ``store``.
 
     Raises:
-        ProjectNotFoundError, AccessDeniedError, UnreachableError, RefusedError: see their
+        ProjectNotFoundError, AccessDeniedError, UnreachableError, LangSmithRefusedError: see their
             docstrings; what was finished is kept.
         HiddenInputsError: every trace came without inputs, or without outputs.
         RetentionError: nothing was there, and the window is older than what LangSmith keeps.
@@ -91,7 +91,7 @@ class _Pull:
         self._now = datetime.now(UTC)
         until = min(options.until or self._now, self._now)
         if options.since >= until:
-            raise RefusedError(
+            raise LangSmithRefusedError(
                 f"--since {options.since:%Y-%m-%d %H:%M} is not before --until "
                 f"{until:%Y-%m-%d %H:%M} (UTC)"
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project, plain
-from xrouter_lg.langsmith.errors import RefusedError
+from xrouter_lg.langsmith.errors import LangSmithRefusedError
 from xrouter_lg.langsmith.progress import PullSummary
 from xrouter_lg.langsmith.runs import RunQuery
 from xrouter_lg.langsmith.state import PullState
@@ -71,7 +71,7 @@ class FeedbackPull:
             )
             try:
                 changed = [str(run["id"]) for run in self._langsmith.runs(query)]
-            except RefusedError as error:
+            except LangSmithRefusedError as error:
                 summary.notes.append(f"changes of older feedback could not be asked for: {error}")
                 changed = []
             for at in range(0, len(changed), _RUNS_AT_A_TIME):

@@ -12,7 +12,7 @@ from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.errors import (
     FeedbackNotSentError,
     LangSmithIntegrationError,
-    RefusedError,
+    LangSmithRefusedError,
 )
 from xrouter_lg.langsmith.progress import OnProgress, Progress
 from xrouter_lg.langsmith.pull_feedback import to_langsmith
@@ -112,7 +112,7 @@ def send(
     """Create feedback in LangSmith, or replace what has its id.
 
     Raises:
-        RefusedError: with status 404, LangSmith does not have the run (yet).
+        LangSmithRefusedError: with status 404, LangSmith does not have the run (yet).
     """
     score, value = to_langsmith(entry["score"], entry["value"])
     run_id = None if entry["run_id"] == entry["trace_id"] else entry["run_id"]
@@ -200,7 +200,7 @@ def _send_missing(
             continue
         try:
             send(langsmith, project, {**entry, "id": known}, extend_retention=extend_retention)
-        except RefusedError as error:
+        except LangSmithRefusedError as error:
             if error.status != 404:
                 raise
             summary.no_run += 1

@@ -1,6 +1,5 @@
 """The outcome table: one prompt × one model, with score, tokens, cost and latency."""
 
-from xrouter_lg.outcomes.matrix import Matrix
 from xrouter_lg.outcomes.schema import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeError, prompt_key
 from xrouter_lg.outcomes.summary import Summary
 from xrouter_lg.outcomes.table import OutcomeTable
@@ -9,7 +8,6 @@ from xrouter_lg.outcomes.validate import Problem, Report
 __all__ = [
     "OUTCOME_COLUMNS",
     "PROMPT_COLUMNS",
-    "Matrix",
     "OutcomeError",
     "OutcomeTable",
     "Problem",

@@ -23,20 +23,11 @@ from langchain_core.messages import (
     convert_to_messages,
 )
 
-_ROLES = {
-    "HumanMessage": "user",
-    "HumanMessageChunk": "user",
-    "human": "user",
-    "AIMessage": "assistant",
-    "AIMessageChunk": "assistant",
-    "ai": "assistant",
-    "SystemMessage": "system",
-    "ToolMessage": "tool",
-}
-_KEPT = ("name", "tool_calls", "tool_call_id")
+from xrouter_lg.errors import XRouterError
+from xrouter_lg.said import plain_message
 
 
-class UnaskableError(ValueError):
+class UnaskableError(XRouterError, ValueError):
     """A row's conversation can't be asked again as it was; says why."""
 
 
@@ -84,15 +75,6 @@ def conversation_of(prompt: str, meta: Mapping[str, Any]) -> Conversation:
     return Conversation(messages, tuple(tools), options)
 
 
-def answer_text(message: AIMessage) -> str:
-    """What a verifier judges: the text; of an answer that only calls tools, those calls as JSON."""
-    text = str(message.text)
-    if text or not message.tool_calls:
-        return text
-    calls = [{"name": call["name"], "args": call["args"]} for call in message.tool_calls]
-    return json.dumps(calls, ensure_ascii=False, default=str)
-
-
 def digest_of(data: Any) -> str:
     """32 hex digits of JSON-like data; an object in it stands for its type."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=lambda it: str(type(it)))
@@ -100,23 +82,11 @@ def digest_of(data: Any) -> str:
 
 
 def _message(value: Any) -> BaseMessage:
-    """A message of any recorded form: role and content, or LangChain's three ways to dump one."""
-    fields: Any = value
-    if isinstance(value, Mapping):
-        kind = value.get("role") or value.get("type")
-        if isinstance(value.get("kwargs"), Mapping):  # "lc": 1, the class's path, its arguments
-            fields, kind = value["kwargs"], (value.get("id") or [None])[-1]
-        elif isinstance(value.get("data"), Mapping):
-            fields = value["data"]
-        plain = {"role": _ROLES.get(str(kind), str(kind)), "content": fields.get("content") or ""}
-        plain |= {name: fields[name] for name in _KEPT if fields.get(name)}
-        fields = plain
+    """A message of any recorded form, without what its first answer left in it."""
     try:
-        (message,) = convert_to_messages([fields])
+        (message,) = convert_to_messages([plain_message(value) or value])
     except Exception as error:  # what LangChain raises for nonsense is of many kinds
         raise UnaskableError(f"meta.messages can't be read: {error}") from error
-    if isinstance(message, ToolMessage) and isinstance(value, Mapping):
-        message.status = "error" if value.get("status") == "error" else "success"
     return message
 
 

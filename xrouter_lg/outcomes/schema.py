@@ -11,6 +11,8 @@ from typing import Literal
 
 import polars as pl
 
+from xrouter_lg.errors import XRouterError
+
 KEY = ("source", "task", "prompt_id")
 """What names a prompt in both tables."""
 
@@ -46,7 +48,7 @@ Kind = Literal["outcomes", "prompts"]
 _SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson")
 
 
-class OutcomeError(ValueError):
+class OutcomeError(XRouterError, ValueError):
     """A table can't be used; the message names file, row, value and fix."""
 
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xrouter_lg.outcomes.leaks import LeakReport, find_leaks
-from xrouter_lg.outcomes.matrix import Matrix
 from xrouter_lg.outcomes.schema import prompt_key
 
 Mask = npt.NDArray[np.bool_]
@@ -67,11 +66,17 @@ def split_by_hash(prompts: Sequence[str], *, test_share: float = 0.5, seed: int 
     return np.array([prompt_key(text, seed=seed) < bound for text in prompts], dtype=np.bool_)
 
 
-def family_labels(matrix: Matrix, *, by: FamilyBy = "category") -> tuple[str, ...]:
+def family_labels(
+    sources: Sequence[str],
+    tasks: Sequence[str],
+    categories: Sequence[str | None],
+    *,
+    by: FamilyBy = "category",
+) -> tuple[str, ...]:
     """A family for each prompt: ``source/category`` (``source/task`` where it has none)."""
-    rows = zip(matrix.sources, matrix.tasks, matrix.categories, strict=True)
+    rows = zip(sources, tasks, categories, strict=True)
     if by == "source":
-        return matrix.sources
+        return tuple(sources)
     if by == "task":
         return tuple(f"{source}/{task}" for source, task, _ in rows)
     return tuple(f"{source}/{category or task}" for source, task, category in rows)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from xrouter_lg.outcomes import matrix as matrices
-from xrouter_lg.outcomes.matrix import Matrix
+from xrouter_lg.files import whole
 from xrouter_lg.outcomes.schema import (
     KEY,
     OUTCOME_COLUMNS,
@@ -95,41 +91,6 @@ class OutcomeTable:
     def summary(self) -> Summary:
         return summarise(self.outcomes, self.prompts)
 
-    def matrix(
-        self,
-        *,
-        sources: Sequence[str] | None = None,
-        tasks: Sequence[str] | None = None,
-        models: Sequence[str] | None = None,
-        aliases: Mapping[str, str] | None = None,
-        min_coverage: float = 1.0,
-        responses: bool = False,
-    ) -> Matrix:
-        """The complete paired matrix of a selection.
-
-        Args:
-            sources, tasks: which prompts; None for all.
-            models: which models; None for those that cover ``min_coverage`` of the prompts of
-                every chosen source with a score and a known cost.
-            aliases: model names to replace first, where sources spell one model differently.
-            responses: also the answers' texts.
-
-        Prompts that a chosen model does not cover are left out and counted in ``dropped``.
-
-        Raises:
-            OutcomeError: nothing is left, unknown model, or an ambiguous cell.
-        """
-        return matrices.build(
-            self.outcomes,
-            self.prompts,
-            sources=sources,
-            tasks=tasks,
-            models=models,
-            aliases=aliases,
-            min_coverage=min_coverage,
-            responses=responses,
-        )
-
     def deduplicated(self) -> tuple[OutcomeTable, pl.DataFrame]:
         """Merge prompts of one source whose normalised texts agree; the first keeps its name.
 
@@ -173,17 +134,8 @@ class OutcomeTable:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, frame in (("prompts", self.prompts), ("outcomes", self.outcomes)):
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}-", suffix=".tmp", dir=target)
-            os.close(handle)
-            try:
+            with whole(target / f"{name}.parquet") as temporary:
                 frame.sink_parquet(temporary, compression="zstd")
-                with open(temporary, "rb+") as stream:
-                    os.fsync(stream.fileno())
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, target / f"{name}.parquet")
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
         return target
 
     def fingerprint(self) -> str:

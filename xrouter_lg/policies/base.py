@@ -58,6 +58,12 @@ class BasePolicy(ABC):
         """The policy that decides this request: itself, unless it stands for several."""
         return self
 
+    def warm_up(self) -> None:  # noqa: B027  most policies load nothing
+        """Load or check what deciding needs, so that the first request does not wait."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of what :meth:`warm_up` or a request has loaded."""
+
     def resolved(self, resolve: Callable[[PolicyLike], Policy]) -> Policy:
         """Itself, with what it holds by name (a path, a card) made into policies."""
         return self

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, merge_configs
 
-from xrouter_lg.calls.attempt import Workers, worst_case
+from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.errors import PolicyConfigError, PolicyError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, one_hot
@@ -91,7 +92,7 @@ class PromptedPolicy(BasePolicy):
             merge_configs(ensure_config(), _QUIET),  # type: ignore[arg-type]
             pool=candidates,
             kind="router",
-            charges=request.charges,
+            charges=request.attempt.charges,
             prompt_tokens_max=estimate_tokens(messages, tools)[1],
             tools=tools,
             tool_options={"tool_choice": "any"} if must_call else None,

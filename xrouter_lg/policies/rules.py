@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, by_price, one_hot
 from xrouter_lg.pool.pool import ModelCard, normalise_name
+from xrouter_lg.said import text_of
 from xrouter_lg.types import Proposal, RouteRequest
 
 
@@ -41,7 +42,7 @@ class RulesPolicy(BasePolicy):
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
-        question = next(str(m.text) for m in reversed(request.messages) if m.type == "human")
+        question = next(text_of(m) for m in reversed(request.messages) if m.type == "human")
         wanted, reason = self._otherwise, "no rule fits"
         for pattern, card, why in self._rules:
             if pattern.search(question):

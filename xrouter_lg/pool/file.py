@@ -1,43 +1,52 @@
-"""Pool files: YAML in, a checked pool out, and a newer one when the file changes."""
+"""Pool files: YAML in, and again when the file changes."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import yaml
 
 from xrouter_lg.errors import PoolError
-from xrouter_lg.pool.pool import ModelCard, ModelPool
 
 logger = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 1.0
 """How often a pool file is looked at again, in seconds."""
 
-_OPTIONS = ("default", "on_truncated")
-_CARD_KEYS = tuple(f.name for f in fields(ModelCard))
+
+class Versioned(Protocol):
+    """What is made of a file: two that differ have different fingerprints."""
+
+    fingerprint: str
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
 
-class PoolFile:
+P = TypeVar("P", bound=Versioned)
+
+
+class PoolFile(Generic[P]):
     """A pool file that is read again when it changes. Thread-safe; never raises after the first
-    good read: a broken file keeps the old pool and ``last_error`` says why."""
+    good read: a broken file keeps the old pool and ``last_error`` says why. ``build`` makes a pool
+    of what the file holds."""
 
-    def __init__(self, path: Path, *, reload: bool = True) -> None:
-        self.path, self.reload = path, reload
+    def __init__(
+        self, path: Path, build: Callable[[Any, PoolFile[P]], P], *, reload: bool = True
+    ) -> None:
+        self.path, self.reload, self._build = path, reload, build
         self.last_error: str | None = None
         self._lock = threading.Lock()
         self._stamp = self._read_stamp()
         self._pool = self._load()
         self._next_look = time.monotonic() + CHECK_EVERY_S
 
-    def current(self) -> ModelPool:
+    def current(self) -> P:
         """The newest good pool. Costs a clock read, and a ``stat`` at most once a second."""
         if self.reload and time.monotonic() >= self._next_look:
             self._look()
@@ -72,7 +81,7 @@ class PoolFile:
             return None
         return stat.st_mtime_ns, stat.st_size
 
-    def _load(self) -> ModelPool:
+    def _load(self) -> P:
         try:
             data = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -82,35 +91,9 @@ class PoolFile:
         if data is None:
             raise PoolError(f"the pool file {self.path} is empty; it needs `models:` with a card")
         try:
-            return ModelPool.from_dict(data, source=self)
+            return self._build(data, self)
         except PoolError as error:
             raise PoolError(f"{self.path}: {error}") from error
-
-
-def cards_from(data: object) -> tuple[list[ModelCard], dict[str, Any]]:
-    """The cards and the pool's options out of a pool file's mapping.
-
-    Raises:
-        PoolError: an unknown key (with the nearest known one), a missing one, or a bad value.
-    """
-    if not isinstance(data, Mapping):
-        raise PoolError(f"a pool is a mapping with `models:`, not {type(data).__name__}")
-    _refuse_unknown(data, ("models", *_OPTIONS), "the pool")
-    models = data.get("models")
-    if not isinstance(models, list) or not models:
-        raise PoolError("`models` must be a list with at least one card")
-    cards = []
-    for index, entry in enumerate(models):
-        where = f"models[{index}]"
-        if not isinstance(entry, Mapping):
-            raise PoolError(f"{where} is {entry!r}; it must be a mapping with name and model")
-        _refuse_unknown(entry, _CARD_KEYS, where)
-        for key in ("name", "model"):
-            if entry.get(key) is None:
-                raise PoolError(f"{where} has no `{key}`")
-        values = {key: value for key, value in entry.items() if value is not None}
-        cards.append(ModelCard(**values))
-    return cards, {key: data[key] for key in _OPTIONS if data.get(key) is not None}
 
 
 def _yaml_why(error: Exception) -> str:
@@ -119,11 +102,3 @@ def _yaml_why(error: Exception) -> str:
     if mark is None:
         return str(error) if isinstance(error, ValueError) else type(error).__name__
     return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '')}"
-
-
-def _refuse_unknown(data: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise PoolError(f"{where}: unknown key {key!r}{hint}")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import PoolError
+from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.types import ROUTER_ROUTE, Usage
 
-if TYPE_CHECKING:
-    from xrouter_lg.pool.file import PoolFile
+_OPTIONS = ("default", "on_truncated")
 
 CAPABILITIES = frozenset({"tools", "vision", "structured_output", "reasoning"})
 """What a card can be asked for; a request that needs one never reaches a card without it."""
@@ -213,7 +214,7 @@ class ModelPool:
         *,
         default: str | None = None,
         on_truncated: Literal["mark", "escalate"] = "mark",
-        source: PoolFile | None = None,
+        source: PoolFile[ModelPool] | None = None,
     ) -> None:
         self.cards: tuple[ModelCard, ...] = tuple(cards)
         if not self.cards:
@@ -259,20 +260,22 @@ class ModelPool:
         Raises:
             PoolError: the file is missing, is no YAML, or holds a bad value.
         """
-        from xrouter_lg.pool.file import PoolFile
 
-        return PoolFile(Path(path), reload=reload).current()
+        def build(data: Any, file: PoolFile[ModelPool]) -> ModelPool:
+            return cls.from_dict(data, source=file)
+
+        return PoolFile(Path(path), build, reload=reload).current()
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, source: PoolFile | None = None) -> ModelPool:
+    def from_dict(
+        cls, data: Mapping[str, Any], *, source: PoolFile[ModelPool] | None = None
+    ) -> ModelPool:
         """A pool from the mapping that a pool file holds.
 
         Raises:
             PoolError: an unknown key or a bad value.
         """
-        from xrouter_lg.pool.file import cards_from
-
-        cards, options = cards_from(data)
+        cards, options = _cards_from(data)
         return cls(cards, source=source, **options)
 
     def current(self) -> ModelPool:
@@ -302,6 +305,40 @@ class ModelPool:
 
     def __repr__(self) -> str:
         return f"ModelPool({', '.join(self.names)}; default {self.default})"
+
+
+def _cards_from(data: object) -> tuple[list[ModelCard], dict[str, Any]]:
+    """The cards and the pool's options out of a pool file's mapping.
+
+    Raises:
+        PoolError: an unknown key (with the nearest known one), a missing one, or a bad value.
+    """
+    if not isinstance(data, Mapping):
+        raise PoolError(f"a pool is a mapping with `models:`, not {type(data).__name__}")
+    _refuse_unknown(data, ("models", *_OPTIONS), "the pool")
+    models = data.get("models")
+    if not isinstance(models, list) or not models:
+        raise PoolError("`models` must be a list with at least one card")
+    cards = []
+    for index, entry in enumerate(models):
+        where = f"models[{index}]"
+        if not isinstance(entry, Mapping):
+            raise PoolError(f"{where} is {entry!r}; it must be a mapping with name and model")
+        _refuse_unknown(entry, tuple(f.name for f in fields(ModelCard)), where)
+        for key in ("name", "model"):
+            if entry.get(key) is None:
+                raise PoolError(f"{where} has no `{key}`")
+        values = {key: value for key, value in entry.items() if value is not None}
+        cards.append(ModelCard(**values))
+    return cards, {key: data[key] for key in _OPTIONS if data.get(key) is not None}
+
+
+def _refuse_unknown(data: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            raise PoolError(f"{where}: unknown key {key!r}{hint}")
 
 
 def normalise_name(name: object) -> str:

@@ -10,8 +10,6 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import BaseMessage
-
 from xrouter_lg.errors import PoolError
 from xrouter_lg.types import Usage
 
@@ -107,22 +105,6 @@ class Price:
     def to_dict(self) -> dict[str, str]:
         pairs = ((kind, getattr(self, kind)) for kind in _KINDS)
         return {kind: str(value) for kind, value in pairs if value is not None}
-
-
-def reported_cost(message: BaseMessage) -> Decimal | None:
-    """The cost in USD that a provider itself put into the response, as OpenRouter and LiteLLM do.
-
-    It wins over any price list.
-    """
-    usage = message.response_metadata.get("token_usage")
-    value = usage.get("cost") if isinstance(usage, Mapping) else None
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        cost = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return cost if cost.is_finite() and cost >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from decimal import Decimal
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.said import text_of
 
 QUESTION_CHARS = 4_000
 CONTEXT_CHARS = 400
@@ -70,7 +71,7 @@ def conversation(messages: Sequence[BaseMessage]) -> str:
 
 
 def _text(message: BaseMessage) -> str:
-    text = str(message.text)
+    text = text_of(message)
     if isinstance(message, AIMessage) and message.tool_calls:
         names = ", ".join(call["name"] for call in message.tool_calls)
         text = f"{text} [called {names}]".strip()

@@ -16,10 +16,6 @@ over slots alone would only rank them.
 **What is left out.** Neither prices nor the cost weight stand in the prompt: they enter where the
 decision is made, so a new price acts at once, the dial is monotone by construction, and neither
 empties a cache. No vendor or model name either: a policy that reads names learns names.
-
-**Several turns.** Once answers have arrived the question is followed by a digest of each under a
-letter of its own; the log-odds of that letter are those of "this answer is right". The legal
-actions are then the other candidates and accepting one of the answers.
 """
 
 from __future__ import annotations
@@ -29,18 +25,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
-from xrouter_lg.types import Answer
+from xrouter_lg.said import text_of
 
 CODEC_VERSION = 1
 
 CARD_SLOTS = "ABCDEFGHIJKLMNOP"
 """Letters of the candidates, in their order."""
-ANSWER_SLOTS = "QRSTUVWX"
-"""Letters of answers that can be accepted, in the order of their arrival."""
 ANCHOR_SLOT = "Z"
 """The letter that the others are measured against."""
 
@@ -51,43 +44,17 @@ CONTEXT_UNITS = 120
 CONTEXT_MESSAGES = 2
 LINE_UNITS = 100
 """Length kept of a card's line: ten cards stay under 350 tokens."""
-ANSWER_UNITS = 160
-"""Length kept of an answer in its digest."""
 
 _HEADER = "Models:\n"
 _CARD = "{letter}: {line}\n"
 _REQUEST = "<request>\n{text}\n</request>\n"
 _CONTEXT = "<context>\n{text}\n</context>\n"
-_ANSWER = "{letter}: {signals}. {text}\n"
-_ANSWERS = "<answers>\n{text}</answers>\n"
 _ASK = "Good choice:"
 
 # Special tokens of chat templates, and our own tags, must not be forged by a user's text.
 _MARKUP = re.compile(
-    r"<\s*/?\s*(?:request|context|answers)\b|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|</?s>", re.IGNORECASE
+    r"<\s*/?\s*(?:request|context)\b|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|</?s>", re.IGNORECASE
 )
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-_LABELLED = re.compile(
-    r"(?:\"answer\"|answer|result)(?:\s+is\W{1,3}|\W{1,6})([^\n\"}]{1,80})", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SlotPrompt:
-    """A rendered prompt. The text of the prompt is ``prefix + question``; tokenised part by part,
-    so that the prefix is the same tokens whatever follows."""
-
-    prefix: str
-    question: str
-    letters: tuple[str, ...]
-    """The letter of each candidate."""
-    answer_letters: tuple[str, ...] = ()
-    """The letter of each answer that can be accepted."""
-
-    @property
-    def text(self) -> str:
-        return self.prefix + self.question
 
 
 def prompt_hash() -> str:
@@ -95,9 +62,9 @@ def prompt_hash() -> str:
     parts = [
         "slots",
         CODEC_VERSION,
-        [CARD_SLOTS, ANSWER_SLOTS, ANCHOR_SLOT],
-        [QUESTION_UNITS, CONTEXT_UNITS, CONTEXT_MESSAGES, LINE_UNITS, ANSWER_UNITS],
-        [_HEADER, _CARD, _REQUEST, _CONTEXT, _ANSWER, _ANSWERS, _ASK, _MARKUP.pattern],
+        [CARD_SLOTS, ANCHOR_SLOT],
+        [QUESTION_UNITS, CONTEXT_UNITS, CONTEXT_MESSAGES, LINE_UNITS],
+        [_HEADER, _CARD, _REQUEST, _CONTEXT, _ASK, _MARKUP.pattern],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -133,8 +100,8 @@ def render_prefix(lines: Sequence[str]) -> str:
     return _HEADER + "".join(cards)
 
 
-def render_question(messages: Sequence[BaseMessage], answers: Sequence[Answer] = ()) -> str:
-    """Everything behind the candidate block: context, request, answers so far, and the cue."""
+def render_question(messages: Sequence[BaseMessage]) -> str:
+    """Everything behind the candidate block: context, request, and the cue."""
     *before, last = messages
     system = [m for m in before if isinstance(m, SystemMessage)][-1:]
     recent = [m for m in before if not isinstance(m, SystemMessage)][-CONTEXT_MESSAGES:]
@@ -143,23 +110,7 @@ def render_question(messages: Sequence[BaseMessage], answers: Sequence[Answer] =
         said = [f"{_role(m)}: {_short(_text(m), CONTEXT_UNITS)}" for m in [*system, *recent]]
         parts.append(_CONTEXT.format(text="\n".join(said)))
     parts.append(_REQUEST.format(text=_short(_text(last).strip(), QUESTION_UNITS)))
-    if answers:
-        parts.append(_ANSWERS.format(text=_digests(answers)))
     return "".join([*parts, _ASK])
-
-
-def render(
-    messages: Sequence[BaseMessage], lines: Sequence[str], answers: Sequence[Answer] = ()
-) -> SlotPrompt:
-    """The prompt for a conversation, candidates' lines in slot order, and answers so far. Of more
-    answers than there are letters the latest are shown."""
-    shown = answers[-len(ANSWER_SLOTS) :]
-    return SlotPrompt(
-        prefix=render_prefix(lines),
-        question=render_question(messages, shown),
-        letters=tuple(CARD_SLOTS[: len(lines)]),
-        answer_letters=tuple(ANSWER_SLOTS[: len(shown)]),
-    )
 
 
 def log_odds(logprobs: Mapping[str, float], letters: Sequence[str]) -> dict[str, float]:
@@ -204,47 +155,8 @@ def neutral(text: str) -> str:
     return _MARKUP.sub(lambda found: found[0][0] + " " + found[0][1:], text)
 
 
-def final_answer(text: str) -> str:
-    """What an answer comes down to, normalised for comparison: a boxed value, a labelled answer,
-    the last number, or the last line."""
-    for pattern in (_BOXED, _LABELLED):
-        found = pattern.findall(text)
-        if found:
-            return _normal(found[-1])
-    numbers = _NUMBER.findall(text)
-    if numbers:
-        return _normal(numbers[-1])
-    lines = [line for line in text.splitlines() if line.strip()]
-    return _normal(lines[-1]) if lines else ""
-
-
-def _digests(answers: Sequence[Answer]) -> str:
-    texts = [str(answer.message.text).strip() for answer in answers]
-    finals = [final_answer(text) for text in texts]
-    lines = []
-    for i, (answer, text) in enumerate(zip(answers, texts, strict=True)):
-        same = [
-            ANSWER_SLOTS[j]
-            for j, other in enumerate(finals)
-            if j != i and other and other == finals[i]
-        ]
-        signals = [f"{len(text.split())} words"]
-        if answer.truncated:
-            signals.append("cut")
-        if len(answers) > 1:
-            signals.append(f"agrees with {' '.join(same)}" if same else "agrees with none")
-        lines.append(
-            _ANSWER.format(
-                letter=ANSWER_SLOTS[i],
-                signals=", ".join(signals),
-                text=_one_line(_short(text, ANSWER_UNITS)),
-            )
-        )
-    return "".join(lines)
-
-
 def _text(message: BaseMessage) -> str:
-    text = str(message.text)
+    text = text_of(message)
     if isinstance(message, AIMessage) and message.tool_calls:
         text = f"{text} [called {', '.join(call['name'] for call in message.tool_calls)}]".strip()
     return text
@@ -264,10 +176,6 @@ def _short(text: str, limit: int) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _normal(text: str) -> str:
-    return text.strip().strip("`*\"'$.,").replace(",", "").casefold()
 
 
 def _units(text: str) -> int:

@@ -31,6 +31,7 @@ from xrouter_lg.prompts.render import (
     conversation,
     render_limits,
 )
+from xrouter_lg.said import text_of
 from xrouter_lg.types import Action, Answer, RouteRequest
 
 SELECT_TOOL = "select_response"
@@ -131,7 +132,7 @@ def parse(
             f"the arguments of its call to {bad.get('name')!r} are no JSON object"
         )
     if not message.tool_calls:
-        text = _THOUGHT.sub("", str(message.text)).strip()
+        text = _THOUGHT.sub("", text_of(message)).strip()
         if not text:
             raise InvalidProposalError("it neither calls a tool nor says anything")
         if not direct and not request.answers:
@@ -156,7 +157,7 @@ def observe(message: AIMessage, outcomes: Sequence[Answer | str]) -> list[BaseMe
             text = outcome
         else:
             cut = " (cut at its length limit)" if outcome.truncated else ""
-            text = f"{outcome.call_id}{cut}:\n{clip(str(outcome.message.text), ANSWER_CHARS)}"
+            text = f"{outcome.call_id}{cut}:\n{clip(text_of(outcome.message), ANSWER_CHARS)}"
         shown.append(ToolMessage(text, tool_call_id=call["id"] or call["name"]))
     return shown
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 
-from xrouter_lg.calls.attempt import hint_tokens, worst_case
+from xrouter_lg.calls.money import hint_tokens, worst_case
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.types import RouteRequest
@@ -14,8 +15,31 @@ from xrouter_lg.types import RouteRequest
 LEAST_ANSWER_TOKENS = 16
 """Room for an answer (tokens) that a card's window must have behind the prompt."""
 
-BUDGET_RULE = "budget"
-CIRCUIT_RULE = "circuit open after repeated failures"
+
+class Rule(StrEnum):
+    """What takes a card out of a request."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    UNREACHABLE = "unreachable"
+    CAPABILITY = "capability"
+    CONTEXT = "context"
+    CIRCUIT = "circuit"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The rule that removed a card; as a text, what a user reads of it."""
+
+    rule: Rule
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+CIRCUIT_OPEN = Removal(Rule.CIRCUIT, "circuit open after repeated failures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +47,7 @@ class Candidates:
     """What is left of a pool for one request, and which rule removed the rest."""
 
     cards: tuple[ModelCard, ...]
-    removed: Mapping[str, str]
+    removed: Mapping[str, Removal]
 
 
 def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]) -> Candidates:
@@ -35,7 +59,7 @@ def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]
     Raises:
         NoCandidateError: nothing is left, and money is not the only reason.
     """
-    removed: dict[str, str] = {}
+    removed: dict[str, Removal] = {}
     left: list[ModelCard] = []
     ailing: list[ModelCard] = []
     for card in pool:
@@ -47,11 +71,11 @@ def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]
         else:
             left.append(card)
     if left:
-        removed.update({card.name: CIRCUIT_RULE for card in ailing})
+        removed.update({card.name: CIRCUIT_OPEN for card in ailing})
     elif ailing:
         left = ailing
     else:
-        raise NoCandidateError(removed)
+        raise NoCandidateError(texts(removed))
     affordable = []
     for card in left:
         why = _budget_rule(card, request)
@@ -62,8 +86,13 @@ def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]
     return Candidates(tuple(affordable), removed)
 
 
+def texts(removed: Mapping[str, Removal]) -> dict[str, str]:
+    """What is written down and shown of removed cards, by name."""
+    return {name: str(why) for name, why in removed.items()}
+
+
 def cheapest_that_can(
-    pool: ModelPool, removed: Mapping[str, str], request: RouteRequest
+    pool: ModelPool, removed: Mapping[str, Removal], request: RouteRequest
 ) -> tuple[ModelCard, int] | None:
     """The card and the output tokens that what is left of the budget still pays for, when no
     card fits with its full answer; None where not even a short answer does.
@@ -72,8 +101,8 @@ def cheapest_that_can(
     """
     best: tuple[ModelCard, int] | None = None
     for card in pool:
-        price = card.effective_price
-        if price is None or not removed.get(card.name, "").startswith(BUDGET_RULE):
+        price, why = card.effective_price, removed.get(card.name)
+        if price is None or why is None or why.rule is not Rule.BUDGET:
             continue
         assert request.remaining_usd is not None
         room = price.output_tokens_for(request.remaining_usd, request.prompt_tokens_max)
@@ -101,30 +130,37 @@ def reserve_for(
     return worst_case(card, bound, max_tokens or output_cap(card, request))
 
 
-def _hard_rule(card: ModelCard, request: RouteRequest) -> str | None:
+def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
     if request.allow is not None and card.name not in request.allow:
-        return "not in the request's allow list"
+        return Removal(Rule.ALLOW, "not in the request's allow list")
     if card.name in request.deny:
-        return "in the request's deny list"
+        return Removal(Rule.DENY, "in the request's deny list")
     if card.name in request.unreachable:
-        return "joined the pool after this graph was built; build the graph again"
+        return Removal(
+            Rule.UNREACHABLE, "joined the pool after this graph was built; build the graph again"
+        )
     for need in sorted(request.needs - card.capabilities):
-        return f"has no capability {need!r}"
+        return Removal(Rule.CAPABILITY, f"has no capability {need!r}")
     window = card.context_window
     if window is not None and request.prompt_tokens + LEAST_ANSWER_TOKENS > window:
-        return (
+        return Removal(
+            Rule.CONTEXT,
             f"context too long: about {request.prompt_tokens} tokens of prompt for a window of "
-            f"{window}"
+            f"{window}",
         )
     return None
 
 
-def _budget_rule(card: ModelCard, request: RouteRequest) -> str | None:
+def _budget_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
     if request.remaining_usd is None:
         return None
     worst = reserve_for(card, request, None)
     if worst is None:
-        return f"{BUDGET_RULE}: its price is unknown, so a limit can't be kept; add a price"
+        return Removal(
+            Rule.BUDGET, "budget: its price is unknown, so a limit can't be kept; add a price"
+        )
     if worst > request.remaining_usd:
-        return f"{BUDGET_RULE}: may cost ${worst:f}, ${request.remaining_usd:f} is left"
+        return Removal(
+            Rule.BUDGET, f"budget: may cost ${worst:f}, ${request.remaining_usd:f} is left"
+        )
     return None

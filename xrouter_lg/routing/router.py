@@ -24,7 +24,7 @@ from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposa
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
-from xrouter_lg.types import Action, Answer, Call, Decision, Proposal, RouteRequest
+from xrouter_lg.types import Action, Answer, Call, CallId, Decision, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
 """Versions of a reloaded pool that requests under way may still refer to."""
@@ -191,21 +191,21 @@ class Router:
             or request.turn >= request.max_turns
             or not getattr(policy, "orchestrates", False),
             prompt_hash=proposal.prompt_hash,
-            removed=found.removed,
-            charges=tuple(request.charges),
+            removed=constraints.texts(found.removed),
+            charges=tuple(request.attempt.charges),
             message=proposal.message,
             token_ids=proposal.token_ids,
             quality=None
             if proposal.quality is None
             else {name: float(value) for name, value in proposal.quality.items()},
-            notes=dict(request.notes),
+            notes=dict(request.attempt.notes),
         )
         first = actions[0]
         if first.kind == "select":
             return replace(decision, select=first.call_id)
         if first.kind == "answer":
             return replace(decision, text=first.text)
-        account = RequestAccount(request.remaining_usd, request.charges)
+        account = RequestAccount(request.remaining_usd, request.attempt.charges)
         left = replace(request, remaining_usd=account.remaining)
         calls, skipped = _reserve(actions, left, pool, account)
         for name in order:  # asking the policy may have used up what its favourite needed
@@ -244,7 +244,7 @@ class Router:
         policy: Policy,
         request: RouteRequest,
         pool: ModelPool,
-        removed: Mapping[str, str],
+        removed: Mapping[str, constraints.Removal],
     ) -> Decision:
         """No candidate fits into what is left: the best answer so far, a short answer by a card
         that can still be paid, or an error, as the budget says."""
@@ -257,9 +257,9 @@ class Router:
             policy_version=policy.version,
             scores={},
             propensity=1.0,
-            removed=removed,
-            charges=tuple(request.charges),
-            notes=dict(request.notes),
+            removed=constraints.texts(removed),
+            charges=tuple(request.attempt.charges),
+            notes=dict(request.attempt.notes),
         )
         best = best_answer(request.answers)
         if best is not None:
@@ -273,7 +273,7 @@ class Router:
                 card, tokens = fit
                 amount = constraints.reserve_for(card, request, tokens)
                 assert amount is not None
-                call = Call(f"c{len(request.answers) + 1}", card.name, None, None, tokens, amount)
+                call = Call(str(CallId(request.turn, 1)), card.name, None, None, tokens, amount)
                 reason = f"budget: only a short answer fits (max_tokens {tokens})"
                 return replace(base, calls=(call,), order=(card.name,), reason=reason)
         lines = "; ".join(f"{name}: {why}" for name, why in removed.items())
@@ -298,15 +298,16 @@ class _Plan:
 
 
 def as_router(router: Router | ModelPool, **options: Any) -> Router:
-    """The router itself, or one for a bare pool. ``options`` are the ones that were given.
+    """The router itself, or one for a bare pool. An option that is None was not given.
 
     Raises:
         ConfigurationError: options beside a router, which has its own.
     """
+    given = {name: value for name, value in options.items() if value is not None}
     if not isinstance(router, Router):
-        return Router(router, **options)
-    if options:
-        names = ", ".join(options)
+        return Router(router, **given)
+    if given:
+        names = ", ".join(given)
         raise ConfigurationError(
             f"{names} beside a Router, which has its own; give {names} to the Router instead"
         )
@@ -350,10 +351,10 @@ def _reserve(
     """Calls with their worst case set aside, and those that no longer fit beside the others."""
     calls: list[Call] = []
     skipped: dict[str, str] = {}
-    for index, action in enumerate(actions):
+    for index, action in enumerate(actions, start=1):
         assert action.card is not None
         card = pool[action.card]
-        call_id = f"c{request.turn}_{index + 1}" if request.turn > 1 else f"c{index + 1}"
+        call_id = str(CallId(request.turn, index))
         max_tokens, allowance = action.max_tokens, None
         if max_tokens is not None and card.max_output_tokens is not None:
             max_tokens = min(max_tokens, card.max_output_tokens)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import h11
 
+from xrouter_lg.errors import XRouterError
+
 _READ_SIZE = 65536
 
 
@@ -35,7 +37,7 @@ class HttpRequest:
         return None
 
 
-class BadRequestError(Exception):
+class NotHttpError(XRouterError):
     """What came over the socket is not HTTP."""
 
 
@@ -68,7 +70,7 @@ class HttpConnection:
                     return None
                 body += event.data
         except h11.RemoteProtocolError as error:
-            raise BadRequestError(str(error)) from error
+            raise NotHttpError(str(error)) from error
         return HttpRequest(
             method=head.method.decode("ascii"),
             path=head.target.decode("ascii").partition("?")[0],

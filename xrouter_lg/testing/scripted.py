@@ -29,6 +29,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.testing.tokens import count_tokens, split_tokens
 
 Answer = str | AIMessage | Exception | type[Exception]
@@ -38,7 +39,7 @@ Script = Iterable[Answer] | Callable[..., Answer]
 """Answers in order, or a function of `(messages)` or `(messages, call)` for every call."""
 
 
-class ScriptExhaustedError(RuntimeError):
+class ScriptExhaustedError(XRouterError, RuntimeError):
     """A scripted model was called more often than its script has answers."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from xrouter_lg.testing.answers import FaultPlan
 from xrouter_lg.testing.completion import FakeModel
-from xrouter_lg.testing.http import BadRequestError, HttpConnection
+from xrouter_lg.testing.http import HttpConnection, NotHttpError
 from xrouter_lg.testing.journal import Bill, Journal, RecordedRequest
 from xrouter_lg.testing.payloads import error_body
 from xrouter_lg.testing.service import ChatService
@@ -186,7 +186,7 @@ class FakeOpenAIServer:
                 if not await self._service.answer(connection, request):
                     break
             await connection.close()
-        except BadRequestError as error:
+        except NotHttpError as error:
             body = error_body(f"Not HTTP: {error}", "invalid_request_error", None)
             await connection.respond(400, body, headers=[("connection", "close")])
             await connection.close()

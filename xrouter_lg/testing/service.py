@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.testing import payloads
 from xrouter_lg.testing.answers import Call, FaultPlan
 from xrouter_lg.testing.completion import Completion, FakeModel, complete
@@ -28,7 +29,7 @@ from xrouter_lg.testing.journal import (
 )
 
 
-class RefusedError(Exception):
+class FakeRefusedError(XRouterError):
     """A request that a real server would refuse as well."""
 
     def __init__(self, status: int, message: str, code: str | None, param: str | None = None):
@@ -82,13 +83,13 @@ class ChatService:
             if route == ("POST", "/v1/chat/completions"):
                 return await self._chat(connection, request)
             body = self._page(request)
-        except RefusedError as refused:
+        except FakeRefusedError as refused:
             return await self._respond(connection, refused.status, refused.body)
         return await self._respond(connection, 200, body)
 
     def _page(self, request: HttpRequest) -> bytes:
         if request.method != "GET":
-            raise RefusedError(404, f"Unknown route {request.method} {request.path}.", None)
+            raise FakeRefusedError(404, f"Unknown route {request.method} {request.path}.", None)
         match request.path:
             case "/health":
                 return payloads.encode({"status": "ok"})
@@ -101,12 +102,12 @@ class ChatService:
                     for name in names
                 ]
                 return payloads.encode({"object": "list", "data": data})
-        raise RefusedError(404, f"Unknown route GET {request.path}.", None)
+        raise FakeRefusedError(404, f"Unknown route GET {request.path}.", None)
 
     async def _chat(self, connection: HttpConnection, request: HttpRequest) -> bool:
         recorded, fault = self._record(request)
         if self._api_key is not None and not recorded.authenticated:
-            raise RefusedError(401, "Incorrect API key provided.", "invalid_api_key")
+            raise FakeRefusedError(401, "Incorrect API key provided.", "invalid_api_key")
         if isinstance(fault, ErrorAnswer):
             self.journal.status(fault.status)
             await connection.respond(
@@ -135,7 +136,7 @@ class ChatService:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise RefusedError(400, "The request body is not a JSON object.", None)
+            raise FakeRefusedError(400, "The request body is not a JSON object.", None)
         name = str(body.get("model"))
         authenticated = self._authenticated(request)
         with self._lock:
@@ -169,18 +170,18 @@ class ChatService:
             model = self._default
         if model is None:
             message = f"The model {request.model!r} does not exist."
-            raise RefusedError(404, message, "model_not_found", "model")
+            raise FakeRefusedError(404, message, "model_not_found", "model")
         messages = body.get("messages")
         if not isinstance(messages, list) or not all(isinstance(it, dict) for it in messages):
-            raise RefusedError(400, "'messages' is not a list of objects.", None, "messages")
+            raise FakeRefusedError(400, "'messages' is not a list of objects.", None, "messages")
         if not messages:
-            raise RefusedError(400, "'messages' is empty.", None, "messages")
+            raise FakeRefusedError(400, "'messages' is empty.", None, "messages")
         if body.get("n") not in (None, 1):
-            raise RefusedError(400, "Only n=1 is supported.", None, "n")
+            raise FakeRefusedError(400, "Only n=1 is supported.", None, "n")
         for name in ("max_tokens", "max_completion_tokens"):
             limit = body.get(name)
             if limit is not None and (not isinstance(limit, int) or limit < 1):
-                raise RefusedError(400, f"{name!r} is not a positive integer.", None, name)
+                raise FakeRefusedError(400, f"{name!r} is not a positive integer.", None, name)
         return model
 
     def _completion(self, model: FakeModel, request: RecordedRequest) -> Completion:
@@ -189,11 +190,11 @@ class ChatService:
         except Exception as error:
             # A broken reply function is the test's own mistake: say so where it will be read.
             message = f"The reply function of fake model {model.name!r} raised {error!r}."
-            raise RefusedError(500, message, "fake_reply_failed") from error
+            raise FakeRefusedError(500, message, "fake_reply_failed") from error
         window, prompt = model.context_window, completion.usage.prompt_tokens
         if window is not None and prompt > window:
             message = f"The context window is {window} tokens; the messages have {prompt}."
-            raise RefusedError(400, message, "context_length_exceeded", "messages")
+            raise FakeRefusedError(400, message, "context_length_exceeded", "messages")
         return completion
 
     async def _send(

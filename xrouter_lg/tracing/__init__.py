@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from xrouter_lg.tracing.record.redact import redact_patterns as redact_patterns
     from xrouter_lg.tracing.store.trace_store import TraceStore as TraceStore
 
-DEFAULT_STORE = "xrouter_traces.db"
-"""Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
-
 _HOMES = {
     "EMAIL": "record.redact",
     "IBAN": "record.redact",

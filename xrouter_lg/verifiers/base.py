@@ -121,7 +121,8 @@ class UnprovenVerifierError(XRouterError, RuntimeError):
 class SupportsVerify(Protocol):
     """What the rest of training needs of a verifier."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(
         self, answer: str, reference: Any = None, *, meta: Mapping[str, Any] | None = None

@@ -17,10 +17,11 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.failures import describe
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.calls.money import cost_of
+from xrouter_lg.extras import need
 from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.pool.pricing import reported_cost
-from xrouter_lg.types import Charge, Usage
+from xrouter_lg.said import usage_of
+from xrouter_lg.types import Charge
 from xrouter_lg.verifiers.base import Case, Verdict, Verifier, VerifierConfigError
 
 _SYSTEM = (
@@ -148,12 +149,8 @@ class Judge(Verifier):
 
     def _charge(self, meter: _Meter, started: float, error: str | None) -> Charge:
         message, card = meter.message, self.card
-        usage = None if message is None else Usage.from_message(message)
-        cost = None if message is None else reported_cost(message)
-        source = None if cost is None else "provider"
-        price = card.effective_price
-        if cost is None and usage is not None and price is not None:
-            cost, source = price.cost(usage), price.source
+        usage = usage_of(message)
+        cost, source = cost_of(message, usage, card.effective_price)
         return Charge(
             kind="judge",
             card=card.name,
@@ -204,8 +201,4 @@ def _card(model: BaseChatModel | str | Mapping[str, Any] | ModelCard) -> ModelCa
 
 
 def _library() -> Any:
-    try:
-        from openevals.llm import create_llm_as_judge
-    except ImportError as error:
-        raise MissingExtraError("openevals", "train", "the judge verifier") from error
-    return create_llm_as_judge
+    return need("openevals.llm", "the judge verifier").create_llm_as_judge

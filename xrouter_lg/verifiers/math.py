@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import missing
 from xrouter_lg.verifiers.base import (
     Case,
     Unverifiable,
@@ -60,7 +60,7 @@ class Math(Verifier):
         if timeout_s < 1:
             raise VerifierConfigError(f"timeout_s is {timeout_s!r}; at least 1 second is needed")
         if find_spec("math_verify") is None:
-            raise MissingExtraError("math-verify", "train", "the math verifier")
+            raise missing("math_verify", "the math verifier")
         self.timeout_s, self.memory_mb, self.max_chars = timeout_s, memory_mb, max_chars
         self._lock = threading.Lock()
         self._worker: subprocess.Popen[bytes] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import need
 from xrouter_lg.verifiers.base import (
     Case,
     Unverifiable,
@@ -98,10 +98,8 @@ def _no_constant(name: str) -> Any:
 
 
 def _library() -> tuple[Any, Any]:
-    try:
-        from jsonschema import Draft202012Validator
-        from referencing import Registry
-    except ImportError as error:
-        raise MissingExtraError("jsonschema", "train", "the json_schema verifier") from error
+    validator = need("jsonschema", "the json_schema verifier").Draft202012Validator
+    from referencing import Registry  # jsonschema brings it
+
     # An empty registry never retrieves; jsonschema's own default would fetch over the network.
-    return Draft202012Validator, Registry()
+    return validator, Registry()

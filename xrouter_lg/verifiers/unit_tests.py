@@ -24,6 +24,8 @@ from xrouter_lg.verifiers.sandbox.run import (
     Program,
     SandboxError,
     best_isolation,
+    say_what_is_open,
+    why_not_full,
 )
 
 _HERE = Path(__file__).parent / "sandbox"
@@ -67,8 +69,10 @@ class UnitTests(Verifier):
     need an object of the answer's own class take ``process="same"``: one sandbox for both, where
     a hostile answer can forge its verdict.
 
-    ``isolation`` is the least that will do (:mod:`xrouter_lg.verifiers.sandbox.run`): on a machine
-    that offers less every verdict is None. ``partial_credit`` scores the share of tests passed.
+    ``isolation`` is the least that will do (:mod:`xrouter_lg.verifiers.sandbox.run`): with
+    ``full``, ``partial`` or ``weak``, every verdict is None on a machine that offers less. ``best``
+    takes what there is and says once where that is less than full. ``partial_credit`` scores the
+    share of tests passed.
     """
 
     name: ClassVar[str] = "unit_tests"
@@ -85,7 +89,7 @@ class UnitTests(Verifier):
         *,
         timeout_s: int = 5,
         memory_mb: int = 512,
-        isolation: str = "full",
+        isolation: str = "best",
         process: str = "two",
         partial_credit: bool = False,
         **options: Any,
@@ -93,9 +97,13 @@ class UnitTests(Verifier):
         super().__init__(**{"extract": "code", **options})
         try:
             self.limits = Limits(cpu_s=timeout_s, memory_mb=memory_mb)
-            self.isolation = Isolation(isolation)
         except ValueError as error:
             raise VerifierConfigError(str(error)) from error
+        if isolation not in ("best", *Isolation):
+            raise VerifierConfigError(
+                f"isolation is {isolation!r}; it is 'best', 'full', 'partial' or 'weak'"
+            )
+        self.isolation = None if isolation == "best" else Isolation(isolation)
         if process not in ("two", "same"):
             raise VerifierConfigError(f"process is {process!r}; it is 'two' or 'same'")
         self.process, self.partial_credit = process, partial_credit
@@ -105,15 +113,10 @@ class UnitTests(Verifier):
         return self.cases
 
     def verify(self, answer: str, reference: Any, meta: Mapping[str, Any]) -> Verdict:
-        best = best_isolation()
-        if not best.covers(self.isolation):
-            raise Unverifiable(
-                f"this machine isolates at {best!s}, {self.isolation!s} is asked for: allow user "
-                f"namespaces, or accept it with `isolation: {best!s}`"
-            )
         answer = extract_part(answer, "code") or ""
         tests, entry = _parse_tests(reference, meta)
         try:
+            self._check_isolation()
             if isinstance(tests[0], Mapping):
                 return self._graded(self._print_tests(answer, tests))
             return self._graded(
@@ -121,6 +124,16 @@ class UnitTests(Verifier):
             )
         except SandboxError as error:
             raise Unverifiable(str(error)) from error
+
+    def _check_isolation(self) -> None:
+        if self.isolation is None:
+            say_what_is_open()
+        elif not (best := best_isolation()).covers(self.isolation):
+            raise Unverifiable(
+                f"this machine isolates at {best!s}, {self.isolation!s} is asked for "
+                f"({why_not_full()}): grade on a machine that does, or accept what there is with "
+                f"`isolation: {best!s}`"
+            )
 
     def _graded(self, result: Mapping[str, Any]) -> Verdict:
         if "unsupported" in result:

@@ -48,7 +48,6 @@ from benchmarks.experiments.shared import experiment_parser, load_upper, read_in
 from training.config.grpo import GrpoSettings
 from training.config.warm_start import WarmStartConfig
 from training.data.reward import Reward
-from training.files import write_json
 from training.grpo.episodes import EpisodeEnvironment, Sampling, in_rounds
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
@@ -65,6 +64,7 @@ from xrouter_lg.errors import XRouterError
 from xrouter_lg.figures.curve import Predictions, choose, predicted_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
 from xrouter_lg.figures.routed_utility import WEIGHTS, routed_utility
+from xrouter_lg.files import write_json
 from xrouter_lg.judge.table import Bools, Floats, Paired
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
@@ -174,7 +174,7 @@ class Arms:
         if go_on:
             restore_state(slot, self.start)
         rows = np.flatnonzero(np.isfinite(known_N_M).any(1))
-        samples = card_samples(slot, rows, known_N_M[rows])
+        samples = card_samples(slot, reading, rows, known_N_M[rows])
         name = f"{self._name} {arm}"
         train_slots(
             slot,

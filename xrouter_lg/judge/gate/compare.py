@@ -1,8 +1,8 @@
 """Baselines on two splits, always side by side: prompts like those seen, and kinds never seen.
 
 A random split says how well a router knows its own traffic. A leave-families-out split says what
-it does to traffic that changes: there every learned router measured so far lost to a static mix
-(DESIGN §9), and a report that shows only the first split hides it.
+it does to traffic that changes: there every learned router measured so far lost to a static mix,
+and a report that shows only the first split hides it.
 """
 
 from __future__ import annotations

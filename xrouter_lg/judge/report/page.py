@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from xrouter_lg.figures.bootstrap import Figure
+from xrouter_lg.files import write_bytes
 from xrouter_lg.judge.report import charts
 from xrouter_lg.judge.run import Judged
 
@@ -22,8 +21,8 @@ def write_report(judged: Judged, page: Path) -> Path:
     beside = page.with_suffix(".json")
     page.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(judged.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    _replace(beside, text + "\n")
-    _replace(page, render(judged))
+    write_bytes(beside, f"{text}\n".encode(errors="replace"))
+    write_bytes(page, render(judged).encode(errors="replace"))
     return beside
 
 
@@ -107,12 +106,3 @@ def clip(text: str) -> str:
         return text
     half = _LONGEST_PROMPT // 2
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from xrouter_lg.episodes.extract import Episode, episodes
+from xrouter_lg.episodes.episode import Episode
+from xrouter_lg.episodes.extract import episodes
 from xrouter_lg.episodes.rows import prompt_id
-from xrouter_lg.episodes.runs import text_of
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.judge.table import Floats
 from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.said import text_of
 from xrouter_lg.tracing.record.extract import route_records
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.types import RouteRecord

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from xrouter_lg.checkpoints.cascade_model import AnswerModel, module
+from xrouter_lg.checkpoints.cascade_model import AnswerModel
+from xrouter_lg.extras import need
 
 Partition = tuple[int, ...]
 """Number of the group of each card, in order of first appearance: (0, 1, 0)."""
@@ -53,7 +54,7 @@ class Planner:
     """Plans among some cards of a model, sets of up to ``most`` of them."""
 
     def __init__(self, model: AnswerModel, cards: Sequence[int], most: int) -> None:
-        np = self._np = module("numpy")
+        np = self._np = need("numpy", "a plan file")
         self.model, self.cards = model, tuple(cards)
         self.most = min(most, len(self.cards))
         width = len(self.cards)

@@ -17,14 +17,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from xrouter_lg.checkpoints.cascade_model import AnswerModel, module
+from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.extras import need
+from xrouter_lg.final_answer import final_answer
 from xrouter_lg.policies.base import BasePolicy
-from xrouter_lg.policies.cascade.final_answer import final_answer
 from xrouter_lg.policies.cascade.planner import Planner, Values
 from xrouter_lg.policies.slots.utility import TEMPERATURE, softmax
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.pricing import Price
+from xrouter_lg.said import text_of
 from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, Usage
 
 ROUNDS = 2
@@ -68,7 +70,7 @@ class Plans:
     ) -> Values:
         """What every choice is worth where ``turns`` decisions may be taken. ``factors`` are
         today's prices over those of the record."""
-        np = module("numpy")
+        np = need("numpy", "a plan file")
         planner, prices = self.planner(cards, turns), tuple(sorted((factors or {}).items()))
         most = 1 if turns == 1 else self.model.first_most
         key = (planner.cards, tuple(shares), cost_weight, min(turns, ROUNDS + 2), prices)
@@ -118,7 +120,7 @@ class PlanPolicy(BasePolicy):
                 f"the plan file knows none of {', '.join(card.name for card in candidates)}; it "
                 f"knows {', '.join(names)}"
             )
-        shares = plans.shares(str(request.messages[-1].text))
+        shares = plans.shares(text_of(request.messages[-1]))
         cards = sorted({*there, *(number[answer.card] for answer in known)})
         values = plans.values(
             cards,
@@ -159,7 +161,7 @@ class PlanPolicy(BasePolicy):
         cards = list(latest)[: planner.most]
         state, seats = planner.state(cards, groups_of([latest[card] for card in cards]))
         first = max(1, len(cards) - max(0, request.turn - 2))
-        lengths = [len(str(latest[card].message.text)) for card in cards]
+        lengths = [len(text_of(latest[card].message)) for card in cards]
         at = self.plans.model.length_bin(shares, cards[:first], lengths[:first])
         wanted = planner.next_card(values, state, at, request.max_turns - request.turn)
         if wanted is not None and wanted in there:
@@ -194,7 +196,7 @@ class PlanPolicy(BasePolicy):
 def groups_of(answers: Sequence[Answer]) -> list[int]:
     """The same number for answers whose final answers are the same; a cut one, and one that has no
     final answer, agrees with none."""
-    finals = [None if a.truncated else final_answer(str(a.message.text)) for a in answers]
+    finals = [None if a.truncated else final_answer(text_of(a.message)) for a in answers]
     return group_numbers(finals)
 
 

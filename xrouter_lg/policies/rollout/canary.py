@@ -12,7 +12,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, Policy, PolicyLike
@@ -65,7 +65,7 @@ class CanaryPolicy(BasePolicy):
         """The arm's policy; the arm is noted with the request."""
         unit, key = _unit(request)
         arm: Arm = "candidate" if in_share(key, self.share, self.salt) else "main"
-        request.notes["arm"] = {
+        request.attempt.notes["arm"] = {
             "arm": arm,
             "propensity": self.share if arm == "candidate" else 1.0 - self.share,
             "unit": unit,
@@ -91,12 +91,14 @@ class CanaryPolicy(BasePolicy):
         )
 
     def warm_up(self) -> None:
-        """Load what either arm has to load, so that no first request waits."""
-        call_each("warm_up", self.main, self.candidate)
+        for part in (self.main, self.candidate):
+            if isinstance(part, BasePolicy):
+                part.warm_up()
 
     def close(self) -> None:
-        """Let go of both arms' models."""
-        call_each("close", self.main, self.candidate)
+        for part in (self.main, self.candidate):
+            if isinstance(part, BasePolicy):
+                part.close()
 
     def __repr__(self) -> str:
         return f"CanaryPolicy({self.main!r}, {self.candidate!r}, share={self.share:g})"
@@ -123,14 +125,6 @@ def part_of(part: PolicyLike) -> Policy:
     )
 
 
-def call_each(method: str, *parts: Any) -> None:
-    """Call a method of the parts that have it."""
-    for part in parts:
-        function = getattr(part, method, None)
-        if callable(function):
-            function()
-
-
 def unit_key(request: RouteRequest) -> str:
     """What a request is assigned by: its thread, else itself."""
     return _unit(request)[1]
@@ -142,5 +136,5 @@ def _unit(request: RouteRequest) -> tuple[str, str]:
     if request.request_id is not None:
         return "request", request.request_id
     # A router that is used without a graph and told neither: a draw is all there is.
-    drawn: str = request.notes.setdefault("drawn", secrets.token_hex(8))
+    drawn: str = request.attempt.notes.setdefault("drawn", secrets.token_hex(8))
     return "request", drawn

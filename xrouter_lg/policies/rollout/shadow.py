@@ -15,7 +15,7 @@ from decimal import Decimal
 from xrouter_lg.errors import PolicyConfigError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, Policy, PolicyLike
 from xrouter_lg.policies.rollout import shadow_runs
-from xrouter_lg.policies.rollout.canary import call_each, in_share, part_of, unit_key
+from xrouter_lg.policies.rollout.canary import in_share, part_of, unit_key
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
@@ -111,7 +111,7 @@ class ShadowPolicy(BasePolicy):
         return proposal
 
     def _start(self, main: Policy, request: RouteRequest, candidates: Sequence[ModelCard]) -> None:
-        if "shadow" in request.notes:  # asked again, with a budget that a human raised
+        if "shadow" in request.attempt.notes:  # asked again, with a budget that a human raised
             return
         shadow = part_of(self.shadow)
         if not in_share(unit_key(request), self.share, "shadow"):
@@ -125,7 +125,7 @@ class ShadowPolicy(BasePolicy):
             unless=(main.name, main.version),
         )
         if note is not None:
-            request.notes["shadow"] = note
+            request.attempt.notes["shadow"] = note
 
     def worst_case_usd(
         self, request: RouteRequest, candidates: Sequence[ModelCard]
@@ -144,12 +144,14 @@ class ShadowPolicy(BasePolicy):
         )
 
     def warm_up(self) -> None:
-        """Load what either has to load, so that no first request waits."""
-        call_each("warm_up", self.main, self.shadow)
+        for part in (self.main, self.shadow):
+            if isinstance(part, BasePolicy):
+                part.warm_up()
 
     def close(self) -> None:
-        """Let go of both models."""
-        call_each("close", self.main, self.shadow)
+        for part in (self.main, self.shadow):
+            if isinstance(part, BasePolicy):
+                part.close()
 
     def __repr__(self) -> str:
         return f"ShadowPolicy({self.main!r}, {self.shadow!r})"

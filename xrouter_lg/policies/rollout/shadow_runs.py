@@ -1,4 +1,4 @@
-"""Shadow proposals under way: an event loop in a thread of its own, and what came of each.
+"""Shadow proposals under way, on an event loop of their own, and what came of each.
 
 A request leaves a note with its decision, JSON-safe so that a checkpointer can keep it:
 
@@ -30,7 +30,8 @@ from typing import Any
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposal
 from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.types import Charge, Decision, Proposal, RouteRequest, usd_str
+from xrouter_lg.portal import LoopThread
+from xrouter_lg.types import Attempt, Charge, Decision, Proposal, RouteRequest, usd_str
 
 _log = logging.getLogger(__name__)
 
@@ -55,38 +56,22 @@ class _Run:
 
 
 class _Desk:
-    """The loop, and the runs by ticket. One per process."""
+    """The runs by ticket. One per process."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.lock = threading.Lock()
         self.runs: OrderedDict[str, _Run] = OrderedDict()
         self.under_way = 0
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, name="xrouter-shadow", daemon=True).start()
 
 
-_desk: _Desk | None = None
-_making = threading.Lock()
-
-
-def _running_desk() -> _Desk:
-    global _desk
-    desk = _desk
-    # A forked child inherits the object but not the thread.
-    if desk is None or desk.pid != os.getpid():
-        with _making:
-            if _desk is None or _desk.pid != os.getpid():
-                _desk = _Desk()
-            desk = _desk
-    return desk
-
+_desk = _Desk()
+_thread = LoopThread("xrouter-shadow")  # of its own: a shadow may hold it up, and no request
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 
     def _after_fork() -> None:
-        global _making, _desk
-        _making, _desk = threading.Lock(), None  # either may have been held or half made
+        global _desk
+        _desk = _Desk()  # nobody runs the parent's runs here, and its lock may have been held
 
     os.register_at_fork(after_in_child=_after_fork)
 
@@ -113,7 +98,7 @@ def start(
     except Exception as error:
         return _unmade("failed", detail=describe(error))
     try:
-        desk = _running_desk()
+        desk, loop = _desk, _thread.loop
         with desk.lock:
             if desk.under_way >= MAX_UNDER_WAY:
                 busy = f"{MAX_UNDER_WAY} shadow proposals are under way already"
@@ -128,12 +113,12 @@ def start(
         work = _propose(desk, run, policy, request, tuple(candidates), begun, deadline_s)
 
         def begin() -> None:
-            run.task = desk.loop.create_task(work)
+            run.task = loop.create_task(work)
             if run.claimed:  # the loop was held up, and the answer is out
                 run.task.cancel()
 
         # An empty context: no callbacks, so none of the shadow's runs or tokens is the request's.
-        desk.loop.call_soon_threadsafe(begin, context=contextvars.Context())
+        loop.call_soon_threadsafe(begin, context=contextvars.Context())
     except Exception as error:
         return _unmade("failed", note, detail=describe(error))
     return dict(run.note)
@@ -148,9 +133,8 @@ async def settled(turn: Decision) -> Decision:
 
 
 async def _claim(note: Mapping[str, Any]) -> dict[str, Any]:
-    desk = _running_desk()
-    with desk.lock:
-        run = desk.runs.pop(str(note["ticket"]), None)
+    with _desk.lock:
+        run = _desk.runs.pop(str(note["ticket"]), None)
     if run is None:
         return _unmade("lost", note, detail="the request was resumed elsewhere, or much later")
     if not run.done.done() and run.wait_s > 0:
@@ -161,7 +145,7 @@ async def _claim(note: Mapping[str, Any]) -> dict[str, Any]:
     run.claimed = True
     task = run.task
     if task is not None:  # what nobody will read need not be paid for
-        desk.loop.call_soon_threadsafe(task.cancel)
+        task.get_loop().call_soon_threadsafe(task.cancel)
     return _unmade("late", note, run.charges, detail="the answer was there first")
 
 
@@ -204,8 +188,7 @@ async def _outcome(
         messages=copy.deepcopy(list(request.messages)),
         answers=copy.deepcopy(request.answers),
         router_messages=copy.deepcopy(request.router_messages),
-        charges=run.charges,
-        notes={},
+        attempt=Attempt(charges=run.charges),
     )
     try:
         # Not a trace of its own either: it would look like a request that nobody routed.

@@ -9,7 +9,6 @@ once more or after a minute.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -21,8 +20,7 @@ from pathlib import Path
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.manifest import MANIFEST_FILE
 from xrouter_lg.policies.base import BasePolicy
-from xrouter_lg.policies.slots.policy import CheckpointPolicy
-from xrouter_lg.policies.slots.remote import RemotePolicy
+from xrouter_lg.policies.slots.prompts import SlotPolicy
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
@@ -31,10 +29,8 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 60.0
 
-Served = CheckpointPolicy | RemotePolicy
 
-
-def followed(path: str | Path, build: Callable[[Path], Served]) -> BasePolicy:
+def followed(path: str | Path, build: Callable[[Path], SlotPolicy]) -> BasePolicy:
     """The policy of a checkpoint's folder, or one that follows the alias of this name.
 
     Raises:
@@ -50,7 +46,7 @@ def followed(path: str | Path, build: Callable[[Path], Served]) -> BasePolicy:
 class FollowingPolicy(BasePolicy):
     """The policy that an alias points to today. ``build`` makes one of a checkpoint's folder."""
 
-    def __init__(self, alias: Path, build: Callable[[Path], Served], first: Served) -> None:
+    def __init__(self, alias: Path, build: Callable[[Path], SlotPolicy], first: SlotPolicy) -> None:
         self._alias, self._build = alias, build
         self._current = first
         self._used: ContextVar[str | None] = ContextVar("used", default=None)
@@ -61,7 +57,7 @@ class FollowingPolicy(BasePolicy):
         self._loading: threading.Thread | None = None
 
     @property
-    def current(self) -> Served:
+    def current(self) -> SlotPolicy:
         """The policy that answers new requests."""
         return self._current
 
@@ -91,13 +87,10 @@ class FollowingPolicy(BasePolicy):
         return self._current.worst_case_usd(request, candidates)
 
     def warm_up(self) -> None:
-        """Load the model, or check the server, so that the first request does not wait."""
-        _warm(self._current)
+        self._current.warm_up()
 
     def close(self) -> None:
-        """Let go of the model."""
-        if isinstance(self._current, CheckpointPolicy):
-            self._current.close()
+        self._current.close()
 
     def _read_mark(self) -> tuple[int, int] | None:
         """Changes whenever the alias file is replaced."""
@@ -132,7 +125,7 @@ class FollowingPolicy(BasePolicy):
             policy = self._build(target)
             if policy.version == self._current.version:
                 return
-            _warm(policy)
+            policy.warm_up()
         except Exception as error:
             self._failed_at = time.monotonic()
             _log.warning(
@@ -147,15 +140,3 @@ class FollowingPolicy(BasePolicy):
         )
         # Requests that have the old one keep it; behind the last of them it frees itself.
         self._current = policy
-
-
-def _warm(policy: Served) -> None:
-    if isinstance(policy, CheckpointPolicy):
-        policy.warm_up()
-    else:
-        asyncio.run(_check(policy))
-
-
-async def _check(policy: RemotePolicy) -> None:
-    await policy.check()
-    await policy.aclose()

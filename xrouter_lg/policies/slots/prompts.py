@@ -13,13 +13,11 @@ request, each pays for its own pool's block.
 
 from __future__ import annotations
 
-import importlib
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from xrouter_lg.checkpoints.manifest import (
     CardStats,
@@ -28,7 +26,7 @@ from xrouter_lg.checkpoints.manifest import (
     slot_token_ids,
     tokenizer_hash,
 )
-from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.extras import need
 from xrouter_lg.policies.base import BasePolicy
 from xrouter_lg.policies.slots.utility import Utilities, load_head, utilities
 from xrouter_lg.pool.pool import ModelCard
@@ -263,10 +261,7 @@ class _Tokenizer:
             raise CheckpointError(
                 f"checkpoint {str(folder)!r} has no {TOKENIZER_FILE}; copy it again or train again"
             )
-        try:
-            library: Any = importlib.import_module("tokenizers")
-        except ImportError as error:
-            raise MissingExtraError("tokenizers", "remote", "a trained checkpoint") from error
+        library = need("tokenizers", "a trained checkpoint")
         try:
             self._raw = library.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare exceptions for what it can't parse

@@ -83,7 +83,6 @@ class RemotePolicy(SlotPolicy):
         self._server = SERVERS[server]
         self._root = _root_of(url)
         self._wanted = model
-        self._key_env = api_key_env
         self._cache_prefix = cache_prefix
         self.timeout_s = timeout_s  # type: ignore[misc]  # an instance's own, where set
         self._headers = _headers(api_key_env)
@@ -124,6 +123,15 @@ class RemotePolicy(SlotPolicy):
             return list(await asyncio.gather(*map(one, questions, blocks)))
 
         return run_sync(read_all())
+
+    def warm_up(self) -> None:
+        """Check the server, so that one that serves something else is known before a request."""
+
+        async def check() -> None:
+            await self.check()
+            await self.aclose()
+
+        asyncio.run(check())
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""

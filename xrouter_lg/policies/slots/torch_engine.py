@@ -9,7 +9,6 @@ per request.
 from __future__ import annotations
 
 import atexit
-import importlib
 import logging
 import queue
 import threading
@@ -27,7 +26,8 @@ from xrouter_lg.checkpoints.manifest import (
     check_base,
     weights_digest,
 )
-from xrouter_lg.errors import MissingExtraError, PolicyError
+from xrouter_lg.errors import PolicyError
+from xrouter_lg.extras import need
 from xrouter_lg.policies.slots.prompts import Block, SlotPrompts
 from xrouter_lg.prompts import slots
 
@@ -42,6 +42,7 @@ _MAX_BATCH = 32
 _MAX_TOKENS = 1024
 """Tokens of one pass, unless one question alone is longer: attention grows with their square."""
 _PATIENCE_S = 0.005
+_PURPOSE = "a checkpoint in this process"
 _AGREEMENT = {"float32": 1e-2, "bfloat16": 1.0}
 """Nats by which the shortened pass may differ from the model's own forward."""
 
@@ -78,8 +79,8 @@ class Engine:
         dtype: Dtype = "float32",
         cache_prefix: bool = True,
     ) -> None:
-        self._torch = _need("torch")
-        self._transformers = _need("transformers")
+        self._torch = need("torch", _PURPOSE)
+        self._transformers = need("transformers", _PURPOSE)
         if threads is not None:
             self._torch.set_num_threads(threads)
         self.prompts = SlotPrompts(manifest, source)
@@ -270,7 +271,7 @@ class Engine:
             str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
         if manifest.weights == "adapter":
-            adapted = _need("peft").PeftModel.from_pretrained(model, str(source))
+            adapted = need("peft", _PURPOSE).PeftModel.from_pretrained(model, str(source))
             model = adapted.merge_and_unload()
         # Merged in float32 whatever it runs in: an adapter's changes are small.
         return model.to(getattr(torch, self._dtype)).eval().requires_grad_(False)
@@ -325,11 +326,3 @@ def _hello() -> Any:
     from langchain_core.messages import HumanMessage
 
     return HumanMessage("hello")
-
-
-def _need(module: str) -> Any:
-    # By name: the package itself must not depend on what an extra brings.
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(module, "train", "a checkpoint in this process") from error

@@ -24,6 +24,7 @@ from pathlib import Path
 from xrouter_lg.checkpoints.family_head import FamilyHead, FamilyReading
 from xrouter_lg.checkpoints.manifest import CardStats, CostModel, HeadStats, Manifest
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.said import text_of
 from xrouter_lg.types import RouteRequest
 
 TEMPERATURE = 0.02
@@ -56,7 +57,7 @@ def utilities(
     gets the mean prior of those that were trained, the one thing known about it; its cost comes
     from its own price.
     """
-    text = str(request.messages[-1].text)
+    text = text_of(request.messages[-1])
     expected, ratios = expectations(manifest, contrasts, text, request.prompt_tokens, head)
     mean = sum(card.prior for card in manifest.cards) / len(manifest.cards)
     quality, cost, utility = {}, {}, {}

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from xrouter_lg.errors import XRouterError
+
 Run = Mapping[str, Any]
 Predicate = Callable[[Run, Sequence[Mapping[str, Any]]], bool]
 """Of a run and the feedback on it."""
@@ -27,7 +29,7 @@ _COMPARE = {
 }
 
 
-class FilterError(ValueError):
+class FilterError(XRouterError, ValueError):
     """The expression is not in the language; a server answers 400."""
 
 

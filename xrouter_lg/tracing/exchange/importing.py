@@ -81,32 +81,43 @@ def plain_feedback(entry: Any) -> dict[str, Any]:
     Raises:
         StoreError: no id or no key, or a score that is no finite number.
     """
-    feedback_id, key = field_of(entry, "id"), field_of(entry, "key")
-    run_id = field_of(entry, "run_id") or field_of(entry, "trace_id")
-    if not feedback_id or not key or not run_id:
+    said, feedback_id = feedback_said(entry), field_of(entry, "id")
+    if not feedback_id or not said["key"] or not said["run_id"]:
         raise StoreError(
             f"feedback needs an id, a key and a run id to be imported: {_shortly(entry)}"
         )
-    where = f"feedback {feedback_id}"
-    score = field_of(entry, "score")
-    if score is not None and not math.isfinite(float(score)):
-        raise StoreError(f"{where} ({key!r}): score {score!r} is not a finite number")
     source = field_of(entry, "source")
     if source is None and (given := field_of(entry, "feedback_source")) is not None:
         source = field_of(given, "type")
-    trace_id = field_of(entry, "trace_id")
-    created = _time(field_of(entry, "created_at"), where, "created_at")
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
     return {
+        **said,
         "id": str(feedback_id),
-        "run_id": str(run_id),
-        "trace_id": None if trace_id is None else str(trace_id),
-        "key": str(key),
-        "score": None if score is None else float(score),
-        "value": field_of(entry, "value"),
-        "correction": field_of(entry, "correction"),
-        "comment": field_of(entry, "comment"),
+        "key": str(said["key"]),
         "source": str(source or "api"),
-        "created_at": created or datetime.now(UTC).isoformat(timespec="microseconds"),
+        "created_at": said["created_at"] or now,
+    }
+
+
+def feedback_said(entry: Any) -> dict[str, Any]:
+    """What a feedback says and of which run, whether it can be stored or not; ``created_at`` is
+    ISO text in UTC. What is on a trace alone is on its root, whose id a trace bears.
+
+    Raises:
+        StoreError: a score that is no finite number, or a time that can't be read.
+    """
+    key, score = field_of(entry, "key"), field_of(entry, "score")
+    where = f"feedback {field_of(entry, 'id')}"
+    if score is not None and not math.isfinite(float(score)):
+        raise StoreError(f"{where} ({key!r}): score {score!r} is not a finite number")
+    run_id, trace_id = field_of(entry, "run_id"), field_of(entry, "trace_id")
+    return {
+        "run_id": str(run_id or trace_id) if run_id or trace_id else None,
+        "trace_id": None if trace_id is None else str(trace_id),
+        "key": key,
+        "score": None if score is None else float(score),
+        **{name: field_of(entry, name) for name in ("value", "comment", "correction")},
+        "created_at": _time(field_of(entry, "created_at"), where, "created_at"),
     }
 
 

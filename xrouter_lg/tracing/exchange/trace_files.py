@@ -7,9 +7,6 @@ records stand in the Parquet folder for whoever reads it; an import derives them
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +15,9 @@ from typing import Any, Literal
 
 import orjson
 
-from xrouter_lg.errors import MissingExtraError, StoreError
+from xrouter_lg.errors import StoreError
+from xrouter_lg.extras import need
+from xrouter_lg.files import whole
 from xrouter_lg.tracing.exchange.importing import MORE_FIELDS
 
 Format = Literal["jsonl", "parquet"]
@@ -73,8 +72,6 @@ def write_jsonl(path: Path, parts: Iterable[Part]) -> dict[str, int]:
             line = {"feedback": fields} if kind == "feedback" else fields
             file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             counts[kind] = counts.get(kind, 0) + 1
-        file.flush()
-        os.fsync(file.fileno())
     return counts
 
 
@@ -136,26 +133,14 @@ def parquet_columns(path: Path) -> list[str]:
 @contextmanager
 def _completed(target: Path) -> Iterator[Path]:
     """A temporary name beside ``target`` that takes its place when all went well."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        if temporary.is_dir() and target.exists():
-            old = temporary.with_suffix(".old")
-            target.rename(old)
-            temporary.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(target)
+        with whole(target) as temporary:
+            yield temporary
     except OSError as error:
         raise StoreError(
             f"can't export to {str(target)!r}: {error.strerror or error}. "
             "Check that its folder exists, is writable and has space."
         ) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def _sink(path: Path, name: str, rows: Callable[[], Iterator[dict[str, Any]]]) -> int:
@@ -269,8 +254,4 @@ def _parsed(text: str | bytes, path: Path, where: str = "") -> Any:
 
 
 def _polars() -> Any:
-    try:
-        import polars
-    except ImportError as error:
-        raise MissingExtraError("polars", "data", "a Parquet file of traces") from error
-    return polars
+    return need("polars", "a Parquet file of traces")

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
+from xrouter_lg.said import response_metadata_of
 from xrouter_lg.types import RouteRecord
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _record_in(outputs: Any, run_id: str) -> RouteRecord | None:
     for values in _updates(outputs):
         for value in values.values():
             for message in value if isinstance(value, (list, tuple)) else (value,):
-                data = _response_metadata(message).get(RECORD_KEY)
+                data = response_metadata_of(message).get(RECORD_KEY)
                 if isinstance(data, Mapping):
                     return _read(data, run_id)
     return None
@@ -166,17 +166,6 @@ def _updates(outputs: Any) -> Iterator[Mapping[str, Any]]:
     for key in ("output", "update"):  # how tracers wrap what is not a dict, and a Command's part
         if isinstance(outputs.get(key), (Mapping, Command, list)):
             yield from _updates(outputs[key])
-
-
-def _response_metadata(message: Any) -> Mapping[str, Any]:
-    if isinstance(message, BaseMessage):
-        return message.response_metadata
-    if isinstance(message, Mapping):
-        inner = message.get("kwargs") if message.get("lc") else message
-        metadata = inner.get("response_metadata") if isinstance(inner, Mapping) else None
-        if isinstance(metadata, Mapping):
-            return metadata
-    return {}
 
 
 def _read(data: Mapping[str, Any], run_id: str) -> RouteRecord | None:

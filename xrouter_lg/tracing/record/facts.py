@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from xrouter_lg.said import asked_model
+
 THREAD_KEYS = ("thread_id", "session_id", "conversation_id")
 """Metadata that names a conversation: LangGraph's key, and the others that LangSmith takes."""
 
@@ -73,10 +75,8 @@ def _labels(
             if isinstance(value, (str, int)) and value != "":
                 yield kind, str(value)
     if row["run_type"] == "llm":
-        params = extra.get("invocation_params")
-        named = params if isinstance(params, dict) else {}
-        model = said.get("ls_model_name") or named.get("model") or named.get("model_name")
-        if isinstance(model, str) and model:
+        model = asked_model({"extra": extra})
+        if model is not None:
             yield "model", model
     if row["tags"]:
         tags = orjson.loads(row["tags"])

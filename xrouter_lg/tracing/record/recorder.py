@@ -15,7 +15,6 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from xrouter_lg.errors import ConfigurationError, StoreError
-from xrouter_lg.tracing import DEFAULT_STORE
 from xrouter_lg.tracing.record.hashing import TextHasher
 from xrouter_lg.tracing.record.open_runs import (
     OpenTrace,
@@ -34,6 +33,7 @@ from xrouter_lg.tracing.record.snapshot import (
     snapshot_messages,
     snapshot_result,
 )
+from xrouter_lg.tracing.store.connect import DEFAULT_STORE
 from xrouter_lg.tracing.store.rows import RowMaker
 
 if TYPE_CHECKING:

@@ -13,11 +13,16 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from xrouter_lg.errors import MissingExtraError, StoreError
+from xrouter_lg.errors import StoreError
+from xrouter_lg.extras import missing
 from xrouter_lg.tracing.store.migrations import SCHEMA_VERSION, migrate, stored_version
 
 WRITE = {"xrouter_write": True}
 """Execution option of a connection that will write."""
+
+
+DEFAULT_STORE = "xrouter_traces.db"
+"""Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
 
 
 def resolve_url(target: str | os.PathLike[str]) -> URL:
@@ -69,7 +74,7 @@ def open_engine(url: URL, *, create: bool, busy_timeout_s: float) -> Engine:
     try:
         engine = create_engine(url)
     except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise MissingExtraError("psycopg", "postgres", "a Postgres trace store") from error
+        raise missing("psycopg", "a Postgres trace store") from error
     if url.get_backend_name() == "sqlite":
         _set_up_sqlite(engine, busy_timeout_s)
     ref = weakref.ref(engine)

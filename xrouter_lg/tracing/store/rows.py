@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
+from xrouter_lg.said import replies_of
 from xrouter_lg.tracing.record.extract import COLLECT, ExtractedRoute, role_of, route_records
 from xrouter_lg.tracing.record.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
 from xrouter_lg.tracing.record.hashing import TextHasher
@@ -285,13 +286,10 @@ def _with_string_keys(value: Any) -> Any:
 def _usage_of(outputs: Mapping[str, Any] | None) -> UsageMetadata | None:
     """Usage of a model run, summed over its generations as LangSmith's tracer does."""
     total: UsageMetadata | None = None
-    for batch in (outputs or {}).get("generations") or ():
-        for generation in batch if isinstance(batch, list) else (batch,):
-            message = generation.get("message") or {}
-            usage = (message.get("kwargs") or message).get("usage_metadata")
-            if usage:
-                try:
-                    total = add_usage(total, usage)
-                except (TypeError, ValueError):  # float cost keys, which add_usage can't add
-                    total = usage
+    for reply in replies_of(outputs):
+        if usage := reply.get("usage_metadata"):
+            try:
+                total = add_usage(total, usage)
+            except (TypeError, ValueError):  # float cost keys, which add_usage can't add
+                total = usage
     return total

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing import DEFAULT_STORE
 from xrouter_lg.tracing.exchange import intake
 from xrouter_lg.tracing.exchange import trace_files as files
 from xrouter_lg.tracing.exchange.importing import plain_feedback, plain_run
@@ -50,7 +49,7 @@ class TraceStore:
 
     def __init__(
         self,
-        url: str | os.PathLike[str] = DEFAULT_STORE,
+        url: str | os.PathLike[str] = _engine.DEFAULT_STORE,
         *,
         create: bool = True,
         busy_timeout_s: float = 5.0,
@@ -407,7 +406,7 @@ class TraceStore:
         ``feedback`` and ``new_feedback``.
         """
         parts = files.read_files([Path(path) for path in paths])
-        return transfer.take_in(self, parts, project, redact, progress)
+        return self._take_in(parts, project, redact, progress)
 
     def import_batches(
         self,
@@ -419,7 +418,21 @@ class TraceStore:
     ) -> dict[str, int]:
         """:meth:`import_runs` for any number of runs: some thousands to a transaction."""
         parts: Iterator[files.Part] = (("runs", run) for run in runs)
-        return transfer.take_in(self, parts, project, redact, progress)
+        return self._take_in(parts, project, redact, progress)
+
+    def _take_in(
+        self,
+        parts: Iterator[files.Part],
+        project: str | None,
+        redact: Callable[[Any], Any] | None,
+        progress: Callable[[int], None] | None,
+    ) -> dict[str, int]:
+        return transfer.take_in(
+            parts,
+            lambda runs: self.import_runs(runs, project=project, redact=redact),
+            lambda said: self.import_feedback(said, redact=redact),
+            progress,
+        )
 
     def rows(self, statement: Executable) -> Iterator[dict[str, Any]]:
         """Rows of a query on the tables of ``schema``, fetched in pieces: memory stays bounded."""

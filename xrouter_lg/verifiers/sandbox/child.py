@@ -93,17 +93,20 @@ def _new_root(root: str, visible: list[str], work_bytes: int) -> None:
     """Leave for a root that holds the visible paths read-only, four devices, and /box."""
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
+    # First, so that an interpreter below the host's /tmp or /box has its place in the new one.
+    os.makedirs(root + "/box")
+    _mount("tmpfs", root + "/box", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={work_bytes},mode=700")
+    os.symlink("box", root + "/tmp")  # noqa: S108
     for path in visible:
+        if not os.path.isdir(path):
+            continue
         target = root + path
-        if os.path.islink(path):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            if not os.path.lexists(target):
-                os.symlink(os.readlink(path), target)
-        elif os.path.isdir(path) and not os.path.ismount(target):
-            os.makedirs(target, exist_ok=True)
-            _mount(path, target, None, _MS_BIND | _MS_REC)
-            _read_only(target)
-    os.makedirs(root + "/dev")
+        os.makedirs(target, exist_ok=True)
+        if os.path.samefile(target, root + "/box"):
+            raise OSError(f"the interpreter's folder is {path}, where programs write")
+        _mount(path, target, None, _MS_BIND | _MS_REC)
+        _read_only(target)
+    os.makedirs(root + "/dev", exist_ok=True)
     for device in ("null", "zero", "random", "urandom"):
         with open(f"{root}/dev/{device}", "w"):
             pass
@@ -112,9 +115,6 @@ def _new_root(root: str, visible: list[str], work_bytes: int) -> None:
     # Refused where the host's /proc is partly covered, as in most containers: none then.
     with contextlib.suppress(OSError):
         _mount("proc", root + "/proc", "proc", _MS_NOSUID | _MS_NODEV)
-    os.makedirs(root + "/box")
-    _mount("tmpfs", root + "/box", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={work_bytes},mode=700")
-    os.symlink("box", root + "/tmp")  # noqa: S108
     os.chdir(root)
     _checked(_libc.syscall(155 if platform.machine() == "x86_64" else 41, b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", _MNT_DETACH), "leave the old root")
@@ -244,7 +244,7 @@ def main() -> None:
         try:
             _enter_namespaces()
         except OSError as error:
-            _tell(report, {"failure": str(error)})
+            _tell(report, {"failure": f"the kernel gives no user namespace ({error})"})
             return
     pid = os.fork()
     if pid == 0:

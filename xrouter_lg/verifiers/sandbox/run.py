@@ -9,6 +9,8 @@ Three levels, found by trying, and what each one guarantees:
     program reads and writes what this user may, ``/proc/<parent>/environ`` included.
 ``weak`` (elsewhere): limits and a clean environment only; network, files and processes are open.
 
+:func:`best_isolation` finds the level, :func:`why_not_full` says what stands in the way of more.
+
 Above ``weak`` a program can start threads but no process, so killing it leaves nothing behind. CPU
 time is what a program is judged by; a wall limit that was spent waiting for a processor is the
 machine's fault and raises :class:`SandboxError`, like every other failure of the sandbox itself.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import selectors
 import shutil
@@ -34,14 +37,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from xrouter_lg.errors import XRouterError
+
+_log = logging.getLogger(__name__)
+
 _CHILD = Path(__file__).with_name("child.py")
 _GRACE_S = 15.0
 """Seconds beyond the wall limit after which the supervisor itself counts as hung."""
 _REPORT_BYTES = 65536
 
 
-class SandboxError(RuntimeError):
+class SandboxError(XRouterError, RuntimeError):
     """The sandbox failed, not the program in it: no verdict about the program follows."""
+
+
+class NoProcessorError(SandboxError):
+    """The machine was too busy to run the program: fewer at a time, or a longer limit."""
 
 
 class Isolation(StrEnum):
@@ -178,7 +189,7 @@ class Program:
             "visible": _visible(),
             "files": dict(files),
             "keep": list(keep),
-            "argv": [sys.executable, "-I", "-B", "-X", "utf8", "main.py", *args],
+            "argv": [_interpreter(), "-I", "-B", "-X", "utf8", "main.py", *args],
             # One thread for linear algebra: each further one costs address space.
             "environment": {
                 "PATH": "/usr/bin:/bin",
@@ -268,7 +279,7 @@ class Program:
         if report["timed_out"]:
             cause = "wall"
             if report["waited_s"] > 0.3 * report["duration_s"]:
-                raise SandboxError(
+                raise NoProcessorError(
                     f"the program got no processor for {report['waited_s']:.1f} of "
                     f"{report['duration_s']:.1f} s; run fewer at a time or raise the limit"
                 )
@@ -311,28 +322,83 @@ def run(
         return it.wait()
 
 
-@functools.cache
 def best_isolation() -> Isolation:
-    """The strongest level that works on this machine, tried once per process."""
-    levels = list(Isolation) if sys.platform == "linux" else [Isolation.WEAK]
-    for level in levels[:-1]:
+    """The strongest level that works on this machine, tried once per process.
+
+    Raises:
+        SandboxError: the machine is too busy to tell.
+    """
+    return _probed()[0]
+
+
+def why_not_full() -> str:
+    """What failed at the levels above :func:`best_isolation`; empty at ``full``."""
+    return _probed()[1]
+
+
+@functools.cache
+def say_what_is_open() -> None:
+    """Log once per process what programs can reach here, where that is more than at ``full``."""
+    best = best_isolation()
+    if best is not Isolation.FULL:
+        _log.warning(
+            "programs are run at isolation %s: %s. Not at full, because: %s",
+            best,
+            _OPEN[best],
+            why_not_full(),
+        )
+
+
+_OPEN = {
+    Isolation.PARTIAL: "without network and other processes, with limits and no environment, but "
+    "they can read and write the files of this user",
+    Isolation.WEAK: "with limits and no environment, but they can reach the network, and the files "
+    "and processes of this user",
+}
+
+
+@functools.cache
+def _probed() -> tuple[Isolation, str]:
+    reasons: list[str] = []
+    for level in Isolation if sys.platform == "linux" else ():
+        if level is Isolation.WEAK:
+            break
         try:
-            if run("print('ready')", isolation=level).stdout == "ready\n":
-                return level
-        except SandboxError:
-            continue
-    return levels[-1]
+            # A clock that a busy machine doesn't run out of: what is found here stays for good.
+            ended = run("print('ready')", isolation=level, limits=Limits(cpu_s=20, wall_s=60.0))
+            if ended.stdout == "ready\n":
+                return level, "; ".join(reasons)
+            reasons.append(f"a program at {level!s} does not start ({ended.stderr[-300:]!r})")
+        except NoProcessorError:
+            raise
+        except SandboxError as error:
+            reasons.append(str(error))
+    return Isolation.WEAK, "; ".join(reasons) or f"{sys.platform} offers only weak isolation"
+
+
+def _interpreter() -> str:
+    """This interpreter by the real path of its folder, where links beside it lead on."""
+    folder, name = os.path.split(sys.executable)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 @functools.cache
 def _visible() -> list[str]:
-    """What a program at ``full`` sees of the host, read-only: the system and this interpreter."""
-    interpreter = {
-        sys.prefix,
-        sys.base_prefix,
-        sys.exec_prefix,
-        str(Path(sys.executable).parent),
-        str(Path(sys.executable).resolve().parent),
+    """What a program at ``full`` sees of the host, read-only: the system and this interpreter.
+
+    Each folder under the name by which it is asked for and under its real one, and so on along
+    the links from the interpreter's name to its file.
+    """
+    wanted = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+    link = _interpreter()
+    for _hop in range(40):  # as many as the kernel follows
+        wanted.add(os.path.dirname(link))
+        if not os.path.islink(link):
+            break
+        link = os.path.join(os.path.realpath(os.path.dirname(link)), os.readlink(link))
+        link = os.path.join(os.path.normpath(os.path.dirname(link)), os.path.basename(link))
+    interpreter = {os.path.abspath(path) for path in wanted} | {
+        os.path.realpath(path) for path in wanted
     }
     system = ["/usr", "/lib", "/lib64", "/lib32", "/bin", "/nix/store"]
     kept: list[str] = []

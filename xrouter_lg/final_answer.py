@@ -1,4 +1,9 @@
-"""What an answer comes down to: two answers agree if this is the same."""
+"""What an answer comes down to: two answers agree if this is the same.
+
+It decides whether a cascade stops, so an answer without a value agrees with nothing. Verifiers
+compare with a known reference and read more exactly, each its own kind
+(:mod:`xrouter_lg.verifiers`).
+"""
 
 from __future__ import annotations
 
