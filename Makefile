@@ -7,15 +7,16 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo demo-live demo-rules langsmith-demo test test-train check bench clean help
+.PHONY: demo demo-live demo-rules langsmith-demo test test-wheel test-train check bench clean help
 
 help:
 	@echo "make demo        an app, its traces, a trained router, the same app again: on recorded answers"
 	@echo "make demo-live   the same with three real local models (first run fetches their weights)"
 	@echo "make demo-rules  no training: rules route 20 questions over two real local models"
 	@echo "make langsmith-demo  traces from LangSmith to outcomes, over real HTTP to a local server"
-	@echo "make test        install and run all tests but those of training"
+	@echo "make test        install and run all tests but those of training and of the wheel"
 	@echo "make test-train  install torch and TRL too, and run the tests of training"
+	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
 	@echo "make check       format, lint, types and import direction"
 	@echo "make bench       overhead, throughput and the trace store"
 
@@ -53,7 +54,10 @@ langsmith-demo: $(INSTALLED)
 	$(BIN)/python -m integrations.langsmith demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not wheel" $(ARGS)
+
+test-wheel: $(INSTALLED)
+	$(BIN)/python -m pytest -m wheel tests/wheel $(ARGS)
 
 test-train: $(TRAINING)
 	$(BIN)/python -m pytest -m train $(ARGS)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests.tracing.routed import Worker, app_around, question, routed_graph
 from xrouter_lg import cli
-from xrouter_lg.cli.traces import parse_size, parse_when
+from xrouter_lg.cli.options import parse_size, parse_when
 from xrouter_lg.tracing import Recorder, TraceStore
 
 
@@ -141,9 +141,9 @@ def test_a_bad_time_is_bad_input(db: Path) -> None:
     assert "'yesterday' is no time" in result.output
 
 
-def test_a_missing_store_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+def test_a_missing_store_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = xrouter("traces", "list", "--store", tmp_path / "none.db")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "there is no trace store at" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
@@ -156,9 +156,9 @@ def test_export_writes_runs_or_routes(db: Path, tmp_path: Path) -> None:
     assert json.loads(out.read_text())["record"]["policy"] == "knn"
 
 
-def test_export_into_no_folder_is_exit_code_1(db: Path, tmp_path: Path) -> None:
+def test_export_into_no_folder_is_exit_code_2(db: Path, tmp_path: Path) -> None:
     out = tmp_path / "nowhere" / "x.jsonl"
-    assert xrouter("traces", "export", "--to", out, "--store", db).exit_code == 1
+    assert xrouter("traces", "export", "--to", out, "--store", db).exit_code == 2
 
 
 def test_an_age_counts_back_from_now() -> None:
@@ -180,7 +180,7 @@ def test_help_names_the_sub_commands_without_loading_them() -> None:
 def test_without_typer_the_command_names_the_extra() -> None:
     code = "import sys\nsys.modules['typer'] = None\nfrom xrouter_lg.cli import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert 'pip install "xrouter_lg[cli]"' in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -275,7 +275,7 @@ def test_an_import_of_nothing_and_of_nonsense_say_so(tmp_path: Path) -> None:
     new = tmp_path / "new.db"
     assert "Nothing to import" in xrouter("traces", "import", empty, "--store", new).output
     done = xrouter("traces", "import", broken, "--store", new)
-    assert done.exit_code == 1 and "line 1 holds no JSON" in done.stderr
+    assert done.exit_code == 2 and "line 1 holds no JSON" in done.stderr
 
 
 def test_delete_tells_asks_and_deletes(people: Path) -> None:

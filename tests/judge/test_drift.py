@@ -20,7 +20,7 @@ from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
 from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest, write_checkpoint
-from xrouter_lg.cli import drift as drift_command
+from xrouter_lg.cli import app
 from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head, head_stats
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
@@ -352,10 +352,10 @@ def record(path: Path, texts: Sequence[str], factor: int = 1) -> None:
 def test_the_command_is_quiet_on_quiet_traffic(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     record(path, prompts(55, 9))
-    args = ["--store", str(path), "--checkpoint", str(checkpoint)]
-    found = runner.invoke(drift_command.app, args)
+    args = ["drift", "--store", str(path), "--checkpoint", str(checkpoint)]
+    found = runner.invoke(app, args)
     assert found.exit_code == 0, found.output
-    data = json.loads(runner.invoke(drift_command.app, [*args, "--json"]).output)
+    data = json.loads(runner.invoke(app, [*args, "--json"]).output)
     assert data["alarm"] is False
     assert {c["name"]: c["status"] for c in data["checks"]}["kinds of task"] == "ok"
 
@@ -365,17 +365,17 @@ def test_the_command_ends_with_3_on_an_alarm_and_says_what_to_do(
 ) -> None:
     path = tmp_path / "t.db"
     record(path, prompts(12, 9), factor=10)
-    args = ["--store", str(path), "--checkpoint", str(checkpoint)]
-    found = runner.invoke(drift_command.app, args)
+    args = ["drift", "--store", str(path), "--checkpoint", str(checkpoint)]
+    found = runner.invoke(app, args)
     assert found.exit_code == 3, found.output
     assert "price of small" in found.output and "judge again" in found.output
 
 
 def test_a_wrong_file_is_told_in_one_line(checkpoint: Path, tmp_path: Path) -> None:
-    gone = ["--store", str(tmp_path / "none.db"), "--checkpoint", str(checkpoint)]
-    assert runner.invoke(drift_command.app, gone).exit_code == 2
+    gone = ["drift", "--store", str(tmp_path / "none.db"), "--checkpoint", str(checkpoint)]
+    assert runner.invoke(app, gone).exit_code == 2
     path = tmp_path / "t.db"
     record(path, ["hi"])
-    nothing = ["--store", str(path), "--checkpoint", str(tmp_path / "nothing")]
-    found = runner.invoke(drift_command.app, nothing)
+    nothing = ["drift", "--store", str(path), "--checkpoint", str(tmp_path / "nothing")]
+    found = runner.invoke(app, nothing)
     assert found.exit_code == 2 and "no checkpoint" in found.output

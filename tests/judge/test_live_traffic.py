@@ -17,8 +17,7 @@ from tests.support import apps
 from tests.support.apps import Says
 from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, TraceStore, XRouterNode
-from xrouter_lg.cli import canary as canary_command
-from xrouter_lg.cli import shadow as shadow_command
+from xrouter_lg.cli import app
 from xrouter_lg.episodes.rows import prompt_id
 from xrouter_lg.judge.traffic.arms import MIN_THREADS, judge_arms
 from xrouter_lg.judge.traffic.logged import LiveRequest, read_traffic, thread_mean
@@ -272,11 +271,11 @@ def test_intervals_are_over_threads_and_not_over_requests() -> None:
 
 def test_the_shadow_command_prints_and_gives_json(shadowed: Path, tmp_path: Path) -> None:
     table = table_of(shadowed, tmp_path / "table")
-    shown = runner.invoke(shadow_command.app, ["--store", str(shadowed)])
+    shown = runner.invoke(app, ["shadow", "--store", str(shadowed)])
     assert shown.exit_code == 0, shown.output
     assert "agreement" in shown.output and "refused" in shown.output
-    args = ["--store", str(shadowed), "--feedback", "good", "--outcomes", str(table)]
-    found = runner.invoke(shadow_command.app, [*args, "--c-ref-usd", "0.01", "--json"])
+    args = ["shadow", "--store", str(shadowed), "--feedback", "good", "--outcomes", str(table)]
+    found = runner.invoke(app, [*args, "--c-ref-usd", "0.01", "--json"])
     assert found.exit_code == 0, found.output
     data = json.loads(found.output)
     assert data["score"]["value"]["value"] > 0.3
@@ -286,10 +285,10 @@ def test_the_shadow_command_prints_and_gives_json(shadowed: Path, tmp_path: Path
 def test_a_store_without_shadows_or_canaries_is_told(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
     run(path, "fixed:small", texts(2))
-    for command, words in ((shadow_command, "shadow:MAIN,SHADOW"), (canary_command, "canary:MAIN")):
-        found = runner.invoke(command.app, ["--store", str(path)])
+    for command, words in (("shadow", "shadow:MAIN,SHADOW"), ("canary", "canary:MAIN")):
+        found = runner.invoke(app, [command, "--store", str(path)])
         assert found.exit_code == 2 and words in found.output
-        found = runner.invoke(command.app, ["--store", str(tmp_path / "none.db")])
+        found = runner.invoke(app, [command, "--store", str(tmp_path / "none.db")])
         assert found.exit_code == 2
 
 
@@ -380,11 +379,11 @@ def test_a_share_that_was_changed_is_noticed() -> None:
 
 
 def test_the_canary_command_prints_and_gives_json(tried: Path) -> None:
-    args = ["--store", str(tried), "--feedback", "good"]
-    shown = runner.invoke(canary_command.app, args)
+    args = ["canary", "--store", str(tried), "--feedback", "good"]
+    shown = runner.invoke(app, args)
     assert shown.exit_code == 0, shown.output
     assert "candidate - main" in shown.output and "refused" in shown.output  # no unit: no utility
-    data = json.loads(runner.invoke(canary_command.app, [*args, "--json"]).output)
+    data = json.loads(runner.invoke(app, [*args, "--json"]).output)
     assert data["candidate"]["means"]["score"]["value"] == 1.0
     assert "threads" in data["refused"]["score"] and data["differences"]["utility"] is None
 

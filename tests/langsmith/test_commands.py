@@ -65,9 +65,9 @@ def test_json_holds_every_figure(locked: LangSmithServer, tmp_path: Path) -> Non
     assert told["project_id"] == locked.session(PROJECT)["id"]
 
 
-def test_an_error_is_one_line_and_exit_code_1(locked: LangSmithServer, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_exit_code_2(locked: LangSmithServer, tmp_path: Path) -> None:
     result = xrouter("pull", "--project", "suport-bot", "--store", tmp_path / "t.db", "--quiet")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("xrouter: there is no project 'suport-bot'")
     assert len(result.stderr.strip().splitlines()) == 1 and KEY not in result.output
 

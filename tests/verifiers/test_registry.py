@@ -134,10 +134,3 @@ def test_the_command_names_file_and_entry_of_a_wrong_spec(tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["check", spec])
     assert result.exit_code == 2
     assert f"{spec}: entry 2: no verifier is named 'nope'" in result.stderr
-
-
-def test_the_command_without_the_checkout_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xrouter_lg.cli.verifiers.find_spec", lambda name: None)
-    result = CliRunner().invoke(app, ["check"])
-    assert result.exit_code == 2
-    assert "pip install -e" in result.stderr

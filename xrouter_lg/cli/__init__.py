@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from xrouter_lg import __version__
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.extras import missing
 
@@ -30,7 +30,14 @@ _SUB_APPS = {
     "promote": "Let an alias point to a checkpoint, if a verdict allows it.",
     "rollback": "Let an alias point to what it pointed to before.",
 }
-"""Each is the Typer ``app`` of the module of that name in this package."""
+"""Each is, or is a command of, the Typer ``app`` of the module of that name in this package."""
+_MODULES = {
+    "shadow": "traffic",
+    "canary": "traffic",
+    "drift": "traffic",
+    "rollback": "promote",
+}
+"""Of those that share one."""
 
 
 def main() -> None:
@@ -39,7 +46,7 @@ def main() -> None:
         command = _build()
     except MissingExtraError as error:
         print(f"xrouter: {error}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(1) from None
+        raise SystemExit(2) from None
     command()
 
 
@@ -56,25 +63,40 @@ def _build() -> typer.Typer:
     except ImportError as error:
         raise missing("typer", "the xrouter command") from error
 
+    from xrouter_lg.cli.said import EXIT_CODES
+
+    codes = "; ".join(f"{code:d} {meaning}" for code, meaning in EXIT_CODES.items())
+
     class LazyGroup(TyperGroup):
         """Knows its sub-commands' names and help; imports one when it is called."""
 
         def __init__(self, **attrs: Any) -> None:
             super().__init__(**attrs)
             for name, summary in _SUB_APPS.items():
-                if find_spec(f"{__name__}.{name}") is not None:
-                    self.commands[name] = TyperGroup(name=name, help=summary)
+                self.commands[name] = TyperGroup(name=name, help=summary)
 
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             if args and args[0] in self.commands:
-                module = import_module(f"{__name__}.{args[0]}")
-                self.commands[args[0]] = get_command(module.app)
+                name = args[0]
+                module = import_module(f"{__name__}.{_MODULES.get(name, name)}")
+                loaded = get_command(module.app)
+                several = getattr(loaded, "commands", {})
+                self.commands[name] = several.get(name, loaded)
             return super().resolve_command(ctx, args)
+
+    def say_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"xrouter {__version__}")
+            raise typer.Exit
 
     built = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)
 
-    @built.callback()
-    def xrouter() -> None:
+    @built.callback(epilog=f"Exit codes: {codes}.")
+    def xrouter(
+        version: bool = typer.Option(  # no Annotated: typer is known in here only
+            False, "--version", help="Say the version.", callback=say_version, is_eager=True
+        ),
+    ) -> None:
         """Learned, cost-aware model routing for LangGraph."""
 
     return built

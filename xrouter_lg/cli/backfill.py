@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from xrouter_lg.cli.options import AsJson, Rename, Verifiers, parse_listed, parse_pairs
+from xrouter_lg.cli.said import Ended, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.backfill import Backfill, Preview, Runner, Tally
 
 app = typer.Typer(help="Ask the other cards about chosen prompts.")
 
-_NEEDS_CHECKOUT = (
-    "xrouter: backfill lives in the repository's training/ folder, which the installed package "
-    "does not have. From a checkout: pip install -e '.[cli,data]', then run this again there."
-)
 _MONEY = "Money"
 _CHOICE = "Which prompts"
 
 
-@app.command()
+@command(app, "backfill", example="backfill outcomes --pool pool.yaml --budget-usd 5")
 def backfill(
     folder: Annotated[Path, typer.Argument(help="Folder with outcomes and prompts.")],
     pool: Annotated[Path, typer.Option(help="Pool file with the cards to ask.")],
@@ -57,19 +54,14 @@ def backfill(
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer of any card.")] = None,
     repeat: Annotated[int, typer.Option(help="Answers per prompt and card.")] = 1,
-    verifiers: Annotated[
-        Path | None, typer.Option(help="YAML list of verifiers that score the answers.")
-    ] = None,
+    verifiers: Verifiers = None,
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Judge answers again that have a verdict.")
     ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again what failed for good.")
     ] = False,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(help="TABLE=CARD: a model of the table that is this card; repeatable."),
-    ] = None,
+    rename: Rename = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where answers are kept; FOLDER/backfill.db.")
     ] = None,
@@ -92,7 +84,7 @@ def backfill(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would cost and ask nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the cards of a pool about prompts of an outcome table that lack their outcomes.
 
@@ -100,48 +92,47 @@ def backfill(
     pays nothing twice. Exit code 0 when all was asked or the budget is used up, 1 when a card was
     given up on, 2 for a mistake, 130 when interrupted.
     """
-    with _said():
-        from xrouter_lg.backfill import Backfill, Conditions, Grader, Selection, Weights
-        from xrouter_lg.pool.pool import ModelPool
+    from xrouter_lg.backfill import Backfill, Conditions, Grader, Selection, Weights
+    from xrouter_lg.pool.pool import ModelPool
 
-        selection = Selection(
-            strategy=strategy,  # type: ignore[arg-type]  # checked by the class
-            weights=Weights.of(_numbers(weight or ())),
-            seed=seed,
-            limit=limit,
-            max_tokens=max_tokens,
-            repeat=repeat,
-            retry_failed=retry_failed,
-            rescore=rescore,
-        )
-        conditions = Conditions(
-            budget_usd,
-            concurrency=concurrency,
-            allow_unknown_price=allow_unknown_price,
-            new_account=new_budget,
-        )
-        grader = None if verifiers is None else Grader.from_yaml(verifiers, again=rescore)
-        opened = Backfill.open(
-            folder,
-            ModelPool.from_yaml(pool, reload=False),
-            conditions,
-            cards=None if cards is None else [name.strip() for name in cards.split(",")],
-            selection=selection,
-            grader=grader,
-            cache=cache,
-            rename=_pairs(rename or (), "--rename", "TABLE=CARD"),
-            dry_run=dry_run,
-        )
-        with opened:
-            if dry_run:
-                _show_preview(opened.preview(), as_json)
-                return
-            tally = _run(opened, quiet=as_json)
-            _show_result(opened, tally, as_json)
+    selection = Selection(
+        strategy=strategy,  # type: ignore[arg-type]  # checked by the class
+        weights=Weights.of(_numbers(weight)),
+        seed=seed,
+        limit=limit,
+        max_tokens=max_tokens,
+        repeat=repeat,
+        retry_failed=retry_failed,
+        rescore=rescore,
+    )
+    conditions = Conditions(
+        budget_usd,
+        concurrency=concurrency,
+        allow_unknown_price=allow_unknown_price,
+        new_account=new_budget,
+    )
+    grader = None if verifiers is None else Grader.from_yaml(verifiers, again=rescore)
+    opened = Backfill.open(
+        folder,
+        ModelPool.from_yaml(pool, reload=False),
+        conditions,
+        cards=None if cards is None else parse_listed([cards]),
+        selection=selection,
+        grader=grader,
+        cache=cache,
+        rename=parse_pairs(rename, "--rename", "TABLE=CARD"),
+        dry_run=dry_run,
+    )
+    with opened:
+        if dry_run:
+            _show_preview(opened.preview(), as_json)
+            return
+        tally = _run(opened, quiet=as_json)
+        _show_result(opened, tally, as_json)
     if tally.stopped == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(Ended.INTERRUPTED)
     if tally.gave_up:
-        raise typer.Exit(1)
+        raise typer.Exit(Ended.BAD)
 
 
 def _run(opened: Backfill, *, quiet: bool) -> Tally:
@@ -163,7 +154,7 @@ def _run(opened: Backfill, *, quiet: bool) -> Tally:
             "are kept: the same command goes on",
             err=True,
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(Ended.INTERRUPTED) from None
 
 
 class _Line:
@@ -241,7 +232,7 @@ def _signals(line: _Line) -> Iterator[Any]:
 
 def _show_preview(preview: Preview, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(preview.to_dict(), indent=2, ensure_ascii=False))
+        print_json(preview.to_dict())
         return
     from rich.console import Console
     from rich.table import Table
@@ -268,7 +259,7 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
 def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
     spending = opened.spending()
     if as_json:
-        typer.echo(json.dumps(_result(opened, tally), indent=2, ensure_ascii=False))
+        print_json(_result(opened, tally))
         return
     typer.echo(
         f"{sum(tally.answered.values())} answers for ${tally.spent_usd:f}, "
@@ -327,36 +318,11 @@ def _usd(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
 
-def _numbers(pairs: Sequence[str]) -> dict[str, float]:
+def _numbers(pairs: list[str] | None) -> dict[str, float]:
     found = {}
-    for name, value in _pairs(pairs, "--weight", "NAME=VALUE").items():
+    for name, value in parse_pairs(pairs, "--weight", "NAME=VALUE").items():
         try:
             found[name] = float(value)
         except ValueError:
             raise typer.BadParameter(f"{value!r} in --weight {name}={value} is no number") from None
     return found
-
-
-def _pairs(values: Sequence[str], option: str, form: str) -> Mapping[str, str]:
-    found = {}
-    for value in values:
-        left, equals, right = value.rpartition("=")
-        if not equals or not left:
-            raise typer.BadParameter(f"{option} is {value!r}; it must be {form}")
-        found[left] = right
-    return found
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Known errors end the command with one line and exit code 2."""
-    if find_spec("training") is None:
-        typer.echo(_NEEDS_CHECKOUT, err=True)
-        raise typer.Exit(2)
-    from xrouter_lg.errors import XRouterError
-
-    try:
-        yield
-    except XRouterError as error:
-        typer.echo(f"xrouter: {error}", err=True)
-        raise typer.Exit(2) from None

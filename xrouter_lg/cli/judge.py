@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xrouter_lg.cli._said import said
+from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
+from xrouter_lg.cli.said import Ended, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.judge.run import Judged
@@ -18,13 +16,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_NEEDS_CHECKOUT = (
-    "xrouter: judging lives in the repository's training/ folder, which the installed package "
-    "does not have. From a checkout: pip install -e '.[cli,train]', then run this again there."
+
+@command(
+    app,
+    "judge",
+    example="judge --checkpoint checkpoints/mine --outcomes outcomes/outcomes.parquet "
+    "--prompts outcomes/prompts.parquet --gate",
+    interrupted="interrupted; what was read is kept, run it again to go on",
 )
-
-
-@app.command()
 def judge(
     checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint, or an alias.")],
     outcomes: Annotated[Path, typer.Option(help="Parquet: prompt × model, score, cost_usd.")],
@@ -61,10 +60,7 @@ def judge(
     ] = False,
     sources: Annotated[list[str] | None, typer.Option(help="Keep these sources only.")] = None,
     models: Annotated[list[str] | None, typer.Option(help="Keep these models only.")] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TABLE=CARD", help="A model's name in the table, and its card's."),
-    ] = None,
+    rename: Rename = None,
     router_usd_per_million: Annotated[
         float, typer.Option(min=0.0, help="Price of the router's own tokens.")
     ] = 0.02,
@@ -107,7 +103,7 @@ def judge(
         str | None, typer.Option(help="LangSmith dataset of --push; made if there is none.")
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="LangSmith's URL, as for traces.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score a checkpoint on an outcome table, at every cost weight of its dial.
 
@@ -117,55 +113,50 @@ def judge(
     Exit code 0: judged (with --gate: promote); 3: with --gate, not promoted; 2: a file or a
     setting is wrong; 130: interrupted.
     """
-    if find_spec("training") is None or find_spec("xrouter_lg.judge") is None:
-        typer.echo(_NEEDS_CHECKOUT, err=True)
-        raise typer.Exit(2)
     if split not in ("auto", "recorded", "all"):
         raise typer.BadParameter(f"--split is {split!r}; it is auto, recorded or all")
     if dtype not in ("float32", "bfloat16"):
         raise typer.BadParameter(f"--dtype is {dtype!r}; it is float32 or bfloat16")
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
-    kept = "interrupted; what was read is kept, run it again to go on"
-    with said(interrupted=kept):
-        from xrouter_lg.judge.estimates import cache_folder
-        from xrouter_lg.judge.settings import JudgeSettings
+    from xrouter_lg.judge.estimates import cache_folder
+    from xrouter_lg.judge.settings import JudgeSettings
 
-        settings = JudgeSettings(
-            checkpoint=_folder(checkpoint),
-            outcomes=outcomes,
-            prompts=prompts,
-            base=base,
-            dtype=dtype,  # type: ignore[arg-type]
-            train_outcomes=train_outcomes,
-            train_prompts=train_prompts,
-            split=split,  # type: ignore[arg-type]
-            cost_weight=cost_weight,
-            sources=_listed(sources),
-            models=_listed(models),
-            rename=_pairs(rename or []),
-            router_usd_per_million=router_usd_per_million,
-            choices=choices,
-            production=None if production is None else _folder(production),
-            unseen=tuple(unseen or ()),
-            baselines=report is not None if baselines is None else baselines,
-            looks=looks,
-            tolerance=tolerance,
-            examples=examples,
-            draws=draws,
-            seed=seed,
-            cache=cache_folder() if cache is None else cache,
-        )
-        judged = _run(settings, report)
-        if push is not None and dataset is not None:
-            pushed = _push(judged, push, dataset, endpoint)
-            typer.echo(pushed, err=True)
+    settings = JudgeSettings(
+        checkpoint=_folder(checkpoint),
+        outcomes=outcomes,
+        prompts=prompts,
+        base=base,
+        dtype=dtype,  # type: ignore[arg-type]
+        train_outcomes=train_outcomes,
+        train_prompts=train_prompts,
+        split=split,  # type: ignore[arg-type]
+        cost_weight=cost_weight,
+        sources=parse_listed(sources),
+        models=parse_listed(models),
+        rename=parse_pairs(rename, "--rename", "TABLE=CARD"),
+        router_usd_per_million=router_usd_per_million,
+        choices=choices,
+        production=None if production is None else _folder(production),
+        unseen=tuple(unseen or ()),
+        baselines=report is not None if baselines is None else baselines,
+        looks=looks,
+        tolerance=tolerance,
+        examples=examples,
+        draws=draws,
+        seed=seed,
+        cache=cache_folder() if cache is None else cache,
+    )
+    judged = _run(settings, report)
+    if push is not None and dataset is not None:
+        pushed = _push(judged, push, dataset, endpoint)
+        typer.echo(pushed, err=True)
     if as_json:
-        typer.echo(json.dumps(judged.to_json(), ensure_ascii=False, indent=1, allow_nan=False))
+        print_json(judged.to_json())
     else:
         _print(judged, report)
     if gate and judged.promote is not True:
-        raise typer.Exit(3)
+        raise typer.Exit(Ended.REFUSED)
 
 
 def _run(settings: JudgeSettings, report: Path | None) -> Judged:
@@ -228,23 +219,6 @@ def _folder(path: Path) -> Path:
     from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 
     return resolve_checkpoint(path)
-
-
-def _listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
-    """`--models a,b --models c` and `--models a b` in the shell's usual ways."""
-    if not values:
-        return None
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
-
-
-def _pairs(values: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for value in values:
-        name, equals, card = value.partition("=")
-        if not equals or not name.strip() or not card.strip():
-            raise ValueError(f"--rename {value!r} is no TABLE=CARD")
-        found[name.strip()] = card.strip()
-    return found
 
 
 def _print(judged: Judged, report: Path | None) -> None:

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrouter_lg.cli.traces import Since, Store, Until, parse_when
+from xrouter_lg.cli.options import (
+    STORE,
+    AsJson,
+    Project,
+    Since,
+    Store,
+    Until,
+    Verifiers,
+    parse_when,
+)
+from xrouter_lg.cli.said import Ended, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.verifiers.grading import Scoring
 
 app = typer.Typer(help="Turn traces into outcomes, and look at them.", no_args_is_help=True)
 
-_NEEDS_CHECKOUT = (
-    "xrouter: outcome tables need the repository's training/ folder, which the installed package "
-    "does not have. From a checkout: pip install -e '.[cli,data]', then run this again there."
-)
-_INTERRUPTED = 130
-"""Exit code after Ctrl-C, as a shell has it."""
+_INTERRUPTED = "interrupted; verdicts so far are kept, run it again to go on"
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Verifiers = Annotated[Path | None, typer.Option(help="YAML list of verifiers.")]
 References = Annotated[
     Path | None, typer.Option(help="JSON lines with prompt or prompt_id, and reference.")
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Verdicts at a time.")]
 
 
-@app.command("build")
+@command(
+    app, "build", example="outcomes build --to outcomes --feedback liked", interrupted=_INTERRUPTED
+)
 def build(
     to: Annotated[Path, typer.Option("--to", help="Folder for the table's two Parquet files.")],
-    store: Store = "xrouter_traces.db",
+    store: Store = STORE,
     since: Since = None,
     until: Until = None,
-    project: Annotated[str | None, typer.Option(help="Recorded under this project.")] = None,
+    project: Project = None,
     pool: Annotated[
         Path | None, typer.Option(help="Pool file: names and prices of models in other graphs.")
     ] = None,
@@ -56,30 +59,29 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build the outcome table of recorded traces."""
-    with _said():
-        from xrouter_lg.episodes.to_table import outcomes_from_store
-        from xrouter_lg.pool.pool import ModelPool
-        from xrouter_lg.tracing.store.trace_store import TraceStore
+    from xrouter_lg.episodes.to_table import outcomes_from_store
+    from xrouter_lg.pool.pool import ModelPool
+    from xrouter_lg.tracing.store.trace_store import TraceStore
 
-        times = {"since": parse_when(since, "--since"), "until": parse_when(until, "--until")}
-        cards = None if pool is None else ModelPool.from_yaml(pool)
-        with (
-            TraceStore(store, create=False) as opened,
-            _scoring(to, verifiers, references, feedback or [], workers) as scoring,
-            _progress() as progress,
-        ):
-            report = outcomes_from_store(
-                opened,
-                to,
-                **times,
-                project=project,
-                pool=cards,
-                scoring=scoring,
-                progress=progress,
-            )
+    times = {"since": parse_when(since, "--since"), "until": parse_when(until, "--until")}
+    cards = None if pool is None else ModelPool.from_yaml(pool)
+    with (
+        TraceStore(store, create=False) as opened,
+        _scoring(to, verifiers, references, feedback or [], workers) as scoring,
+        _progress() as progress,
+    ):
+        report = outcomes_from_store(
+            opened,
+            to,
+            **times,
+            project=project,
+            pool=cards,
+            scoring=scoring,
+            progress=progress,
+        )
     said = report.to_dict()
     if as_json:
-        _print_json(said)
+        print_json(said)
         return
     typer.echo(
         f"{said['traces']} traces, {said['episodes']} episodes ({said['routed']} routed): "
@@ -90,7 +92,12 @@ def build(
     _say_cost(said)
 
 
-@app.command("score")
+@command(
+    app,
+    "score",
+    example="outcomes score outcomes --verifiers verifiers.yaml",
+    interrupted=_INTERRUPTED,
+)
 def score(
     folder: Annotated[Path, typer.Argument(help="A table's folder; its empty scores are filled.")],
     verifiers: Annotated[Path, typer.Option(help="YAML list of verifiers.")],
@@ -99,24 +106,23 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Let verifiers judge the answers in a table that have no score yet."""
-    with _said():
-        from xrouter_lg.outcomes import OutcomeTable
-        from xrouter_lg.verifiers.grading import score_table
+    from xrouter_lg.outcomes import OutcomeTable
+    from xrouter_lg.verifiers.grading import score_table
 
-        table = OutcomeTable.load(folder)
-        table.validate().raise_if_bad()
-        with (
-            _scoring(folder, verifiers, references, [], workers) as scoring,
-            _progress() as progress,
-        ):
-            filled, report = score_table(
-                table, scoring, progress=lambda done, total: progress("answers", done, total)
-            )
-        if report.scored:
-            filled.write(folder)
+    table = OutcomeTable.load(folder)
+    table.validate().raise_if_bad()
+    with (
+        _scoring(folder, verifiers, references, [], workers) as scoring,
+        _progress() as progress,
+    ):
+        filled, report = score_table(
+            table, scoring, progress=lambda done, total: progress("answers", done, total)
+        )
+    if report.scored:
+        filled.write(folder)
     said = report.to_dict()
     if as_json:
-        _print_json(said)
+        print_json(said)
         return
     typer.echo(
         f"{said['scored']} answers scored in {folder}, {said['reused_verdicts']} of them "
@@ -126,24 +132,23 @@ def score(
     _say_cost(said)
 
 
-@app.command("summary")
+@command(app, "summary", example="outcomes summary outcomes")
 def summary(
     paths: Annotated[list[Path], typer.Argument(help="A table's folder, or its files.")],
     as_json: AsJson = False,
 ) -> None:
     """Validate a table and show what it holds; exit code 1 if it can't be used."""
     begin = time.perf_counter()
-    with _said():
-        from xrouter_lg.outcomes import OutcomeTable
+    from xrouter_lg.outcomes import OutcomeTable
 
-        table = OutcomeTable.load(*paths)
-        report = table.validate()
-        found = table.summary() if report.ok else None
+    table = OutcomeTable.load(*paths)
+    report = table.validate()
+    found = table.summary() if report.ok else None
     seconds = time.perf_counter() - begin
     if as_json:
         shown: dict[str, Any] = {} if found is None else found.to_dict()
         problems = [str(problem) for problem in report.problems]
-        _print_json({**shown, "problems": problems, "seconds": round(seconds, 3)})
+        print_json({**shown, "problems": problems, "seconds": round(seconds, 3)})
     else:
         if found is not None:
             typer.echo(str(found))
@@ -152,7 +157,7 @@ def summary(
         done = "loaded and validated" if found is None else "loaded, validated and summarised"
         typer.echo(f"{done} in {seconds:.2f} s")
     if not report.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(Ended.BAD)
 
 
 def _scoring(
@@ -201,27 +206,3 @@ def _say_cost(said: dict[str, Any]) -> None:
         unknown = said["verdicts_of_unknown_cost"]
         more = f", and {unknown} verdicts whose cost is unknown" if unknown else ""
         typer.echo(f"  verifiers cost ${said['verifier_cost_usd']}{more}")
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Known errors end the command with one line and exit code 2."""
-    if find_spec("training") is None:
-        typer.echo(_NEEDS_CHECKOUT, err=True)
-        raise typer.Exit(2)
-    from xrouter_lg.errors import XRouterError
-
-    try:
-        yield
-    except XRouterError as error:
-        typer.echo(f"xrouter: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo(
-            "xrouter: interrupted; verdicts so far are kept, run it again to go on", err=True
-        )
-        raise typer.Exit(_INTERRUPTED) from None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from xrouter_lg.cli.options import AsJson
+from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.tables import plain_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,15 +25,13 @@ def pool() -> None:
     """Check and show a pool of models."""
 
 
-@app.command()
+@command(app, "check", example="pool check pool.yaml --live")
 def check(
     file: Annotated[Path, typer.Argument(help="The pool file (YAML).")],
     live: Annotated[
         bool, typer.Option("--live", help="Call each card once; costs a few tokens.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
-    ] = False,
+    as_json: AsJson = False,
     timeout: Annotated[
         float | None,
         typer.Option(min=0.001, help="Seconds for a live call, in place of each card's own."),
@@ -48,18 +49,18 @@ def check(
     try:
         read = ModelPool.from_yaml(file, reload=False)
     except PoolError as error:
-        if as_json:
-            typer.echo(json.dumps({"ok": False, "error": str(error)}, ensure_ascii=False))
-        else:
-            typer.echo(f"xrouter pool check: {error}", err=True)
-        raise typer.Exit(2) from None
+        if not as_json:
+            raise
+        print_json({"ok": False, "error": str(error)})
+        raise typer.Exit(Ended.WRONG) from None
     results = asyncio.run(call_each(read, timeout_s=timeout)) if live else None
     report = check_pool(read, results)
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=2))
+        print_json(report.to_dict())
     else:
         _print_report(report, live=live)
-    raise typer.Exit(0 if report.ok else 1)
+    if not report.ok:
+        raise typer.Exit(Ended.BAD)
 
 
 def _print_report(report: PoolReport, *, live: bool) -> None:
@@ -86,9 +87,9 @@ def _print_report(report: PoolReport, *, live: bool) -> None:
 
 def _card_table(report: PoolReport) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False, caption="* default card")
+    table = plain_table()
+    table.caption = "* default card"
     for name in ("card", "model"):
         table.add_column(name, overflow="fold")
     table.add_column("USD/M tokens\nin/out/cached", no_wrap=True)
@@ -123,9 +124,8 @@ def _key_cell(card: CardFacts) -> str:
 
 def _live_table(report: PoolReport) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = plain_table()
     table.add_column("live", overflow="fold")
     table.add_column("result", overflow="fold")
     for name in ("ms", "tokens", "USD"):

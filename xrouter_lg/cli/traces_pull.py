@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from importlib.util import find_spec
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrouter_lg.extras import need
+from xrouter_lg.cli.options import STORE, AsJson, Store, moment, parse_when
+from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.tables import console, plain_table
 
 if TYPE_CHECKING:
     from xrouter_lg.langsmith.progress import OnProgress, PullSummary
 
-_NEEDS_CHECKOUT = (
-    "xrouter: LangSmith is read by the repository's integrations/ folder, which the installed "
-    "package does not have. From a checkout: pip install -e '.[cli]', then run this again there."
-)
-_INTERRUPTED = 130
+_INTERRUPTED = "stopped; what was finished is kept. Run it again to continue."
 _SHOWN = 10
 
 Project = Annotated[
     str, typer.Option(envvar="LANGSMITH_PROJECT", help="Name or id of the LangSmith project.")
-]
-Store = Annotated[
-    str,
-    typer.Option("--store", envvar="XROUTER_TRACES", help="Path or URL of the trace store."),
 ]
 Endpoint = Annotated[
     str | None,
     typer.Option(envvar="LANGSMITH_ENDPOINT", help="LangSmith's address; the hosted one if none."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``xrouter traces``."""
-    app.command("pull")(pull)
-    app.command("push")(push)
-    app.command("push-experiment")(push_experiment)
+app = typer.Typer()
+"""Its commands are those of ``xrouter traces``."""
 
 
+@command(
+    app, "pull", example="traces pull --project support-bot --since 7d", interrupted=_INTERRUPTED
+)
 def pull(
     project: Project,
     since: Annotated[
@@ -62,7 +52,7 @@ def pull(
     routed: Annotated[
         bool, typer.Option("--routed", help="Only traces that went through a router.")
     ] = False,
-    store: Store = "xrouter_traces.db",
+    store: Store = STORE,
     endpoint: Endpoint = None,
     full: Annotated[
         bool, typer.Option("--full", help="Read again what is in the store already.")
@@ -88,41 +78,41 @@ def pull(
     It may be stopped and killed at any time; the next one continues. The key is read from
     LANGSMITH_API_KEY.
     """
-    with _said():
-        from xrouter_lg.langsmith.connection import LangSmith
-        from xrouter_lg.langsmith.pull import PullOptions
-        from xrouter_lg.langsmith.pull import pull as pull_traces
-        from xrouter_lg.pool.pool import ModelPool
-        from xrouter_lg.tracing.record.redact import redact_patterns
-        from xrouter_lg.tracing.store.trace_store import TraceStore
+    from xrouter_lg.langsmith.connection import LangSmith
+    from xrouter_lg.langsmith.pull import PullOptions
+    from xrouter_lg.langsmith.pull import pull as pull_traces
+    from xrouter_lg.pool.pool import ModelPool
+    from xrouter_lg.tracing.record.redact import redact_patterns
+    from xrouter_lg.tracing.store.trace_store import TraceStore
 
-        options = PullOptions(
-            since=_when(since, "--since"),
-            until=None if until is None else _when(until, "--until"),
-            tags=tuple(tag or ()),
-            routed=routed,
-            full=full,
-            overlap=_age(overlap, "--overlap"),
-            redact=redact_patterns(*redact) if redact else None,
-            pool=None if pool is None else ModelPool.from_yaml(pool, reload=False),
+    options = PullOptions(
+        since=moment(since, "--since"),
+        until=parse_when(until, "--until"),
+        tags=tuple(tag or ()),
+        routed=routed,
+        full=full,
+        overlap=max(timedelta(), datetime.now(UTC) - moment(overlap, "--overlap")),
+        redact=redact_patterns(*redact) if redact else None,
+        pool=None if pool is None else ModelPool.from_yaml(pool, reload=False),
+    )
+    with (
+        LangSmith(endpoint=endpoint, page_size=page_size) as langsmith,
+        TraceStore(store) as opened,
+        _bar(f"pulling {project}", show=not (quiet or as_json)) as on_progress,
+    ):
+        summary = pull_traces(
+            project, opened, options, langsmith=langsmith, on_progress=on_progress
         )
-        with (
-            LangSmith(endpoint=endpoint, page_size=page_size) as langsmith,
-            TraceStore(store) as opened,
-            _bar(f"pulling {project}", show=not (quiet or as_json)) as on_progress,
-        ):
-            summary = pull_traces(
-                project, opened, options, langsmith=langsmith, on_progress=on_progress
-            )
     if as_json:
-        typer.echo(json.dumps({**summary.to_dict(), "store": store}, indent=2))
+        print_json({**summary.to_dict(), "store": store})
         return
     _print_pull(summary, store)
 
 
+@command(app, "push", example="traces push --project support-bot", interrupted=_INTERRUPTED)
 def push(
     project: Project,
-    store: Store = "xrouter_traces.db",
+    store: Store = STORE,
     since: Annotated[
         str | None, typer.Option(help="Of traces not older than, e.g. 7d; all if none.")
     ] = None,
@@ -137,26 +127,25 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send feedback of the local store that LangSmith does not have yet."""
-    with _said():
-        from xrouter_lg.langsmith.connection import LangSmith
-        from xrouter_lg.langsmith.push import push_feedback
-        from xrouter_lg.tracing.store.trace_store import TraceStore
+    from xrouter_lg.langsmith.connection import LangSmith
+    from xrouter_lg.langsmith.push import push_feedback
+    from xrouter_lg.tracing.store.trace_store import TraceStore
 
-        with (
-            LangSmith(endpoint=endpoint) as langsmith,
-            TraceStore(store, create=False) as opened,
-            _bar(f"pushing to {project}", show=not (quiet or as_json)) as on_progress,
-        ):
-            summary = push_feedback(
-                project,
-                opened,
-                langsmith=langsmith,
-                since=None if since is None else _when(since, "--since"),
-                extend_retention=extend_retention,
-                on_progress=on_progress,
-            )
+    with (
+        LangSmith(endpoint=endpoint) as langsmith,
+        TraceStore(store, create=False) as opened,
+        _bar(f"pushing to {project}", show=not (quiet or as_json)) as on_progress,
+    ):
+        summary = push_feedback(
+            project,
+            opened,
+            langsmith=langsmith,
+            since=parse_when(since, "--since"),
+            extend_retention=extend_retention,
+            on_progress=on_progress,
+        )
     if as_json:
-        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        print_json(summary.to_dict())
         return
     typer.echo(
         f"{summary.sent} sent, {summary.there} there already, {summary.no_run} on runs that "
@@ -164,6 +153,13 @@ def push(
     )
 
 
+@command(
+    app,
+    "push-experiment",
+    example="traces push-experiment choices.parquet --outcomes outcomes "
+    "--dataset held-out --experiment candidate",
+    interrupted=_INTERRUPTED,
+)
 def push_experiment(
     choices: Annotated[Path, typer.Argument(help="Choices of a judged policy (Parquet).")],
     outcomes: Annotated[Path, typer.Option(help="The outcome table they are about.")],
@@ -176,66 +172,30 @@ def push_experiment(
     as_json: AsJson = False,
 ) -> None:
     """Show a policy's choices as a LangSmith experiment. Running it again adds what is missing."""
-    with _said():
-        polars = need("polars", "a file of choices")
-        from xrouter_lg.langsmith.connection import LangSmith
-        from xrouter_lg.langsmith.experiment import push_experiment as send
-        from xrouter_lg.langsmith.experiment import results_of_choices
-        from xrouter_lg.outcomes import OutcomeTable
+    import polars
 
-        try:
-            frame = polars.read_parquet(choices)
-            prompts = OutcomeTable.load(outcomes).prompts.collect()
-        except (OSError, ValueError, polars.exceptions.PolarsError) as error:
-            typer.echo(f"xrouter: {error}", err=True)
-            raise typer.Exit(1) from None
-        with LangSmith(endpoint=endpoint) as langsmith:
-            summary = send(
-                results_of_choices(frame, prompts, cost_weight=cost_weight),
-                dataset=dataset,
-                experiment=experiment,
-                langsmith=langsmith,
-                metadata={"choices": choices.name},
-            )
+    from xrouter_lg.langsmith.connection import LangSmith
+    from xrouter_lg.langsmith.experiment import push_experiment as send
+    from xrouter_lg.langsmith.experiment import results_of_choices
+    from xrouter_lg.outcomes import OutcomeTable
+
+    try:
+        frame = polars.read_parquet(choices)
+        prompts = OutcomeTable.load(outcomes).prompts.collect()
+    except polars.exceptions.PolarsError as error:
+        raise ValueError(str(error)) from None
+    with LangSmith(endpoint=endpoint) as langsmith:
+        summary = send(
+            results_of_choices(frame, prompts, cost_weight=cost_weight),
+            dataset=dataset,
+            experiment=experiment,
+            langsmith=langsmith,
+            metadata={"choices": choices.name},
+        )
     if as_json:
-        typer.echo(json.dumps(summary.to_dict(), indent=2))
+        print_json(summary.to_dict())
         return
     typer.echo(str(summary))
-
-
-def _when(text: str, option: str) -> Any:
-    from xrouter_lg.cli.traces import parse_when
-
-    found = parse_when(text, option)
-    assert found is not None  # only no text gives no time
-    return found
-
-
-def _age(text: str, option: str) -> timedelta:
-    from datetime import UTC, datetime
-
-    moment: datetime = _when(text, option)
-    return max(timedelta(), datetime.now(UTC) - moment)
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """Errors in one line with exit code 1; Ctrl-C says that nothing is lost."""
-    from xrouter_lg.errors import XRouterError
-
-    if find_spec("integrations") is None or find_spec("integrations.langsmith") is None:
-        typer.echo(_NEEDS_CHECKOUT, err=True)
-        raise typer.Exit(2)
-    try:
-        yield
-    except XRouterError as error:
-        typer.echo(f"xrouter: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo(
-            "xrouter: stopped; what was finished is kept. Run it again to continue.", err=True
-        )
-        raise typer.Exit(_INTERRUPTED) from None
 
 
 @contextmanager
@@ -268,13 +228,10 @@ def _bar(label: str, *, show: bool) -> Iterator[OnProgress | None]:
 
 
 def _print_pull(summary: PullSummary, store: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    # Piped output has no width of its own; eighty columns would cut the ids.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    facts = Table(box=None, show_header=False, pad_edge=False)
+    out = console()
+    facts = plain_table(header=False)
     window = f"{summary.since:%Y-%m-%d %H:%M} to {summary.until:%Y-%m-%d %H:%M} UTC"
     waited = f", waited {summary.waited_s:.0f} s" if summary.waited_s else ""
     for name, value in (
@@ -287,9 +244,9 @@ def _print_pull(summary: PullSummary, store: str) -> None:
         ("store", store),
     ):
         facts.add_row(f"[bold]{name}[/bold]", Text(value))
-    console.print(facts)
+    out.print(facts)
     if summary.costs.disagreements:
-        console.print(_disagreements(summary))
+        out.print(_disagreements(summary))
     for note in summary.notes:
         typer.echo(f"note: {note}")
 
@@ -307,10 +264,9 @@ def _costs(summary: PullSummary) -> str:
 
 
 def _disagreements(summary: PullSummary) -> Any:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = plain_table()
     for name in ("run", "model", "in", "out", "USD", "USD there", "price"):
         table.add_column(name, no_wrap=True)
     found = sorted(

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xrouter_lg.cli.options import AsJson
+from xrouter_lg.cli.said import Ended, command, print_json
+
 if TYPE_CHECKING:
     from xrouter_lg.verifiers import CheckReport, Verifier
 
 app = typer.Typer(help="Check the graders that score answers.", no_args_is_help=True)
-
-_NEEDS_CHECKOUT = (
-    "xrouter: verifiers live in the repository's training/ folder, which the installed package "
-    "does not have. From a checkout: pip install -e '.[cli,train]', then run this again there."
-)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.callback()
@@ -29,7 +22,7 @@ def verifiers() -> None:
     """Check the graders that score answers."""
 
 
-@app.command("check")
+@command(app, "check", example="verifiers check verifiers.yaml")
 def check(
     spec: Annotated[
         Path | None, typer.Argument(help="YAML list of verifiers; left out: the built-in ones.")
@@ -37,20 +30,16 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Judge answers whose verdict is known; exit code 1 if any verifier misjudges one."""
-    if find_spec("training") is None or find_spec("xrouter_lg.verifiers") is None:
-        typer.echo(_NEEDS_CHECKOUT, err=True)
-        raise typer.Exit(2)
-    with _said():
-        rows = [
-            _row(label, verifier, verifier.check() if verifier is not None else None, skipped)
-            for label, verifier, skipped in _verifiers(spec)
-        ]
+    rows = [
+        _row(label, verifier, verifier.check() if verifier is not None else None, skipped)
+        for label, verifier, skipped in _verifiers(spec)
+    ]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     else:
         _print(rows)
     if any(row["ok"] is False for row in rows):
-        raise typer.Exit(1)
+        raise typer.Exit(Ended.BAD)
 
 
 def _verifiers(spec: Path | None) -> Iterator[tuple[str, Verifier | None, str]]:
@@ -120,15 +109,3 @@ def _print(rows: list[dict[str, Any]]) -> None:
         # As Text: an answer with brackets in it is no markup.
         table.add_row(row["verifier"], *counts, Text(said[row["ok"]], style=style[row["ok"]]))
     Console().print(table)
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """A wrong spec or a missing package in one line, without a traceback."""
-    from xrouter_lg.errors import XRouterError
-
-    try:
-        yield
-    except XRouterError as error:
-        typer.echo(f"xrouter: {error}", err=True)
-        raise typer.Exit(2) from None

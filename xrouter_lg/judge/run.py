@@ -20,7 +20,7 @@ from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.choices import dial_of, make_choices, write_choices
 from xrouter_lg.judge.estimates import Estimates, Progress, estimate_prompts
-from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
+from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, Pooled, assess
 from xrouter_lg.judge.gate.compare import weighted_gain
 from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
 from xrouter_lg.judge.halves import halves, read_table, recorded
@@ -164,15 +164,7 @@ def judge_checkpoint(
         on_step(f"pool of {len(pool.models)} models, {len(paired)} prompts")
         found = assess(
             pooled,
-            AssessSettings(
-                cost_weight=settings.cost_weight,
-                baselines=settings.baselines,
-                looks=settings.looks,
-                tolerance=settings.tolerance,
-                examples=settings.examples,
-                draws=settings.draws,
-                seed=settings.seed,
-            ),
+            settings,
             on_step,
         )
         pools.append(found)

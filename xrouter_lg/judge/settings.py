@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Literal
 
 from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION
+from xrouter_lg.judge.gate.assess import AssessSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
+class JudgeSettings(AssessSettings):
+    """Which checkpoint is judged, on what, and how."""
+
     checkpoint: Path
     outcomes: Path
     prompts: Path
@@ -37,10 +40,4 @@ class JudgeSettings:
     """The checkpoint that now serves: one more comparator of the gate."""
     unseen: tuple[Path, ...] = ()
     """Checkpoints of the same recipe, each trained without the families it is judged on."""
-    baselines: bool = True
-    looks: int = 1
-    tolerance: float = 0.02
-    examples: int = 8
-    draws: int = 1000
-    seed: int = 0
     cache: Path | None = None

@@ -1,15 +1,17 @@
-"""Traces as tables and trees on a terminal."""
+"""What commands print on a terminal: plain tables, traces as tables and trees, progress."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.tree import Tree
 
     from xrouter_lg.tracing.store.query import RouteRow, RunNode
@@ -26,11 +28,30 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
-def route_table(rows: list[RouteRow]) -> RenderableType:
-    from rich.markup import escape
+def plain_table(*columns: str, header: bool = True) -> Table:
+    """A table without lines."""
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    return Table(*columns, box=None, header_style="bold", pad_edge=False, show_header=header)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """A line on stderr that counts up while something long goes on, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed} " + what), TimeElapsedColumn())
+    shown = Console(stderr=True)
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda count: bar.advance(task, count)
+
+
+def route_table(rows: list[RouteRow]) -> RenderableType:
+    from rich.markup import escape
+
+    table = plain_table()
     table.add_column("time (UTC)", no_wrap=True)
     table.add_column("trace", no_wrap=True)
     for name in ("route", "policy", "why"):
@@ -103,10 +124,9 @@ def _run_line(run: dict[str, Any]) -> str:
 
 def route_details(row: RouteRow) -> Iterator[RenderableType]:
     from rich.markup import escape
-    from rich.table import Table
 
     record = row.record
-    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts = plain_table(header=False)
     scores = sorted(record.scores.items(), key=lambda item: -item[1])
     for name, value in (
         ("route", record.route or "none"),
@@ -129,7 +149,7 @@ def route_details(row: RouteRow) -> Iterator[RenderableType]:
         if value:
             facts.add_row(f"[bold]{name}[/bold]", escape(value))
     yield facts
-    charges = Table(box=None, header_style="bold", pad_edge=False)
+    charges = plain_table()
     for name in ("charge", "card", "model", "attempt", "in", "out", "USD", "price", "ms", "error"):
         charges.add_column(name, overflow="fold")
     for charge in record.charges:
