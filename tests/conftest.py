@@ -8,10 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 _MARKED = re.compile(r"^pytestmark = .*\bpytest\.mark\.train\b", re.MULTILINE)
+
+# A busy machine is no fault of the code: no example is judged by the clock.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 if find_spec("torch") is None:
     # Files with this mark import torch at their top: without it there is nothing to collect.

@@ -31,6 +31,7 @@
     ├── Unverifiable                         no verdict is possible: a None with this reason
     ├── UnprovenVerifierError (RuntimeError)      misjudged an answer whose verdict is known
     ├── SandboxError (RuntimeError)          the sandbox failed, not the program in it
+    │   └── NoProcessorError                 the machine was too busy to run the program
     ├── TrainingInterruptedError (RuntimeError)   asked to stop; what is done is saved
     │
     │   LangSmith

@@ -38,7 +38,7 @@ def test_an_adapter_without_its_base(arguments: list[str]) -> None:
 def test_a_table_that_is_not_there(arguments: list[str], tmp_path: Path) -> None:
     tmp_path.joinpath("config.json").write_text("{}")
     found = RUN.invoke(app, [*arguments, "--base", str(tmp_path)])
-    assert found.exit_code == 2 and "o.parquet can't be read" in found.stderr
+    assert found.exit_code == 2 and "o.parquet: there is no such file" in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from xrouter_lg import __version__, cli
 from xrouter_lg.checkpoints.aliases import NotPromotedError
 from xrouter_lg.cli.options import Requests, parse_pairs
-from xrouter_lg.cli.said import EXIT_CODES, Ended, command
+from xrouter_lg.cli.said import EXIT_CODES, ExitCode, command
 from xrouter_lg.errors import PoolError
 
 RUN = CliRunner()
@@ -81,7 +81,7 @@ def test_the_help_lists_the_exit_codes() -> None:
     assert "Exit codes:" in shown
     for code, meaning in EXIT_CODES.items():
         assert f"{code:d} {meaning}" in shown
-    assert set(EXIT_CODES) == set(Ended)
+    assert set(EXIT_CODES) == set(ExitCode)
 
 
 def test_the_documented_exit_codes_are_those_of_the_commands() -> None:

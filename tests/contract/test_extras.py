@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from xrouter_lg.cli._said import said
 
+from xrouter_lg.cli.said import said
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.extras import EXTRAS, missing, need
 

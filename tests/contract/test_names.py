@@ -21,10 +21,8 @@ STILL_TWICE: dict[str, set[str]] = {
     "Question": {"integrations.demo.questions", "integrations.llama_cpp.questions"},
     "Reading": {"training.model.reading", "xrouter_lg.policies.slots.prompts"},
     "Recorded": {"integrations.demo.questions", "xrouter_lg.fitting.cascade"},
-    "RefusedError": {"xrouter_lg.langsmith.errors", "xrouter_lg.testing.service"},
     "Served": {"integrations.demo.app", "xrouter_lg.policies.slots.remote_servers"},
     "Shape": {"integrations.llama_cpp.export_gguf", "training.run.estimate"},
-    "Split": {"xrouter_lg.fitting.cascade_choice", "xrouter_lg.outcomes.split"},
     "Task": {
         "benchmarks.quality_rows",
         "benchmarks.training",

@@ -35,11 +35,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from training.config.grpo import GrpoSettings
 from training.config.trainer import TrainerConfig
-from training.grpo.outcome_source import Ints
 from training.grpo.turns import OneTurn, TurnState
 from training.model.reading import Reading, answering
 from training.model.slots import SlotModel
 from training.stage.callbacks import last_checkpoint
+from xrouter_lg.arrays import Ints
 
 __all__ = [
     "GrpoSettings",

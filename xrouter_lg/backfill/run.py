@@ -190,7 +190,10 @@ class Runner:
         known = self.work.known
         worst = [
             self.grader.worst_case(
-                known.keys[row], known.prompts[row], known.references[row], job.key.max_tokens
+                known.grid.keys[row],
+                known.grid.prompts[row],
+                known.told("reference", row),
+                job.key.max_tokens,
             )
             for row in job.rows
         ]

@@ -135,9 +135,9 @@ def select_jobs(
 
 def submission(known: Known, row: int, cache: AnswerCache, stored: Stored) -> Submission:
     """A stored answer to a prompt of the table, as it is handed in for a verdict."""
-    meta = meta_of(known.metas[row])
-    reference = meta.get("reference", known.references[row])
-    of = Submission(known.keys[row], None, known.prompts[row], reference, meta)
+    meta = meta_of(known.told("meta", row))
+    reference = meta.get("reference", known.told("reference", row))
+    of = Submission(known.grid.keys[row], None, known.grid.prompts[row], reference, meta)
     return handed_in(of, cache, stored)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import AsJson, Rename, Verifiers, parse_listed, parse_pairs
-from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.backfill import Backfill, Preview, Runner, Tally
@@ -130,9 +130,9 @@ def backfill(
         tally = _run(opened, quiet=as_json)
         _show_result(opened, tally, as_json)
     if tally.stopped == "interrupted":
-        raise typer.Exit(Ended.INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if tally.gave_up:
-        raise typer.Exit(Ended.BAD)
+        raise typer.Exit(ExitCode.BAD)
 
 
 def _run(opened: Backfill, *, quiet: bool) -> Tally:
@@ -154,7 +154,7 @@ def _run(opened: Backfill, *, quiet: bool) -> Tally:
             "are kept: the same command goes on",
             err=True,
         )
-        raise typer.Exit(Ended.INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 class _Line:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
-from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.judge.run import Judged
@@ -156,7 +156,7 @@ def judge(
     else:
         _print(judged, report)
     if gate and judged.promote is not True:
-        raise typer.Exit(Ended.REFUSED)
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 def _run(settings: JudgeSettings, report: Path | None) -> Judged:

@@ -20,7 +20,7 @@ from xrouter_lg.cli.options import (
     Verifiers,
     parse_when,
 )
-from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.verifiers.grading import Scoring
@@ -157,7 +157,7 @@ def summary(
         done = "loaded and validated" if found is None else "loaded, validated and summarised"
         typer.echo(f"{done} in {seconds:.2f} s")
     if not report.ok:
-        raise typer.Exit(Ended.BAD)
+        raise typer.Exit(ExitCode.BAD)
 
 
 def _scoring(

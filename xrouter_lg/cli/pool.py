@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, print_json
 from xrouter_lg.cli.tables import plain_table
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check(
         if not as_json:
             raise
         print_json({"ok": False, "error": str(error)})
-        raise typer.Exit(Ended.WRONG) from None
+        raise typer.Exit(ExitCode.WRONG) from None
     results = asyncio.run(call_each(read, timeout_s=timeout)) if live else None
     report = check_pool(read, results)
     if as_json:
@@ -60,7 +60,7 @@ def check(
     else:
         _print_report(report, live=live)
     if not report.ok:
-        raise typer.Exit(Ended.BAD)
+        raise typer.Exit(ExitCode.BAD)
 
 
 def _print_report(report: PoolReport, *, live: bool) -> None:

@@ -13,7 +13,7 @@ import typer
 from xrouter_lg.cli.options import spread
 
 
-class Ended(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes of every command."""
 
     OK = 0
@@ -24,11 +24,11 @@ class Ended(IntEnum):
 
 
 EXIT_CODES = {
-    Ended.OK: "done",
-    Ended.BAD: "what was looked at is bad, or a part was given up or declined",
-    Ended.WRONG: "an option, a file or a setting is wrong, or a package is missing",
-    Ended.REFUSED: "not promoted, a gate that does not pass, or an alarm",
-    Ended.INTERRUPTED: "interrupted; the same command goes on",
+    ExitCode.OK: "done",
+    ExitCode.BAD: "what was looked at is bad, or a part was given up or declined",
+    ExitCode.WRONG: "an option, a file or a setting is wrong, or a package is missing",
+    ExitCode.REFUSED: "not promoted, a gate that does not pass, or an alarm",
+    ExitCode.INTERRUPTED: "interrupted; the same command goes on",
 }
 """What each tells a script; `xrouter --help` ends with it."""
 
@@ -55,24 +55,24 @@ def said(interrupted: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise _end(interrupted, Ended.INTERRUPTED) from None
+        raise _end(interrupted, ExitCode.INTERRUPTED) from None
     except (XRouterError, ValueError, OSError) as error:
         from xrouter_lg.checkpoints.aliases import NotPromotedError
 
         if isinstance(error, NotPromotedError):
-            raise _end(f"not promoted: {error}", Ended.REFUSED) from None
-        raise _end(error, Ended.WRONG) from None
+            raise _end(f"not promoted: {error}", ExitCode.REFUSED) from None
+        raise _end(error, ExitCode.WRONG) from None
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("xrouter_lg"):
             raise  # a mistake of ours, not a missing extra
-        raise _end(missing(error.name, "this command"), Ended.WRONG) from None
+        raise _end(missing(error.name, "this command"), ExitCode.WRONG) from None
 
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
 
 
-def _end(what: object, code: Ended) -> typer.Exit:
+def _end(what: object, code: ExitCode) -> typer.Exit:
     line = " ".join(part.strip() for part in str(what).splitlines())
     typer.echo(f"xrouter: {line}", err=True)
     return typer.Exit(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import STORE, AsJson, Project, Since, Store, Until, parse_when
-from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, print_json
 from xrouter_lg.cli.tables import console, plain_table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ OutcomeFiles = Annotated[
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedTraffic:
     """Which traffic is read, and what is known of other cards' outcomes."""
 
     store: Store = STORE
@@ -110,7 +110,7 @@ class Weighing:
 
 @command(app, "shadow", example="shadow --store traces.db --since 7d --feedback liked")
 def shadow(
-    logged: Logged,
+    logged: LoggedTraffic,
     weighing: Weighing,
     version: Annotated[
         str | None, typer.Option(help="Version of the shadow; left out: the newest one seen.")
@@ -120,7 +120,7 @@ def shadow(
     """Judge a shadow policy against the one that served.
 
     Where both chose alike the outcome is the same; where not, an outcome table (`xrouter
-    backfill`) may know the shadow's. Logged propensities give off-policy estimates, if the
+    backfill`) may know the shadow's. LoggedTraffic propensities give off-policy estimates, if the
     served policy explored. What can't be concluded is refused, with what would help.
 
     Exit code 0: judged; 2: a file or a setting is wrong, or nothing was shadowed.
@@ -134,7 +134,7 @@ def shadow(
 
 @command(app, "canary", example="canary --store traces.db --feedback liked")
 def canary(
-    logged: Logged,
+    logged: LoggedTraffic,
     weighing: Weighing,
     salt: Annotated[
         str | None, typer.Option(help="Of the experiment; left out: the newest one seen.")
@@ -184,7 +184,7 @@ def drift(
 
     folder = resolve_checkpoint(checkpoint)
     manifest = read_manifest(folder)
-    traffic, _ = Logged(store, since, until, project, feedback, outcomes).read()
+    traffic, _ = LoggedTraffic(store, since, until, project, feedback, outcomes).read()
     before = parse_when(since, "--since")
     earlier = []
     if before is not None:
@@ -200,7 +200,7 @@ def drift(
     )
     _show(report, as_json, _drift_lines)
     if report.alarm:
-        raise typer.Exit(Ended.REFUSED)
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 def _show(report: Any, as_json: bool, lines: Callable[[Any], Iterator[RenderableType]]) -> None:

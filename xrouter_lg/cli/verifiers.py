@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import Ended, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.verifiers import CheckReport, Verifier
@@ -39,7 +39,7 @@ def check(
     else:
         _print(rows)
     if any(row["ok"] is False for row in rows):
-        raise typer.Exit(Ended.BAD)
+        raise typer.Exit(ExitCode.BAD)
 
 
 def _verifiers(spec: Path | None) -> Iterator[tuple[str, Verifier | None, str]]:

@@ -336,6 +336,8 @@ def _summed(scored: pl.LazyFrame) -> pl.LazyFrame:
             pl.col("latency_s").mean(),
             pl.col("response").sort_by("at").last(),
             pl.when(pl.col("score").count() > 0).then(names).alias("scored_by"),
+            pl.col("at").max().alias("observed_at"),
+            pl.lit(None, pl.Float64).alias("propensity"),
         )
         .select(list(OUTCOME_COLUMNS))
         .sort([*KEY, "model"])

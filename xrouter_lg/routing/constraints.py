@@ -16,7 +16,7 @@ LEAST_ANSWER_TOKENS = 16
 """Room for an answer (tokens) that a card's window must have behind the prompt."""
 
 
-class Rule(StrEnum):
+class Constraint(StrEnum):
     """What takes a card out of a request."""
 
     ALLOW = "allow"
@@ -32,14 +32,14 @@ class Rule(StrEnum):
 class Removal:
     """The rule that removed a card; as a text, what a user reads of it."""
 
-    rule: Rule
+    rule: Constraint
     detail: str
 
     def __str__(self) -> str:
         return self.detail
 
 
-CIRCUIT_OPEN = Removal(Rule.CIRCUIT, "circuit open after repeated failures")
+CIRCUIT_OPEN = Removal(Constraint.CIRCUIT, "circuit open after repeated failures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def cheapest_that_can(
     best: tuple[ModelCard, int] | None = None
     for card in pool:
         price, why = card.effective_price, removed.get(card.name)
-        if price is None or why is None or why.rule is not Rule.BUDGET:
+        if price is None or why is None or why.rule is not Constraint.BUDGET:
             continue
         assert request.remaining_usd is not None
         room = price.output_tokens_for(request.remaining_usd, request.prompt_tokens_max)
@@ -132,19 +132,20 @@ def reserve_for(
 
 def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
     if request.allow is not None and card.name not in request.allow:
-        return Removal(Rule.ALLOW, "not in the request's allow list")
+        return Removal(Constraint.ALLOW, "not in the request's allow list")
     if card.name in request.deny:
-        return Removal(Rule.DENY, "in the request's deny list")
+        return Removal(Constraint.DENY, "in the request's deny list")
     if card.name in request.unreachable:
         return Removal(
-            Rule.UNREACHABLE, "joined the pool after this graph was built; build the graph again"
+            Constraint.UNREACHABLE,
+            "joined the pool after this graph was built; build the graph again",
         )
     for need in sorted(request.needs - card.capabilities):
-        return Removal(Rule.CAPABILITY, f"has no capability {need!r}")
+        return Removal(Constraint.CAPABILITY, f"has no capability {need!r}")
     window = card.context_window
     if window is not None and request.prompt_tokens + LEAST_ANSWER_TOKENS > window:
         return Removal(
-            Rule.CONTEXT,
+            Constraint.CONTEXT,
             f"context too long: about {request.prompt_tokens} tokens of prompt for a window of "
             f"{window}",
         )
@@ -157,10 +158,10 @@ def _budget_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
     worst = reserve_for(card, request, None)
     if worst is None:
         return Removal(
-            Rule.BUDGET, "budget: its price is unknown, so a limit can't be kept; add a price"
+            Constraint.BUDGET, "budget: its price is unknown, so a limit can't be kept; add a price"
         )
     if worst > request.remaining_usd:
         return Removal(
-            Rule.BUDGET, f"budget: may cost ${worst:f}, ${request.remaining_usd:f} is left"
+            Constraint.BUDGET, f"budget: may cost ${worst:f}, ${request.remaining_usd:f} is left"
         )
     return None
