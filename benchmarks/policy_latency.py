@@ -45,7 +45,8 @@ from training.model.base import load_base
 from training.model.slots import slot_model
 from training.run.export import export
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.policies.slots.prompts import SlotPolicy
 from xrouter_lg.policies.slots.remote import RemotePolicy

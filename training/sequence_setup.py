@@ -26,9 +26,9 @@ from training.sequential import (
 )
 from training.stage.resume import digest_of
 from training.warm_start.rows import Samples
-from training.warm_start.targets import prior_log_odds
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL
+from xrouter_lg.fitting.lesson import prior_log_odds
 from xrouter_lg.judge.table import KEY
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots

@@ -129,7 +129,7 @@ class Loop:
 
     def compare(self, before: Sequence[Served], after: Sequence[Served]) -> bool:
         """The held-out requests once more with every fixed card, and everything side by side."""
-        from xrouter_lg.checkpoints.manifest import read_manifest
+        from xrouter_lg.checkpoints.folder import read_manifest
 
         self._title("Before and after, on requests that nothing was learned from")
         weight = self.settings.cost_weight

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import get_args
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-from xrouter_lg.checkpoints.manifest import verify
+from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 

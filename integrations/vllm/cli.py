@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.bases import find_base
-from xrouter_lg.checkpoints.manifest import read_manifest
+from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 

@@ -27,13 +27,9 @@ from xrouter_lg.checkpoints.aliases import (
     resolve_checkpoint,
     rollback,
 )
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    CheckpointError,
-    Manifest,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 
 YES = {"promote": True, "use": "checkpoint", "reasons": ["Beats best fixed."]}
 NO = {"promote": False, "use": "the fixed model large", "reasons": ["Loses to kNN: -0.1."]}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head
 from xrouter_lg.checkpoints.family_head import FamilyHead
+from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head
 
 KINDS = ("what is the capital of", "add the numbers", "write a poem about", "sort the list")
 PROMPTS = [f"{kind} item{n % 7} and item{n % 5}" for n in range(20) for kind in KINDS]

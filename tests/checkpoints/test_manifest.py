@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    CheckpointError,
-    DialPoint,
-    Manifest,
-    check_base,
-    read_manifest,
-    slot_token_ids,
-    verify,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.folder import read_manifest, verify, write_checkpoint
+from xrouter_lg.checkpoints.identity import check_base, slot_token_ids
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, DialPoint
 from xrouter_lg.errors import PolicyConfigError
 
 BASE = BaseIdentity("base", "aa" * 32, "bb" * 32, 30, 576)

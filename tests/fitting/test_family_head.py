@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from xrouter_lg import ModelCard, RouteRequest
 from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_counts
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats, known_range
-from xrouter_lg.policies.slots.utility import expectations, load_head, trust, utilities
+from xrouter_lg.policies.utility import expectations, load_head, trust, utilities
 
 CARDS = ("cheap", "dear")
 RNG = np.random.default_rng(0)

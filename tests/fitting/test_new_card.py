@@ -12,17 +12,14 @@ from langchain_core.messages import HumanMessage
 from safetensors.numpy import save_file
 
 from xrouter_lg import ModelCard, RouteRequest
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    Manifest,
-    verify,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.family_head import HEAD_FILE
+from xrouter_lg.checkpoints.folder import verify, write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import fit_family_head, head_stats
 from xrouter_lg.fitting.new_card import add_card, main, probe_cost, probe_quality
-from xrouter_lg.policies.slots.utility import load_head, utilities
+from xrouter_lg.policies.utility import load_head, utilities
 
 RNG = np.random.default_rng(0)
 SUMS = [f"what is the sum of {a} and {b} please" for a, b in RNG.integers(10, 99, (100, 2))]

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.baselines import PredictedFamily
 from xrouter_lg.judge.choices import dial_of, make_choices

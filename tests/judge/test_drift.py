@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 from tests.support import apps
 from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
-from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest, write_checkpoint
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 from xrouter_lg.cli import drift as drift_command
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import fit_family_head, head_stats
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest

@@ -23,7 +23,8 @@ from tests.support.tiny_model import write_tiny_base
 from training.model.base import load_base
 from training.run.export import export
 from xrouter_lg.calls.tokens import estimate_tokens
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.cli import app
 from xrouter_lg.judge import estimates as estimates_module
 from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION

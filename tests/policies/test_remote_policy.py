@@ -21,14 +21,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.support.slot_server import SlotServer, logit, running
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    CheckpointError,
-    Manifest,
-    tokenizer_hash,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.identity import tokenizer_hash
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 from xrouter_lg.errors import MissingKeyError, PolicyConfigError, PolicyError
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.slots import remote as remote_module

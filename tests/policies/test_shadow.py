@@ -44,7 +44,9 @@ from xrouter_lg import (
     XRouterNode,
 )
 from xrouter_lg.checkpoints.aliases import promote
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest, write_checkpoint
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.rollout import shadow_runs

@@ -24,7 +24,8 @@ from training.model.slots import SlotModel, slot_model
 from training.run.export import export
 from xrouter_lg import ModelCard, ModelPool
 from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.checkpoints.manifest import CardStats, DialPoint, HeadStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats, DialPoint, HeadStats
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import RouteRequest
 

@@ -24,7 +24,7 @@ from training.grpo.episodes import Sampling
 from training.run import run as runs
 from training.run.estimate import describe, estimate
 from training.train import main
-from xrouter_lg.checkpoints.manifest import read_manifest, verify
+from xrouter_lg.checkpoints.folder import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.run import Judged, JudgeSettings, judge_checkpoint
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer

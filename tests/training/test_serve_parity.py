@@ -27,9 +27,10 @@ from training.model.reading import CachedReading, PlainReading, Reading, answeri
 from training.model.slots import SlotModel, slot_model
 from training.run.export import export
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
-from xrouter_lg.policies.slots.utility import TEMPERATURE
+from xrouter_lg.policies.utility import TEMPERATURE
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import Proposal, RouteRequest

@@ -23,12 +23,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    slot_token_ids,
-    tokenizer_hash,
-    weights_digest,
-)
+from xrouter_lg.checkpoints.identity import slot_token_ids, tokenizer_hash, weights_digest
+from xrouter_lg.checkpoints.parts import BaseIdentity
 from xrouter_lg.errors import ConfigurationError
 
 _log = logging.getLogger(__name__)

@@ -51,6 +51,11 @@ def check_settings(config: RunConfig) -> None:
         raise ConfigurationError("grpo.turns above 1 needs sampling.permute=false")
     if config.codec == "tools":
         _check_tools(config)
+    if not config.trains_model and (grpo.steps or grpo.turns > 1):
+        raise ConfigurationError(
+            "family_head_share is 1, which leaves no language model for GRPO to train; set "
+            "family_head_share=auto, or grpo.steps=0"
+        )
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
     if grpo.steps:
         trainer.per_device(grpo.generations * grpo.prompts_per_step, "generations × prompts")

@@ -20,10 +20,6 @@ from training.stage.processes import agreed, anyone, is_main
 Log = dict[str, float]
 
 
-class TrainingInterruptedError(RuntimeError):
-    """Training was asked to stop; what is done has been saved."""
-
-
 class Report(TrainerCallback):  # type: ignore[misc]
     """Keeps the trainer's log, numbers only, and passes each step on."""
 

@@ -33,12 +33,11 @@ from training.stage.callbacks import (
     Log,
     Report,
     StopOnSignal,
-    TrainingInterruptedError,
     orderly_stop,
 )
 from training.stage.plots import plot_grpo, plot_warm_start
 from training.stage.processes import is_main, main_first
-from training.stage.progress import Progress
+from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_weights, save_weights
 from training.tools.environment import ToolEpisodes
 from training.tools.imitation import ToolRow, tool_rows, train_tool_rows

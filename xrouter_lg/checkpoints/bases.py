@@ -28,7 +28,7 @@ def find_base(manifest: Manifest, checkpoint: Path, base: str | Path | None) -> 
         CheckpointError: none is given, or what is given is not there.
         MissingExtraError: a hub id, and huggingface_hub is not installed.
     """
-    if manifest.weights == "merged":
+    if manifest.model.weights == "merged":
         return None
     given = base if base is not None else os.environ.get(BASE_VARIABLE) or None
     if given is not None:
@@ -37,7 +37,7 @@ def find_base(manifest: Manifest, checkpoint: Path, base: str | Path | None) -> 
     for near in (checkpoint / "base", checkpoint.parent / "base"):
         if near.joinpath("config.json").is_file():
             return near
-    name = manifest.base.model_id
+    name = manifest.model.base.model_id
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _folder_of(name, f"base model of checkpoint {str(checkpoint)!r}")
     raise CheckpointError(

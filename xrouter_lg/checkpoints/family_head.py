@@ -31,9 +31,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.checkpoints.tool_fit import FEATURES, Weight, stem_weight, tool_features
+from xrouter_lg.errors import MissingExtraError
 
+HEAD_FILE = "family_head.safetensors"
 BUCKETS = 1 << 16
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")
@@ -104,7 +105,7 @@ class FamilyHead:
         try:
             module = importlib.import_module("safetensors.numpy")
         except ImportError as error:
-            raise MissingExtraError("safetensors", "remote", "a trained checkpoint") from error
+            raise MissingExtraError("safetensors", "checkpoint", "a family head") from error
         return cls(module.load_file(path), families, cards)
 
     def probabilities(self, text: str) -> tuple[list[float], float]:
@@ -213,4 +214,4 @@ def _numpy() -> Any:
     try:
         return importlib.import_module("numpy")
     except ImportError as error:
-        raise MissingExtraError("numpy", "remote", "a trained checkpoint") from error
+        raise MissingExtraError("numpy", "checkpoint", "a family head") from error

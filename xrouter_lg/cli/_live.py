@@ -86,7 +86,7 @@ def unit_of(checkpoint: Path | None, c_ref_usd: float | None) -> float | None:
     if c_ref_usd is not None or checkpoint is None:
         return c_ref_usd
     from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-    from xrouter_lg.checkpoints.manifest import read_manifest
+    from xrouter_lg.checkpoints.folder import read_manifest
 
     return read_manifest(resolve_checkpoint(checkpoint)).c_ref_usd
 

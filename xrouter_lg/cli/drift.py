@@ -44,9 +44,9 @@ def drift(
     _live.needs_checkout()
     with said():
         from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-        from xrouter_lg.checkpoints.manifest import read_manifest
+        from xrouter_lg.checkpoints.folder import read_manifest
         from xrouter_lg.judge.traffic.drift import find_drift
-        from xrouter_lg.policies.slots.utility import load_head
+        from xrouter_lg.policies.utility import load_head
         from xrouter_lg.pool.pool import ModelPool
         from xrouter_lg.tracing.store.trace_store import TraceStore
 

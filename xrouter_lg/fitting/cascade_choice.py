@@ -1,28 +1,24 @@
-"""Plans of several calls, learned from recorded answers
-(:mod:`xrouter_lg.policies.cascade.policy`).
+"""What plans of several calls come to on recorded answers: nothing is called for it.
 
-    python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --output plans.safetensors
-    python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --splits 10   # half splits
-
-The folder holds an outcome table with responses. What is learned is not a table of plans but a
-model of answers (:mod:`xrouter_lg.fitting.cascade`), out of which the policy plans when it is
-asked.
+What is learned is not a table of plans but a model of answers (:mod:`xrouter_lg.fitting.cascade`),
+out of which the policy plans when it is asked; here its plans are carried out on a table.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL, Curve, static_mix_curve
 from xrouter_lg.figures.metrics import Reference, resample
-from xrouter_lg.fitting.cascade import Recorded, fit_answers
+from xrouter_lg.fitting.cascade import Recorded
 from xrouter_lg.judge.table import KEY, Floats, Ints, Paired, random_split, read_paired
 from xrouter_lg.policies.cascade.planner import Planner, Values
 from xrouter_lg.policies.cascade.policy import Plans, rounds_of
@@ -60,6 +56,30 @@ def follow(
     return Course(tuple(called), max(alike, key=lambda card: values.single[card]))
 
 
+def courses(
+    plans: Plans,
+    cards: Sequence[int],
+    shares: Sequence[Sequence[float]],
+    recorded: Recorded,
+    cost_weight: float,
+    turns: int,
+) -> list[Course]:
+    """What is done about each of N prompts whose candidates are these cards (numbers of the
+    model); ``shares`` are the prompts' kind shares, ``recorded`` their answers by number."""
+    planner, rounds = plans.planner(cards, turns), rounds_of(turns)
+    return [
+        follow(
+            planner,
+            plans.values(cards, share, cost_weight, turns=turns),
+            share,
+            recorded.group_N_M[n],
+            recorded.length_N_M[n],
+            rounds,
+        )
+        for n, share in enumerate(shares)
+    ]
+
+
 def plan_curve(
     model: AnswerModel,
     test: Paired,
@@ -69,27 +89,43 @@ def plan_curve(
     turns: int = 3,
 ) -> Curve:
     """The plans at every cost weight of the dial, on recorded answers; each call made is paid."""
-    plans, cards, rounds = Plans(model), range(len(test.models)), rounds_of(turns)
-    planner = plans.planner(cards, turns)
+    plans, cards = Plans(model), range(len(test.models))
     shares = [plans.shares(prompt) for prompt in test.prompts]
     score, cost = np.zeros((len(dial), len(test))), np.zeros((len(dial), len(test)))
     for setting, weight in enumerate(dial):
-        for n, share in enumerate(shares):
-            values = plans.values(cards, share, weight, turns=turns)
-            course = follow(
-                planner, values, share, recorded.group_N_M[n], recorded.length_N_M[n], rounds
-            )
+        for n, course in enumerate(courses(plans, cards, shares, recorded, weight, turns)):
             score[setting, n] = test.score[n, course.taken]
             cost[setting, n] = test.cost[n, list(course.called)].sum()
     return Curve("plans", np.array(dial), score, cost)
 
 
-def read_answers(outcomes: Path, table: Paired) -> list[list[str | None]]:
-    """Recorded answers [N][M] in the table's order; None where one is missing."""
-    frame = pl.read_parquet(outcomes, columns=[*KEY, "model", "response"])
+def read_answers(
+    outcomes: Path, table: AnswerKeys, rename: Mapping[str, str] | None = None
+) -> list[list[str | None]]:
+    """Recorded answers [N][M] in the table's order; None where one is missing.
+
+    Raises:
+        ConfigurationError: the table keeps no responses.
+    """
+    rows = pl.scan_parquet(outcomes)
+    if "response" not in rows.collect_schema().names():
+        raise ConfigurationError(
+            f"{str(outcomes)!r} has no column 'response'; plans of several calls are learned from "
+            "recorded answers and judged on them"
+        )
+    frame = rows.select(*KEY, pl.col("model").replace(dict(rename or {})), "response").collect()
     keys = frame.select(pl.concat_str(KEY, separator="|")).to_series()
     found = dict(zip(zip(keys, frame["model"], strict=True), frame["response"], strict=True))
     return [[found.get((key, model)) for model in table.models] for key in table.prompt_ids]
+
+
+class AnswerKeys(Protocol):
+    """Which answers of a table are meant."""
+
+    @property
+    def prompt_ids(self) -> tuple[str, ...]: ...
+    @property
+    def models(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -151,40 +187,3 @@ def read_recorded(folder: Path) -> tuple[Paired, Recorded]:
     outcomes = folder / "outcomes.parquet"
     table = read_paired(outcomes, folder / "prompts.parquet")
     return table, Recorded.of(read_answers(outcomes, table))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when the table can't be used."""
-    parser = argparse.ArgumentParser(description="Learn plans of calls from recorded answers.")
-    parser.add_argument("--outcomes", type=Path, required=True, help="folder of an outcome table")
-    parser.add_argument("--output", type=Path, help="the plan file to write")
-    parser.add_argument("--splits", type=int, default=0, help="judge on this many half splits")
-    parser.add_argument("--turns", type=int, default=3, help="decisions at most (max_turns)")
-    options = parser.parse_args(argv)
-    try:
-        table, recorded = read_recorded(options.outcomes)
-        rows = []
-        for seed in range(options.splits):
-            split = Split.of(table, recorded, seed)
-            model = fit_answers(split.train, split.learned_from)
-            curve = plan_curve(model, split.test, split.judged_on, turns=options.turns)
-            rows.append(split.judge(curve))
-            print(
-                f"split {seed}: gain over the static mix {rows[-1].over_mix:+.4f}, over the zero "
-                f"router {rows[-1].over_zero:+.4f}, parity {rows[-1].parity:.0%}",
-                flush=True,
-            )
-        if rows:
-            print(summary("plans", rows))
-        if options.output is not None:
-            model = fit_answers(table, recorded)
-            model.save(options.output)
-            print(f"{options.output}: {len(model.cards)} cards, {len(model.head.families)} kinds")
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        print(f"error: {error}")
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 
-from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_counts
-from xrouter_lg.checkpoints.manifest import HeadStats
+from xrouter_lg.checkpoints.family_head import BUCKETS, HEAD_FILE, FamilyHead, bucket_counts
+from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.checkpoints.tool_fit import (
     STEM_BUCKETS,
     stem_bucket,
@@ -23,8 +23,6 @@ from xrouter_lg.fitting.family_means import STRENGTH, family_means
 from xrouter_lg.judge.baselines.base import group_means
 
 Floats = npt.NDArray[np.float64]
-
-HEAD_FILE = "family_head.safetensors"
 
 _SEEN_IN = 2
 """Prompts that a word must occur in to count as known: once may be a typing error."""

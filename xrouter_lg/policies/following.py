@@ -9,7 +9,6 @@ once more or after a minute.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -19,10 +18,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-from xrouter_lg.checkpoints.manifest import MANIFEST_FILE
+from xrouter_lg.checkpoints.folder import MANIFEST_FILE
 from xrouter_lg.policies.base import BasePolicy
-from xrouter_lg.policies.slots.policy import CheckpointPolicy
-from xrouter_lg.policies.slots.remote import RemotePolicy
+from xrouter_lg.policies.trained import TrainedPolicy
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
@@ -31,10 +29,8 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 _RETRY_S = 60.0
 
-Served = CheckpointPolicy | RemotePolicy
 
-
-def followed(path: str | Path, build: Callable[[Path], Served]) -> BasePolicy:
+def followed(path: str | Path, build: Callable[[Path], TrainedPolicy]) -> BasePolicy:
     """The policy of a checkpoint's folder, or one that follows the alias of this name.
 
     Raises:
@@ -50,7 +46,9 @@ def followed(path: str | Path, build: Callable[[Path], Served]) -> BasePolicy:
 class FollowingPolicy(BasePolicy):
     """The policy that an alias points to today. ``build`` makes one of a checkpoint's folder."""
 
-    def __init__(self, alias: Path, build: Callable[[Path], Served], first: Served) -> None:
+    def __init__(
+        self, alias: Path, build: Callable[[Path], TrainedPolicy], first: TrainedPolicy
+    ) -> None:
         self._alias, self._build = alias, build
         self._current = first
         self._used: ContextVar[str | None] = ContextVar("used", default=None)
@@ -61,7 +59,7 @@ class FollowingPolicy(BasePolicy):
         self._loading: threading.Thread | None = None
 
     @property
-    def current(self) -> Served:
+    def current(self) -> TrainedPolicy:
         """The policy that answers new requests."""
         return self._current
 
@@ -78,6 +76,10 @@ class FollowingPolicy(BasePolicy):
     def timeout_s(self) -> float:  # type: ignore[override]
         return self._current.timeout_s
 
+    @property
+    def orchestrates(self) -> bool:  # type: ignore[override]  # another kind may follow
+        return self._current.orchestrates
+
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         self._look()
         policy = self._current
@@ -92,12 +94,11 @@ class FollowingPolicy(BasePolicy):
 
     def warm_up(self) -> None:
         """Load the model, or check the server, so that the first request does not wait."""
-        _warm(self._current)
+        self._current.warm_up()
 
     def close(self) -> None:
         """Let go of the model."""
-        if isinstance(self._current, CheckpointPolicy):
-            self._current.close()
+        self._current.close()
 
     def _read_mark(self) -> tuple[int, int] | None:
         """Changes whenever the alias file is replaced."""
@@ -132,7 +133,7 @@ class FollowingPolicy(BasePolicy):
             policy = self._build(target)
             if policy.version == self._current.version:
                 return
-            _warm(policy)
+            policy.warm_up()
         except Exception as error:
             self._failed_at = time.monotonic()
             _log.warning(
@@ -147,15 +148,3 @@ class FollowingPolicy(BasePolicy):
         )
         # Requests that have the old one keep it; behind the last of them it frees itself.
         self._current = policy
-
-
-def _warm(policy: Served) -> None:
-    if isinstance(policy, CheckpointPolicy):
-        policy.warm_up()
-    else:
-        asyncio.run(_check(policy))
-
-
-async def _check(policy: RemotePolicy) -> None:
-    await policy.check()
-    await policy.aclose()
