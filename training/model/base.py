@@ -32,6 +32,10 @@ _log = logging.getLogger(__name__)
 _IDENTITY_FILE = "xrouter_base.json"
 
 
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
+"""What a language model's training runs on; a checkpoint records their versions."""
+
+
 @dataclass(frozen=True)
 class Base:
     """A loaded base model."""

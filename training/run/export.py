@@ -10,15 +10,13 @@ from typing import Literal
 
 from safetensors.numpy import save_file
 
-from training.model.base import Base
+from training.model.base import PACKAGES, Base
 from training.model.slots import SlotModel
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.policies.slots.probe import write_probe
-
-_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
 
 
 def export(
@@ -37,7 +35,7 @@ def export(
     """
 
     model = dataclasses.replace(manifest.model, weights=weights)
-    complete = dataclasses.replace(manifest, language_model=model, **provenance(_PACKAGES))
+    complete = dataclasses.replace(manifest, language_model=model, **provenance(PACKAGES))
 
     def write_files(target: Path) -> None:
         if weights == "adapter":

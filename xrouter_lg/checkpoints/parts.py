@@ -43,12 +43,12 @@ class CardStats:
 
     The success log-odds of the card on a prompt are
     ``prior + logit(slot) - logit(anchor) - centre``; see ``policies/utility.py``. Without slots
-    ``line`` is empty and ``centre`` 0, and neither means anything.
+    ``centre`` is 0 and means nothing; without a language model ``line`` is empty.
     """
 
     name: str
     line: str
-    """The card's line in the prompt, as trained."""
+    """The card's line in the prompt, as trained; with tools its description."""
     prior: float
     """Log-odds of success over the training prompts."""
     centre: float

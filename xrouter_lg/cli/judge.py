@@ -35,6 +35,14 @@ def judge(
         str | None,
         typer.Option(help="An adapter's base model; left out: where serving looks for it."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:URL",
+            help="vllm:URL or llama_cpp:URL where a server runs the language model; left out: "
+            "this process does.",
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
     ] = "float32",
@@ -126,7 +134,7 @@ def judge(
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
     kept = "interrupted; what was read is kept, run it again to go on"
-    with said(interrupted=kept, extra="train"):
+    with said(interrupted=kept):
         from xrouter_lg.judge.estimates import cache_folder
         from xrouter_lg.judge.run import JudgeSettings
 
@@ -136,13 +144,14 @@ def judge(
             prompts=prompts,
             base=base,
             dtype=dtype,  # type: ignore[arg-type]
+            server=server,
             train_outcomes=train_outcomes,
             train_prompts=train_prompts,
             split=split,  # type: ignore[arg-type]
             cost_weight=cost_weight,
-            sources=_listed(sources),
-            models=_listed(models),
-            rename=_pairs(rename or []),
+            sources=listed(sources),
+            models=listed(models),
+            rename=pairs(rename or []),
             router_usd_per_million=router_usd_per_million,
             choices=choices,
             production=None if production is None else _folder(production),
@@ -230,14 +239,19 @@ def _folder(path: Path) -> Path:
     return resolve_checkpoint(path)
 
 
-def _listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
+def listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
     """`--models a,b --models c` and `--models a b` in the shell's usual ways."""
     if not values:
         return None
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
-def _pairs(values: Sequence[str]) -> dict[str, str]:
+def pairs(values: Sequence[str]) -> dict[str, str]:
+    """``--rename TABLE=CARD``, any number of times.
+
+    Raises:
+        ValueError: one of another form.
+    """
     found = {}
     for value in values:
         name, equals, card = value.partition("=")

@@ -6,7 +6,7 @@ out of which the policy plans when it is asked; here its plans are carried out o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,8 @@ from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL, Curve, static_mix_curve
 from xrouter_lg.figures.metrics import Reference, resample
 from xrouter_lg.fitting.cascade import Recorded
-from xrouter_lg.judge.table import KEY, Floats, Ints, Paired, random_split, read_paired
+from xrouter_lg.fitting.read_lesson import OUTCOMES, LessonSettings, read_table
+from xrouter_lg.judge.table import KEY, Floats, Ints, Paired, random_split
 from xrouter_lg.policies.cascade.planner import Planner, Values
 from xrouter_lg.policies.cascade.policy import Plans, rounds_of
 
@@ -182,8 +183,21 @@ def summary(name: str, rows: Sequence[Judged]) -> str:
     )
 
 
-def read_recorded(folder: Path) -> tuple[Paired, Recorded]:
+def judge_splits(folder: Path, how: LessonSettings, splits: int, *, turns: int) -> Iterator[Judged]:
+    """Plans learned from one half of a folder's table and judged on the other, seed after seed.
+
+    Raises:
+        ConfigurationError: the table can't be used, or keeps no responses.
+    """
+    table, recorded = read_recorded(folder, how)
+    for seed in range(splits):
+        split = Split.of(table, recorded, seed)
+        model = fit_answers(split.train, split.learned_from)
+        yield split.judge(plan_curve(model, split.test, split.judged_on, turns=turns))
+
+
+def read_recorded(folder: Path, how: LessonSettings | None = None) -> tuple[Paired, Recorded]:
     """The outcome table of a folder, and what its answers come down to."""
-    outcomes = folder / "outcomes.parquet"
-    table = read_paired(outcomes, folder / "prompts.parquet")
-    return table, Recorded.of(read_answers(outcomes, table))
+    settings = how or LessonSettings()
+    table = read_table(folder, settings)
+    return table, Recorded.of(read_answers(folder / OUTCOMES, table, settings.rename))

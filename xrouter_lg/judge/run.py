@@ -7,7 +7,8 @@ pay for what it chose. What it expects of cost comes from the checkpoint's own s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,26 +16,22 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.figures.bootstrap import Figure, figure
-from xrouter_lg.figures.metrics import Reference
+from xrouter_lg.figures.metrics import Reference, weighted_gain
 from xrouter_lg.judge.baselines import answer_ids
-from xrouter_lg.judge.choices import (
-    ROUTER_USD_PER_MILLION,
-    dial_of,
-    make_choices,
-    write_choices,
-)
-from xrouter_lg.judge.estimates import Estimates, Progress, estimate_prompts
+from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION, write_choices
+from xrouter_lg.judge.choosers import Asking, Chooser, chooser_of
+from xrouter_lg.judge.estimates import Progress
 from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
-from xrouter_lg.judge.gate.compare import Answers, weighted_gain
+from xrouter_lg.judge.gate.compare import Answers
 from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
 from xrouter_lg.judge.halves import halves, read_table, recorded
 from xrouter_lg.judge.ragged import Pool, Ragged
 from xrouter_lg.judge.score import curve_of
 from xrouter_lg.judge.table import KEY, Paired
-from xrouter_lg.outcomes.conversations import read_conversations
-from xrouter_lg.policies.slots.policy import CheckpointPolicy
+from xrouter_lg.policies.trained import TrainedPolicy
 
 SCHEMA_VERSION = 1
 
@@ -48,6 +45,8 @@ class JudgeSettings:
     """Base model of an adapter: a folder, GGUF file or hub id; left out: where serving looks."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the language model computes in; serving's own is float32."""
+    server: str | None = None
+    """``vllm:URL`` or ``llama_cpp:URL`` where a server runs the language models."""
     train_outcomes: Path | None = None
     """What the checkpoint was trained on: names the references and fits the baselines."""
     train_prompts: Path | None = None
@@ -111,8 +110,11 @@ class Judged:
             "checkpoint": {
                 "name": self.settings.checkpoint.name,
                 "version": manifest.version,
-                "base": manifest.base.model_id,
-                "cards": [card.name for card in (*manifest.cards, *manifest.added)],
+                "kind": manifest.kind,
+                "base": None
+                if manifest.language_model is None
+                else manifest.language_model.base.model_id,
+                "cards": [card.name for card in manifest.every_card],
                 "c_ref_usd": manifest.c_ref_usd,
             },
             "outcomes": self.settings.outcomes.name,
@@ -157,40 +159,17 @@ def judge_checkpoint(
     started = time.perf_counter()
     if (settings.train_outcomes is None) != (settings.train_prompts is None):
         raise ValueError("train_outcomes and train_prompts go together: give both or neither")
-    policy = _policy(settings.checkpoint, settings)
-    try:
-        manifest = policy.manifest
-        renamed = {**recorded(manifest, "rename", {}), **settings.rename}
+    manifest = read_manifest(settings.checkpoint)
+    renamed = {**recorded(manifest, "rename", {}), **settings.rename}
+    asking = _asking(settings, renamed, on_estimate)
+    with closing(_chooser(settings.checkpoint, asking)) as chooser:
         whole = read_table(settings, settings.outcomes, settings.prompts, manifest, renamed)
         table, train, split = halves(settings, manifest, whole, renamed)
-        weights = dial_of(manifest, settings.cost_weight)
-
-        def chosen(runner: CheckpointPolicy, rows: Ragged) -> pl.DataFrame:
-            found = estimate_prompts(
-                runner,
-                read_conversations(settings.prompts, rows.prompt_ids, rows.prompts),
-                candidates=[
-                    [card for card, there in zip(rows.cards, row, strict=True) if there]
-                    for row in rows.candidates
-                ],
-                cache=settings.cache,
-                dtype=settings.dtype,
-                progress=on_estimate,
-            )
-            return make_choices(
-                rows,
-                _reachable(found, rows),
-                c_ref_usd=runner.manifest.c_ref_usd,
-                cost_weights=weights,
-                router_usd_per_million=settings.router_usd_per_million,
-            )
-
-        choices = chosen(policy, table)
-    finally:
-        policy.close()
+        weights = chooser.cost_weights()
+        choices = chooser.choices(table, weights)
     if settings.choices is not None:
         write_choices(choices, settings.choices)
-    others = _Others(settings, whole, table, renamed, chosen)
+    others = _Others(settings, whole, table, asking, weights)
     answers = _answers(settings, whole, renamed)
     pools, small, parts = [], 0, []
     for pool in table.pools():
@@ -236,20 +215,25 @@ def judge_checkpoint(
     )
 
 
-def _policy(checkpoint: Path, settings: JudgeSettings) -> CheckpointPolicy:
-    return CheckpointPolicy(checkpoint, base=settings.base, dtype=settings.dtype)
+def _asking(
+    settings: JudgeSettings, renamed: Mapping[str, str], progress: Progress | None
+) -> Asking:
+    return Asking(
+        outcomes=settings.outcomes,
+        prompts=settings.prompts,
+        renamed=renamed,
+        base=settings.base,
+        dtype=settings.dtype,
+        server=settings.server,
+        cost_weight=settings.cost_weight,
+        router_usd_per_million=settings.router_usd_per_million,
+        cache=settings.cache,
+        progress=progress,
+    )
 
 
-def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
-    """Estimates that cover the table's cards: one that a checkpoint does not know can't be routed
-    to by it, and is out of its reach."""
-    absent = [card for card in table.cards if card not in estimates.cards]
-    if not absent:
-        return estimates
-    n = len(table)
-    quality = np.concatenate([estimates.quality, np.full((n, len(absent)), -1e9)], axis=1)
-    cost = np.concatenate([estimates.cost, np.full((n, len(absent)), 1e9)], axis=1)
-    return Estimates((*estimates.cards, *absent), quality, cost, estimates.tokens)
+def _chooser(checkpoint: Path, asking: Asking) -> Chooser[TrainedPolicy]:
+    return chooser_of(checkpoint, read_manifest(checkpoint).kind, asking)
 
 
 def _pooled(
@@ -308,11 +292,11 @@ class _Others:
         settings: JudgeSettings,
         whole: Ragged,
         table: Ragged,
-        renamed: Mapping[str, str],
-        chosen: Callable[[CheckpointPolicy, Ragged], pl.DataFrame],
+        asking: Asking,
+        weights: Sequence[float],
     ) -> None:
         self._settings, self._whole, self._table = settings, whole, table
-        self._chosen = chosen
+        self._asking, self._weights = asking, weights
         self._production: pl.DataFrame | None = None
         self.production_version: str | None = None
         self._unseen: list[tuple[Ragged, pl.DataFrame]] | None = None
@@ -320,12 +304,9 @@ class _Others:
     def production(self) -> pl.DataFrame | None:
         path = self._settings.production
         if path is not None and self._production is None:
-            policy = _policy(path, self._settings)
-            try:
-                self.production_version = policy.version
-                self._production = self._chosen(policy, self._table)
-            finally:
-                policy.close()
+            with closing(_chooser(path, self._asking)) as chooser:
+                self.production_version = chooser.manifest.version
+                self._production = chooser.choices(self._table, self._weights)
         return self._production
 
     def unseen_gain(self, pool: Pool, half: Paired | None) -> Figure | None:
@@ -353,21 +334,18 @@ class _Others:
         return figure(weighted_gain(parts, draws=self._settings.draws, seed=self._settings.seed))
 
     def _run(self, path: Path) -> tuple[Ragged, pl.DataFrame]:
-        policy = _policy(path, self._settings)
-        try:
-            known = set(policy.manifest.data.get("families", ()))
+        with closing(_chooser(path, self._asking)) as chooser:
+            known = set(chooser.manifest.data.get("families", ()))
             fresh = np.array([name not in known for name in self._whole.families])
             if not known or not fresh.any():
                 raise ValueError(
                     f"checkpoint {str(path)!r} has learned from every family of the table (or "
                     "records none): it says nothing about unseen ones"
                 )
-            cards = {card.name for card in (*policy.manifest.cards, *policy.manifest.added)}
+            cards = {card.name for card in chooser.manifest.every_card}
             reach = self._whole.candidates[:, [card in cards for card in self._whole.cards]]
             rows = self._whole.rows(fresh & reach.any(1))
-            return rows, self._chosen(policy, rows)
-        finally:
-            policy.close()
+            return rows, chooser.choices(rows, self._weights)
 
 
 def _answers(settings: JudgeSettings, whole: Ragged, renamed: Mapping[str, str]) -> Answers | None:

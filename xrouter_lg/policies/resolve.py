@@ -86,8 +86,10 @@ def _from_text(text: str, pool: ModelPool) -> Policy:
     if head in ("shadow", "canary") and rest:
         pair = _shadow(rest) if head == "shadow" else _canary(rest)
         return resolve_policy(pair, pool)
-    if (head == "vllm" or head == "llama_cpp") and rest:
-        return _remote(head, rest, pool)
+    if head == "vllm" and rest:
+        return _remote("vllm", rest, pool)
+    if head == "llama_cpp" and rest:
+        return _remote("llama_cpp", rest, pool)
     if head == "checkpoint" and rest:
         folder, options = _options(rest, "policy 'checkpoint:...'")
         return _checkpoint(folder, options, pool)

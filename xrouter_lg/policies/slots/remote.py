@@ -81,7 +81,7 @@ class RemotePolicy(SlotPolicy):
         self._prompts = SlotPrompts(manifest, folder)
         self._probe = load_probe(folder, manifest)
         self._server = SERVERS[server]
-        self._root = _root_of(url)
+        self._root = root_of(url)
         self._wanted = model
         self._key_env = api_key_env
         self._cache_prefix = cache_prefix
@@ -258,7 +258,12 @@ class _LoopState:
             self.check = None
 
 
-def _root_of(url: str) -> str:
+def root_of(url: str) -> str:
+    """A server's address without ``/v1``.
+
+    Raises:
+        PolicyConfigError: it is no address, or holds a password.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PolicyConfigError(

@@ -1,0 +1,247 @@
+"""What a checkpoint of each kind does with the prompts of a table: the serving policy is asked.
+
+A head and slots say what they expect of every card, and every cost weight follows from that. A
+cascade carries its plans out on the recorded answers. A chat model that calls tools is asked at
+each cost weight, one decision a prompt.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+import polars as pl
+
+from xrouter_lg.checkpoints.manifest import Kind, Manifest
+from xrouter_lg.fitting.cascade import Recorded
+from xrouter_lg.fitting.cascade_choice import courses, read_answers
+from xrouter_lg.judge.choices import dial_of, make_choices
+from xrouter_lg.judge.estimates import Estimates, Progress, estimate_head, estimate_prompts
+from xrouter_lg.judge.ragged import Ragged
+from xrouter_lg.judge.table import KEY
+from xrouter_lg.outcomes.conversations import read_conversations
+from xrouter_lg.policies.cascade.policy import CascadePolicy
+from xrouter_lg.policies.checkpoints import load_policy, remote_policy
+from xrouter_lg.policies.head import HeadPolicy
+from xrouter_lg.policies.slots.prompts import SlotPolicy
+from xrouter_lg.policies.trained import TrainedPolicy
+
+P = TypeVar("P", bound=TrainedPolicy, covariant=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """How checkpoints are asked about a table."""
+
+    outcomes: Path
+    prompts: Path
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Table name → card name."""
+    base: str | Path | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    server: str | None = None
+    """``vllm:URL`` or ``llama_cpp:URL`` where a server runs the language models."""
+    cost_weight: float
+    """λ at which is judged."""
+    router_usd_per_million: float
+    cache: Path | None = None
+    progress: Progress | None = None
+
+
+class Chooser(ABC, Generic[P]):
+    """A checkpoint's policy, asked about recorded prompts."""
+
+    def __init__(self, policy: P, asking: Asking) -> None:
+        self.policy, self.asking = policy, asking
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.policy.manifest
+
+    def cost_weights(self) -> tuple[float, ...]:
+        """The cost weights it is run at: its own dial, or the judge's, and the judged one."""
+        return dial_of(self.manifest, self.asking.cost_weight)
+
+    @abstractmethod
+    def choices(self, rows: Ragged, weights: Sequence[float]) -> pl.DataFrame:
+        """The rows of a choices file (``score.py``) for these prompts at these cost weights."""
+
+    def close(self) -> None:
+        """Let go of the policy's model."""
+        self.policy.close()
+
+
+class _Estimating(Chooser[P]):
+    """One that says what it expects of every card."""
+
+    @abstractmethod
+    def estimates(self, rows: Ragged) -> Estimates: ...
+
+    def choices(self, rows: Ragged, weights: Sequence[float]) -> pl.DataFrame:
+        return make_choices(
+            rows,
+            _reachable(self.estimates(rows), rows),
+            c_ref_usd=self.manifest.c_ref_usd,
+            cost_weights=weights,
+            router_usd_per_million=self.asking.router_usd_per_million,
+        )
+
+
+class HeadChooser(_Estimating[HeadPolicy]):
+    """A family head alone."""
+
+    def estimates(self, rows: Ragged) -> Estimates:
+        said = read_conversations(self.asking.prompts, rows.prompt_ids, rows.prompts)
+        return estimate_head(self.policy, said)
+
+
+class SlotsChooser(_Estimating[SlotPolicy]):
+    """A language model that reads each prompt once."""
+
+    def estimates(self, rows: Ragged) -> Estimates:
+        return estimate_prompts(
+            self.policy,
+            read_conversations(self.asking.prompts, rows.prompt_ids, rows.prompts),
+            candidates=[
+                [card for card, there in zip(rows.cards, row, strict=True) if there]
+                for row in rows.candidates
+            ],
+            cache=self.asking.cache,
+            dtype=self.asking.dtype,
+            progress=self.asking.progress,
+        )
+
+
+class CascadeChooser(Chooser[CascadePolicy]):
+    """Plans, carried out on recorded answers; each call made is paid."""
+
+    def choices(self, rows: Ragged, weights: Sequence[float]) -> pl.DataFrame:
+        model, turns = self.policy.plans.model, self._turns
+        # Columns of the table by number of the model's card.
+        column = {
+            number: rows.cards.index(card)
+            for number, card in enumerate(model.cards)
+            if card in rows.cards
+        }
+        told = read_answers(self.asking.outcomes, rows, self.asking.renamed)
+        recorded = Recorded.of(
+            [
+                [row[column[m]] if m in column else None for m in range(len(model.cards))]
+                for row in told
+            ]
+        )
+        shares = [self.policy.plans.shares(prompt) for prompt in rows.prompts]
+        parts = []
+        for weight in weights:
+            taken: list[Taken | None] = [None] * len(rows)
+            for pool in rows.pools():
+                there = {rows.models.index(name) for name in pool.models}
+                cards = [number for number, at in column.items() if at in there]
+                if not cards:
+                    raise ValueError(
+                        f"cascade {self.policy.version} knows none of {', '.join(pool.models)}, "
+                        f"the only outcomes of {len(pool.rows)} prompts; leave them out (--models)"
+                    )
+                done = courses(
+                    self.policy.plans,
+                    cards,
+                    [shares[n] for n in pool.rows],
+                    recorded.rows(pool.rows),
+                    weight,
+                    turns,
+                )
+                for n, course in zip(pool.rows.tolist(), done, strict=True):
+                    called = [column[m] for m in course.called]
+                    taken[n] = paid(rows, n, called, column[course.taken])
+            parts.append(frame_of(rows, weight, [one for one in taken if one is not None]))
+        return pl.concat(parts)
+
+    @property
+    def _turns(self) -> int:
+        stats = self.manifest.cascade
+        assert stats is not None  # as the kind says
+        return stats.turns
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was done about one prompt."""
+
+    model: str | None
+    """Several joined by ``+``; None where none was called."""
+    score: float
+    cost_usd: float
+    router_usd: float = 0.0
+
+
+def paid(
+    rows: Ragged, n: int, called: Sequence[int], served: int, router_usd: float = 0.0
+) -> Taken:
+    """What calling these columns came to where the answer of ``served`` was returned."""
+    usd = float(np.sum([rows.cost[n, at] for at in called]))
+    names = "+".join(rows.models[at] for at in called)
+    return Taken(names, float(rows.score[n, served]), usd, router_usd)
+
+
+def frame_of(rows: Ragged, weight: float, taken: Sequence[Taken]) -> pl.DataFrame:
+    """The rows of a choices file at one cost weight."""
+    return pl.DataFrame(
+        {
+            **{name: [key[part] for key in rows.keys] for part, name in enumerate(KEY)},
+            "cost_weight": np.full(len(rows), float(weight)),
+            "model": pl.Series([one.model for one in taken], dtype=pl.String),
+            "score": [one.score for one in taken],
+            "cost_usd": [one.cost_usd for one in taken],
+            "router_cost_usd": [one.router_usd for one in taken],
+        }
+    )
+
+
+def chooser_of(folder: Path, kind: Kind, asking: Asking) -> Chooser[TrainedPolicy]:
+    """The chooser of a checkpoint, loaded.
+
+    Raises:
+        CheckpointError: it can't be loaded.
+    """
+    return _CHOOSERS[kind](_policy(folder, kind, asking), asking)
+
+
+def _policy(folder: Path, kind: Kind, asking: Asking) -> TrainedPolicy:
+    if asking.server is None or kind in ("head", "cascade"):
+        return load_policy(folder, base=asking.base, dtype=asking.dtype)
+    server, colon, url = asking.server.partition(":")
+    if not colon or server not in ("vllm", "llama_cpp"):
+        raise ValueError(
+            f"the server is {asking.server!r}; write vllm:http://HOST:PORT/v1 or llama_cpp:..."
+        )
+    return remote_policy("vllm" if server == "vllm" else "llama_cpp", url, folder)
+
+
+def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
+    """Estimates that cover the table's cards: one that a checkpoint does not know can't be routed
+    to by it, and is out of its reach."""
+    absent = [card for card in table.cards if card not in estimates.cards]
+    if not absent:
+        return estimates
+    n = len(table)
+    quality = np.concatenate([estimates.quality, np.full((n, len(absent)), -1e9)], axis=1)
+    cost = np.concatenate([estimates.cost, np.full((n, len(absent)), 1e9)], axis=1)
+    return Estimates((*estimates.cards, *absent), quality, cost, estimates.tokens)
+
+
+def _tools(policy: TrainedPolicy, asking: Asking) -> Chooser[TrainedPolicy]:
+    from xrouter_lg.judge.tool_chooser import ToolsChooser
+
+    return ToolsChooser(policy, asking)
+
+
+_CHOOSERS: Mapping[Kind, Callable[..., Chooser[TrainedPolicy]]] = {
+    "head": HeadChooser,
+    "slots": SlotsChooser,
+    "cascade": CascadeChooser,
+    "tools": _tools,
+}
