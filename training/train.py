@@ -100,7 +100,7 @@ def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
             work.folder.joinpath(f"{stage}.json").unlink(missing_ok=True)
     try:
         with shown(console, every_s=work.config.trainer.report_every_s) as progress:
-            manifest = _run(work, progress, resume=resume)
+            manifest = run_plan(work, progress, resume=resume)
     except TrainingInterruptedError as error:
         console.print(f"{error}; --resume goes on from there", highlight=False, markup=False)
         return INTERRUPTED
@@ -110,7 +110,7 @@ def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
     return 0
 
 
-def _run(work: Plan, progress: Progress, *, resume: bool) -> Manifest | None:
+def run_plan(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | None:
     """The run of the checkpoint's kind; torch is imported where there is a language model."""
     if not work.config.trains_model:
         from training.run.head import run_head

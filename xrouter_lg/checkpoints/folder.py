@@ -123,7 +123,7 @@ def verify(folder: str | Path, *, kind: Kind | None = None, weights: bool = True
                 f"{where}: {name!r} has sha256 {found[:12]}..., the manifest says "
                 f"{expected[:12]}...: it is damaged or was changed; copy it again"
             )
-    if not any(name.endswith(".safetensors") for name in manifest.files):
+    if weights and not any(name.endswith(".safetensors") for name in manifest.files):
         raise CheckpointError(f"{where} has no safetensors file; train again")
     return manifest
 

@@ -182,7 +182,7 @@ class Manifest:
         must, may = _PARTS[self.kind]
         for names, what in (
             (must - there, "lacks"),
-            (there - must - may, "has nothing to do with"),
+            (there - must - may, "never reads"),
         ):
             if names:
                 raise CheckpointError(

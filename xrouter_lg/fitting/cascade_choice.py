@@ -18,7 +18,7 @@ from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL, Curve, static_mix_curve
 from xrouter_lg.figures.metrics import Reference, resample
-from xrouter_lg.fitting.cascade import Recorded
+from xrouter_lg.fitting.cascade import Recorded, fit_answers
 from xrouter_lg.fitting.read_lesson import OUTCOMES, LessonSettings, read_table
 from xrouter_lg.judge.table import KEY, Floats, Ints, Paired, random_split
 from xrouter_lg.policies.cascade.planner import Planner, Values
