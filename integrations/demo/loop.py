@@ -110,10 +110,10 @@ class Loop:
 
     def after(self) -> list[Served]:
         """The same app with the checkpoint in the place of the rules."""
-        from xrouter_lg.policies.slots.policy import CheckpointPolicy
+        from xrouter_lg.policies.checkpoints import load_policy
 
         self._title("The checkpoint drops into the same app, in the place of the rules")
-        policy = CheckpointPolicy(self.checkpoint, base=self._base)
+        policy = load_policy(self.checkpoint, base=self._base)
         try:
             policy.warm_up()
             with Recorder(self.store, project=f"{SOURCE}_after") as traces:

@@ -80,7 +80,7 @@ def train(outcomes: Path, folder: Path, kind: str, *more: Any) -> Manifest:
 
 def judge(outcomes: Path, checkpoint: Path, report: Path, *more: Any) -> dict[str, Any]:
     tables = [f"--{name}={outcomes / name}.parquet" for name in ("outcomes", "prompts")]
-    options = ("--cost-weight", 0.2, "--no-baselines", "--draws", 40, "--report", report, "--json")
+    options = ("--cost-weight", 0.25, "--no-baselines", "--draws", 40, "--report", report, "--json")
     printed = run("judge", "--checkpoint", checkpoint, *tables, *options, *more)
     found: dict[str, Any] = json.loads(printed)
     return found
@@ -211,7 +211,7 @@ def test_a_cascade_goes_beside_a_head_as_canary_and_as_shadow(
     record = ask(XRouterNode(pool(server), policy=shadow, max_turns=3), SUM)
     assert record["policy_version"] == head.version
     shadowed = record["decisions"][0]["shadow"]
-    assert (shadowed["policy_version"], shadowed["error"]) == (cascade.version, None)
+    assert (shadowed["policy_version"], shadowed["status"]) == (cascade.version, "proposed")
 
 
 def test_a_cascade_in_a_node_of_one_turn_says_that_it_was_judged_with_more(
@@ -290,12 +290,25 @@ def test_a_cascade_needs_recorded_answers(outcomes: Path, tmp_path: Path) -> Non
     assert "no column 'response'" in said
 
 
-_BLOCKED = """
+_BLOCKED = '''
 import sys
 from pathlib import Path
 
-for name in ("torch", "transformers", "tokenizers", "peft", "trl"):
-    sys.modules[name] = None  # as if it were not installed
+class Without:
+    """Finds what a finder finds, but for these."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "tokenizers", "peft", "trl"):
+            return None
+        return self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 from langchain_core.messages import HumanMessage
 from tests.checkpoints.test_kinds import judge, pool, train, ask, CARDS
 from xrouter_lg import XRouterNode
@@ -308,7 +321,7 @@ with FakeOpenAIServer([FakeModel(name=card, reply="43") for card in CARDS]) as s
     record = ask(XRouterNode(pool(server), policy=str(work / "c"), max_turns=3), "say hello")
 assert record["decisions"][0]["policy_error"] is None, record
 print(record["policy"])
-"""
+'''
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -43,9 +43,9 @@ from xrouter_lg.checkpoints.aliases import promote, rollback
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PolicyError
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.policies import following
 from xrouter_lg.policies.following import FollowingPolicy
 from xrouter_lg.policies.resolve import resolve_policy
-from xrouter_lg.policies import following
 from xrouter_lg.policies.slots import policy as module
 from xrouter_lg.policies.slots import torch_engine as engine_module
 from xrouter_lg.policies.slots.policy import CheckpointPolicy

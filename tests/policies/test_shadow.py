@@ -48,10 +48,10 @@ from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.policies import following
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.rollout import shadow_runs
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
-from xrouter_lg.policies import following
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.testing import (
     FakeOpenAIServer,
