@@ -7,72 +7,27 @@ each cost weight, one decision a prompt.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import polars as pl
 
-from xrouter_lg.checkpoints.manifest import Kind, Manifest
+from xrouter_lg.checkpoints.manifest import Kind
 from xrouter_lg.fitting.cascade import Recorded
 from xrouter_lg.fitting.cascade_choice import courses, read_answers
-from xrouter_lg.judge.choices import dial_of, make_choices
-from xrouter_lg.judge.estimates import Estimates, Progress, estimate_head, estimate_prompts
+from xrouter_lg.judge.choices import make_choices
+from xrouter_lg.judge.chooser import Asking, Chooser, P, Taken, frame_of, paid
+from xrouter_lg.judge.estimates import Estimates, estimate_head, estimate_prompts
 from xrouter_lg.judge.ragged import Ragged
-from xrouter_lg.judge.table import KEY
+from xrouter_lg.judge.tool_chooser import ToolsChooser
 from xrouter_lg.outcomes.conversations import read_conversations
 from xrouter_lg.policies.cascade.policy import CascadePolicy
 from xrouter_lg.policies.checkpoints import load_policy, remote_policy
 from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.slots.prompts import SlotPolicy
 from xrouter_lg.policies.trained import TrainedPolicy
-
-P = TypeVar("P", bound=TrainedPolicy, covariant=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asking:
-    """How checkpoints are asked about a table."""
-
-    outcomes: Path
-    prompts: Path
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    """Table name → card name."""
-    base: str | Path | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    server: str | None = None
-    """``vllm:URL`` or ``llama_cpp:URL`` where a server runs the language models."""
-    cost_weight: float
-    """λ at which is judged."""
-    router_usd_per_million: float
-    cache: Path | None = None
-    progress: Progress | None = None
-
-
-class Chooser(ABC, Generic[P]):
-    """A checkpoint's policy, asked about recorded prompts."""
-
-    def __init__(self, policy: P, asking: Asking) -> None:
-        self.policy, self.asking = policy, asking
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.policy.manifest
-
-    def cost_weights(self) -> tuple[float, ...]:
-        """The cost weights it is run at: its own dial, or the judge's, and the judged one."""
-        return dial_of(self.manifest, self.asking.cost_weight)
-
-    @abstractmethod
-    def choices(self, rows: Ragged, weights: Sequence[float]) -> pl.DataFrame:
-        """The rows of a choices file (``score.py``) for these prompts at these cost weights."""
-
-    def close(self) -> None:
-        """Let go of the policy's model."""
-        self.policy.close()
 
 
 class _Estimating(Chooser[P]):
@@ -167,40 +122,6 @@ class CascadeChooser(Chooser[CascadePolicy]):
         return stats.turns
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What was done about one prompt."""
-
-    model: str | None
-    """Several joined by ``+``; None where none was called."""
-    score: float
-    cost_usd: float
-    router_usd: float = 0.0
-
-
-def paid(
-    rows: Ragged, n: int, called: Sequence[int], served: int, router_usd: float = 0.0
-) -> Taken:
-    """What calling these columns came to where the answer of ``served`` was returned."""
-    usd = float(np.sum([rows.cost[n, at] for at in called]))
-    names = "+".join(rows.models[at] for at in called)
-    return Taken(names, float(rows.score[n, served]), usd, router_usd)
-
-
-def frame_of(rows: Ragged, weight: float, taken: Sequence[Taken]) -> pl.DataFrame:
-    """The rows of a choices file at one cost weight."""
-    return pl.DataFrame(
-        {
-            **{name: [key[part] for key in rows.keys] for part, name in enumerate(KEY)},
-            "cost_weight": np.full(len(rows), float(weight)),
-            "model": pl.Series([one.model for one in taken], dtype=pl.String),
-            "score": [one.score for one in taken],
-            "cost_usd": [one.cost_usd for one in taken],
-            "router_cost_usd": [one.router_usd for one in taken],
-        }
-    )
-
-
 def chooser_of(folder: Path, kind: Kind, asking: Asking) -> Chooser[TrainedPolicy]:
     """The chooser of a checkpoint, loaded.
 
@@ -233,15 +154,9 @@ def _reachable(estimates: Estimates, table: Ragged) -> Estimates:
     return Estimates((*estimates.cards, *absent), quality, cost, estimates.tokens)
 
 
-def _tools(policy: TrainedPolicy, asking: Asking) -> Chooser[TrainedPolicy]:
-    from xrouter_lg.judge.tool_chooser import ToolsChooser
-
-    return ToolsChooser(policy, asking)
-
-
 _CHOOSERS: Mapping[Kind, Callable[..., Chooser[TrainedPolicy]]] = {
     "head": HeadChooser,
     "slots": SlotsChooser,
     "cascade": CascadeChooser,
-    "tools": _tools,
+    "tools": ToolsChooser,
 }

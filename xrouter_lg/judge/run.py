@@ -22,7 +22,8 @@ from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.metrics import Reference, weighted_gain
 from xrouter_lg.judge.baselines import answer_ids
 from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION, write_choices
-from xrouter_lg.judge.choosers import Asking, Chooser, chooser_of
+from xrouter_lg.judge.chooser import Asking, Chooser
+from xrouter_lg.judge.choosers import chooser_of
 from xrouter_lg.judge.estimates import Progress
 from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, AssessSettings, Pooled, assess
 from xrouter_lg.judge.gate.compare import Answers

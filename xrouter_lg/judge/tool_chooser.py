@@ -18,7 +18,7 @@ import polars as pl
 from langchain_core.messages import BaseMessage
 
 from xrouter_lg.errors import InvalidProposalError
-from xrouter_lg.judge.choosers import Chooser, Taken, frame_of, paid
+from xrouter_lg.judge.chooser import Chooser, Taken, frame_of, paid
 from xrouter_lg.judge.estimates import request_of
 from xrouter_lg.judge.ragged import Ragged
 from xrouter_lg.judge.score import MIN_WEIGHTS
