@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 from langchain_core.messages import BaseMessage
 
-from xrouter_lg.errors import InvalidProposalError
+from xrouter_lg.errors import InvalidProposalError, PolicyError
 from xrouter_lg.judge.chooser import Chooser, Taken, frame_of, paid
 from xrouter_lg.judge.estimates import request_of
 from xrouter_lg.judge.ragged import Ragged
@@ -81,6 +81,11 @@ class ToolsChooser(Chooser[TrainedPolicy]):
         try:
             proposal: Proposal | None = await self.policy.propose(request, cards)
         except InvalidProposalError:
+            proposal = None
+        except PolicyError:
+            # It never came to a call within its length; a server that fails is no decision.
+            if all(charge.error != "truncated" for charge in request.charges):
+                raise
             proposal = None
         router = _tokens(request) * self.asking.router_usd_per_million / 1e6
         actions = () if proposal is None else proposal.actions
