@@ -45,7 +45,8 @@ from training.model.base import load_base
 from training.model.slots import slot_model
 from training.run.export import export
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats, LanguageModel
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.policies.slots.prompts import SlotPolicy
 from xrouter_lg.policies.slots.remote import RemotePolicy
@@ -80,7 +81,13 @@ def write_checkpoint_of(base: Path, cards: int, folder: Path) -> Path:
         )
         for i in range(cards)
     )
-    manifest = Manifest(loaded.identity, stats, 1e-3, stats[-1].name, weights="adapter")
+    manifest = Manifest(
+        kind="slots",
+        language_model=LanguageModel(loaded.identity, "adapter"),
+        cards=stats,
+        c_ref_usd=1e-3,
+        best_fixed=stats[-1].name,
+    )
     export(folder, slot, loaded, manifest)
     return folder
 

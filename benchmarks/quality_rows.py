@@ -15,7 +15,7 @@ import xrouter_lg.checkpoints.tool_fit
 import xrouter_lg.fitting.family_head
 from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.checkpoints.manifest import HeadStats
+from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.figures import curve
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
@@ -36,7 +36,7 @@ from xrouter_lg.judge.gate.compare import (
 from xrouter_lg.outcomes import OutcomeTable, grid
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import family_folds, random_split
-from xrouter_lg.policies.slots.utility import certainty
+from xrouter_lg.policies.utility import certainty
 
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
 """Cost weights dense enough that choosing at them finds every vertex of a train half's hull."""

@@ -35,6 +35,8 @@ from xrouter_lg.errors import XRouterError
 if TYPE_CHECKING:
     from training.config.run import RunConfig
     from training.data.inputs import Plan
+    from training.stage.progress import Progress
+    from xrouter_lg.checkpoints.manifest import Manifest
 
 INTERRUPTED = 130
 """Exit code after an orderly stop, as a shell has it for Ctrl-C."""
@@ -76,42 +78,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _plan(config: RunConfig, folder: Path, console: Console) -> Plan:
     from training.data.from_traces import collect
-    from training.run import run as runs
-    from training.run.estimate import describe
+    from training.data.inputs import plan
+    from training.run.describe import describe
 
     def note(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    with main_first(config.trainer.use_cpu):
+    # Without a language model torch, which would tell whether there is a GPU, stays unimported.
+    with main_first(not config.trains_model or config.trainer.use_cpu):
         config = collect(config, folder, note)
-    work = runs.plan(config)
+    work = plan(config)
     note(describe(work))
     return work
 
 
 def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
-    from training.run import run as runs
-    from training.stage.callbacks import TrainingInterruptedError
-    from training.stage.progress import shown
+    from training.stage.progress import TrainingInterruptedError, shown
 
     if fresh and is_main():
         for stage in ("warm_start", "grpo"):
             work.folder.joinpath(f"{stage}.json").unlink(missing_ok=True)
     try:
         with shown(console, every_s=work.config.trainer.report_every_s) as progress:
-            if work.config.codec == "tools":
-                from training.tools.stage import run_tools
-
-                metrics = run_tools(work, progress, resume=resume)
-            else:
-                manifest = runs.run(work, progress, resume=resume)
-                metrics = None if manifest is None else dict(manifest.metrics)
+            manifest = run_plan(work, progress, resume=resume)
     except TrainingInterruptedError as error:
         console.print(f"{error}; --resume goes on from there", highlight=False, markup=False)
         return INTERRUPTED
-    if metrics is not None:
-        print(json.dumps({"checkpoint": str(work.folder / "checkpoint"), **metrics}, indent=1))
+    if manifest is not None:
+        said = {"checkpoint": str(work.folder / "checkpoint"), "kind": manifest.kind}
+        print(json.dumps({**said, **manifest.metrics}, indent=1))
     return 0
+
+
+def run_plan(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | None:
+    """The run of the checkpoint's kind; torch is imported where there is a language model."""
+    if not work.config.trains_model:
+        from training.run.head import run_head
+
+        return run_head(work, progress)
+    if work.config.codec == "tools":
+        from training.tools.stage import run_tools
+
+        return run_tools(work, progress, resume=resume)
+    from training.run.run import run
+
+    return run(work, progress, resume=resume)
 
 
 if __name__ == "__main__":

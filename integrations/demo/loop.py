@@ -110,10 +110,10 @@ class Loop:
 
     def after(self) -> list[Served]:
         """The same app with the checkpoint in the place of the rules."""
-        from xrouter_lg.policies.slots.policy import CheckpointPolicy
+        from xrouter_lg.policies.checkpoints import load_policy
 
         self._title("The checkpoint drops into the same app, in the place of the rules")
-        policy = CheckpointPolicy(self.checkpoint, base=self._base)
+        policy = load_policy(self.checkpoint, base=self._base)
         try:
             policy.warm_up()
             with Recorder(self.store, project=f"{SOURCE}_after") as traces:
@@ -129,7 +129,7 @@ class Loop:
 
     def compare(self, before: Sequence[Served], after: Sequence[Served]) -> bool:
         """The held-out requests once more with every fixed card, and everything side by side."""
-        from xrouter_lg.checkpoints.manifest import read_manifest
+        from xrouter_lg.checkpoints.folder import read_manifest
 
         self._title("Before and after, on requests that nothing was learned from")
         weight = self.settings.cost_weight

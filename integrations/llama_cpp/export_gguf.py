@@ -26,7 +26,9 @@ import numpy.typing as npt
 
 from integrations.errors import ExportError
 from xrouter_lg.checkpoints.bases import find_base
-from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest, check_base, verify
+from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.checkpoints.identity import check_base
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import XRouterError
 
 WeightType = Literal["f32", "f16", "bf16", "q8_0"]
@@ -224,7 +226,7 @@ def _add_shape(writer: gguf.GGUFWriter, shape: Shape, manifest: Manifest) -> Non
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(f"xrouter-{manifest.version}")
     writer.add_version(manifest.version)
-    writer.add_basename(manifest.base.model_id)
+    writer.add_basename(manifest.model.base.model_id)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.hidden)

@@ -17,7 +17,8 @@ from typing import get_args
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.bases import cache_root
-from xrouter_lg.checkpoints.manifest import verify
+from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 
@@ -68,6 +69,11 @@ def checkpoint_server(
     """
     where = resolve_checkpoint(checkpoint)
     manifest = verify(where)
+    if manifest.language_model is not None and manifest.kind != "slots":
+        raise CheckpointError(
+            f"checkpoint {str(where)!r} is of kind {manifest.kind!r}, whose chat template this "
+            "server is not given; serve it in process or with vLLM (docs/serving.md)"
+        )
     name = model_name(manifest)
     adapter: Path | None = None
     if base_gguf is not None:

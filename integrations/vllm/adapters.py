@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from integrations.errors import AdapterError
-from xrouter_lg.checkpoints.manifest import verify
+from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.policies.slots.remote import model_name
 from xrouter_lg.policies.slots.torch_engine import identity_of
 
@@ -48,13 +48,13 @@ class Adapters:
         """
         folder = Path(checkpoint)
         manifest = verify(folder)
-        if manifest.weights == "merged":
+        if manifest.model.weights == "merged":
             raise AdapterError(
                 f"checkpoint {str(folder)!r} is merged: it is a model of its own. Start a server "
                 "on its folder instead"
             )
         if base is not None:
-            from xrouter_lg.checkpoints.manifest import check_base
+            from xrouter_lg.checkpoints.identity import check_base
 
             check_base(manifest, identity_of(manifest, Path(base)))
         name = model_name(manifest)

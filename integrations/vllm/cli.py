@@ -11,7 +11,8 @@ from pathlib import Path
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.bases import find_base
-from xrouter_lg.checkpoints.manifest import read_manifest
+from xrouter_lg.checkpoints.folder import read_manifest
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 
@@ -64,6 +65,12 @@ def _serve(options: argparse.Namespace) -> None:
     folder = resolve_checkpoint(options.checkpoint)
     manifest = read_manifest(folder)
     base = find_base(manifest, folder, options.base)
+    if manifest.kind == "tools":
+        raise CheckpointError(
+            f"checkpoint {str(folder)!r} is of kind 'tools': vLLM must know how its base writes "
+            "calls. Start it yourself (vllm serve BASE --enable-lora --enable-auto-tool-choice "
+            "--tool-call-parser NAME), then `python -m integrations.vllm load` the checkpoint"
+        )
     server = VllmServer(
         base or folder,
         # A merged checkpoint is a model of its own, under the name that says which one it is.

@@ -27,13 +27,9 @@ from xrouter_lg.checkpoints.aliases import (
     resolve_checkpoint,
     rollback,
 )
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    CheckpointError,
-    Manifest,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 
 YES = {"promote": True, "use": "checkpoint", "reasons": ["Beats best fixed."]}
 NO = {"promote": False, "use": "the fixed model large", "reasons": ["Loses to kNN: -0.1."]}
@@ -43,11 +39,11 @@ def checkpoint(root: Path, name: str, verdict: dict[str, Any] | None = YES) -> M
     card = CardStats("large", "large one", 1.0, 0.0, 100.0, 1e-3)
     base = BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32)
     manifest = Manifest(
-        base=base,
+        kind="slots",
+        language_model=LanguageModel(base, "adapter"),
         cards=(card,),
         c_ref_usd=1e-3,
         best_fixed="large",
-        weights="adapter",
         verdict=verdict,
     )
 

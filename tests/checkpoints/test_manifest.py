@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    CheckpointError,
-    DialPoint,
-    Manifest,
-    check_base,
-    read_manifest,
-    slot_token_ids,
-    verify,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.folder import read_manifest, verify, write_checkpoint
+from xrouter_lg.checkpoints.identity import check_base, slot_token_ids
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, DialPoint, LanguageModel
 from xrouter_lg.errors import PolicyConfigError
 
 BASE = BaseIdentity("base", "aa" * 32, "bb" * 32, 30, 576)
@@ -34,8 +27,23 @@ def manifest() -> Manifest:
         for weight, quality, cost in ((0.0, 0.9, 3.0), (0.3, 0.88, 2.0), (2.0, 0.7, 1.0))
     )
     return Manifest(
-        base=BASE, cards=cards, c_ref_usd=0.003, best_fixed="large", weights="merged", dial=dial
+        kind="slots",
+        language_model=LanguageModel(BASE, "merged"),
+        cards=cards,
+        c_ref_usd=0.003,
+        best_fixed="large",
+        dial=dial,
     )
+
+
+ALONE = {
+    "file": "family_head.safetensors",
+    "families": ["sums", "poems"],
+    "cards": ["small", "large"],
+    "share": 1.0,
+    "known_low": 0.5,
+    "known_high": 0.7,
+}
 
 
 def weights(folder: Path) -> None:
@@ -111,7 +119,8 @@ def test_a_manifest_can_not_point_outside_its_folder(checkpoint: Path) -> None:
 
 
 def test_other_prompts_are_refused_and_told_how_to_go_on(checkpoint: Path) -> None:
-    edit(checkpoint, prompt_hash="0123456789abcdef")
+    model = asdict(LanguageModel(BASE, "merged", "0123456789abcdef"))
+    edit(checkpoint, language_model=model)
 
     with pytest.raises(CheckpointError, match=r"hash 0123456789abcdef.*Train again"):
         verify(checkpoint)
@@ -121,11 +130,16 @@ def test_other_prompts_are_refused_and_told_how_to_go_on(checkpoint: Path) -> No
     ("changes", "said"),
     [
         ({"schema_version": 99}, "schema version 99"),
+        ({"schema_version": 1}, "schema version 1; this xrouter_lg reads 2. Train again"),
         ({"cards": []}, "no card"),
         ({"cards": [{"name": "small"}]}, "lacks or misspells"),
         ({"c_ref_usd": 0.0}, "unit above 0"),
-        ({"base": None}, "lacks or misspells"),
-        ({"codec": "tools"}, "codec 'tools'"),
+        ({"language_model": {"base": None}}, "lacks or misspells"),
+        ({"kind": "oracle"}, "kind is 'oracle'; known: head, slots, cascade, tools"),
+        ({"kind": "tools"}, "kind 'tools' lacks tools"),
+        ({"kind": "head"}, "kind 'head' lacks family_head"),
+        ({"cascade": {"file": "answers.safetensors", "turns": 3}}, "'slots' never reads cascade"),
+        ({"family_head": ALONE}, "never read; write it as kind 'head'"),
     ],
 )
 def test_a_bad_manifest_is_refused(checkpoint: Path, changes: dict[str, object], said: str) -> None:

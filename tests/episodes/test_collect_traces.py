@@ -17,7 +17,7 @@ from training.config.collect import CollectConfig
 from training.config.run import BaseConfig, RunConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.from_traces import collect
-from training.run import run as runs
+from training.data.inputs import plan
 from training.train import main
 from xrouter_lg import Recorder, XRouterNode
 from xrouter_lg.errors import ConfigurationError
@@ -143,7 +143,7 @@ def test_a_conversation_is_trained_on_as_it_would_be_served(tmp_path: Path) -> N
     pl.DataFrame(rows).write_parquet(tmp_path / "outcomes.parquet")
     base = write_tiny_base(tmp_path / "base")
 
-    work = runs.plan(
+    work = plan(
         RunConfig(
             outcomes=str(tmp_path),
             min_prompts=2,

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from langchain_core.messages import HumanMessage
+from typer.testing import CliRunner
 
 from benchmarks.experiments.cascade_grpo import (
     PlanGrpo,
@@ -18,16 +19,21 @@ from benchmarks.experiments.cascade_grpo import (
     policy_curve,
 )
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
-from xrouter_lg.checkpoints.cascade_model import AnswerModel
-from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.checkpoints.cascade_model import ANSWERS_FILE, AnswerModel
+from xrouter_lg.checkpoints.folder import verify, write_checkpoint
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import CardStats, CascadeStats
+from xrouter_lg.cli import app
 from xrouter_lg.fitting.cascade import AnswerFit, Recorded, fit_answers, fit_difficulty
-from xrouter_lg.fitting.cascade_choice import main, plan_curve, read_recorded
+from xrouter_lg.fitting.cascade_choice import plan_curve, read_recorded
+from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.planner import Planner, partitions
-from xrouter_lg.policies.cascade.policy import PlanPolicy, Plans
+from xrouter_lg.policies.cascade.policy import CascadePolicy, Plans
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 CARDS = ("cheap_a", "cheap_b", "dear")
+SUM = "what is 21 plus 22 in total"
 USD = {"cheap_a": 1e-4, "cheap_b": 1e-4, "dear": 4e-3}
 
 
@@ -53,6 +59,23 @@ def recorded(folder: Path) -> Path:
     return folder
 
 
+def write_cascade(folder: Path, model: AnswerModel) -> Path:
+    """A checkpoint of a model of answers."""
+    cards = tuple(
+        CardStats(name, "", 1.0, 0.0, 0.0, USD[name], model.prices.get(name)) for name in CARDS
+    )
+    manifest = Manifest(
+        kind="cascade",
+        cards=cards,
+        c_ref_usd=model.c_ref_usd,
+        best_fixed="dear",
+        family_head=head_stats(model.head, [SUM, "say hello"], share=1.0),
+        cascade=CascadeStats(ANSWERS_FILE, turns=3),
+    )
+    write_checkpoint(folder, manifest, model.write)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recorded(tmp_path_factory.mktemp("recorded"))
@@ -70,9 +93,7 @@ def model(data: tuple[OutcomeGrid, Recorded]) -> AnswerModel:
 
 @pytest.fixture(scope="module")
 def file(model: AnswerModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plans") / "plans.safetensors"
-    model.save(path)
-    return path
+    return write_cascade(tmp_path_factory.mktemp("plans") / "plans", model)
 
 
 def test_equal_numbers_are_equal_final_answers_and_none_agrees_with_nothing() -> None:
@@ -161,7 +182,7 @@ def test_learned_plans_beat_every_single_card(data: tuple[OutcomeGrid, Recorded]
 
 
 def test_a_plan_file_reads_back_as_it_was(file: Path, model: AnswerModel) -> None:
-    read = AnswerModel.load(file)
+    read = AnswerModel.of(verify(file), file)
     assert (read.cards, read.head.families) == (model.cards, model.head.families)
     assert read.c_ref_usd == model.c_ref_usd
     np.testing.assert_allclose(read.right_F_Q_M, model.right_F_Q_M, rtol=1e-6)
@@ -170,10 +191,10 @@ def test_a_plan_file_reads_back_as_it_was(file: Path, model: AnswerModel) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x02\x00\x00\x00\x00\x00\x00\x00{}"])
-def test_what_is_no_plan_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x").write_bytes(content)
-    with pytest.raises(PolicyConfigError, match="is no plan file"):
-        PlanPolicy(tmp_path / "x")
+def test_damaged_answers_are_refused(model: AnswerModel, tmp_path: Path, content: bytes) -> None:
+    (write_cascade(tmp_path / "x", model) / "answers.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"'answers.safetensors' has sha256 .* copy it again"):
+        CascadePolicy(tmp_path / "x")
 
 
 def node(file: Path, server: FakeOpenAIServer, **options: Any) -> XRouterNode:
@@ -190,7 +211,7 @@ def node(file: Path, server: FakeOpenAIServer, **options: Any) -> XRouterNode:
         ],
         default="dear",
     )
-    return XRouterNode(pool, policy=PlanPolicy(file), **{"max_turns": 3, **options})
+    return XRouterNode(pool, policy=CascadePolicy(file), **{"max_turns": 3, **options})
 
 
 def ask(routed: XRouterNode, text: str) -> tuple[str, dict[str, Any]]:
@@ -204,9 +225,6 @@ def called(record: dict[str, Any]) -> list[str]:
 
 def serve(**replies: str) -> FakeOpenAIServer:
     return FakeOpenAIServer([FakeModel(name=card, reply=replies[card]) for card in CARDS])
-
-
-SUM = "what is 21 plus 22 in total"
 
 
 def test_two_that_agree_are_believed(file: Path) -> None:
@@ -261,23 +279,22 @@ def test_a_price_that_rises_is_followed_at_once(
 ) -> None:
     then = {card: {"input": "1", "output": "1"} for card in CARDS}
     then["dear"] = {"input": "0.4", "output": "0.4"}  # today's is a hundred times that
-    fit_answers(*data, prices=then).save(tmp_path / "p.safetensors")
+    write_cascade(tmp_path / "p", fit_answers(*data, prices=then))
     with serve(cheap_a="41", cheap_b="44", dear="43") as server:
-        _, before = ask(node(tmp_path / "p.safetensors", server, cost_weight=0.001), SUM)
-        _, after = ask(node(tmp_path / "p.safetensors", server, cost_weight=0.1), SUM)
+        _, before = ask(node(tmp_path / "p", server, cost_weight=0.001), SUM)
+        _, after = ask(node(tmp_path / "p", server, cost_weight=0.1), SUM)
     assert "dear" in called(before)
     assert "dear" not in called(after)
 
 
-def test_the_command_judges_and_writes(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "plans.safetensors"
-    assert main(["--outcomes", str(folder), "--splits", "2", "--output", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "gain over the static mix +" in printed
-    assert PlanPolicy(out).plans.model.cards == CARDS
-    assert main(["--outcomes", str(tmp_path / "none")]) == 2
+def test_the_command_judges_and_writes(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plans"
+    command = ["train", str(folder), "--cascade", "--splits", "2", "--output", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "gain over the static mix +" in done.output
+    assert CascadePolicy(out).plans.model.cards == CARDS
+    assert CliRunner().invoke(app, ["train", str(tmp_path), *command[2:]]).exit_code == 2
 
 
 def test_group_advantages_are_those_of_trl_without_scaling() -> None:

@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from xrouter_lg import ModelCard, RouteRequest
 from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_counts
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats, known_range
-from xrouter_lg.policies.slots.utility import expectations, load_head, trust, utilities
+from xrouter_lg.policies.utility import Predictor, load_head, trust
 
 CARDS = ("cheap", "dear")
 RNG = np.random.default_rng(0)
@@ -40,14 +41,14 @@ def head() -> FamilyHead:
 
 def manifest(head: FamilyHead, share: float = 0.5) -> Manifest:
     return Manifest(
-        base=BaseIdentity("base", "0", "0", 1, 1),
+        kind="slots",
+        language_model=LanguageModel(BaseIdentity("base", "0", "0", 1, 1), "merged"),
         cards=tuple(
             CardStats(name, name, float(LOG_ODDS[m]), 0.0, 0.0, float(COST[:, m].mean()))
             for m, name in enumerate(CARDS)
         ),
         c_ref_usd=float(COST[:, 1].mean()),
         best_fixed="dear",
-        weights="merged",
         family_head=head_stats(head, PROMPTS, share=share),
     )
 
@@ -87,7 +88,9 @@ def test_a_foreign_request_is_known_to_be_foreign(head: FamilyHead) -> None:
 
 def test_far_from_training_both_readings_fall_back_to_the_mean(head: FamilyHead) -> None:
     text = "quelle heure est il à Bruxelles demain matin"
-    quality, ratios = expectations(manifest(head), {"cheap": 3.0, "dear": -3.0}, text, 10, head)
+    quality, ratios = Predictor.of(manifest(head), head).expectations(
+        {"cheap": 3.0, "dear": -3.0}, text, 10
+    )
     assert quality == pytest.approx({"cheap": SCORE[:, 0].mean(), "dear": SCORE[:, 1].mean()})
     assert ratios == {"cheap": 1.0, "dear": 1.0}
 
@@ -95,7 +98,7 @@ def test_far_from_training_both_readings_fall_back_to_the_mean(head: FamilyHead)
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_near_training_the_readings_are_mixed_by_the_share(head: FamilyHead, share: float) -> None:
     text, contrast = SUMS[0], {"cheap": 0.0, "dear": 0.0}
-    quality, _ = expectations(manifest(head, share), contrast, text, 10, head)
+    quality, _ = Predictor.of(manifest(head, share), head).expectations(contrast, text, 10)
     alone = head.read(text).quality
     for m, name in enumerate(CARDS):
         assert quality[name] == pytest.approx(
@@ -129,7 +132,8 @@ def test_utilities_follow_the_kind_of_request(head: FamilyHead) -> None:
     def chosen(text: str) -> str:
         request = RouteRequest(messages=[HumanMessage(text)], prompt_tokens=10)
         none = dict.fromkeys(CARDS, 0.0)
-        found = utilities(manifest(head, 1.0), none, request, candidates, 0.2, head)
+        predictor = Predictor.of(manifest(head, 1.0), head)
+        found = predictor.utilities(none, request, candidates, 0.2)
         return max(found.utility, key=lambda name: found.utility[name])
 
     assert chosen(SUMS[0]) == "dear"

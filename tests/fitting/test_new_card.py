@@ -10,19 +10,18 @@ import polars as pl
 import pytest
 from langchain_core.messages import HumanMessage
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
 from xrouter_lg import ModelCard, RouteRequest
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    Manifest,
-    verify,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.family_head import HEAD_FILE
+from xrouter_lg.checkpoints.folder import verify, write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
+from xrouter_lg.cli import app
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head, head_stats
-from xrouter_lg.fitting.new_card import add_card, main, probe_cost, probe_quality
-from xrouter_lg.policies.slots.utility import load_head, utilities
+from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.new_card import add_card, probe_cost, probe_quality
+from xrouter_lg.policies.utility import Predictor, load_head
 
 RNG = np.random.default_rng(0)
 SUMS = [f"what is the sum of {a} and {b} please" for a, b in RNG.integers(10, 99, (100, 2))]
@@ -48,11 +47,10 @@ def checkpoint(tmp_path: Path) -> Path:
         for m, name in enumerate(QUALITY)
     )
     manifest = Manifest(
-        base=BaseIdentity("base", "0", "0", 1, 1),
+        kind="head",
         cards=cards,
         c_ref_usd=1.5e-3,
         best_fixed="dear",
-        weights="merged",
         family_head=head_stats(head, PROMPTS, share=1.0),
     )
     write_checkpoint(
@@ -73,13 +71,11 @@ def chosen(folder: Path, text: str, cost_weight: float = 0.2) -> str:
     names = [card.name for card in (*manifest.cards, *manifest.added)]
     candidates = [ModelCard(name=n, model=n, base_url="http://127.0.0.1:1/v1") for n in names]
     contrasts = dict.fromkeys((card.name for card in manifest.cards), 0.0)
-    found = utilities(
-        manifest,
+    found = Predictor.of(manifest, load_head(manifest, folder)).utilities(
         contrasts,
         RouteRequest(messages=[HumanMessage(text)], prompt_tokens=10),
         candidates,
         cost_weight,
-        load_head(manifest, folder),
     )
     return max(found.utility, key=lambda name: found.utility[name])
 
@@ -150,27 +146,31 @@ def test_a_probe_that_can_not_work_is_refused(
 
 
 def test_a_checkpoint_without_a_head_says_what_to_do(checkpoint: Path, tmp_path: Path) -> None:
-    manifest = dataclasses.replace(verify(checkpoint), family_head=None)
+    manifest = dataclasses.replace(
+        verify(checkpoint),
+        kind="slots",
+        language_model=LanguageModel(BaseIdentity("base", "0", "0", 1, 1), "merged"),
+        family_head=None,
+    )
     save = {"w": np.zeros(1, dtype=np.float32)}
     write_checkpoint(tmp_path / "bare", manifest, lambda t: save_file(save, t / "a.safetensors"))
     with pytest.raises(ConfigurationError, match="family_head_share above 0"):
         add_card(tmp_path / "bare", tmp_path / "new", "x", *probe(1.0, 1.0, 1e-4))
 
 
-def test_the_command_reads_an_outcome_table(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_reads_an_outcome_table(checkpoint: Path, tmp_path: Path) -> None:
     prompts, score, cost = probe(1.0, 0.0, 1e-4)
     key = {"source": ["s"] * 50, "task": ["t"] * 50, "prompt_id": [str(i) for i in range(50)]}
     pl.DataFrame({**key, "prompt": prompts}).write_parquet(tmp_path / "prompts.parquet")
     pl.DataFrame({**key, "model": ["Adder"] * 50, "score": score, "cost_usd": cost}).write_parquet(
         tmp_path / "outcomes.parquet"
     )
-    options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "new")]
-    options += ["--outcomes", str(tmp_path / "outcomes.parquet")]
-    options += ["--prompts", str(tmp_path / "prompts.parquet")]
-    assert main([*options, "--model", "Adder"]) == 0
-    assert "2 trained cards and 1 added" in capsys.readouterr().out
+    options = ["checkpoint", "add-card", str(checkpoint), "--output", str(tmp_path / "new")]
+    options += ["--outcomes", str(tmp_path)]
+    added = CliRunner().invoke(app, [*options, "--model", "Adder"])
+    assert added.exit_code == 0, added.output
+    assert "2 trained cards and 1 added" in added.output
     assert chosen(tmp_path / "new", SUMS[50]) == "adder"
-    assert main([*options, "--model", "nobody"]) == 2
-    assert "no outcome of ['nobody']; there are Adder" in capsys.readouterr().out
+    refused = CliRunner().invoke(app, [*options, "--model", "nobody"])
+    assert refused.exit_code == 2
+    assert "no outcome of ['nobody']; there are Adder" in refused.output

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.baselines import PredictedFamily
 from xrouter_lg.judge.choices import dial_of, make_choices
@@ -70,11 +71,11 @@ def manifest_of(train: OutcomeGrid) -> Manifest:
         for m, (name, p) in enumerate(zip(train.models, mean, strict=True))
     )
     return Manifest(
-        base=BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32),
+        kind="slots",
+        language_model=LanguageModel(BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32), "adapter"),
         cards=cards,
         c_ref_usd=train.reference_cost(),
         best_fixed=train.models[train.best_fixed()],
-        weights="adapter",
         data={"families": sorted(set(train.families))},
     )
 

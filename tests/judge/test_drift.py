@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 from tests.support import apps
 from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
-from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest, write_checkpoint
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.cli import app
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import fit_family_head, head_stats
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest
@@ -65,14 +67,14 @@ def trained(*, price: bool = True, reference: bool = True) -> tuple[Manifest, Fa
     head = fit_family_head(texts, families, score, np.full((400, 2), 1e-3), CARDS)
     assert head is not None
     manifest = Manifest(
-        base=BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32),
+        kind="slots",
+        language_model=LanguageModel(BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32), "merged"),
         cards=tuple(
             CardStats(n, f"{n} one", 1.0, 0.0, 4.0, 1e-3, PRICE[n] if price else None)
             for n in CARDS
         ),
         c_ref_usd=1e-3,
         best_fixed="large",
-        weights="merged",
         family_head=head_stats(head, texts, share=0.5),
         reference=reference_of(texts, head) if reference else {},
     )

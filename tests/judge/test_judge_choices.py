@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.judge.made import manifest_of, write_tables
-from xrouter_lg.checkpoints.manifest import DialPoint
+from xrouter_lg.checkpoints.parts import DialPoint
 from xrouter_lg.figures.curve import DIAL, choose
 from xrouter_lg.judge.choices import dial_of, make_choices, write_choices
 from xrouter_lg.judge.estimates import Estimates

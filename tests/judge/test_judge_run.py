@@ -23,7 +23,8 @@ from tests.support.tiny_model import write_tiny_base
 from training.model.base import load_base
 from training.run.export import export
 from xrouter_lg.calls.tokens import estimate_tokens
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats, LanguageModel
 from xrouter_lg.cli import app
 from xrouter_lg.judge import estimates as estimates_module
 from xrouter_lg.judge.choices import ROUTER_USD_PER_MILLION
@@ -68,11 +69,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, p, usd in zip(NAMES, mean, cost, strict=True)
     )
     manifest = Manifest(
-        base=base.identity,
+        kind="slots",
+        language_model=LanguageModel(base.identity, "adapter"),
         cards=cards,
         c_ref_usd=train.reference_cost(),
         best_fixed="large",
-        weights="adapter",
         data={
             "split": "random",
             "split_seed": 0,

@@ -21,6 +21,7 @@ import pytest
 import torch
 from langchain_core.messages import HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
+from safetensors.numpy import save_file
 from transformers import AutoTokenizer, GraniteForCausalLM
 
 from tests.support import tiny_checkpoint
@@ -40,14 +41,17 @@ from tests.support.tiny_model import write_tiny_base
 from training.model.base import load_base
 from xrouter_lg import ModelCard, XRouterNode
 from xrouter_lg.checkpoints.aliases import promote, rollback
+from xrouter_lg.checkpoints.family_head import HEAD_FILE
+from xrouter_lg.checkpoints.folder import verify, write_checkpoint
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PolicyError
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.policies import following
+from xrouter_lg.policies.following import FollowingPolicy
+from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.resolve import resolve_policy
-from xrouter_lg.policies.slots import following
 from xrouter_lg.policies.slots import policy as module
 from xrouter_lg.policies.slots import torch_engine as engine_module
-from xrouter_lg.policies.slots.following import FollowingPolicy
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.policies.slots.prompts import SlotPrompts, blocks_of, card_blocks
 from xrouter_lg.policies.slots.torch_engine import Engine
@@ -209,22 +213,25 @@ async def test_more_cards_than_letters_are_read_in_several_prompts(
 def test_blocks_hold_as_many_cards_as_the_manifest_says(base_folder: Path) -> None:
     names = tuple(f"card_{i}" for i in range(20))
     whole = tiny_checkpoint.manifest(load_base(base_folder), names)
-    cut = replace(whole, blocks=(3, 16, 1))
+
+    def cut_by(blocks: tuple[int, ...]) -> Manifest:
+        return replace(whole, language_model=replace(whole.model, blocks=blocks))
+
+    cut = cut_by((3, 16, 1))
 
     assert [len(cards) for cards in card_blocks(whole)] == [16, 4]
     assert [len(cards) for cards in card_blocks(cut)] == [3, 16, 1]
     assert [card for cards in card_blocks(cut) for card in cards] == list(cut.cards)
     assert blocks_of(cut, ["card_19", "card_0", "new"]) == (0, 2)
     assert blocks_of(cut, ["new"]) == (0,)
-    assert Manifest.from_dict(cut.to_dict()).blocks == (3, 16, 1)
-    old = {key: value for key, value in whole.to_dict().items() if key != "blocks"}
-    assert Manifest.from_dict(old) == whole
+    assert Manifest.from_dict(cut.to_dict()).model.blocks == (3, 16, 1)
+    assert Manifest.from_dict(whole.to_dict()) == whole
     for wrong in ((3, 17), (3, 16), (20, 0)):
         with pytest.raises(CheckpointError, match="do not cut 20 cards"):
-            Manifest.from_dict(replace(whole, blocks=wrong).to_dict())
+            Manifest.from_dict(cut_by(wrong).to_dict())
 
 
-async def test_a_language_model_without_a_say_is_neither_loaded_nor_paid_for(
+async def test_without_a_language_model_none_is_loaded_or_paid_for(
     base_folder: Path, tmp_path: Path
 ) -> None:
     texts = [f"{kind} {n} and more" for n in range(20) for kind in ("sum of", "poem on")]
@@ -233,17 +240,22 @@ async def test_a_language_model_without_a_say_is_neither_loaded_nor_paid_for(
     cost = np.tile(np.arange(1, len(NAMES) + 1) * 1e-4, (len(texts), 1))
     head = fit_family_head(texts, [text[:4] for text in texts], score, cost, NAMES)
     assert head is not None
-    folders = {}
-    for share in (0.5, 1.0):
-        stats = head_stats(head, texts, share=share)
-        folders[share] = tiny_checkpoint.write(
-            tmp_path / str(share), base_folder, head=head, family_head=stats
-        )
+    both = tiny_checkpoint.write(
+        tmp_path / "both", base_folder, head=head, family_head=head_stats(head, texts, share=0.5)
+    )
+    written = replace(
+        verify(both),
+        kind="head",
+        language_model=None,
+        family_head=head_stats(head, texts, share=1.0),
+    )
+    write_checkpoint(
+        tmp_path / "alone", written, lambda target: save_file(head.arrays, target / HEAD_FILE)
+    )
 
-    alone = CheckpointPolicy(folders[1.0])  # no base anywhere
+    alone = HeadPolicy(tmp_path / "alone")  # no base anywhere
     alone.warm_up()
     proposal = await alone.propose(request("sum of 7 and more"), pool().cards)
-    assert alone._loading is None
     assert proposal.token_ids is None and proposal.prompt_hash is None
     expected = head.read("sum of 7 and more").quality
     assert proposal.quality == pytest.approx(expected, abs=1e-6)
@@ -252,7 +264,7 @@ async def test_a_language_model_without_a_say_is_neither_loaded_nor_paid_for(
     assert estimate.expected.quality == proposal.quality
     # With a share for the language model the same checkpoint needs it.
     with pytest.raises(CheckpointError, match="base"):
-        CheckpointPolicy(folders[0.5])
+        CheckpointPolicy(both)
 
 
 async def test_a_larger_cost_weight_never_takes_a_dearer_card(policy: CheckpointPolicy) -> None:

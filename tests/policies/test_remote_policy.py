@@ -21,14 +21,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.support.slot_server import SlotServer, logit, running
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CardStats,
-    CheckpointError,
-    Manifest,
-    tokenizer_hash,
-    write_checkpoint,
-)
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.identity import tokenizer_hash
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.errors import MissingKeyError, PolicyConfigError, PolicyError
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.slots import remote as remote_module
@@ -84,7 +80,13 @@ def write(folder: Path, *, probe_seed: int | None = 0, cards: tuple[str, ...] = 
 
     def manifest(digest: str) -> Manifest:
         base = BaseIdentity("tiny", "0" * 64, digest, 2, 8)
-        return Manifest(base, stats, 1e-3, cards[-1], weights="adapter")
+        return Manifest(
+            kind="slots",
+            language_model=LanguageModel(base, "adapter"),
+            cards=stats,
+            c_ref_usd=1e-3,
+            best_fixed=cards[-1],
+        )
 
     def write_files(target: Path) -> None:
         write_tokenizer(target)

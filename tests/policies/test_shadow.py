@@ -44,12 +44,14 @@ from xrouter_lg import (
     XRouterNode,
 )
 from xrouter_lg.checkpoints.aliases import promote
-from xrouter_lg.checkpoints.manifest import BaseIdentity, CardStats, Manifest, write_checkpoint
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg.policies import following
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.rollout import shadow_runs
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
-from xrouter_lg.policies.slots import following
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.testing import (
     FakeOpenAIServer,
@@ -495,11 +497,11 @@ def checkpoints(root: Path) -> None:
     """Two checkpoints without a model, behind the aliases production and candidate."""
     for name in ("one", "two"):
         manifest = Manifest(
-            base=BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32),
+            kind="slots",
+            language_model=LanguageModel(BaseIdentity("tiny", "0" * 64, "1" * 64, 3, 32), "merged"),
             cards=(CardStats("large", "large one", 1.0, 0.0, 100.0, 1e-3),),
             c_ref_usd=1e-3,
             best_fixed="large",
-            weights="merged",
         )
 
         def weights(folder: Path, content: str = name) -> None:

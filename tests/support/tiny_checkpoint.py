@@ -24,7 +24,8 @@ from training.model.slots import SlotModel, slot_model
 from training.run.export import export
 from xrouter_lg import ModelCard, ModelPool
 from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.checkpoints.manifest import CardStats, DialPoint, HeadStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats, DialPoint, HeadStats, LanguageModel
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import RouteRequest
 
@@ -84,11 +85,11 @@ def manifest(base: Base, names: tuple[str, ...] = NAMES) -> Manifest:
     )
     dial = (DialPoint(0.0, 0.9, 1e-3, 1.0), DialPoint(5.0, 0.8, 1e-5, 1.0))
     return Manifest(
-        base=base.identity,
+        kind="slots",
+        language_model=LanguageModel(base.identity, "adapter"),
         cards=cards,
         c_ref_usd=1e-3,
         best_fixed=names[-1],
-        weights="adapter",
         dial=dial,
     )
 

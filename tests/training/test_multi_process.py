@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from tests.support.tiny_model import write_tiny_base
-from xrouter_lg.checkpoints.manifest import verify
+from xrouter_lg.checkpoints.folder import verify
 
 pytestmark = pytest.mark.train
 

@@ -17,24 +17,21 @@ from tests.support.tiny_model import write_tiny_base
 from training.config.grpo import GrpoSettings
 from training.config.run import BaseConfig, DataConfig, RunConfig, load_config
 from training.config.warm_start import WarmStartConfig
-from training.data.inputs import Plan
+from training.data.inputs import Plan, plan
 from training.model.base import load_base
 from training.model.blocks import BlockReading
 from training.model.reading import predict_rows
 from training.model.slots import slot_model
-from training.run import run as runs
-from training.run.estimate import describe, estimate
-from training.run.export import fit_cost_model
-from training.warm_start.targets import (
-    card_samples,
-    log_loss,
-    measure_centre,
-    prior_log_odds,
-    soft_targets,
-)
+from training.run.describe import describe
+from training.run.estimate import estimate
+from training.run.run import read_prompts
+from training.train import run_plan
+from training.warm_start.targets import card_samples, log_loss, measure_centre, soft_targets
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.fitting.cost_model import fit_cost_model
 from xrouter_lg.fitting.family_means import group_means, pooled_means
+from xrouter_lg.fitting.lesson import prior_log_odds
 from xrouter_lg.judge.estimates import all_cards
 from xrouter_lg.judge.run import Judged, judge_checkpoint
 from xrouter_lg.judge.settings import JudgeSettings
@@ -108,8 +105,8 @@ def config(base_folder: Path, outcomes: Path, output: Path, **data: Any) -> RunC
 def ran(
     base_folder: Path, outcomes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Plan, Manifest]:
-    work = runs.plan(config(base_folder, outcomes, tmp_path_factory.mktemp("run")))
-    manifest = runs.run(work, lambda *_: None)
+    work = plan(config(base_folder, outcomes, tmp_path_factory.mktemp("run")))
+    manifest = run_plan(work, lambda *_: None)
     assert manifest is not None
     return work, manifest
 
@@ -152,7 +149,7 @@ def test_a_block_is_what_a_pool_adds_and_speaks_of_its_own_tasks(
     ran: tuple[Plan, Manifest],
 ) -> None:
     work, manifest = ran
-    assert work.cut.sizes == manifest.blocks == (3, 1)
+    assert work.cut.sizes == manifest.model.blocks == (3, 1)
     # A game is read behind both: one of its models stands in the first block.
     sums, games = (pool.rows for pool in work.table.pools())
     assert work.cut.read_N_K[games].all() and not work.cut.read_N_K[sums, 1].any()
@@ -168,13 +165,13 @@ def test_a_block_is_what_a_pool_adds_and_speaks_of_its_own_tasks(
 def test_each_source_is_a_pool_of_its_own_unless_they_are_grouped(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
-    table = runs.plan(config(base_folder, outcomes, tmp_path, pools="per_source")).table
+    table = plan(config(base_folder, outcomes, tmp_path, pools="per_source")).table
     assert {pool.sources: pool.models for pool in table.pools()} == {
         ("games",): ("little", "shared"),
         ("maths",): ("Cheap-1", "dear", "little", "shared"),
         ("tools",): ("Cheap-1", "dear", "shared"),
     }
-    few = runs.plan(
+    few = plan(
         config(
             base_folder, outcomes, tmp_path,
             pools="per_source", sources=("maths", "games"), models=("dear", "little"),
@@ -189,7 +186,7 @@ def test_one_pool_of_all_is_the_run_without_pools(
     found = []
     for name, pools in (("same", "same"), ("pools", (("maths",),))):
         asked = config(base_folder, outcomes, tmp_path / name, pools=pools, sources=("maths",))
-        manifest = runs.run(runs.plan(asked), lambda *_: None)
+        manifest = run_plan(plan(asked), lambda *_: None)
         assert manifest is not None
         found.append(manifest)
     same, pooled = found
@@ -220,7 +217,7 @@ def test_what_can_not_work_says_what_to_change(
 ) -> None:
     bad = config(base_folder, outcomes, tmp_path, **change.pop("data", {}))
     with pytest.raises(ConfigurationError, match=said.replace("|", r"\|")):
-        runs.plan(dataclasses.replace(bad, **change))
+        plan(dataclasses.replace(bad, **change))
 
 
 def test_pools_are_written_as_a_word_or_as_lists(tmp_path: Path) -> None:
@@ -242,7 +239,7 @@ def test_training_reads_the_very_tokens_that_serving_reads(
 ) -> None:
     work, manifest = ran
     base = load_base(base_folder)
-    reading = runs.read_prompts(work, base, lambda *_: None)
+    reading = read_prompts(work, base, lambda *_: None)
     assert isinstance(reading, BlockReading)
     policy = CheckpointPolicy(work.folder / "checkpoint", base=base_folder)
     cards = {card.name: card for card in all_cards(manifest)}
@@ -273,7 +270,7 @@ def test_a_pass_over_several_blocks_gives_what_each_gives_alone(
     warm = dataclasses.replace(work.config.warm_start, recipe=recipe)
     mixed = dataclasses.replace(work, config=dataclasses.replace(work.config, warm_start=warm))
     base = load_base(base_folder)
-    reading = runs.read_prompts(mixed, base, lambda *_: None)
+    reading = read_prompts(mixed, base, lambda *_: None)
     slot = slot_model(base, np.zeros(4), warm, blocks=work.cut.sizes)
     assert slot.slot_ids == tuple(base.slot_ids[letter] for letter in "ABCA")
 
@@ -291,7 +288,7 @@ def test_a_row_teaches_the_cards_of_its_own_block_only(
 ) -> None:
     work = ran[0]
     base = load_base(base_folder)
-    reading = runs.read_prompts(work, base, lambda *_: None)
+    reading = read_prompts(work, base, lambda *_: None)
     assert isinstance(reading, BlockReading)
     slot = slot_model(base, np.zeros(4), work.config.warm_start, blocks=work.cut.sizes)
     rows = np.array([3, 270])
@@ -351,14 +348,14 @@ def test_the_judge_finds_pools_sides_and_figures_again(
 def test_families_left_out_are_neither_learned_from_nor_held_out(
     ran: tuple[Plan, Manifest], base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
-    work = runs.plan(
+    work = plan(
         config(base_folder, outcomes, tmp_path, leave_out=("games|chess", "games|go", "maths|sum"))
     )
     gone = {"games|chess|any", "games|go|any", "maths|sum|any"}
     assert {work.table.families[i] for i in work.left_out} == gone
     assert not {work.table.families[i] for i in (*work.train, *work.test)} & gone
     assert "left out" in describe(work)
-    manifest = runs.run(work, lambda *_: None)
+    manifest = run_plan(work, lambda *_: None)
     assert manifest is not None
     assert not set(manifest.data["families"]) & gone
     assert set(manifest.data["left_out"]) == gone
@@ -381,7 +378,7 @@ def test_a_fold_leaves_out_the_families_that_the_judge_would(
 ) -> None:
     gone: list[str] = []
     for fold in ("1/3", "2/3", "3/3"):
-        work = runs.plan(
+        work = plan(
             config(base_folder, outcomes, tmp_path, pools=(("maths", "tools"),), family_fold=fold)
         )
         families = sorted({work.table.families[i] for i in work.left_out})
@@ -395,7 +392,7 @@ def test_a_fold_leaves_out_the_families_that_the_judge_would(
 def test_an_estimate_counts_a_prompt_once_for_each_block(
     ran: tuple[Plan, Manifest], base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
-    alone = runs.plan(config(base_folder, outcomes, tmp_path, pools=(("maths", "tools"),)))
+    alone = plan(config(base_folder, outcomes, tmp_path, pools=(("maths", "tools"),)))
     games = sum(len(ran[0].questions[i]) for i in ran[0].table.pools()[1].rows)
     more = estimate(ran[0]).tokens - estimate(alone).tokens
     assert more == pytest.approx(2 * games / 3.0, abs=2)

@@ -21,13 +21,15 @@ from training.config.run import BaseConfig, DataConfig, RunConfig
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
+from training.data.inputs import plan
 from training.grpo.episodes import Sampling
-from training.run import run as runs
-from training.run.estimate import describe, estimate
+from training.run.describe import describe
+from training.run.estimate import estimate
 from training.tools.stage import read_answers
-from training.train import main
+from training.train import main, run_plan
+from training.warm_start.targets import log_loss
 from xrouter_lg.backfill import AnswerCache
-from xrouter_lg.checkpoints.manifest import read_manifest, verify
+from xrouter_lg.checkpoints.folder import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.run import Judged, judge_checkpoint
 from xrouter_lg.judge.settings import JudgeSettings
@@ -99,9 +101,9 @@ def test_a_run_ends_in_a_checkpoint_and_a_repeated_run_trains_nothing(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
     stages = Stages()
-    work = runs.plan(config(base_folder, outcomes, tmp_path / "run"))
+    work = plan(config(base_folder, outcomes, tmp_path / "run"))
 
-    manifest = runs.run(work, stages)
+    manifest = run_plan(work, stages)
 
     assert manifest is not None
     assert verify(tmp_path / "run" / "checkpoint") == manifest
@@ -119,7 +121,7 @@ def test_a_run_ends_in_a_checkpoint_and_a_repeated_run_trains_nothing(
     assert len(marks["log"]) == 2
 
     stages.clear()
-    again = runs.run(work, stages)
+    again = run_plan(work, stages)
     assert again is not None
     assert set(stages) == {"judge"}
     assert again.cards == manifest.cards
@@ -135,12 +137,12 @@ def test_what_training_measured_is_what_the_written_checkpoint_does(
         grpo=GrpoSettings(steps=0),
         family_head_share=share,
     )
-    manifest = runs.run(runs.plan(asked), lambda *_: None)
+    manifest = run_plan(plan(asked), lambda *_: None)
     assert manifest is not None and manifest.family_head is not None
     if share == "auto":
         # Two kinds told by one word: there is nothing left for the language model to say.
         assert manifest.family_head.share == manifest.metrics["family_head_share"]["share"] == 1.0
-    assert (manifest.metrics["router_usd_per_request"] > 0) == manifest.reads_model
+    assert (manifest.metrics["router_usd_per_request"] > 0) == (manifest.kind == "slots")
 
     judged = judge(tmp_path / "run" / "checkpoint", outcomes, base=base_folder)
 
@@ -148,7 +150,7 @@ def test_what_training_measured_is_what_the_written_checkpoint_does(
         pl.col("score").mean(), pl.col("cost_usd").mean()
     )
     by_weight = {row[0]: row[1:] for row in served.iter_rows()}
-    assert (judged.choices["router_cost_usd"].sum() > 0) == manifest.reads_model
+    assert (judged.choices["router_cost_usd"].sum() > 0) == (manifest.kind == "slots")
     assert len(manifest.dial) >= 8
     for point in manifest.dial:
         assert by_weight[point.cost_weight] == pytest.approx((point.quality, point.cost_usd))
@@ -161,16 +163,19 @@ def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
     auto = dataclasses.replace(auto, grpo=GrpoSettings(steps=0), family_head_share="auto")
     alone = dataclasses.replace(auto, output=str(tmp_path / "alone"), family_head_share=1)
     assert auto.trains_model and not alone.trains_model
-    assert dataclasses.replace(alone, grpo=GrpoSettings(steps=2)).trains_model
+    with pytest.raises(ConfigurationError, match="no language model for GRPO to train"):
+        plan(dataclasses.replace(alone, grpo=GrpoSettings(steps=2)))
 
-    trained = runs.run(runs.plan(auto), lambda *_: None)
-    stages, work = Stages(), runs.plan(alone)
-    manifest = runs.run(work, stages)
+    trained = run_plan(plan(auto), lambda *_: None)
+    stages, work = Stages(), plan(alone)
+    manifest = run_plan(work, stages)
 
     assert set(stages) == {"judge"}
     assert not (tmp_path / "alone" / "features").exists()
     assert "no language model is trained" in describe(work)
-    assert manifest is not None and trained is not None and not manifest.reads_model
+    assert manifest is not None and trained is not None
+    assert manifest.kind == trained.kind == "head"
+    assert set(manifest.files) == set(trained.files) == {"family_head.safetensors"}
     # The same decisions as of a run that trained one and found no use for it.
     assert manifest.dial == trained.dial
     head = "family_head.safetensors"
@@ -203,7 +208,7 @@ def test_a_head_alone_needs_kinds_to_tell_apart(
         family_head_share=1.0,
     )
     with pytest.raises(ConfigurationError, match="family_head_share=auto"):
-        runs.run(runs.plan(asked), lambda *_: None)
+        run_plan(plan(asked), lambda *_: None)
 
 
 def test_another_setting_trains_again_but_keeps_the_features(
@@ -212,13 +217,13 @@ def test_another_setting_trains_again_but_keeps_the_features(
     first = dataclasses.replace(
         config(base_folder, outcomes, tmp_path / "run"), grpo=GrpoSettings(steps=0)
     )
-    runs.run(runs.plan(first), lambda *_: None)
+    run_plan(plan(first), lambda *_: None)
     stages = Stages()
     other = dataclasses.replace(
         first, warm_start=dataclasses.replace(first.warm_start, learning_rate=2e-3)
     )
 
-    runs.run(runs.plan(other), stages)
+    run_plan(plan(other), stages)
 
     assert set(stages) == {"warm start", "judge"}
 
@@ -249,7 +254,7 @@ def test_every_recipe_ends_in_a_checkpoint(
         **change,  # type: ignore[arg-type]
     )
 
-    manifest = runs.run(runs.plan(chosen), lambda *_: None)
+    manifest = run_plan(plan(chosen), lambda *_: None)
 
     assert manifest is not None
     assert verify(tmp_path / "run" / "checkpoint").weights == chosen.weights
@@ -289,7 +294,7 @@ def test_prompts_without_outcomes_join_grpo_by_live_calls_within_the_budget(
             live=LiveConfig(budget_usd=0.05, verifiers=str(verifiers), share=0.75),
         )
 
-        assert runs.run(runs.plan(chosen), lambda *_: None) is not None
+        assert run_plan(plan(chosen), lambda *_: None) is not None
 
         asked = [request.body["messages"][-1]["content"] for request in server.requests]
     assert asked and all(text.startswith("say hello") for text in asked)
@@ -376,7 +381,7 @@ def test_what_can_not_work_is_found_before_anything_expensive(
     bad = dataclasses.replace(config(base_folder, outcomes, tmp_path / "run"), **change)  # type: ignore[arg-type]
 
     with pytest.raises(ConfigurationError, match=said):
-        runs.plan(bad)
+        plan(bad)
     assert not (tmp_path / "run").exists()
 
 
@@ -391,11 +396,11 @@ def test_a_pool_that_lacks_a_card_of_the_table_is_refused(
 
     pool.write_text(text.format("dear", card.format("dear")))
     with pytest.raises(ConfigurationError, match="no card 'cheap_1'"):
-        runs.plan(dataclasses.replace(first, pool=str(pool)))
+        plan(dataclasses.replace(first, pool=str(pool)))
     with pytest.raises(ConfigurationError, match="can't be used"):
-        runs.plan(dataclasses.replace(first, pool=str(tmp_path / "none.yaml")))
+        plan(dataclasses.replace(first, pool=str(tmp_path / "none.yaml")))
     pool.write_text(text.format("dear", both))
-    runs.plan(dataclasses.replace(first, pool=str(pool)))
+    plan(dataclasses.replace(first, pool=str(pool)))
 
 
 def test_several_turns_of_tools_need_recorded_answers(
@@ -409,7 +414,7 @@ def test_several_turns_of_tools_need_recorded_answers(
     pl.read_parquet(outcomes / "prompts.parquet").write_parquet(lean / "prompts.parquet")
     first = config(base_folder, lean, tmp_path / "run")
 
-    work = runs.plan(dataclasses.replace(first, tools=ToolsConfig(turns=3)))
+    work = plan(dataclasses.replace(first, tools=ToolsConfig(turns=3)))
 
     with pytest.raises(ConfigurationError, match="no column 'response'"):
         read_answers(work)
@@ -438,19 +443,19 @@ def test_an_estimate_grows_with_what_is_trained(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
     first = config(base_folder, outcomes, tmp_path / "run")
-    small = estimate(runs.plan(first))
+    small = estimate(plan(first))
     every = dataclasses.replace(first.warm_start, recipe="plain", frozen_layers=0, epochs=30)
-    large = estimate(runs.plan(dataclasses.replace(first, warm_start=every)))
+    large = estimate(plan(dataclasses.replace(first, warm_start=every)))
 
     assert small.warm_start_s is not None and large.warm_start_s is not None
     assert large.warm_start_s > small.warm_start_s
     assert small.disk_mb is not None and large.disk_mb is None
-    assert "LoRA rank 4" in describe(runs.plan(first))
+    assert "LoRA rank 4" in describe(plan(first))
 
 
 def test_log_loss_of_certain_and_right_is_nothing() -> None:
-    assert runs.log_loss(np.array([[50.0, -50.0]]), np.array([[1.0, 0.0]])) < 1e-9
-    assert runs.log_loss(np.zeros((1, 2)), np.ones((1, 2))) == pytest.approx(np.log(2))
+    assert log_loss(np.array([[50.0, -50.0]]), np.array([[1.0, 0.0]])) < 1e-9
+    assert log_loss(np.zeros((1, 2)), np.ones((1, 2))) == pytest.approx(np.log(2))
 
 
 def test_the_manifest_holds_no_path_of_this_machine(
@@ -459,7 +464,7 @@ def test_the_manifest_holds_no_path_of_this_machine(
     quick = dataclasses.replace(
         config(base_folder, outcomes, tmp_path / "run"), grpo=GrpoSettings(steps=0)
     )
-    runs.run(runs.plan(quick), lambda *_: None)
+    run_plan(plan(quick), lambda *_: None)
 
     data = read_manifest(tmp_path / "run" / "checkpoint").to_dict()
     data.pop("command")

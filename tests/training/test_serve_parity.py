@@ -28,9 +28,10 @@ from training.model.reading import CachedReading, PlainReading, Reading, answeri
 from training.model.slots import SlotModel, slot_model
 from training.run.export import export
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats, LanguageModel
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
-from xrouter_lg.policies.slots.utility import TEMPERATURE
+from xrouter_lg.policies.utility import TEMPERATURE
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import Proposal, RouteRequest
@@ -74,7 +75,11 @@ def served(base: Base, slot: SlotModel, folder: Path, weights: np.ndarray) -> li
         for m, (name, line) in enumerate(zip(NAMES, LINES, strict=True))
     )
     manifest = Manifest(
-        base=base.identity, cards=cards, c_ref_usd=C_REF, best_fixed="large", weights="adapter"
+        kind="slots",
+        language_model=LanguageModel(base.identity, "adapter"),
+        cards=cards,
+        c_ref_usd=C_REF,
+        best_fixed="large",
     )
     export(folder, slot, base, manifest)
     policy = CheckpointPolicy(folder, base=base.folder)

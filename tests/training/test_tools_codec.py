@@ -28,10 +28,19 @@ from training.grpo.outcome_source import RecordedOutcomes
 from training.stage.callbacks import Report
 from training.tools.environment import ToolEpisodes, environment_class, result_of
 from training.tools.imitation import tool_row, tool_rows, train_tool_rows
+from training.tools.rollout import _generate
 from training.tools.trainer import ToolsGRPOTrainer, arguments, train_tools
 from training.train import main
-from xrouter_lg import ModelCard
+from xrouter_lg import ModelCard, ModelPool
+from xrouter_lg.checkpoints.aliases import promote
+from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.judge.run import JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.score import MIN_WEIGHTS
 from xrouter_lg.policies.chat import PromptedPolicy
+from xrouter_lg.policies.following import FollowingPolicy
+from xrouter_lg.policies.resolve import resolve_policy
+from xrouter_lg.policies.tools.policy import ToolsPolicy
+from xrouter_lg.policies.tools.torch_chat import _plain
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.types import RouteRequest
@@ -361,15 +370,53 @@ def test_a_run_of_the_tools_codec_ends_in_an_adapter(folder: Path, tmp_path: Pat
     assert main(command) == 0
 
     checkpoint = tmp_path / "run" / "checkpoint"
-    facts = json.loads((checkpoint / "router.json").read_text())
-    assert facts["cards"] == ["large", "small"]
-    assert facts["prompt_hash"] == codec.prompt_hash()
-    assert [entry["cost_weight"] for entry in facts["held_out"]] == [0.1, 0.5, 2.0]
+    manifest = verify(checkpoint, kind="tools")
+    assert [card.name for card in manifest.cards] == ["large", "small"]
+    assert manifest.model.prompt_hash == codec.prompt_hash()
+    assert [entry["cost_weight"] for entry in manifest.metrics["held_out"]] == [0.1, 0.5, 2.0]
     adapter = json.loads((checkpoint / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "tiny-chat"
     model = AutoModelForCausalLM.from_pretrained(folder)
     PeftModel.from_pretrained(model, str(checkpoint))
     assert main(command) == 0  # nothing is trained again
+    assert verify(checkpoint).version == manifest.version
+
+    # Served in process as it was measured: its greedy words are those of training's rollouts.
+    root = tmp_path / "checkpoints"
+    promote(checkpoint, root=root, force="a tiny model's first steps")
+    cards = ModelPool.from_yaml(pool, reload=False)
+    policy = resolve_policy(f"checkpoint:{root}/production?base={folder}", cards)
+    assert isinstance(policy, FollowingPolicy)
+    assert isinstance(policy.current, ToolsPolicy)
+    policy.warm_up()
+    model, tokenizer = policy.current._model._loaded  # type: ignore[union-attr]
+    request = RouteRequest(messages=[HumanMessage("number 3")], cost_weight=0.1)
+    candidates = [cards["large"], cards["small"]]
+    messages, tools = codec.render(request, candidates, direct=False)
+    ids = tokenizer.apply_chat_template(
+        _plain(messages), tools=tools, add_generation_prompt=True, return_dict=False
+    )
+    said = _generate(model, tokenizer, ids, 8)
+    spoken = policy.current._model._answer(messages, {"tools": tools, "max_tokens": 8})
+    assert spoken.generations[0].message.usage_metadata["output_tokens"] == len(said)
+    policy.close()
+
+    # Judged by what it says, one decision a prompt at each cost weight.
+    judged = judge_checkpoint(
+        JudgeSettings(
+            checkpoint=checkpoint,
+            outcomes=outcomes / "outcomes.parquet",
+            prompts=outcomes / "prompts.parquet",
+            base=folder,
+            baselines=False,
+            draws=20,
+        )
+    )
+    assert judged.manifest.kind == "tools"
+    assert judged.choices["cost_weight"].n_unique() == MIN_WEIGHTS
+    assert judged.choices.height == MIN_WEIGHTS * len(judged.table)
+    assert judged.choices["router_cost_usd"].min() > 0
+    assert judged.to_json()["checkpoint"]["base"] == "tiny-chat"
 
 
 @pytest.mark.parametrize(

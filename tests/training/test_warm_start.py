@@ -26,11 +26,11 @@ from training.warm_start.targets import (
     card_samples,
     measure_centre,
     permuted_samples,
-    prior_log_odds,
     slot_model,
     soft_targets,
 )
 from training.warm_start.trainer import slot_loss, train_slots
+from xrouter_lg.fitting.lesson import prior_log_odds
 from xrouter_lg.prompts import slots
 
 pytestmark = pytest.mark.train

@@ -80,9 +80,9 @@ class RunConfig:
     router_usd_per_million: float = 0.02
     """Price of the router's own tokens when the run is judged."""
     family_head_share: Literal["auto"] | float = "auto"
-    """Weight of the family head's reading beside the language model's; 0 leaves the head out, at 1
-    the language model is not read, nor trained unless GRPO is asked for. ``auto``: found on the
-    validation prompts (head_share.py)."""
+    """Weight of the family head's reading beside the language model's; 0 leaves the head out, 1 the
+    language model: a checkpoint without one, fitted in seconds. ``auto``: found on the validation
+    prompts (head_share.py)."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
@@ -100,7 +100,7 @@ class RunConfig:
     @property
     def trains_model(self) -> bool:
         """Whether the language model learns: not where nothing would ever read it."""
-        return self.family_head_share != 1 or self.codec == "tools" or self.grpo.steps > 0
+        return self.family_head_share != 1 or self.codec == "tools"
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

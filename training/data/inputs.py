@@ -106,8 +106,9 @@ def plan(config: RunConfig) -> Plan:
                 "prompts.parquet"
             )
     check_settings(config)
-    check_machine(config)
-    check_base(config)
+    if config.trains_model:
+        check_machine(config)
+        check_base(config)
     table = _read(root, config)
     check_table(config, table)
     data = config.data

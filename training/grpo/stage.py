@@ -22,16 +22,15 @@ from training.stage.callbacks import (
     Log,
     Report,
     StopOnSignal,
-    TrainingInterruptedError,
     orderly_stop,
 )
 from training.stage.plots import plot_grpo
 from training.stage.processes import is_main, main_first
-from training.stage.progress import Progress
+from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_state, save_state
 from training.warm_start.stage import stage_key
-from training.warm_start.targets import prior_log_odds
 from xrouter_lg.figures.routed_utility import WEIGHTS
+from xrouter_lg.fitting.lesson import prior_log_odds
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.prompts import slots
 

@@ -20,13 +20,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.utils import logging as transformers_logging
 
 from xrouter_lg.checkpoints.bases import IDENTITY_FILE
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    slot_token_ids,
-    tokenizer_hash,
-    weights_digest,
-)
+from xrouter_lg.checkpoints.identity import slot_token_ids, tokenizer_hash, weights_digest
+from xrouter_lg.checkpoints.parts import BaseIdentity
 from xrouter_lg.errors import ConfigurationError
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "safetensors", "numpy")
+"""What a language model's training runs on; a checkpoint records their versions."""
 
 
 @dataclass(frozen=True)

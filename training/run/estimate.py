@@ -1,4 +1,4 @@
-"""What a run will take: tokens, disk, memory, time. Nothing is loaded for it.
+"""What training a language model will take: tokens, disk, memory, time. Nothing is loaded for it.
 
 The arithmetic of a transformer: a forward pass costs two floating-point operations per weight and
 token, the backward pass through frozen weights two more, and two more again where weights are
@@ -121,28 +121,16 @@ def estimate(work: Plan) -> Estimate:
     )
 
 
-def describe(work: Plan) -> str:
-    """The plan of a run in words, with what it will take."""
+def describe_model(work: Plan) -> list[str]:
+    """What training the language model will take."""
     config, warm, grpo = work.config, work.config.warm_start, work.config.grpo
     how = "full" if warm.method == "full" else f"LoRA rank {warm.lora_rank}"
     where = "CPU" if config.trainer.use_cpu else "CUDA"
     processes = process_count()
     lines = [
-        f"outcomes     {config.outcomes}",
-        f"prompts      {len(work.fit)} to learn from, {len(work.validation)} to validate on, "
-        f"{len(work.test)} held out"
-        + (f", {len(work.left_out)} of families left out" if len(work.left_out) else ""),
-        f"held out     {work.near}",
-        f"models       {len(work.table.models)}: {', '.join(work.table.models)}",
-        *_pools(work),
         f"base         {config.base.path} ({config.base.dtype}, {where}"
         + (f", {processes} processes)" if processes > 1 else ")"),
     ]
-    if not config.trains_model:
-        lines.append(
-            "family head  alone (family_head_share 1): no language model is trained or read"
-        )
-        return "\n".join([*lines, f"run folder   {work.folder}"])
     found = estimate(work)
     per_epoch, _ = steps_of(int(work.cut.read_N_K[work.fit].sum()), warm)
     if warm.recipe == "cached":
@@ -162,23 +150,7 @@ def describe(work: Plan) -> str:
         )
     if found.memory_gb is not None:
         lines.append(f"memory       about {found.memory_gb:.1f} GB")
-    lines.append(f"run folder   {work.folder}")
-    return "\n".join(lines)
-
-
-def _pools(work: Plan) -> list[str]:
-    """A line for each pool, and one for the blocks they are read in."""
-    table, cut = work.table, work.cut
-    if not table.declared:
-        return []
-    lines = [
-        f"pool         {', '.join(pool.sources)}: {len(pool.models)} models, "
-        f"{len(np.intersect1d(pool.rows, work.train))} prompts to learn from"
-        for pool in table.pools()
-    ]
-    read = cut.read_N_K.sum(0)
-    each = ", ".join(f"{size} cards read for {n}" for size, n in zip(cut.sizes, read, strict=True))
-    return [*lines, f"blocks       {len(cut.sizes)}: {each} prompts"]
+    return lines
 
 
 def speed_of(hidden: int, dtype: str) -> float:

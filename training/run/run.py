@@ -6,8 +6,8 @@
     grpo        TRL's GRPO on replayed outcomes, if asked for
     export      cost model, dial, figures on the held-out half, checkpoint
 
-Where the family head is told to have all of the say there is no language model to train: only plan
-and export are left, which take seconds.
+Where the family head is told to have all of the say there is no language model to train, and no
+stage but plan and export: see :mod:`training.run.head`.
 
 A stage's mark holds a digest of what it depends on, so a changed setting runs again exactly the
 stages that it touches.
@@ -16,49 +16,40 @@ stages that it touches.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from training.config.run import RunConfig
-from training.data.inputs import Plan, plan
+from training.data.inputs import Plan
+from training.data.lesson import lesson_of
 from training.grpo.stage import reinforce
 from training.model.base import Base, load_base, threads
 from training.model.blocks import BlockReading
 from training.model.features import build_cache
 from training.model.reading import CachedReading, PlainReading, Reading, predict_rows
 from training.model.slots import SlotModel, slot_model
-from training.run.export import (
-    card_stats,
-    dial_points,
-    expected_of,
-    export,
-    fit_cost_model,
-)
+from training.run.export import export
 from training.run.head_share import SHARES, ShareChoice, choose_share
 from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress
 from training.warm_start.stage import warm_start
-from training.warm_start.targets import log_loss, prior_log_odds
+from training.warm_start.targets import log_loss
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.checkpoints.manifest import Manifest
-from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.figures.bootstrap import figure
-from xrouter_lg.figures.curve import DIAL, Curve, Predictions, predicted_curve
-from xrouter_lg.figures.metrics import Reference, evaluate
+from xrouter_lg.checkpoints.parts import LanguageModel
+from xrouter_lg.figures.curve import DIAL, Predictions
+from xrouter_lg.fitting.cost_model import fit_cost_model
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.head_checkpoint import write_head
+from xrouter_lg.fitting.held_out import dial_points, expected_of, held_out
+from xrouter_lg.fitting.lesson import prior_log_odds, tokens_of
 from xrouter_lg.fitting.trained_on import reference_of
-from xrouter_lg.judge.gate.compare import weighted_gain
-from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.pool.pool import ModelPool, normalise_name
-
-__all__ = ["Plan", "Progress", "finish", "log_loss", "plan", "run"]
+from xrouter_lg.policies.utility import Predictor
+from xrouter_lg.pool.pool import normalise_name
 
 
 def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | None:
@@ -86,8 +77,7 @@ def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | N
         )
         if not use_cpu:
             slot.model.to("cuda")
-        if config.trains_model:
-            warm_start(work, slot, base, reading, progress, resume=resume)
+        warm_start(work, slot, base, reading, progress, resume=resume)
         if config.grpo.steps:
             reinforce(work, slot, base, reading, progress, resume=resume)
         if not is_main():
@@ -105,7 +95,7 @@ def read_prompts(work: Plan, base: Base, progress: Progress) -> Reading:
     whole = sum(len(questions) for _, questions in blocks)
     parts: list[Reading] = []
     for prefix, questions in blocks:
-        if work.config.warm_start.recipe == "plain" or not work.config.trains_model:
+        if work.config.warm_start.recipe == "plain":
             parts.append(PlainReading(base.tokenizer, prefix, questions))
             continue
         before = sum(map(len, parts))
@@ -127,84 +117,61 @@ def read_prompts(work: Plan, base: Base, progress: Progress) -> Reading:
 def finish(
     work: Plan, slot: SlotModel, base: Base, reading: Reading, progress: Progress
 ) -> Manifest:
-    """Measure on the held-out half and write the checkpoint."""
-    table = work.table
-    train, test = table.rows(work.train), table.rows(work.test)
+    """Measure on the held-out half and write the checkpoint. Where the family head is to have all
+    of the say the language model stays behind: nothing would read it."""
+    lesson, names = lesson_of(work), [normalise_name(name) for name in work.table.models]
+    train, test = lesson.train, lesson.test
     progress("judge", 0, 2, "")
-    z_train = _log_odds(work, slot, reading, work.train)
-    z_test = _log_odds(work, slot, reading, work.test)
+    z_train, z_test = (predict_rows(slot, reading, rows) for rows in (work.train, work.test))
     progress("judge", 1, 2, "")
-    size = np.array([len(prompt) / 4 for prompt in table.prompts])
-    names = [normalise_name(name) for name in table.models]
-    prior = slot.prior_M.double().numpy()
-    cost_model = fit_cost_model(z_train, size[work.train], train.cost, prior)
-    mean_cost, c_ref = np.nanmean(train.cost, axis=0), train.reference_cost()
-    head = None
     share = work.config.family_head_share
+    head = None
     if share == "auto" or share > 0:
         head = fit_family_head(train.prompts, train.families, train.score, train.cost, names)
-    if head is None and not work.config.trains_model:
-        raise ConfigurationError(
-            f"family_head_share is 1, but the {len(train)} training prompts are of one family "
-            f"({train.families[0]!r}) or have no word in common: there is nothing for the head to "
-            "tell apart. Set family_head_share=auto, or give prompts.parquet a category"
-        )
-    router = _RouterTokens.of(work, base, reading)
-    price = work.config.router_usd_per_million
-    manifest = Manifest(
-        base=base.identity,
-        cards=card_stats(
-            names,
-            work.lines,
-            slot,
-            mean_cost,
-            _mean_output_tokens(work),
-            _prices(work, names),
-        ),
-        c_ref_usd=c_ref,
-        best_fixed=normalise_name(_best_fixed(train)),
-        weights=work.config.weights,
-        blocks=work.cut.sizes if len(work.cut.sizes) > 1 else (),
-        cost_model=cost_model,
-        family_head=None
-        if head is None
-        else head_stats(head, train.prompts, share=1.0 if share == "auto" else share),
-        data={
-            "fingerprint": table.fingerprint(),
-            "train_prompts": len(train),
-            "test_prompts": len(test),
-            "split": "random",
-            "split_seed": work.config.data.split_seed,
-            "families": sorted(set(train.families)),
-            "near_duplicates": work.near.to_dict(),
-            **_pools_and_left_out(work),
-        },
-        config=_public(work.config),
-        reference=reference_of(train.prompts, head),
+    prior, centre = slot.prior_M.double().numpy(), slot.centre_M.double().numpy()
+    predictor = Predictor(
+        cards=lesson.stats(prior, centre, work.lines),
+        c_ref_usd=lesson.c_ref_usd,
+        cost_model=fit_cost_model(z_train, tokens_of(train.prompts), train.cost, prior),
+        head=head,
+        stats=None if head is None else head_stats(head, train.prompts, share=1.0),
     )
-    chosen = None
-    if head is not None and manifest.family_head is not None and share == "auto":
-        usd = router.mean(work.validation) * price / 1e6
-        chosen = _head_share(work, manifest, slot, reading, size, usd)
-        stats = dataclasses.replace(manifest.family_head, share=chosen.share)
-        manifest = dataclasses.replace(manifest, family_head=stats)
-    reads = 1.0 if manifest.reads_model else 0.0
-    quality, ratio = expected_of(manifest, slot, z_test, test.prompts, size[work.test], head)
-    expected = ratio * mean_cost
-    manifest = dataclasses.replace(
-        manifest,
-        dial=dial_points(quality, expected, test.score, test.cost, c_ref, DIAL),
+    router = _RouterTokens.of(work, base, reading)
+    price = work.config.router_usd_per_million / 1e6
+    metrics: dict[str, Any] = {"held_out_log_loss": log_loss(z_test, test.score)}
+    if predictor.stats is not None:
+        if share == "auto":
+            usd = router.mean(work.validation) * price
+            chosen = _head_share(work, predictor, slot, reading, usd)
+            metrics["family_head_share"] = dataclasses.asdict(chosen)
+            share = chosen.share
+        predictor = predictor.with_share(share)
+        if share == 1.0:
+            written = write_head(work.folder / "checkpoint", lesson, head, metrics=metrics)
+            progress("judge", 2, 2, "")
+            return written
+    quality, ratio = _expected(predictor, slot, z_test, test.prompts)
+    expected = Predictions(quality, ratio * lesson.mean_usd_M)
+    manifest = Manifest(
+        kind="slots",
+        language_model=LanguageModel(
+            base.identity,
+            work.config.weights,
+            blocks=work.cut.sizes if len(work.cut.sizes) > 1 else (),
+        ),
+        cards=predictor.cards,
+        c_ref_usd=lesson.c_ref_usd,
+        best_fixed=lesson.best_fixed,
+        cost_model=predictor.cost_model,
+        family_head=predictor.stats,
+        data=lesson.data,
+        config=lesson.config,
+        reference=reference_of(train.prompts, head),
+        dial=dial_points(quality, expected.cost, test.score, test.cost, lesson.c_ref_usd, DIAL),
         metrics={
-            **(
-                {"held_out_log_loss": log_loss(z_test, test.score)}
-                if work.config.trains_model
-                else {}
-            ),
-            **held_out(
-                train, test, Predictions(quality, expected), reads * router.by_pool() * price / 1e6
-            ),
-            "router_usd_per_request": reads * router.mean(slice(None)) * price / 1e6,
-            **({} if chosen is None else {"family_head_share": dataclasses.asdict(chosen)}),
+            **metrics,
+            **held_out(lesson.parts, expected, router.by_pool() * price, lesson.c_ref_usd),
+            "router_usd_per_request": router.mean(slice(None)) * price,
         },
     )
     written = export(
@@ -214,80 +181,33 @@ def finish(
     return written
 
 
-def _log_odds(work: Plan, slot: SlotModel, reading: Reading, rows: Ints) -> Floats:
-    """[n, M] what the language model says of these prompts; one that did not learn says the
-    prior."""
-    if not work.config.trains_model:
-        return np.tile(slot.prior_M.double().numpy(), (len(rows), 1))
-    return predict_rows(slot, reading, rows)
+def _expected(
+    predictor: Predictor, slot: SlotModel, z_N_M: Floats, prompts: Sequence[str]
+) -> tuple[Floats, Floats]:
+    """What serving expects where the language model said ``z_N_M``, NaN where it read nothing."""
+    contrast_N_M = z_N_M - slot.prior_M.numpy() + slot.centre_M.numpy()
+    return expected_of(predictor, prompts, tokens_of(prompts), contrast_N_M)
 
 
 def _head_share(
-    work: Plan,
-    manifest: Manifest,
-    slot: SlotModel,
-    reading: Reading,
-    size_N: Floats,
-    router_usd: float,
+    work: Plan, whole: Predictor, slot: SlotModel, reading: Reading, router_usd: float
 ) -> ShareChoice:
     """The head's share, by a head that has not learned from the validation prompts either."""
     fit, held = work.table.rows(work.fit), work.table.rows(work.validation)
-    names = [card.name for card in manifest.cards]
+    names = [card.name for card in whole.cards]
     z_N_M = predict_rows(slot, reading, work.validation)
     head = fit_family_head(fit.prompts, fit.families, fit.score, fit.cost, names)
     if head is None:
         return ShareChoice(1.0, {}, 0.0, 0.0)
     stats = head_stats(head, fit.prompts, share=1.0)
+    halved = dataclasses.replace(whole, head=head, stats=stats)
     mean_M, expected = np.nanmean(fit.cost, axis=0), dict[float, tuple[Floats, Floats]]()
     for share in SHARES:
-        tried = dataclasses.replace(manifest, family_head=dataclasses.replace(stats, share=share))
-        quality, ratio = expected_of(
-            tried, slot, z_N_M, held.prompts, size_N[work.validation], head
-        )
+        quality, ratio = _expected(halved.with_share(share), slot, z_N_M, held.prompts)
         expected[share] = (quality, ratio * mean_M)
     return choose_share(
-        expected, held.score, held.cost, router_usd=router_usd, c_ref_usd=manifest.c_ref_usd
+        expected, held.score, held.cost, router_usd=router_usd, c_ref_usd=whole.c_ref_usd
     )
-
-
-def held_out(
-    train: OutcomeGrid, test: OutcomeGrid, expected: Predictions, router_usd_P: Floats
-) -> dict[str, Any]:
-    """The figures of decisions on held-out prompts. With several pools there is a set of them for
-    each, and the gain over all, weighted by their prompts. ``router_usd_P`` is what a decision
-    costs in each pool."""
-    c_ref = train.reference_cost()
-    if not test.declared:
-        curve, reference = _judged(train, test, expected, float(router_usd_P[0]), c_ref)
-        return _figures(curve, test, reference)
-    parts, found = [], []
-    for learned, own, pool, usd in zip(
-        train.parts(), test.parts(), test.pools(), router_usd_P.tolist(), strict=True
-    ):
-        at = np.ix_(pool.rows, test.columns(pool.models))
-        there = Predictions(expected.quality[at], expected.cost[at])
-        curve, reference = _judged(learned, own, there, usd, c_ref)
-        parts.append((curve, own, reference))
-        found.append({"sources": list(pool.sources), **_figures(curve, own, reference)})
-    gain = dataclasses.asdict(figure(weighted_gain(parts)))
-    return {"gain_over_zero_router": gain, "pools": found}
-
-
-def _judged(
-    train: OutcomeGrid, test: OutcomeGrid, expected: Predictions, router_usd: float, c_ref: float
-) -> tuple[Curve, Reference]:
-    reference = dataclasses.replace(Reference.of(train), c_ref=c_ref)
-    curve = predicted_curve("checkpoint", expected, test, c_ref=c_ref, router_cost=router_usd)
-    return curve, reference
-
-
-def _figures(curve: Curve, test: OutcomeGrid, reference: Reference) -> dict[str, Any]:
-    figures = evaluate(curve, test, reference)
-    return {
-        "aiq": dataclasses.asdict(figures.aiq),
-        "gain_over_zero_router": dataclasses.asdict(figures.gain),
-        "parity_share": dataclasses.asdict(figures.parity_share),
-    }
 
 
 @dataclass(frozen=True)
@@ -318,58 +238,3 @@ class _RouterTokens:
     def by_pool(self) -> Floats:
         """[P] per decision in each pool."""
         return np.array([self.mean(rows) for rows in self.pools])
-
-
-def _best_fixed(train: OutcomeGrid) -> str:
-    """The best fixed model of the run, with several pools that of the largest."""
-    part = max(train.parts(), key=len)
-    return part.models[part.best_fixed()]
-
-
-def _pools_and_left_out(work: Plan) -> dict[str, Any]:
-    """What the manifest records for the judge to find the same pools and sides again."""
-    table, found = work.table, dict[str, Any]()
-    if table.declared:
-        found["pools"] = [
-            {"sources": list(pool.sources), "cards": [normalise_name(m) for m in pool.models]}
-            for pool in table.pools()
-        ]
-    if len(work.left_out):
-        found["left_out"] = sorted({table.families[i] for i in work.left_out})
-        found["left_out_prompts"] = len(work.left_out)
-    return found
-
-
-def _prices(work: Plan, names: Sequence[str]) -> list[Mapping[str, str] | None]:
-    """The cards' prices at training time, where the run has a pool: a later one is seen by them."""
-    if not work.config.pool:
-        return [None] * len(names)
-    pool = ModelPool.from_yaml(work.config.pool, reload=False)
-    prices = [pool[name].effective_price if name in pool.names else None for name in names]
-    return [None if price is None else price.to_dict() for price in prices]
-
-
-def _mean_output_tokens(work: Plan) -> Floats:
-    """Mean output tokens per model over the training prompts; 0 where none are recorded."""
-    train = work.table.rows(work.train)
-    tokens = train.more.get("output_tokens")
-    if tokens is None:
-        return np.zeros(len(train.models))
-    known = train.candidates & np.isfinite(tokens)
-    total = np.where(known, tokens, 0.0).sum(0)
-    return np.asarray(total / np.maximum(known.sum(0), 1), dtype=np.float64)
-
-
-def _public(config: RunConfig) -> dict[str, Any]:
-    """The config without this machine's paths, nor a password in a store's URL."""
-    data = dataclasses.asdict(config)
-    for where, names in (
-        (data, ("outcomes", "output", "pool", "traces")),
-        (data["base"], ("path",)),
-        (data["collect"], ("verifiers", "references")),
-    ):
-        for name in names:
-            where[name] = Path(where[name]).name
-    # As it will be read back: tuples become lists.
-    public: dict[str, Any] = json.loads(json.dumps(data))
-    return public

@@ -15,14 +15,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from training.stage.processes import agreed, anyone, is_main
-from xrouter_lg.errors import XRouterError
 from xrouter_lg.files import write_json
 
 Log = dict[str, float]
-
-
-class TrainingInterruptedError(XRouterError, RuntimeError):
-    """Training was asked to stop; what is done has been saved."""
 
 
 class Report(TrainerCallback):

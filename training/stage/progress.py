@@ -15,6 +15,10 @@ Progress = Callable[[str, int, int, str], None]
 """Called with a stage, how much is done, how much there is, and a word on how it goes."""
 
 
+class TrainingInterruptedError(RuntimeError):
+    """Training was asked to stop; what is done has been saved."""
+
+
 @contextmanager
 def shown(console: Console, *, every_s: float) -> Iterator[Progress]:
     """A progress function that draws on ``console``."""

@@ -1,13 +1,11 @@
 """A run of the tools codec: warm start, GRPO with TRL's environment, an adapter to serve.
 
-What comes out is a plain PEFT adapter (or merged weights) with its tokenizer. Any server that
-speaks OpenAI's tool calls serves it, and the router takes it as a chat model:
-``policy=ChatOpenAI(model=..., base_url=...)``.
+What comes out is a checkpoint of kind ``tools``: a plain PEFT adapter (or merged weights) with its
+tokenizer and a manifest. Any server that speaks OpenAI's tool calls serves it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -17,24 +15,25 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.chat_template_utils import add_response_schema
 
 from training.data.inputs import Plan
+from training.data.lesson import lesson_of
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.stage import note_of
-from training.model.base import identify, threads
+from training.model.base import PACKAGES, identify, threads
 from training.model.slots import trainable
 from training.stage.callbacks import (
     KeepBest,
     Log,
     Report,
     StopOnSignal,
-    TrainingInterruptedError,
     orderly_stop,
 )
 from training.stage.plots import plot_grpo, plot_warm_start
 from training.stage.processes import is_main, main_first
-from training.stage.progress import Progress
+from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_weights, save_weights
 from training.tools.environment import ToolEpisodes
 from training.tools.imitation import ToolRow, tool_rows, train_tool_rows
@@ -44,8 +43,12 @@ from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
 from xrouter_lg.arrays import Ints
 from xrouter_lg.checkpoints.bases import materialise
+from xrouter_lg.checkpoints.folder import write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity, LanguageModel, ToolsStats
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.files import whole, write_json
+from xrouter_lg.fitting.provenance import provenance
+from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
 
@@ -53,8 +56,8 @@ _JUDGED_AT = (0.1, 0.5, 2.0)
 """Cost weights that the held-out prompts are routed at."""
 
 
-def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> dict[str, Any] | None:
-    """All stages; held-out figures, or None in a process that helps the main one.
+def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | None:
+    """All stages; the manifest of the checkpoint, or None in a process that helps the main one.
 
     Raises:
         TrainingInterruptedError: a signal asked for the stop; what is done is saved.
@@ -90,15 +93,7 @@ def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> dict[s
         if not is_main():
             return None
         metrics = _judge(task, model, tokenizer, progress)
-        facts = {
-            "codec": "tools",
-            "prompt_hash": codec.prompt_hash(),
-            "base": dataclasses.asdict(identity),
-            "cards": [card.name for card in task.cards],
-            "held_out": metrics,
-        }
-        _write(work, model, tokenizer, facts)
-        return {"held_out": metrics}
+        return _write(work, model, tokenizer, _manifest(task, identity, metrics))
 
 
 class _Task:
@@ -324,22 +319,45 @@ def _judge(task: _Task, model: Any, tokenizer: Any, progress: Progress) -> list[
     return found
 
 
-def _write(work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
-    with whole(work.folder / "checkpoint") as temporary:
-        _fill(temporary, work, model, tokenizer, facts)
+def _manifest(task: _Task, base: BaseIdentity, metrics: list[dict[str, float]]) -> Manifest:
+    work, lesson = task.work, lesson_of(task.work)
+    return Manifest(
+        kind="tools",
+        language_model=LanguageModel(base, work.config.weights, codec.prompt_hash()),
+        tools=ToolsStats(
+            direct=work.config.tools.direct,
+            turns=work.config.tools.turns,
+            max_output_tokens=work.config.tools.max_completion_tokens,
+        ),
+        # What its prompt says of a card besides the price.
+        cards=lesson.stats(lines=[card.description for card in task.cards]),
+        c_ref_usd=lesson.c_ref_usd,
+        best_fixed=lesson.best_fixed,
+        data=lesson.data,
+        reference=reference_of(lesson.train.prompts, None),
+        metrics={"held_out": metrics},
+        config=lesson.config,
+        **provenance(PACKAGES),
+    )
 
 
-def _fill(folder: Path, work: Plan, model: Any, tokenizer: Any, facts: dict[str, Any]) -> None:
-    if work.config.weights == "merged" and hasattr(model, "peft_config"):
-        model.merge_and_unload().save_pretrained(folder)
-    else:
-        model.save_pretrained(folder)
-        # PEFT writes the folder that the base was read from into both.
-        folder.joinpath("README.md").unlink(missing_ok=True)
-        file = folder / "adapter_config.json"
-        if file.is_file():
-            adapter = json.loads(file.read_text())
-            adapter["base_model_name_or_path"] = facts["base"]["model_id"]
-            file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
-    tokenizer.save_pretrained(folder)
-    write_json(folder / "router.json", facts)
+def _write(work: Plan, model: Any, tokenizer: Any, manifest: Manifest) -> Manifest:
+    def write_files(target: Path) -> None:
+        if work.config.weights == "merged" and hasattr(model, "peft_config"):
+            model.merge_and_unload().save_pretrained(target)
+        else:
+            model.save_pretrained(target)
+            # PEFT writes the folder that the base was read from into both.
+            target.joinpath("README.md").unlink(missing_ok=True)
+            file = target / "adapter_config.json"
+            if file.is_file():
+                adapter = json.loads(file.read_text())
+                adapter["base_model_name_or_path"] = manifest.model.base.model_id
+                file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
+        # How a call reads goes with the tokenizer: who serves it in process needs no TRL.
+        if getattr(tokenizer, "response_template", None) is None:
+            add_response_schema(tokenizer)
+        tokenizer.save_pretrained(target)
+
+    manifest.check()
+    return write_checkpoint(work.folder / "checkpoint", manifest, write_files)

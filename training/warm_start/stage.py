@@ -15,12 +15,11 @@ from training.stage.callbacks import (
     Log,
     Report,
     StopOnSignal,
-    TrainingInterruptedError,
     orderly_stop,
 )
 from training.stage.plots import plot_warm_start
 from training.stage.processes import is_main, main_first
-from training.stage.progress import Progress
+from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_state, save_state
 from training.warm_start.rows import Samples
 from training.warm_start.targets import (

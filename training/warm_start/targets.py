@@ -35,7 +35,6 @@ __all__ = [
     "log_loss",
     "measure_centre",
     "permuted_samples",
-    "prior_log_odds",
     "slot_model",
     "soft_targets",
 ]
@@ -43,8 +42,6 @@ __all__ = [
 
 _FAMILY_PRIOR = 8.0
 """Prompts of the overall mean that a family's mean is mixed with."""
-_EDGE = 0.01
-"""Success probabilities are kept this far from 0 and 1: log-odds stay finite."""
 _CENTRE_SAMPLE = 192
 """Prompts that the untrained base's mean slot logits are measured on."""
 
@@ -70,13 +67,6 @@ def soft_targets(score_N_M: Floats, families: Sequence[str], outcome_share: floa
         known_N_M[own] = mean_M
     targets: Floats = outcome_share * score_N_M + (1.0 - outcome_share) * known_N_M
     return targets
-
-
-def prior_log_odds(score_N_M: Floats) -> Floats:
-    """Log-odds [M] of each card's mean score over the prompts where it is known."""
-    mean_M = np.clip(np.nanmean(score_N_M, axis=0), _EDGE, 1.0 - _EDGE)
-    odds: Floats = np.log(mean_M / (1.0 - mean_M))
-    return odds
 
 
 def card_samples(slot: SlotModel, reading: Reading, rows: Ints, target_N_M: Floats) -> Samples:

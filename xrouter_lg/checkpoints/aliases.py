@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from xrouter_lg.checkpoints.manifest import MANIFEST_FILE, CheckpointError, Manifest, verify
+from xrouter_lg.checkpoints.folder import MANIFEST_FILE, verify
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.extras import need
 from xrouter_lg.files import write_json

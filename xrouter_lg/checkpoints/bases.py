@@ -53,7 +53,7 @@ def find_base(manifest: Manifest, checkpoint: Path, base: str | Path | None) -> 
         MissingExtraError: a hub id and huggingface_hub is not installed, or a GGUF file and gguf,
             torch or transformers is not.
     """
-    if manifest.weights == "merged":
+    if manifest.model.weights == "merged":
         return None
     given = base if base is not None else os.environ.get(BASE_VARIABLE) or None
     if given is not None:
@@ -62,7 +62,7 @@ def find_base(manifest: Manifest, checkpoint: Path, base: str | Path | None) -> 
     for near in (checkpoint / "base", checkpoint.parent / "base"):
         if near.joinpath("config.json").is_file():
             return near
-    name = manifest.base.model_id
+    name = manifest.model.base.model_id
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _folder_of(name, f"base model of checkpoint {str(checkpoint)!r}")
     raise CheckpointError(

@@ -11,25 +11,25 @@ the next call will cost: ``length_share_F_Q_B`` over B bins. So a few hundred re
 what *any* set of cards will do together, pairs never looked at included: that is the point, for the
 luckiest of eight hundred measured pairs is mostly lucky (docs/quality.md).
 
-A file is safetensors with a JSON header. :mod:`xrouter_lg.fitting.cascade_choice` writes it,
-:mod:`xrouter_lg.policies.cascade.planner` plans with it.
+It lies in a checkpoint of kind ``cascade`` as two files: the family head, and the arrays that are
+its own. :mod:`xrouter_lg.fitting.cascade_checkpoint` writes them,
+:mod:`xrouter_lg.policies.cascade.planner` plans with them.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.errors import MissingExtraError, PolicyConfigError
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.extras import need
-from xrouter_lg.files import whole
 
-PLAN_SCHEMA_VERSION = 2
+ANSWERS_FILE = "answers.safetensors"
+_PURPOSE = "a cascade"
 
 _OWN = (
     "right_F_Q_M",
@@ -97,59 +97,34 @@ class AnswerModel:
         cuts = self.length_cut_K_B[min(len(cards), self.first_most) - 1]
         return int(np.searchsorted(cuts, sum(usual) / len(usual)))
 
-    def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
-        np = need("numpy", "a plan file")
-        header = {
-            "schema_version": PLAN_SCHEMA_VERSION,
-            "families": list(self.head.families),
-            "cards": list(self.head.cards),
-            "c_ref_usd": self.c_ref_usd,
-            "prices": {name: dict(price) for name, price in self.prices.items()},
-        }
-        arrays = {f"head.{name}": value for name, value in self.head.arrays.items()}
-        for name in _OWN:
-            arrays[name] = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
-            need("safetensors.numpy", "a plan file").save_file(
-                arrays, temporary, metadata={"xrouter_plans": json.dumps(header, sort_keys=True)}
-            )
+    def write(self, folder: Path) -> None:
+        """Put its own arrays and the head's into a checkpoint's folder."""
+        np, numpy_files = need("numpy", _PURPOSE), need("safetensors.numpy", _PURPOSE)
+        own = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _OWN}
+        numpy_files.save_file(own, folder / ANSWERS_FILE)
+        numpy_files.save_file(self.head.arrays, folder / HEAD_FILE)
 
     @classmethod
-    def load(cls, path: Path) -> AnswerModel:
-        """Read a file that :meth:`save` wrote.
+    def of(cls, manifest: Manifest, folder: Path) -> AnswerModel:
+        """The model of a checkpoint of kind ``cascade``, whose folder was verified.
 
         Raises:
-            PolicyConfigError: no plan file there, or one of another version.
+            CheckpointError: an array is missing.
             MissingExtraError: safetensors or numpy is not installed.
         """
-        try:
-            with need("safetensors", "a plan file").safe_open(path, framework="numpy") as file:
-                header = json.loads((file.metadata() or {})["xrouter_plans"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except MissingExtraError:
-            raise
-        except Exception as error:  # safetensors has an error type of its own
-            raise PolicyConfigError(
-                f"{str(path)!r} is no plan file ({error}); write one with "
-                "python -m xrouter_lg.fitting.cascade_choice"
-            ) from error
-        if header.get("schema_version") != PLAN_SCHEMA_VERSION:
-            raise PolicyConfigError(
-                f"{str(path)!r} has schema version {header.get('schema_version')!r}; this "
-                f"xrouter_lg reads {PLAN_SCHEMA_VERSION}. Fit it again"
-            )
+        stats, cascade = manifest.family_head, manifest.cascade
+        assert stats is not None and cascade is not None  # as the kind says
+        arrays = need("safetensors.numpy", _PURPOSE).load_file(folder / cascade.file)
         missing = [name for name in _OWN if name not in arrays]
         if missing:
-            raise PolicyConfigError(f"{str(path)!r} lacks {', '.join(missing)}; fit it again")
-        own = {name: arrays.pop(name) for name in _OWN}
-        head = {name.removeprefix("head."): value for name, value in arrays.items()}
+            raise CheckpointError(
+                f"{str(folder / cascade.file)!r} lacks {', '.join(missing)}; fit it again"
+            )
         return cls(
-            head=FamilyHead(head, header["families"], header["cards"]),
-            c_ref_usd=header["c_ref_usd"],
-            prices=header["prices"],
-            **own,
+            head=FamilyHead.load(folder / stats.file, stats.families, stats.cards),
+            c_ref_usd=manifest.c_ref_usd,
+            prices={card.name: card.price for card in manifest.cards if card.price is not None},
+            **{name: arrays[name] for name in _OWN},
         )
 
 

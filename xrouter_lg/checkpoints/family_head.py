@@ -33,6 +33,7 @@ from typing import Any
 from xrouter_lg.checkpoints.tool_fit import FEATURES, Weight, stem_weight, tool_features
 from xrouter_lg.extras import need
 
+HEAD_FILE = "family_head.safetensors"
 BUCKETS = 1 << 16
 
 _PURPOSE = "a trained checkpoint"

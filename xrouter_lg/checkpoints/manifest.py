@@ -1,14 +1,13 @@
-"""A trained policy on disk: a manifest, safetensors, and nothing that is ever unpickled.
+"""What a checkpoint is, what it was trained on, how it did: everything about it but its weights.
 
-A checkpoint is a folder:
+There are four kinds, and a manifest says which it is. Each has parts of its own:
 
-    manifest.json            what it is, what it was trained on, how it did, how to read its logits
-    adapter_model.safetensors + adapter_config.json       a plain PEFT adapter for the base model,
-    or model.safetensors + config.json                    the whole model, merged
-    tokenizer files          so that prompts can be rendered without the base
+    head      head                           a family head decides; fitted in seconds, no torch
+    slots     language_model, head or none   a language model reads each request in one token
+    cascade   head, cascade                  plans of several calls, from recorded answers
+    tools     language_model, tools          a chat model calls the cards as tools
 
-It is written to a temporary folder and renamed: a reader sees all of it or none. Everything is
-verified at load; what differs is named, with what to do about it.
+All have cards, the unit of the cost weight, and what was measured.
 """
 
 from __future__ import annotations
@@ -17,120 +16,55 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from xrouter_lg.checkpoints.parts import (
+    CardStats,
+    CascadeStats,
+    CostModel,
+    DialPoint,
+    HeadStats,
+    LanguageModel,
+    ToolsStats,
+)
 from xrouter_lg.errors import PolicyConfigError
-from xrouter_lg.files import whole
 from xrouter_lg.prompts import slots
 
-MANIFEST_SCHEMA_VERSION = 1
-MANIFEST_FILE = "manifest.json"
+MANIFEST_SCHEMA_VERSION = 2
 
-_HASHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
+Kind = Literal["head", "slots", "cascade", "tools"]
+
+_PARTS: Mapping[Kind, tuple[set[str], set[str]]] = {
+    "head": ({"family_head"}, {"cost_model"}),
+    "slots": ({"language_model"}, {"family_head", "cost_model"}),
+    "cascade": ({"family_head", "cascade"}, set()),
+    "tools": ({"language_model", "tools"}, set()),
+}
+"""The parts that a kind must have, and those that it may have."""
+_EVERY_PART = set().union(*(must | may for must, may in _PARTS.values()))
 
 
 class CheckpointError(PolicyConfigError):
     """A checkpoint is missing, damaged, or made for something else."""
 
 
-@dataclass(frozen=True, slots=True)
-class BaseIdentity:
-    """Which base model a checkpoint belongs to."""
-
-    model_id: str
-    sha256: str
-    """Digest of the base's safetensors, in the order of their names."""
-    tokenizer_sha256: str
-    layers: int
-    hidden_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class CardStats:
-    """What training measured for one card, and how to read its slot.
-
-    The success log-odds of the card on a prompt are
-    ``prior + logit(slot) - logit(anchor) - centre``; see ``policies/slot_utility.py``.
-    """
-
-    name: str
-    line: str
-    """The card's line in the prompt, as trained."""
-    prior: float
-    """Log-odds of success over the training prompts."""
-    centre: float
-    """Mean of ``logit(slot) - logit(anchor)`` of the untrained base over training prompts."""
-    output_tokens: float
-    """Mean output tokens; 0 where the table has none."""
-    cost_usd: float
-    """Mean USD per request on the training prompts."""
-    price: Mapping[str, str] | None = None
-    """USD per million tokens at training time, None where unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class CostModel:
-    """log(cost relative to the card's mean) as a linear function of the success log-odds of all
-    cards: what kind of task it is tells how long the answers are.
-
-    ``log_ratio_m = bias_m + sum_k weight_mk * z_k + tokens_m * log(prompt_tokens)``, clipped to
-    ``[low_m, high_m]``, the range seen in training.
-    """
-
-    bias: tuple[float, ...]
-    weight: tuple[tuple[float, ...], ...]
-    tokens: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HeadStats:
-    """The family head beside the language model (``policies/family_head.py``)."""
-
-    file: str
-    families: tuple[str, ...]
-    cards: tuple[str, ...]
-    """Cards that the head knows, in the order of its columns."""
-    share: float
-    """Weight of the head's expected score; the language model's has the rest."""
-    known_low: float
-    """Share of known words at and below which a request counts as foreign ..."""
-    known_high: float
-    """... and at and above which both readings are trusted in full."""
-
-
-@dataclass(frozen=True, slots=True)
-class DialPoint:
-    """One setting of the dial, measured on held-out prompts."""
-
-    cost_weight: float
-    quality: float
-    cost_usd: float
-    largest_share: float
-    """Share of prompts that went to the most used card."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything about a checkpoint but its weights."""
 
-    base: BaseIdentity
+    kind: Kind
     cards: tuple[CardStats, ...]
-    """In slot order."""
+    """With a language model of kind ``slots``, in slot order."""
     c_ref_usd: float
     """Mean USD of the best fixed card: the unit of the cost weight."""
     best_fixed: str
-    weights: Literal["adapter", "merged"]
-    codec: str = "slots"
-    prompt_hash: str = field(default_factory=slots.prompt_hash)
-    blocks: tuple[int, ...] = ()
-    """Cards of each block of the prompt, in slot order; empty: 16 a block (``slot_policy.py``)."""
-    cost_model: CostModel | None = None
+    language_model: LanguageModel | None = None
     family_head: HeadStats | None = None
+    cost_model: CostModel | None = None
+    cascade: CascadeStats | None = None
+    tools: ToolsStats | None = None
     added: tuple[CardStats, ...] = ()
     """Cards that joined after training by a probe set: they have no slot, the family head knows
     them. Their ``centre`` is 0 and means nothing."""
@@ -138,8 +72,8 @@ class Manifest:
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint, split, seed, numbers of prompts, families."""
     reference: Mapping[str, Any] = field(default_factory=dict)
-    """Histograms of the training prompts, from which drift is measured; empty in checkpoints that
-    were written before there were any. See ``xrouter_lg/fitting/trained_on.py``."""
+    """Histograms of the training prompts, from which drift is measured; see
+    ``xrouter_lg/fitting/trained_on.py``."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -157,14 +91,33 @@ class Manifest:
         """Short name of exactly these weights and statistics, recorded with every decision."""
         parts = [
             dict(self.files),
-            [dataclasses.asdict(card) for card in (*self.cards, *self.added)],
+            [dataclasses.asdict(card) for card in self.every_card],
             self.c_ref_usd,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def every_card(self) -> tuple[CardStats, ...]:
+        """Trained cards, then added ones."""
+        return (*self.cards, *self.added)
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model.
+
+        Raises:
+            CheckpointError: a kind that has none.
+        """
+        if self.language_model is None:
+            raise CheckpointError(
+                f"checkpoint {self.version} is of kind {self.kind!r}: it has no language model, so "
+                "it needs neither a base nor a server. Serve it in process: policy='FOLDER'"
+            )
+        return self.language_model
+
     def card(self, name: str) -> CardStats | None:
         """The statistics of a trained or added card, None for one never heard of."""
-        return next((card for card in (*self.cards, *self.added) if card.name == name), None)
+        return next((card for card in self.every_card if card.name == name), None)
 
     def weight_for_quality(self, target: float) -> float:
         """The largest cost weight of the dial whose quality is at least ``target`` (a share) of
@@ -192,43 +145,52 @@ class Manifest:
         known = {f.name for f in dataclasses.fields(cls)}
         try:
             fields = {key: value for key, value in data.items() if key in known}
-            fields["base"] = BaseIdentity(**data["base"])
             fields["cards"] = tuple(CardStats(**card) for card in data["cards"])
             fields["added"] = tuple(CardStats(**card) for card in data.get("added", ()))
-            fields["blocks"] = tuple(data.get("blocks", ()))
             fields["dial"] = tuple(DialPoint(**point) for point in data.get("dial", ()))
-            model = data.get("cost_model")
-            if model is not None:
-                weight = tuple(tuple(row) for row in model["weight"])
-                vectors = {k: tuple(v) for k, v in model.items() if k != "weight"}
-                fields["cost_model"] = CostModel(weight=weight, **vectors)
-            head = data.get("family_head")
-            if head is not None:
-                lists = {name: tuple(head[name]) for name in ("families", "cards")}
-                fields["family_head"] = HeadStats(**{**head, **lists})
+            for name, part in (
+                ("language_model", LanguageModel),
+                ("family_head", HeadStats),
+                ("cost_model", CostModel),
+                ("cascade", CascadeStats),
+                ("tools", ToolsStats),
+            ):
+                if data.get(name) is not None:
+                    fields[name] = part.from_dict(data[name])
             manifest = cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"the manifest lacks or misspells a field: {error!r}. It was edited by hand or "
                 "damaged; copy the checkpoint again or train again"
             ) from error
-        manifest._check()
+        manifest.check()
         return manifest
 
-    @property
-    def reads_model(self) -> bool:
-        """Whether the language model has a say: not where the family head has all of it."""
-        head = self.family_head
-        return head is None or head.share < 1.0 or any(c.name not in head.cards for c in self.cards)
+    def check(self) -> None:
+        """Whether all parts are there that this kind needs, and none that it never reads.
 
-    def _check(self) -> None:
+        Raises:
+            CheckpointError: says what is wrong.
+        """
+        if self.kind not in get_args(Kind):
+            raise CheckpointError(
+                f"the manifest's kind is {self.kind!r}; known: {', '.join(get_args(Kind))}"
+            )
         if not self.cards:
             raise CheckpointError("the manifest has no card; train again")
-        cut, most = self.blocks, len(slots.CARD_SLOTS)
-        if cut and (sum(cut) != len(self.cards) or min(cut) < 1 or max(cut) > most):
-            raise CheckpointError(f"blocks {cut} do not cut {len(self.cards)} cards; train again")
+        there = {name for name in _EVERY_PART if getattr(self, name) is not None}
+        must, may = _PARTS[self.kind]
+        for names, what in (
+            (must - there, "lacks"),
+            (there - must - may, "never reads"),
+        ):
+            if names:
+                raise CheckpointError(
+                    f"a checkpoint of kind {self.kind!r} {what} {', '.join(sorted(names))}; train "
+                    "again"
+                )
         numbers = [self.c_ref_usd]
-        for card in (*self.cards, *self.added):
+        for card in self.every_card:
             numbers += [card.prior, card.centre, card.output_tokens, card.cost_usd]
         if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
             raise CheckpointError("the manifest holds a number that is not finite; train again")
@@ -236,152 +198,31 @@ class Manifest:
             raise CheckpointError(
                 f"c_ref_usd is {self.c_ref_usd!r}; the cost weight needs a unit above 0"
             )
+        self._check_readers()
 
-
-def write_checkpoint(
-    folder: Path, manifest: Manifest, write_files: Callable[[Path], None]
-) -> Manifest:
-    """Write weights and manifest to ``folder`` in one rename; the manifest with its digests.
-
-    ``write_files`` puts weights and tokenizer files into the folder it is given. A checkpoint
-    that is there already is replaced, and never half.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with whole(folder) as temporary:
-        temporary.mkdir()
-        write_files(temporary)
-        complete = dataclasses.replace(manifest, files=_digests(temporary))
-        text = json.dumps(complete.to_dict(), indent=1, sort_keys=True, allow_nan=False)
-        temporary.joinpath(MANIFEST_FILE).write_text(text, encoding="utf-8")
-    return complete
-
-
-def read_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a checkpoint, its fields checked; weights are not looked at.
-
-    Raises:
-        CheckpointError: no checkpoint there, no JSON, another schema, or a field is wrong.
-    """
-    path = Path(folder) / MANIFEST_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"no checkpoint in {str(folder)!r}: it has no {MANIFEST_FILE}. Give the folder that "
-            "training wrote (its `checkpoint` folder)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{str(path)!r} can't be read: {error}; copy it again") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{str(path)!r} holds no JSON object; copy it again")
-    try:
-        return Manifest.from_dict(data)
-    except CheckpointError as error:
-        raise CheckpointError(f"checkpoint {str(folder)!r}: {error}") from error
-
-
-def verify(folder: str | Path, *, weights: bool = True) -> Manifest:
-    """Read a checkpoint and check it against this version of the package: prompt hash, codec, and
-    (``weights=True``) the digest of every file.
-
-    Raises:
-        CheckpointError: names each difference and the way out.
-    """
-    root = Path(folder)
-    manifest = read_manifest(root)
-    where = f"checkpoint {str(folder)!r}"
-    if manifest.codec != "slots":
-        raise CheckpointError(
-            f"{where} has the codec {manifest.codec!r}; this policy reads 'slots'"
-        )
-    if manifest.prompt_hash != slots.prompt_hash():
-        raise CheckpointError(
-            f"{where} was trained with prompts of hash {manifest.prompt_hash}; this xrouter_lg "
-            f"renders {slots.prompt_hash()}. Train again, or install the version that trained it "
-            f"({manifest.versions.get('xrouter_lg', 'unknown')})"
-        )
-    if weights:
-        for name, expected in manifest.files.items():
-            path = root / name
-            if path.parent != root or not path.is_file():
-                raise CheckpointError(f"{where} lacks its file {name!r}; copy it again")
-            if (found := _sha256(path)) != expected:
-                raise CheckpointError(
-                    f"{where}: {name!r} has sha256 {found[:12]}..., the manifest says "
-                    f"{expected[:12]}...: it is damaged or was changed; copy it again"
-                )
-        if not any(name.endswith(".safetensors") for name in manifest.files):
-            raise CheckpointError(f"{where} has no safetensors file; train again")
-    return manifest
-
-
-def check_base(manifest: Manifest, found: BaseIdentity) -> None:
-    """Refuse a base model other than the one a checkpoint was trained on.
-
-    Raises:
-        CheckpointError: says which part differs.
-    """
-    for name, what in (("tokenizer_sha256", "tokenizer"), ("sha256", "weights")):
-        expected, actual = getattr(manifest.base, name), getattr(found, name)
-        if expected != actual:
+    def _check_readers(self) -> None:
+        """Whether every card is read by somebody, and everybody is read."""
+        blocks = () if self.language_model is None else self.language_model.blocks
+        most = len(slots.CARD_SLOTS)
+        if blocks and (
+            self.kind != "slots"
+            or sum(blocks) != len(self.cards)
+            or min(blocks) < 1
+            or max(blocks) > most
+        ):
             raise CheckpointError(
-                f"the base model's {what} differ: {found.model_id!r} has {actual[:12]}..., the "
-                f"checkpoint was trained on {manifest.base.model_id!r} with {expected[:12]}.... "
-                "Point `base` at that model, or export the checkpoint merged"
+                f"blocks {blocks} do not cut {len(self.cards)} cards; train again"
             )
-
-
-def slot_token_ids(tokenizer: Any) -> dict[str, int]:
-    """Token id by slot letter: card slots, answer slots and the anchor.
-
-    Raises:
-        PolicyConfigError: a slot is not one token of this vocabulary.
-    """
-    ids: dict[str, int] = {}
-    for letter in slots.CARD_SLOTS + slots.ANCHOR_SLOT:
-        encoded = tokenizer.encode(slots.slot_token(letter), add_special_tokens=False)
-        if len(encoded) != 1:
-            raise PolicyConfigError(
-                f"slot {slots.slot_token(letter)!r} is {len(encoded)} tokens in this vocabulary, "
-                "not one; the slots codec can't use this base model"
+        head = self.family_head
+        if head is None:
+            return
+        unread = [card.name for card in self.cards if card.name not in head.cards]
+        if self.kind == "slots" and head.share >= 1.0 and not unread:
+            raise CheckpointError(
+                "its family head has all of the say, so its language model is never read; write it "
+                "as kind 'head'"
             )
-        ids[letter] = int(encoded[0])
-    return ids
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Digest of what a tokenizer does: its vocabulary, and a few texts encoded."""
-    probes = ["Good choice: A", "<request>\n1234 + 5.6\n</request>\n", "naïve café 東京 🙂\t\r\n"]
-    parts = [
-        sorted(tokenizer.get_vocab().items()),
-        [list(tokenizer.encode(text, add_special_tokens=False)) for text in probes],
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def weights_digest(folder: Path) -> str:
-    """Digest of a model folder's safetensors, one after the other in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        _feed(digest, path)
-    return digest.hexdigest()
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        path.name: _sha256(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in _HASHED_SUFFIXES and path.name != MANIFEST_FILE
-    }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    _feed(digest, path)
-    return digest.hexdigest()
-
-
-def _feed(digest: hashlib._Hash, path: Path) -> None:
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        if self.kind != "slots" and unread:
+            raise CheckpointError(
+                f"its family head does not know {', '.join(unread)}, and nothing else reads them"
+            )

@@ -121,7 +121,7 @@ def tool_features(text: str, weight: Weight) -> list[float]:
     asked = set(stems(question))
 
     def whole(words: set[str]) -> float:
-        return sum(map(weight, words))
+        return math.fsum(map(weight, words))  # whatever order a set is in
 
     def covered(words: set[str], by: set[str]) -> float:
         return whole(words & by) / max(whole(words), 1e-9)

@@ -35,6 +35,14 @@ def judge(
         str | None,
         typer.Option(help="An adapter's base model; left out: where serving looks for it."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:URL",
+            help="vllm:URL or llama_cpp:URL where a server runs the language model; left out: "
+            "this process does.",
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
     ] = "float32",
@@ -128,6 +136,7 @@ def judge(
         prompts=prompts,
         base=base,
         dtype=dtype,  # type: ignore[arg-type]
+        server=server,
         train_outcomes=train_outcomes,
         train_prompts=train_prompts,
         split=split,  # type: ignore[arg-type]

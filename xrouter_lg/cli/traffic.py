@@ -97,7 +97,7 @@ class Weighing:
         unit = self.c_ref_usd
         if unit is None and self.checkpoint is not None:
             from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-            from xrouter_lg.checkpoints.manifest import read_manifest
+            from xrouter_lg.checkpoints.folder import read_manifest
 
             unit = read_manifest(resolve_checkpoint(self.checkpoint)).c_ref_usd
         return {
@@ -176,9 +176,9 @@ def drift(
     wrong.
     """
     from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-    from xrouter_lg.checkpoints.manifest import read_manifest
+    from xrouter_lg.checkpoints.folder import read_manifest
     from xrouter_lg.judge.traffic.drift import find_drift
-    from xrouter_lg.policies.slots.utility import load_head
+    from xrouter_lg.policies.utility import load_head
     from xrouter_lg.pool.pool import ModelPool
     from xrouter_lg.tracing.store.trace_store import TraceStore
 

@@ -214,3 +214,16 @@ def oracle_luck(test: OutcomeGrid, reference: Reference, *, disagreement: float)
     hi = np.full(2, test.cost[:, reference.best_fixed].mean())
     seen, rerun = both.aiq(lo, hi)
     return float(seen - rerun)
+
+
+def weighted_gain(
+    parts: Sequence[tuple[Curve, OutcomeGrid, Reference]], *, draws: int = DRAWS, seed: int = 0
+) -> Floats:
+    """[1 + draws] gains over the zero router of several streams, weighted by their prompts; each
+    is resampled by itself."""
+    prompts = sum(len(test) for _, test, _ in parts)
+    total = np.zeros(1 + draws)
+    for number, (curve, test, reference) in enumerate(parts):
+        sample = resample(curve, test, reference, draws=draws, seed=seed + 1000 * (number + 1))
+        total += len(test) / prompts * (sample.aiq - sample.zero_aiq)
+    return total

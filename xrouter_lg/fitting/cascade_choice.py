@@ -1,30 +1,24 @@
-"""Plans of several calls, learned from recorded answers
-(:mod:`xrouter_lg.policies.cascade.policy`).
+"""What plans of several calls come to on recorded answers: nothing is called for it.
 
-    python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --output plans.safetensors
-    python -m xrouter_lg.fitting.cascade_choice --outcomes FOLDER --splits 10   # half splits
-
-The folder holds an outcome table with responses. What is learned is not a table of plans but a
-model of answers (:mod:`xrouter_lg.fitting.cascade`), out of which the policy plans when it is
-asked.
+What is learned is not a table of plans but a model of answers (:mod:`xrouter_lg.fitting.cascade`),
+out of which the policy plans when it is asked; here its plans are carried out on a table.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL, Curve, static_mix_curve
 from xrouter_lg.figures.metrics import Reference, resample
 from xrouter_lg.fitting.cascade import Recorded, fit_answers
-from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.fitting.read_lesson import LessonSettings, read_table
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
 from xrouter_lg.policies.cascade.planner import Planner, Values
@@ -63,6 +57,30 @@ def follow(
     return Course(tuple(called), max(alike, key=lambda card: values.single[card]))
 
 
+def courses(
+    plans: Plans,
+    cards: Sequence[int],
+    shares: Sequence[Sequence[float]],
+    recorded: Recorded,
+    cost_weight: float,
+    turns: int,
+) -> list[Course]:
+    """What is done about each of N prompts whose candidates are these cards (numbers of the
+    model); ``shares`` are the prompts' kind shares, ``recorded`` their answers by number."""
+    planner, rounds = plans.planner(cards, turns), rounds_of(turns)
+    return [
+        follow(
+            planner,
+            plans.values(cards, share, cost_weight, turns=turns),
+            share,
+            recorded.group_N_M[n],
+            recorded.length_N_M[n],
+            rounds,
+        )
+        for n, share in enumerate(shares)
+    ]
+
+
 def plan_curve(
     model: AnswerModel,
     test: OutcomeGrid,
@@ -72,19 +90,29 @@ def plan_curve(
     turns: int = 3,
 ) -> Curve:
     """The plans at every cost weight of the dial, on recorded answers; each call made is paid."""
-    plans, cards, rounds = Plans(model), range(len(test.models)), rounds_of(turns)
-    planner = plans.planner(cards, turns)
+    plans, cards = Plans(model), range(len(test.models))
     shares = [plans.shares(prompt) for prompt in test.prompts]
     score, cost = np.zeros((len(dial), len(test))), np.zeros((len(dial), len(test)))
     for setting, weight in enumerate(dial):
-        for n, share in enumerate(shares):
-            values = plans.values(cards, share, weight, turns=turns)
-            course = follow(
-                planner, values, share, recorded.group_N_M[n], recorded.length_N_M[n], rounds
-            )
+        for n, course in enumerate(courses(plans, cards, shares, recorded, weight, turns)):
             score[setting, n] = test.score[n, course.taken]
             cost[setting, n] = test.cost[n, list(course.called)].sum()
     return Curve("plans", np.array(dial), score, cost)
+
+
+def recorded_of(table: OutcomeGrid) -> Recorded:
+    """What a table's recorded answers come down to.
+
+    Raises:
+        ConfigurationError: the table keeps no responses.
+    """
+    told = table.more.get("response")
+    if told is None:
+        raise ConfigurationError(
+            "the outcome table has no column 'response'; plans of several calls are learned from "
+            "recorded answers and judged on them"
+        )
+    return Recorded.of(told.tolist())
 
 
 @dataclass(frozen=True)
@@ -141,46 +169,20 @@ def summary(name: str, rows: Sequence[Judged]) -> str:
     )
 
 
-def read_recorded(folder: Path) -> tuple[OutcomeGrid, Recorded]:
+def judge_splits(folder: Path, how: LessonSettings, splits: int, *, turns: int) -> Iterator[Judged]:
+    """Plans learned from one half of a folder's table and judged on the other, seed after seed.
+
+    Raises:
+        ConfigurationError: the table can't be used, or keeps no responses.
+    """
+    table, recorded = read_recorded(folder, how)
+    for seed in range(splits):
+        split = Split.of(table, recorded, seed)
+        model = fit_answers(split.train, split.learned_from)
+        yield split.judge(plan_curve(model, split.test, split.judged_on, turns=turns))
+
+
+def read_recorded(folder: Path, how: LessonSettings | None = None) -> tuple[OutcomeGrid, Recorded]:
     """The outcome table of a folder, and what its answers come down to."""
-    table = OutcomeTable.load(folder).complete_grid(more=("response",))
-    if "response" not in table.more:
-        raise ValueError(f"{folder}: plans are learned from answers, and no column is 'response'")
-    return table, Recorded.of(table.more["response"].tolist())
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when the table can't be used."""
-    parser = argparse.ArgumentParser(description="Learn plans of calls from recorded answers.")
-    parser.add_argument("--outcomes", type=Path, required=True, help="folder of an outcome table")
-    parser.add_argument("--output", type=Path, help="the plan file to write")
-    parser.add_argument("--splits", type=int, default=0, help="judge on this many half splits")
-    parser.add_argument("--turns", type=int, default=3, help="decisions at most (max_turns)")
-    options = parser.parse_args(argv)
-    try:
-        table, recorded = read_recorded(options.outcomes)
-        rows = []
-        for seed in range(options.splits):
-            split = Split.of(table, recorded, seed)
-            model = fit_answers(split.train, split.learned_from)
-            curve = plan_curve(model, split.test, split.judged_on, turns=options.turns)
-            rows.append(split.judge(curve))
-            print(
-                f"split {seed}: gain over the static mix {rows[-1].over_mix:+.4f}, over the zero "
-                f"router {rows[-1].over_zero:+.4f}, parity {rows[-1].parity:.0%}",
-                flush=True,
-            )
-        if rows:
-            print(summary("plans", rows))
-        if options.output is not None:
-            model = fit_answers(table, recorded)
-            model.save(options.output)
-            print(f"{options.output}: {len(model.cards)} cards, {len(model.head.families)} kinds")
-    except (ValueError, OSError, pl.exceptions.PolarsError) as error:
-        print(f"error: {error}")
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    table = read_table(folder, how or LessonSettings())
+    return table, recorded_of(table)

@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.linear_model import LogisticRegression
 
 from xrouter_lg.arrays import Floats
-from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_counts
-from xrouter_lg.checkpoints.manifest import HeadStats
+from xrouter_lg.checkpoints.family_head import BUCKETS, HEAD_FILE, FamilyHead, bucket_counts
+from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.checkpoints.tool_fit import (
     STEM_BUCKETS,
     stem_bucket,
@@ -21,8 +21,6 @@ from xrouter_lg.checkpoints.tool_fit import (
     tool_features,
 )
 from xrouter_lg.fitting.family_means import STRENGTH, family_means, group_means
-
-HEAD_FILE = "family_head.safetensors"
 
 _SEEN_IN = 2
 """Prompts that a word must occur in to count as known: once may be a typing error."""

@@ -1,8 +1,5 @@
 """A new card joins a trained checkpoint by a short probe set, without retraining.
 
-    python -m xrouter_lg.fitting.new_card --checkpoint DIR --outcomes F --prompts F \
-        --model NAME --output DIR
-
 The probe set is a few dozen prompts (50 will do) with the new model's recorded score and cost. Its
 success log-odds in family f are taken as b + s · (mean log-odds of the trained cards in f), with b
 and s fitted to the probe by penalised maximum likelihood: what is hard for all is likely hard for
@@ -13,7 +10,6 @@ would be picked for its luck.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import shutil
@@ -22,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from safetensors.numpy import save_file
 
 from xrouter_lg.arrays import Floats
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest, verify, write_checkpoint
-from xrouter_lg.errors import ConfigurationError, XRouterError
-from xrouter_lg.outcomes import OutcomeError, OutcomeTable
-from xrouter_lg.policies.slots.utility import load_head
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.checkpoints.folder import verify, write_checkpoint
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats
+from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.policies.utility import load_head
 
 MIN_PROBE = 20
 _STRENGTH = 8.0
@@ -98,6 +94,11 @@ def add_card(
         CheckpointError: no sound checkpoint there.
     """
     manifest = verify(checkpoint)
+    if manifest.kind not in ("head", "slots"):
+        raise ConfigurationError(
+            f"checkpoint {str(checkpoint)!r} is of kind {manifest.kind!r}, which no probe set "
+            "extends; train it again with the new card's outcomes"
+        )
     head = load_head(manifest, checkpoint)
     if head is None or manifest.family_head is None:
         raise ConfigurationError(
@@ -161,43 +162,22 @@ def add_card(
     return write_checkpoint(output, grown, write_files)
 
 
+def read_probe(outcomes: Path, model: str) -> tuple[tuple[str, ...], Floats, Floats, float]:
+    """Prompts, scores and costs (USD) of a model in the folder of an outcome table, and its mean
+    output tokens, 0 where none are recorded.
+
+    Raises:
+        OutcomeError: the table can't be read, or has no outcome of the model at a known cost.
+    """
+    probe = OutcomeTable.load(outcomes).complete_grid(models=[model], more=("output_tokens",))
+    tokens = probe.more.get("output_tokens", np.full(probe.score.shape, np.nan))
+    known = tokens[np.isfinite(tokens)]
+    mean = float(known.mean()) if len(known) else 0.0
+    return probe.prompts, probe.score[:, 0], probe.cost[:, 0], mean
+
+
 def _column(array: npt.NDArray[np.float32], values: Floats) -> npt.NDArray[np.float32]:
     grown: npt.NDArray[np.float32] = np.ascontiguousarray(
         np.concatenate([array, values[:, None].astype(np.float32)], axis=1)
     )
     return grown
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when the card can't be added."""
-    parser = argparse.ArgumentParser(description="Add a card to a checkpoint by a probe set.")
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--outcomes", type=Path, required=True, help="Parquet with its outcomes")
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--model", required=True, help="its name in the outcomes")
-    parser.add_argument("--output", type=Path, required=True, help="the new checkpoint's folder")
-    options = parser.parse_args(argv)
-    try:
-        probe = OutcomeTable.load(options.outcomes, options.prompts).complete_grid(
-            models=[options.model], more=("output_tokens",)
-        )
-        tokens = probe.more.get("output_tokens", np.full(probe.score.shape, np.nan))
-        known = tokens[np.isfinite(tokens)]
-        written = add_card(
-            options.checkpoint,
-            options.output,
-            normalise_name(options.model),
-            probe.prompts,
-            probe.score[:, 0],
-            probe.cost[:, 0],
-            output_tokens=float(known.mean()) if len(known) else 0.0,
-        )
-    except (XRouterError, OutcomeError, pl.exceptions.PolarsError, OSError) as error:
-        print(f"error: {error}")
-        return 2
-    print(f"{options.output}: {len(written.cards)} trained cards and {len(written.added)} added")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -25,7 +25,9 @@ from langchain_core.messages import BaseMessage
 from xrouter_lg.arrays import Floats
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.checkpoints.manifest import Manifest
-from xrouter_lg.policies.slots.prompts import NOTHING_READ, Reading, SlotPolicy, blocks_of
+from xrouter_lg.policies.head import HeadPolicy
+from xrouter_lg.policies.slots.prompts import Reading, SlotPolicy, blocks_of
+from xrouter_lg.policies.trained import Estimate
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import RouteRequest
@@ -67,7 +69,7 @@ def all_cards(manifest: Manifest) -> tuple[ModelCard, ...]:
     # A server of one's own has no list price, whatever its model is called; nobody calls it.
     return tuple(
         ModelCard(name=card.name, model="recorded", base_url="http://127.0.0.1:9/v1")
-        for card in (*manifest.cards, *manifest.added)
+        for card in manifest.every_card
     )
 
 
@@ -100,11 +102,10 @@ def estimate_prompts(
         (_key(messages), blocks_of(policy.manifest, allowed))
         for messages, allowed in zip(conversations, of_each, strict=True)
     ]
-    requests = {key: _request(said) for key, said in zip(keys, conversations, strict=True)}
+    requests = {key: request_of(said) for key, said in zip(keys, conversations, strict=True)}
     stored = _Names(blocks_of(policy.manifest, names))
     with closing(_open(policy, cache, dtype)) as store:
         known = _known(store, {stored(key): key for key in requests})
-        known |= {key: NOTHING_READ for key in requests if not key[1]}
         # Of one length together: a pass costs what its longest prompt costs.
         pending = sorted(
             requests.keys() - known.keys(), key=lambda key: (_size(requests[key]), key)
@@ -132,7 +133,17 @@ def estimate_prompts(
             strict=True,
         )
     )
-    found = [unique[key] for key in keys]
+    return _arrays(names, [unique[key] for key in keys])
+
+
+def estimate_head(policy: HeadPolicy, conversations: Sequence[Sequence[BaseMessage]]) -> Estimates:
+    """Estimates of a head, in the order of what was asked: a millisecond each, so none is kept."""
+    cards = all_cards(policy.manifest)
+    found = policy.estimate([request_of(said) for said in conversations], cards)
+    return _arrays(tuple(card.name for card in cards), found)
+
+
+def _arrays(names: tuple[str, ...], found: Sequence[Estimate]) -> Estimates:
     return Estimates(
         names,
         np.array([[e.expected.quality[name] for name in names] for e in found]),
@@ -157,7 +168,8 @@ class _Names:
         return prompt if blocks == self.every else f"{prompt}/{','.join(map(str, blocks))}"
 
 
-def _request(messages: Sequence[BaseMessage]) -> RouteRequest:
+def request_of(messages: Sequence[BaseMessage]) -> RouteRequest:
+    """A recorded conversation as a request, at cost weight 0."""
     likely, most = estimate_tokens(messages)
     return RouteRequest(messages=list(messages), prompt_tokens=likely, prompt_tokens_max=most)
 
@@ -189,12 +201,19 @@ def _reading_key(manifest: Manifest, dtype: str) -> str:
     """Digest of all that a reading depends on but its prompt."""
     parts = [
         dict(manifest.files),
-        manifest.base.sha256,
+        manifest.model.base.sha256,
         slots.prompt_hash(),
         [card.line for card in manifest.cards],
         dtype,
-        # Without a language model neither is asked, nor needed.
-        [importlib.metadata.version(n) for n in ("torch", "transformers") if manifest.reads_model],
-        *manifest.blocks,
+        # With a server neither need be here.
+        [_version(name) for name in ("torch", "transformers")],
+        *manifest.model.blocks,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

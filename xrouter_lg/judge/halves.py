@@ -41,9 +41,11 @@ def read_table(
         about=("meta",),
     )
     if "response" in table.more:
-        # All that a figure needs of an answer is whether it equals another one.
-        ids = answer_ids(table.more["response"].tolist())
-        table = dataclasses.replace(table, more={"answer": ids})
+        # All that is needed of an answer is whether it equals another one, and how long it is.
+        told = table.more["response"].tolist()
+        lengths = np.array([[len((text or "").strip()) for text in row] for row in told])
+        more = {"answer": answer_ids(told), "length": lengths}
+        table = dataclasses.replace(table, more=more)
     added = [card.name for card in manifest.added]
     return table.within(
         {

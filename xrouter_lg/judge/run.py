@@ -7,7 +7,8 @@ pay for what it chose. What it expects of cost comes from the checkpoint's own s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.figures.bootstrap import Figure, figure
-from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.choices import dial_of, make_choices, write_choices
-from xrouter_lg.judge.estimates import Estimates, Progress, estimate_prompts
+from xrouter_lg.figures.metrics import Reference, weighted_gain
+from xrouter_lg.judge.choices import write_choices
+from xrouter_lg.judge.chooser import Asking, Chooser
+from xrouter_lg.judge.choosers import chooser_of
+from xrouter_lg.judge.estimates import Progress
 from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, Pooled, assess
-from xrouter_lg.judge.gate.compare import weighted_gain
 from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
 from xrouter_lg.judge.halves import halves, read_table, recorded
 from xrouter_lg.judge.score import curve_of
 from xrouter_lg.judge.settings import JudgeSettings
-from xrouter_lg.outcomes.conversation import conversations
 from xrouter_lg.outcomes.grid import OutcomeGrid, Pool
 from xrouter_lg.outcomes.near import NearDuplicates, near_duplicates
 from xrouter_lg.outcomes.schema import KEY
-from xrouter_lg.policies.slots.policy import CheckpointPolicy
+from xrouter_lg.policies.trained import TrainedPolicy
 
 SCHEMA_VERSION = 1
 
@@ -73,8 +75,11 @@ class Judged:
             "checkpoint": {
                 "name": self.settings.checkpoint.name,
                 "version": manifest.version,
-                "base": manifest.base.model_id,
-                "cards": [card.name for card in (*manifest.cards, *manifest.added)],
+                "kind": manifest.kind,
+                "base": None
+                if manifest.language_model is None
+                else manifest.language_model.base.model_id,
+                "cards": [card.name for card in manifest.every_card],
                 "c_ref_usd": manifest.c_ref_usd,
             },
             "outcomes": self.settings.outcomes.name,
@@ -120,40 +125,17 @@ def judge_checkpoint(
     started = time.perf_counter()
     if (settings.train_outcomes is None) != (settings.train_prompts is None):
         raise ValueError("train_outcomes and train_prompts go together: give both or neither")
-    policy = _policy(settings.checkpoint, settings)
-    try:
-        manifest = policy.manifest
-        renamed = {**recorded(manifest, "rename", {}), **settings.rename}
+    manifest = read_manifest(settings.checkpoint)
+    renamed = {**recorded(manifest, "rename", {}), **settings.rename}
+    asking = _asking(settings, on_estimate)
+    with closing(_chooser(settings.checkpoint, asking)) as chooser:
         whole = read_table(settings, settings.outcomes, settings.prompts, manifest, renamed)
         table, train, split = halves(settings, manifest, whole, renamed)
-        weights = dial_of(manifest, settings.cost_weight)
-
-        def chosen(runner: CheckpointPolicy, rows: OutcomeGrid) -> pl.DataFrame:
-            found = estimate_prompts(
-                runner,
-                conversations(rows),
-                candidates=[
-                    [card for card, there in zip(rows.cards, row, strict=True) if there]
-                    for row in rows.candidates
-                ],
-                cache=settings.cache,
-                dtype=settings.dtype,
-                progress=on_estimate,
-            )
-            return make_choices(
-                rows,
-                _reachable(found, rows),
-                c_ref_usd=runner.manifest.c_ref_usd,
-                cost_weights=weights,
-                router_usd_per_million=settings.router_usd_per_million,
-            )
-
-        choices = chosen(policy, table)
-    finally:
-        policy.close()
+        weights = chooser.cost_weights()
+        choices = chooser.choices(table, weights)
     if settings.choices is not None:
         write_choices(choices, settings.choices)
-    others = _Others(settings, whole, table, renamed, chosen)
+    others = _Others(settings, whole, table, asking, weights)
     pools, small, parts = [], 0, []
     for pool in table.pools():
         paired = table.complete(pool.models, pool.rows)
@@ -190,20 +172,20 @@ def judge_checkpoint(
     )
 
 
-def _policy(checkpoint: Path, settings: JudgeSettings) -> CheckpointPolicy:
-    return CheckpointPolicy(checkpoint, base=settings.base, dtype=settings.dtype)
+def _asking(settings: JudgeSettings, progress: Progress | None) -> Asking:
+    return Asking(
+        base=settings.base,
+        dtype=settings.dtype,
+        server=settings.server,
+        cost_weight=settings.cost_weight,
+        router_usd_per_million=settings.router_usd_per_million,
+        cache=settings.cache,
+        progress=progress,
+    )
 
 
-def _reachable(estimates: Estimates, table: OutcomeGrid) -> Estimates:
-    """Estimates that cover the table's cards: one that a checkpoint does not know can't be routed
-    to by it, and is out of its reach."""
-    absent = [card for card in table.cards if card not in estimates.cards]
-    if not absent:
-        return estimates
-    n = len(table)
-    quality = np.concatenate([estimates.quality, np.full((n, len(absent)), -1e9)], axis=1)
-    cost = np.concatenate([estimates.cost, np.full((n, len(absent)), 1e9)], axis=1)
-    return Estimates((*estimates.cards, *absent), quality, cost, estimates.tokens)
+def _chooser(checkpoint: Path, asking: Asking) -> Chooser[TrainedPolicy]:
+    return chooser_of(checkpoint, read_manifest(checkpoint).kind, asking)
 
 
 def _pooled(
@@ -260,11 +242,11 @@ class _Others:
         settings: JudgeSettings,
         whole: OutcomeGrid,
         table: OutcomeGrid,
-        renamed: Mapping[str, str],
-        chosen: Callable[[CheckpointPolicy, OutcomeGrid], pl.DataFrame],
+        asking: Asking,
+        weights: Sequence[float],
     ) -> None:
         self._settings, self._whole, self._table = settings, whole, table
-        self._chosen = chosen
+        self._asking, self._weights = asking, weights
         self._production: pl.DataFrame | None = None
         self.production_version: str | None = None
         self._unseen: list[tuple[OutcomeGrid, pl.DataFrame]] | None = None
@@ -272,12 +254,9 @@ class _Others:
     def production(self) -> pl.DataFrame | None:
         path = self._settings.production
         if path is not None and self._production is None:
-            policy = _policy(path, self._settings)
-            try:
-                self.production_version = policy.version
-                self._production = self._chosen(policy, self._table)
-            finally:
-                policy.close()
+            with closing(_chooser(path, self._asking)) as chooser:
+                self.production_version = chooser.manifest.version
+                self._production = chooser.choices(self._table, self._weights)
         return self._production
 
     def unseen_gain(self, pool: Pool, half: OutcomeGrid | None) -> Figure | None:
@@ -305,21 +284,18 @@ class _Others:
         return figure(weighted_gain(parts, draws=self._settings.draws, seed=self._settings.seed))
 
     def _run(self, path: Path) -> tuple[OutcomeGrid, pl.DataFrame]:
-        policy = _policy(path, self._settings)
-        try:
-            known = set(policy.manifest.data.get("families", ()))
+        with closing(_chooser(path, self._asking)) as chooser:
+            known = set(chooser.manifest.data.get("families", ()))
             fresh = np.array([name not in known for name in self._whole.families])
             if not known or not fresh.any():
                 raise ValueError(
                     f"checkpoint {str(path)!r} has learned from every family of the table (or "
                     "records none): it says nothing about unseen ones"
                 )
-            cards = {card.name for card in (*policy.manifest.cards, *policy.manifest.added)}
+            cards = {card.name for card in chooser.manifest.every_card}
             reach = self._whole.candidates[:, [card in cards for card in self._whole.cards]]
             rows = self._whole.rows(fresh & reach.any(1))
-            return rows, self._chosen(policy, rows)
-        finally:
-            policy.close()
+            return rows, chooser.choices(rows, self._weights)
 
 
 def _pool_json(pool: Assessment) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class JudgeSettings(AssessSettings):
     """Base model of an adapter: a folder, GGUF file or hub id; left out: where serving looks."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """What the language model computes in; serving's own is float32."""
+    server: str | None = None
+    """``vllm:URL`` or ``llama_cpp:URL`` where a server runs the language models."""
     train_outcomes: Path | None = None
     """What the checkpoint was trained on: names the references and fits the baselines."""
     train_prompts: Path | None = None

@@ -58,11 +58,11 @@ class BasePolicy(ABC):
         """The policy that decides this request: itself, unless it stands for several."""
         return self
 
-    def warm_up(self) -> None:  # noqa: B027  most policies load nothing
-        """Load or check what deciding needs, so that the first request does not wait."""
+    def warm_up(self) -> None:  # noqa: B027  # most have nothing to load
+        """Load or check what the first request would wait for; may take seconds."""
 
     def close(self) -> None:  # noqa: B027
-        """Let go of what :meth:`warm_up` or a request has loaded."""
+        """Let go of models and connections; a later request gets them again."""
 
     def resolved(self, resolve: Callable[[PolicyLike], Policy]) -> Policy:
         """Itself, with what it holds by name (a path, a card) made into policies."""

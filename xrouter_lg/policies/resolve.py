@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from langchain_core.language_models import BaseChatModel
@@ -21,9 +21,11 @@ from xrouter_lg.policies.baselines import (
     StaticMixPolicy,
 )
 from xrouter_lg.policies.chat import PromptedPolicy
+from xrouter_lg.policies.checkpoints import load_policy, remote_policy
+from xrouter_lg.policies.following import followed
 from xrouter_lg.policies.rollout.canary import CanaryPolicy
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
-from xrouter_lg.policies.slots.following import followed
+from xrouter_lg.policies.trained import TrainedPolicy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 
 _log = logging.getLogger(__name__)
@@ -84,8 +86,10 @@ def _from_text(text: str, pool: ModelPool) -> Policy:
     if head in ("shadow", "canary") and rest:
         pair = _shadow(rest) if head == "shadow" else _canary(rest)
         return resolve_policy(pair, pool)
-    if head in ("vllm", "llama_cpp") and rest:
-        return _remote(head, rest, pool)
+    if head == "vllm" and rest:
+        return _remote("vllm", rest, pool)
+    if head == "llama_cpp" and rest:
+        return _remote("llama_cpp", rest, pool)
     if head == "checkpoint" and rest:
         folder, options = _options(rest, "policy 'checkpoint:...'")
         return _checkpoint(folder, options, pool)
@@ -135,23 +139,18 @@ def _mix(text: str, pool: ModelPool) -> StaticMixPolicy:
 
 
 def _checkpoint(folder: str, options: dict[str, str], pool: ModelPool) -> Policy:
-    from xrouter_lg.policies.slots.policy import CheckpointPolicy
-
     where = f"policy 'checkpoint:{folder}'"
     taken = _taken(options, {"base": str, "dtype": str, "threads": int}, where)
 
-    def build(path: Path) -> CheckpointPolicy:
-        policy = CheckpointPolicy(path, **taken)
+    def build(path: Path) -> TrainedPolicy:
+        policy = load_policy(path, **taken)
         _check_pool(policy.manifest, pool, where)
         return policy
 
     return followed(folder, build)
 
 
-def _remote(kind: str, rest: str, pool: ModelPool) -> Policy:
-    from xrouter_lg.policies.slots.remote import RemotePolicy
-    from xrouter_lg.policies.slots.remote_servers import Kind
-
+def _remote(kind: Literal["vllm", "llama_cpp"], rest: str, pool: ModelPool) -> Policy:
     where = f"policy '{kind}:...'"
     address, options = _options(rest, where)
     known: dict[str, Callable[[str], Any]] = {
@@ -167,8 +166,8 @@ def _remote(kind: str, rest: str, pool: ModelPool) -> Policy:
             f"{where} needs the checkpoint's folder: {kind}:http://HOST:PORT/v1?checkpoint=FOLDER"
         )
 
-    def build(path: Path) -> RemotePolicy:
-        policy = RemotePolicy(address, path, server=cast(Kind, kind), **taken)
+    def build(path: Path) -> TrainedPolicy:
+        policy = remote_policy(kind, address, path, **taken)
         _check_pool(policy.manifest, pool, where)
         return policy
 
@@ -206,7 +205,7 @@ def _taken(
 
 def _check_pool(manifest: Manifest, pool: ModelPool, where: str) -> None:
     """Refuse a checkpoint that knows none of the pool's cards; say which it does not know."""
-    trained = {card.name for card in (*manifest.cards, *manifest.added)}
+    trained = {card.name for card in manifest.every_card}
     unknown = [name for name in pool.names if name not in trained]
     if len(unknown) == len(pool.names):
         raise CheckpointError(

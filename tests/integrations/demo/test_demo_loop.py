@@ -14,7 +14,7 @@ from integrations.demo import workers
 from integrations.demo.loop import Loop, Settings
 from integrations.demo.questions import load
 from tests.support.tiny_model import write_tiny_base
-from xrouter_lg.checkpoints.manifest import verify
+from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
 pytestmark = [pytest.mark.train, pytest.mark.timeout(600)]

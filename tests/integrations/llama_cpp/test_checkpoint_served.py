@@ -43,7 +43,8 @@ from tests.support.served import (
 )
 from tests.support.tiny_checkpoint import conversations, pool, request
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoints.manifest import CheckpointError, read_manifest, verify
+from xrouter_lg.checkpoints.folder import read_manifest, verify
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.policies.slots.remote import RemotePolicy, model_name
 from xrouter_lg.prompts import slots

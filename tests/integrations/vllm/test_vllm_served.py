@@ -26,7 +26,8 @@ from tests.support import tiny_checkpoint
 from tests.support.served import VllmSeen, difference, proposals, requests_of, same_prompts, watched
 from tests.support.tiny_checkpoint import conversations, pool, request
 from xrouter_lg import ModelCard
-from xrouter_lg.checkpoints.manifest import CheckpointError, verify
+from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.policies.slots.prompts import SlotPolicy
 from xrouter_lg.policies.slots.remote import RemotePolicy, model_name

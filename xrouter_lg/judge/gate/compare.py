@@ -23,7 +23,7 @@ from xrouter_lg.figures.curve import (
     random_curve,
     static_mix_curve,
 )
-from xrouter_lg.figures.metrics import DRAWS, Reference, resample
+from xrouter_lg.figures.metrics import DRAWS, Reference, resample, weighted_gain
 from xrouter_lg.judge.baselines import (
     Estimator,
     agreement_cascade,
@@ -257,16 +257,3 @@ def _unseen(
         draws=draws,
         seed=seed,
     )
-
-
-def weighted_gain(
-    parts: Sequence[tuple[Curve, OutcomeGrid, Reference]], *, draws: int = DRAWS, seed: int = 0
-) -> Floats:
-    """[1 + draws] gains over the zero router of several streams, weighted by their prompts; each
-    is resampled by itself."""
-    prompts = sum(len(test) for _, test, _ in parts)
-    total = np.zeros(1 + draws)
-    for number, (curve, test, reference) in enumerate(parts):
-        sample = resample(curve, test, reference, draws=draws, seed=seed + 1000 * (number + 1))
-        total += len(test) / prompts * (sample.aiq - sample.zero_aiq)
-    return total

@@ -18,11 +18,12 @@ from scipy.stats import chi2, norm
 
 from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.checkpoints.manifest import CardStats, Manifest
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.figures.bootstrap import figure
 from xrouter_lg.fitting.trained_on import length_of, shares_in
 from xrouter_lg.judge.traffic.logged import LiveRequest, ratio_of_means
-from xrouter_lg.policies.slots.utility import trust
+from xrouter_lg.policies.utility import trust
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.types import RouteRecord, Usage

@@ -1,4 +1,4 @@
-"""A trained checkpoint as a policy, in process: transformers on this machine.
+"""A checkpoint of kind ``slots`` as a policy, in process: transformers on this machine.
 
 One policy object serves any number of event loops and threads. The model is loaded by a thread of
 its own at the first request (or by :meth:`CheckpointPolicy.warm_up`) and run by another, so an
@@ -17,13 +17,12 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from xrouter_lg.checkpoints.bases import find_base
-from xrouter_lg.checkpoints.manifest import CheckpointError, verify
+from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.policies.slots.probe import check_probe, load_probe
-from xrouter_lg.policies.slots.prompts import Estimate, Reading, SlotPolicy, SlotPrompts
+from xrouter_lg.policies.slots.prompts import Reading, SlotPolicy, SlotPrompts
 from xrouter_lg.policies.slots.torch_engine import Dtype, Engine
-
-__all__ = ["CheckpointPolicy", "Estimate"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,11 +57,10 @@ class CheckpointPolicy(SlotPolicy):
         cache_prefix: bool = True,
     ) -> None:
         folder = Path(path)
-        super().__init__(folder, verify(folder))
+        super().__init__(folder, verify(folder, kind="slots"))
         if dtype not in ("float32", "bfloat16"):
             raise CheckpointError(f"dtype is {dtype!r}; it must be 'float32' or 'bfloat16'")
-        # A base that is never read may be absent.
-        self._base = find_base(self.manifest, folder, base) if self.manifest.reads_model else None
+        self._base = find_base(self.manifest, folder, base)
         self._threads, self._dtype, self._cache_prefix = threads, dtype, cache_prefix
         self._lock = threading.Lock()
         self._loading: Future[Engine] | None = None
@@ -73,10 +71,7 @@ class CheckpointPolicy(SlotPolicy):
         return self._engine().result().prompts
 
     def warm_up(self) -> None:
-        """Load the model and run one decision, so that the first request does not wait. A
-        checkpoint whose family head has all of the say needs no model."""
-        if not self.manifest.reads_model:
-            return
+        """Load the model and run one decision, so that the first request does not wait."""
         self._engine().result().contrasts_of(["<request>\nhello\n</request>\n"])
 
     async def read(self, question: str, blocks: Sequence[int]) -> Reading:

@@ -2,7 +2,7 @@
 
 In process, behind vLLM or behind llama.cpp, a decision is the same three steps: the request becomes
 token ids (:class:`SlotPrompts`), something returns log probabilities of the slots' tokens, and
-:func:`~xrouter_lg.policies.slots.utility.utilities` makes a proposal of them. Only the second step
+:class:`~xrouter_lg.policies.utility.Predictor` makes a proposal of them. Only the second step
 differs; :class:`SlotPolicy` holds the others, so that no server can render, tokenise or weigh in a
 way of its own.
 
@@ -19,16 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xrouter_lg.checkpoints.manifest import (
-    CardStats,
-    CheckpointError,
-    Manifest,
-    slot_token_ids,
-    tokenizer_hash,
-)
+from xrouter_lg.checkpoints.identity import slot_token_ids, tokenizer_hash
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.extras import need
-from xrouter_lg.policies.base import BasePolicy
-from xrouter_lg.policies.slots.utility import Utilities, load_head, utilities
+from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, reason_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import Proposal, RouteRequest
@@ -64,22 +59,13 @@ class Reading:
         return sum(len(ids) + 1 for ids in self.prompts)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a decision would be made on."""
-
-    expected: Utilities
-    router_tokens: int
-    """Prompt and completion tokens of the router model for this decision."""
-
-
 def card_blocks(manifest: Manifest) -> list[tuple[CardStats, ...]]:
     """The cards of each block."""
     width = len(slots.CARD_SLOTS)
     found: list[tuple[CardStats, ...]] = []
     start = 0
     while start < len(manifest.cards):
-        size = manifest.blocks[len(found)] if manifest.blocks else width
+        size = manifest.model.blocks[len(found)] if manifest.model.blocks else width
         found.append(manifest.cards[start : start + size])
         start += size
     return found
@@ -87,10 +73,7 @@ def card_blocks(manifest: Manifest) -> list[tuple[CardStats, ...]]:
 
 def blocks_of(manifest: Manifest, names: Iterable[str]) -> tuple[int, ...]:
     """Numbers of the blocks that a request with these candidates is read behind. Where none of
-    them has a slot it is the first block: a decision keeps a prompt on record. None at all where
-    the language model has no say."""
-    if not manifest.reads_model:
-        return ()
+    them has a slot it is the first block: a decision keeps a prompt on record."""
     wanted = set(names)
     found = tuple(
         at
@@ -98,10 +81,6 @@ def blocks_of(manifest: Manifest, names: Iterable[str]) -> tuple[int, ...]:
         if any(card.name in wanted for card in cards)
     )
     return found or (0,)
-
-
-NOTHING_READ = Reading((), (), ())
-"""The reading of a checkpoint whose language model has no say."""
 
 
 class SlotPrompts:
@@ -118,10 +97,11 @@ class SlotPrompts:
     def __init__(self, manifest: Manifest, folder: Path) -> None:
         self._tokenizer = _Tokenizer(folder)
         found = tokenizer_hash(self._tokenizer)
-        if found != manifest.base.tokenizer_sha256:
+        expected = manifest.model.base.tokenizer_sha256
+        if found != expected:
             raise CheckpointError(
                 f"the tokenizer of checkpoint {str(folder)!r} has hash {found[:12]}..., the "
-                f"manifest says {manifest.base.tokenizer_sha256[:12]}...: its files were changed, "
+                f"manifest says {expected[:12]}...: its files were changed, "
                 "or this version of tokenizers reads them otherwise; copy it again or train again"
             )
         ids = slot_token_ids(self._tokenizer)
@@ -155,15 +135,9 @@ class SlotPrompts:
         return Reading(tuple(blocks), tuple(prompts), tuple(logprobs))
 
 
-class SlotPolicy(BasePolicy):
-    """A checkpoint's policy but for the language model, which a subclass runs or asks."""
-
-    name = "checkpoint"
-
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
-        self.version = manifest.version
-        self._head = load_head(manifest, path)
+class SlotPolicy(EstimatingPolicy):
+    """The policy of a checkpoint of kind ``slots`` but for the language model, which a subclass
+    runs or asks."""
 
     @property
     @abstractmethod
@@ -181,21 +155,15 @@ class SlotPolicy(BasePolicy):
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         """Success probability and expected cost of each candidate; the highest utility first."""
         blocks = blocks_of(self.manifest, [card.name for card in candidates])
-        reading = NOTHING_READ
-        if blocks:
-            reading = await self.read(slots.render_question(request.messages), blocks)
-        weight = self.cost_weight(request)
-        found = self._weighed(reading, request, candidates)
-        if not blocks:
-            reason = _reason(found, weight)
-            return Proposal(found.probabilities, reason=reason, quality=found.quality)
+        reading = await self.read(slots.render_question(request.messages), blocks)
+        found = self.weigh(request, candidates, self.contrasts(reading))
         at, letter = _favourite(reading)
         block = self.prompts.blocks[reading.blocks[at]]
         return Proposal(
             found.probabilities,
-            reason=_reason(found, weight),
+            reason=reason_of(found, self.cost_weight(request)),
             quality=found.quality,
-            prompt_hash=self.manifest.prompt_hash,
+            prompt_hash=self.manifest.model.prompt_hash,
             token_ids={
                 "prompt_token_ids": reading.prompts[at],
                 "completion_token_ids": [block.slot_ids[block.letters.index(letter)]],
@@ -218,13 +186,10 @@ class SlotPolicy(BasePolicy):
         """
         if readings is None:
             blocks = blocks_of(self.manifest, [card.name for card in candidates])
-            if blocks:
-                questions = [slots.render_question(r.messages) for r in requests]
-                readings = self.read_many(questions, [blocks] * len(questions))
-            else:
-                readings = [NOTHING_READ] * len(requests)
+            questions = [slots.render_question(r.messages) for r in requests]
+            readings = self.read_many(questions, [blocks] * len(questions))
         return [
-            Estimate(self._weighed(reading, request, candidates), reading.tokens)
+            Estimate(self.weigh(request, candidates, self.contrasts(reading)), reading.tokens)
             for reading, request in zip(readings, requests, strict=True)
         ]
 
@@ -237,19 +202,6 @@ class SlotPolicy(BasePolicy):
             for card, letter in zip(card_blocks(self.manifest)[at], letters, strict=True):
                 found[card.name] = odds[letter]
         return found
-
-    def cost_weight(self, request: RouteRequest) -> float:
-        """λ of a request: what the dial says for its quality target, else its own weight."""
-        if request.quality_target is not None and self.manifest.dial:
-            return self.manifest.weight_for_quality(request.quality_target)
-        return request.cost_weight
-
-    def _weighed(
-        self, reading: Reading, request: RouteRequest, candidates: Sequence[ModelCard]
-    ) -> Utilities:
-        weight = self.cost_weight(request)
-        contrasts = self.contrasts(reading)
-        return utilities(self.manifest, contrasts, request, candidates, weight, self._head)
 
 
 class _Tokenizer:
@@ -288,11 +240,3 @@ def _favourite(reading: Reading) -> tuple[int, str]:
             if name != slots.ANCHOR_SLOT and (gain > best or not letter):
                 at, letter, best = index, name, gain
     return at, letter
-
-
-def _reason(found: Utilities, cost_weight: float) -> str:
-    best = max(found.utility, key=lambda name: found.utility[name])
-    return (
-        f"expected score {found.quality[best]:.2f} at ${found.cost_usd[best]:.6f}, "
-        f"cost weight {cost_weight:g}"
-    )

@@ -1,4 +1,4 @@
-"""A trained checkpoint as a policy, its language model behind vLLM or llama.cpp.
+"""A checkpoint of kind ``slots`` as a policy, its language model behind vLLM or llama.cpp.
 
 The app needs the checkpoint's folder (manifest, tokenizer, heads) but neither its weights nor
 torch. Prompts are rendered and tokenised here and sent as token ids, so the server sees the same
@@ -12,12 +12,12 @@ minutes and whenever the server was unreachable.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import time
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest, verify
+from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import MissingKeyError, PolicyConfigError, PolicyError
 from xrouter_lg.policies.slots.probe import check_probe, load_probe
 from xrouter_lg.policies.slots.prompts import Block, Reading, SlotPolicy, SlotPrompts
@@ -75,13 +76,12 @@ class RemotePolicy(SlotPolicy):
         if server not in SERVERS:
             raise PolicyConfigError(f"server is {server!r}; known: {', '.join(SERVERS)}")
         folder = Path(checkpoint)
-        manifest = verify(folder, weights=False)
-        _check_files(manifest, folder)
+        manifest = verify(folder, kind="slots", weights=False)
         super().__init__(folder, manifest)
         self._prompts = SlotPrompts(manifest, folder)
         self._probe = load_probe(folder, manifest)
         self._server = SERVERS[server]
-        self._root = _root_of(url)
+        self._root = root_of(url)
         self._wanted = model
         self._cache_prefix = cache_prefix
         self.timeout_s = timeout_s  # type: ignore[misc]  # an instance's own, where set
@@ -125,13 +125,15 @@ class RemotePolicy(SlotPolicy):
         return run_sync(read_all())
 
     def warm_up(self) -> None:
-        """Check the server, so that one that serves something else is known before a request."""
+        """Check the server, so that the first request does not wait for it. Blocks."""
 
-        async def check() -> None:
+        async def checked() -> None:
             await self.check()
             await self.aclose()
 
-        asyncio.run(check())
+        # In a loop of its own: the caller's may be running, and its connections stay its own.
+        with ThreadPoolExecutor(1, "xrouter-check") as thread:
+            thread.submit(asyncio.run, checked()).result()
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
@@ -255,29 +257,12 @@ class _LoopState:
             self.check = None
 
 
-def _check_files(manifest: Manifest, folder: Path) -> None:
-    """All files but the model's weights, which may be on the server alone, must be there and be
-    those of the manifest."""
-    for name, expected in manifest.files.items():
-        path = folder / name
-        weights = name.endswith(".safetensors") and name.startswith(("model", "adapter_model"))
-        if path.parent != folder or (weights and not path.exists()):
-            continue
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoint {str(folder)!r} lacks its file {name!r}; copy it again"
-            ) from error
-        if found != expected:
-            raise CheckpointError(
-                f"checkpoint {str(folder)!r}: {name!r} has sha256 {found[:12]}..., the manifest "
-                f"says {expected[:12]}...: it is damaged or was changed; copy it again"
-            )
+def root_of(url: str) -> str:
+    """A server's address without ``/v1``.
 
-
-def _root_of(url: str) -> str:
+    Raises:
+        PolicyConfigError: it is no address, or holds a password.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PolicyConfigError(

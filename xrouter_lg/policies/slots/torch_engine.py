@@ -19,13 +19,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
-from xrouter_lg.checkpoints.manifest import (
-    BaseIdentity,
-    CheckpointError,
-    Manifest,
-    check_base,
-    weights_digest,
-)
+from xrouter_lg.checkpoints.identity import check_base, weights_digest
+from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.parts import BaseIdentity
 from xrouter_lg.errors import PolicyError
 from xrouter_lg.extras import need
 from xrouter_lg.policies.slots.prompts import Block, SlotPrompts
@@ -263,14 +259,14 @@ class Engine:
 
     def _load(self, manifest: Manifest, source: Path, base: Path | None) -> Any:
         torch, transformers = self._torch, self._transformers
-        folder = source if manifest.weights == "merged" else base
+        folder = source if manifest.model.weights == "merged" else base
         assert folder is not None
-        if manifest.weights == "adapter":
+        if manifest.model.weights == "adapter":
             check_base(manifest, identity_of(manifest, folder))
         model = transformers.AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
-        if manifest.weights == "adapter":
+        if manifest.model.weights == "adapter":
             adapted = need("peft", _PURPOSE).PeftModel.from_pretrained(model, str(source))
             model = adapted.merge_and_unload()
         # Merged in float32 whatever it runs in: an adapter's changes are small.
@@ -316,9 +312,9 @@ def identity_of(manifest: Manifest, folder: Path) -> BaseIdentity:
         model_id=str(folder),
         sha256=weights_digest(folder),
         # The checkpoint's tokenizer is the one in use; the base's is never read.
-        tokenizer_sha256=manifest.base.tokenizer_sha256,
-        layers=manifest.base.layers,
-        hidden_size=manifest.base.hidden_size,
+        tokenizer_sha256=manifest.model.base.tokenizer_sha256,
+        layers=manifest.model.base.layers,
+        hidden_size=manifest.model.base.hidden_size,
     )
 
 

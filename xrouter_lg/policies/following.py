@@ -18,9 +18,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
-from xrouter_lg.checkpoints.manifest import MANIFEST_FILE
+from xrouter_lg.checkpoints.folder import MANIFEST_FILE
 from xrouter_lg.policies.base import BasePolicy
-from xrouter_lg.policies.slots.prompts import SlotPolicy
+from xrouter_lg.policies.trained import TrainedPolicy
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
@@ -30,7 +30,7 @@ _LOOK_EVERY_S = 1.0
 _RETRY_S = 60.0
 
 
-def followed(path: str | Path, build: Callable[[Path], SlotPolicy]) -> BasePolicy:
+def followed(path: str | Path, build: Callable[[Path], TrainedPolicy]) -> BasePolicy:
     """The policy of a checkpoint's folder, or one that follows the alias of this name.
 
     Raises:
@@ -46,7 +46,9 @@ def followed(path: str | Path, build: Callable[[Path], SlotPolicy]) -> BasePolic
 class FollowingPolicy(BasePolicy):
     """The policy that an alias points to today. ``build`` makes one of a checkpoint's folder."""
 
-    def __init__(self, alias: Path, build: Callable[[Path], SlotPolicy], first: SlotPolicy) -> None:
+    def __init__(
+        self, alias: Path, build: Callable[[Path], TrainedPolicy], first: TrainedPolicy
+    ) -> None:
         self._alias, self._build = alias, build
         self._current = first
         self._used: ContextVar[str | None] = ContextVar("used", default=None)
@@ -57,7 +59,7 @@ class FollowingPolicy(BasePolicy):
         self._loading: threading.Thread | None = None
 
     @property
-    def current(self) -> SlotPolicy:
+    def current(self) -> TrainedPolicy:
         """The policy that answers new requests."""
         return self._current
 
@@ -74,6 +76,10 @@ class FollowingPolicy(BasePolicy):
     def timeout_s(self) -> float:  # type: ignore[override]
         return self._current.timeout_s
 
+    @property
+    def orchestrates(self) -> bool:  # type: ignore[override]  # another kind may follow
+        return self._current.orchestrates
+
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         self._look()
         policy = self._current
@@ -87,9 +93,11 @@ class FollowingPolicy(BasePolicy):
         return self._current.worst_case_usd(request, candidates)
 
     def warm_up(self) -> None:
+        """Load the model, or check the server, so that the first request does not wait."""
         self._current.warm_up()
 
     def close(self) -> None:
+        """Let go of the model."""
         self._current.close()
 
     def _read_mark(self) -> tuple[int, int] | None:

@@ -1,0 +1,45 @@
+"""A run in words, before anything expensive begins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from training.data.inputs import Plan
+
+
+def describe(work: Plan) -> str:
+    """The plan of a run in words, with what it will take."""
+    config = work.config
+    lines = [
+        f"outcomes     {config.outcomes}",
+        f"prompts      {len(work.fit)} to learn from, {len(work.validation)} to validate on, "
+        f"{len(work.test)} held out"
+        + (f", {len(work.left_out)} of families left out" if len(work.left_out) else ""),
+        f"held out     {work.near}",
+        f"models       {len(work.table.models)}: {', '.join(work.table.models)}",
+        *_pools(work),
+    ]
+    if config.trains_model:
+        from training.run.estimate import describe_model  # which imports torch
+
+        lines += describe_model(work)
+    else:
+        lines.append(
+            "family head  alone (family_head_share 1): no language model is trained or read"
+        )
+    return "\n".join([*lines, f"run folder   {work.folder}"])
+
+
+def _pools(work: Plan) -> list[str]:
+    """A line for each pool, and one for the blocks they are read in."""
+    table, cut = work.table, work.cut
+    if not table.declared:
+        return []
+    lines = [
+        f"pool         {', '.join(pool.sources)}: {len(pool.models)} models, "
+        f"{len(np.intersect1d(pool.rows, work.train))} prompts to learn from"
+        for pool in table.pools()
+    ]
+    read = cut.read_N_K.sum(0)
+    each = ", ".join(f"{size} cards read for {n}" for size, n in zip(cut.sizes, read, strict=True))
+    return [*lines, f"blocks       {len(cut.sizes)}: {each} prompts"]

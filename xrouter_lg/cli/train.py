@@ -1,0 +1,186 @@
+"""``xrouter train``: from an outcome table to a checkpoint, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
+from xrouter_lg.cli.said import command, print_json
+
+if TYPE_CHECKING:
+    from xrouter_lg.checkpoints.manifest import Manifest
+    from xrouter_lg.fitting.read_lesson import LessonSettings
+
+app = typer.Typer()
+
+_LANGUAGE_MODEL = (
+    "say what to train: --head (a router by kind of task, in seconds) or --cascade (plans of "
+    "several calls, from recorded answers). A language model is trained from a checkout of the "
+    "repository: python training/train.py --config training/configs/headline.yaml outcomes=FOLDER "
+    "base.path=MODEL (docs/training.md)"
+)
+
+
+@command(app, "train", example="train outcomes --head --output checkpoints/mine")
+def train(
+    outcomes: Annotated[
+        Path, typer.Argument(help="Folder with outcomes.parquet and prompts.parquet.")
+    ],
+    head: Annotated[
+        bool, typer.Option("--head", help="A family head: recognises the kind of task.")
+    ] = False,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="Plans of several calls; needs recorded responses.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder of the new checkpoint.")] = None,
+    pool: Annotated[
+        Path | None, typer.Option(help="Pool file: today's prices are kept, to see new ones.")
+    ] = None,
+    train_share: Annotated[
+        float, typer.Option(help="Share of the prompts learned from; the rest is held out.")
+    ] = 0.9,
+    split_seed: Annotated[int, typer.Option(help="Which prompts those are.")] = 0,
+    sources: Annotated[list[str] | None, typer.Option(help="Keep these sources only.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep these models; left out: those known on every prompt."),
+    ] = None,
+    rename: Rename = None,
+    min_prompts: Annotated[
+        int, typer.Option(min=1, help="Refuse to learn from fewer prompts.")
+    ] = 100,
+    turns: Annotated[
+        int, typer.Option(min=1, help="With --cascade: decisions a request may take (max_turns).")
+    ] = 3,
+    splits: Annotated[
+        int, typer.Option(min=0, help="With --cascade: first judge on this many half splits.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a checkpoint from an outcome table, in seconds to minutes, without torch.
+
+    --head makes a router by kind of task, --cascade plans of several calls (needs recorded
+    responses; with --splits 10 it says what they are worth). Figures are measured on prompts that
+    were held out, and stand in the checkpoint's manifest; `xrouter judge` says whether they are
+    worth promoting.
+
+    Exit code 0: written; 2: the table or a setting is wrong.
+    """
+    if head == cascade:
+        typer.echo(f"xrouter: {_LANGUAGE_MODEL}", err=True)
+        raise typer.Exit(2)
+    if output is None and not splits:
+        raise typer.BadParameter("give the new checkpoint's folder with --output")
+    from xrouter_lg.fitting.read_lesson import LessonSettings
+
+    how = LessonSettings(
+        sources=parse_listed(sources) or (),
+        models=parse_listed(models) or (),
+        rename=parse_pairs(rename, "--rename", "TABLE=CARD"),
+        train_share=train_share,
+        split_seed=split_seed,
+        pool="" if pool is None else str(pool),
+        min_prompts=min_prompts,
+    )
+    judged = _half_splits(outcomes, how, splits, turns, as_json) if cascade and splits else None
+    written = None
+    if output is not None:
+        _check_output(output)
+        written = _train(outcomes, output, how, turns if cascade else None)
+    if as_json:
+        print_json(_plain(output, written, judged))
+    elif written is not None:
+        _print(output, written)
+
+
+def _train(outcomes: Path, output: Path, how: LessonSettings, turns: int | None) -> Manifest:
+    from rich.console import Console
+
+    with Console(stderr=True).status("learning and measuring"):
+        if turns is not None:
+            from xrouter_lg.fitting.cascade_checkpoint import train_cascade
+
+            return train_cascade(outcomes, output, how, turns=turns)
+        from xrouter_lg.fitting.head_checkpoint import write_head
+        from xrouter_lg.fitting.read_lesson import read_lesson
+
+        return write_head(output, read_lesson(outcomes, how))
+
+
+def _half_splits(
+    outcomes: Path, how: LessonSettings, splits: int, turns: int, quiet: bool
+) -> list[dict[str, float]]:
+    from dataclasses import asdict
+
+    from xrouter_lg.fitting.cascade_choice import judge_splits, summary
+
+    rows = []
+    for seed, row in enumerate(judge_splits(outcomes, how, splits, turns=turns)):
+        rows.append(row)
+        if not quiet:
+            typer.echo(
+                f"split {seed}: gain over the static mix {row.over_mix:+.4f}, over the zero "
+                f"router {row.over_zero:+.4f}, parity {row.parity:.0%}"
+            )
+    if not quiet:
+        typer.echo(summary("plans", rows))
+    return [asdict(row) for row in rows]
+
+
+def _check_output(output: Path) -> None:
+    """A checkpoint may be replaced; nothing else may."""
+    from xrouter_lg.checkpoints.folder import MANIFEST_FILE
+    from xrouter_lg.errors import ConfigurationError
+
+    if output.is_dir() and any(output.iterdir()) and not output.joinpath(MANIFEST_FILE).is_file():
+        raise ConfigurationError(
+            f"{str(output)!r} holds something that is no checkpoint; name a folder of its own"
+        )
+
+
+def _plain(output: Path | None, written: Manifest | None, judged: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {} if judged is None else {"splits": judged}
+    if written is None:
+        return found
+    return {
+        **found,
+        "checkpoint": str(output),
+        "kind": written.kind,
+        "version": written.version,
+        "cards": [card.name for card in written.cards],
+        "train_prompts": written.data["train_prompts"],
+        "test_prompts": written.data["test_prompts"],
+        **written.metrics,
+    }
+
+
+def _print(output: Path | None, written: Manifest) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from xrouter_lg.cli.tables import console
+
+    out = console()
+    out.print(
+        escape(
+            f"{output}: {written.kind} {written.version}, {len(written.cards)} cards, learned from "
+            f"{written.data['train_prompts']} prompts, measured on {written.data['test_prompts']}"
+        )
+    )
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, what in (
+        ("gain_over_zero_router", "gain over the zero router"),
+        ("parity_share", "cost at the best fixed model's quality, as a share of its own"),
+    ):
+        figure = written.metrics.get(name)
+        if figure is None or figure["value"] is None:
+            table.add_row(what, "never reached" if figure is not None else "-")
+        else:
+            low, high = (
+                f"{figure[k]:.4f}" if figure[k] is not None else "-" for k in ("low", "high")
+            )
+            table.add_row(what, f"{figure['value']:.4f} [{low}, {high}]")
+    out.print(table)

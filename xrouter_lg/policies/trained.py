@@ -1,0 +1,74 @@
+"""What the policies of all kinds of checkpoint share, and what those do that expect a score and a
+cost of every card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.policies.base import BasePolicy
+from xrouter_lg.policies.utility import Predictor, Utilities, load_head
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.types import RouteRequest
+
+NAME = "checkpoint"
+"""What a record calls the policy of a checkpoint, whatever its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a decision would be made on."""
+
+    expected: Utilities
+    router_tokens: int
+    """Prompt and completion tokens of the router model for this decision."""
+
+
+class TrainedPolicy(BasePolicy):
+    """The policy of a checkpoint: its folder, its manifest, and the version on every record."""
+
+    name = NAME
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.version = manifest.version
+
+    def cost_weight(self, request: RouteRequest) -> float:
+        """λ of a request: what the dial says for its quality target, else its own weight."""
+        if request.quality_target is not None and self.manifest.dial:
+            return self.manifest.weight_for_quality(request.quality_target)
+        return request.cost_weight
+
+
+class EstimatingPolicy(TrainedPolicy):
+    """One that decides by expected score and cost of every card.
+
+    Raises:
+        CheckpointError: the head's file is missing or damaged.
+        MissingExtraError: numpy or safetensors is not installed, and there is a head.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        super().__init__(path, manifest)
+        self._predictor = Predictor.of(manifest, load_head(manifest, path))
+
+    def weigh(
+        self,
+        request: RouteRequest,
+        candidates: Sequence[ModelCard],
+        contrasts: Mapping[str, float],
+    ) -> Utilities:
+        """The candidates at the request's own cost weight."""
+        weight = self.cost_weight(request)
+        return self._predictor.utilities(contrasts, request, candidates, weight)
+
+
+def reason_of(found: Utilities, cost_weight: float) -> str:
+    """In words why the best card is taken."""
+    best = max(found.utility, key=lambda name: found.utility[name])
+    return (
+        f"expected score {found.quality[best]:.2f} at ${found.cost_usd[best]:.6f}, "
+        f"cost weight {cost_weight:g}"
+    )
