@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langgraph.graph import START, MessagesState, StateGraph
 from typer.testing import CliRunner
 
+from tests.support.grids import content_of
 from tests.training.made_episodes import call, episode, said
 from xrouter_lg import ModelCard, ModelPool, TraceStore, XRouterNode
 from xrouter_lg.cli import app as cli
@@ -343,7 +344,7 @@ def test_a_store_is_given_open_or_by_path_or_url(traces: Path, tmp_path: Path) -
         outcomes_from_store(store, tmp_path / "a", scoring=LIKED)
     outcomes_from_store(traces, tmp_path / "b", scoring=LIKED)
     report = outcomes_from_store(f"sqlite:///{traces}", tmp_path / "c", scoring=LIKED)
-    tables = [OutcomeTable.load(tmp_path / name).fingerprint() for name in "abc"]
+    tables = [content_of(OutcomeTable.load(tmp_path / name)) for name in "abc"]
     assert len(set(tables)) == 1
     assert (report.outcomes, report.scored, report.extracted.routed) == (12, 12, 12)
     # Nothing of the building is left beside the tables.

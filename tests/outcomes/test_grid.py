@@ -99,6 +99,18 @@ def test_declared_pools_are_pools_though_their_models_are_the_same() -> None:
     assert [len(pool.rows) for pool in grid.rows(np.array([3])).pools()] == [0, 1]
 
 
+def test_the_fingerprint_sees_scores_costs_and_names() -> None:
+    grid = sources("a", "b")
+    changed = [
+        dataclasses.replace(grid, score=1 - grid.score),
+        dataclasses.replace(grid, cost=2 * grid.cost),
+        dataclasses.replace(grid, models=("m0", "other")),
+        grid.rows(np.array([1, 0])),
+    ]
+    assert len({one.fingerprint() for one in (grid, *changed)}) == 5
+    assert grid.fingerprint() == dataclasses.replace(grid, prompts=("x", "y")).fingerprint()
+
+
 def test_the_recorded_demo_is_the_same_table_for_ever() -> None:
     grid = OutcomeTable.load(DATA).complete_grid()
     train, test = random_split(grid, seed=0)

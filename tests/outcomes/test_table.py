@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.grids import content_of
 from xrouter_lg.outcomes import OutcomeError, OutcomeTable, prompt_key
 from xrouter_lg.outcomes.schema import normalise_prompt
 
@@ -62,7 +63,7 @@ def test_every_format_gives_the_same_table(tmp_path: Path, suffix: str) -> None:
         )
     read = OutcomeTable.load(tmp_path)
     assert read.validate().ok
-    assert read.fingerprint() == made.fingerprint()
+    assert content_of(read) == content_of(made)
 
 
 @pytest.mark.parametrize(
@@ -279,14 +280,14 @@ def test_the_summary_counts_and_averages() -> None:
 def test_a_written_table_reads_back_the_same(tmp_path: Path) -> None:
     made = table(PAIRS, PROMPTS)
     made.write(tmp_path / "out")
-    assert OutcomeTable.load(tmp_path / "out").fingerprint() == made.fingerprint()
+    assert content_of(OutcomeTable.load(tmp_path / "out")) == content_of(made)
 
 
 def test_a_failed_write_leaves_the_old_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table(PAIRS, PROMPTS).write(tmp_path)
-    before = OutcomeTable.load(tmp_path).fingerprint()
+    before = content_of(OutcomeTable.load(tmp_path))
 
     def fail(*paths: object) -> None:
         raise OSError("disk full")
@@ -294,11 +295,5 @@ def test_a_failed_write_leaves_the_old_table(
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         table(PAIRS[:2], PROMPTS).write(tmp_path)
-    assert OutcomeTable.load(tmp_path).fingerprint() == before
+    assert content_of(OutcomeTable.load(tmp_path)) == before
     assert {path.name for path in tmp_path.iterdir()} == {"outcomes.parquet", "prompts.parquet"}
-
-
-def test_the_fingerprint_ignores_order_and_sees_scores() -> None:
-    one, two = table(PAIRS, PROMPTS), table(PAIRS[::-1], PROMPTS[::-1])
-    changed = table([outcome("a", "x", score=0.5), *PAIRS[1:]], PROMPTS)
-    assert one.fingerprint() == two.fingerprint() != changed.fingerprint()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.schema import KEY
 
 
 def make_grid(
@@ -52,3 +55,10 @@ def two_task_grid() -> OutcomeGrid:
         families=np.where(sums, "sums", "capitals").tolist(),
         models=("adder", "lookup", "large"),
     )
+
+
+def content_of(table: OutcomeTable) -> tuple[tuple[Any, ...], ...]:
+    """What a table says, whatever the order of its rows: outcomes, then texts."""
+    outcomes = table.outcomes.select(*KEY, "model", "score", "cost_usd").collect()
+    prompts = table.prompts.select(*KEY, "prompt").collect()
+    return tuple(tuple(sorted(frame.rows(), key=str)) for frame in (outcomes, prompts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -210,18 +209,6 @@ class OutcomeTable:
             with whole(target / f"{name}.parquet") as temporary:
                 frame.sink_parquet(temporary, compression="zstd")
         return target
-
-    def fingerprint(self) -> str:
-        """Hex digest of what a training run sees: keys, texts, scores and costs, in any order."""
-        digest = hashlib.blake2b(digest_size=16)
-        for frame, columns in (
-            (self.outcomes, [*KEY, "model", "score", "cost_usd"]),
-            (self.prompts, [*KEY, "prompt"]),
-        ):
-            have = frame.collect_schema().names()
-            chosen = [name for name in columns if name in have]
-            digest.update(frame.select(chosen).sort(chosen).collect().write_csv().encode())
-        return digest.hexdigest()
 
 
 def _joined(parts: Sequence[Part], kind: Literal["outcomes", "prompts"]) -> pl.LazyFrame:
