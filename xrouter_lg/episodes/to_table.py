@@ -26,7 +26,7 @@ from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import ExtractReport, episodes
 from xrouter_lg.episodes.rows import OBSERVED, observations, prompt_id, prompt_row
 from xrouter_lg.episodes.spill import Rows, spill_folder
-from xrouter_lg.outcomes import PROMPT_COLUMNS, OutcomeTable
+from xrouter_lg.outcomes import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeTable
 from xrouter_lg.outcomes.schema import KEY, OutcomeError, normalise_prompt
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.tracing.store.trace_store import TraceStore
@@ -339,5 +339,6 @@ def _summed(scored: pl.LazyFrame) -> pl.LazyFrame:
             pl.col("at").max().alias("observed_at"),
             pl.lit(None, pl.Float64).alias("propensity"),
         )
+        .select(list(OUTCOME_COLUMNS))
         .sort([*KEY, "model"])
     )

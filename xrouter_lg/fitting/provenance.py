@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import xrouter_lg
 from xrouter_lg.tracing.record.redact import known_secrets, scrub_text
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "polars", "safetensors")
@@ -19,9 +18,9 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn", "polars", "safetensors")
 
 def provenance(libraries: Sequence[str] = LIBRARIES) -> dict[str, Any]:
     """The manifest's fields that say who wrote it, and when."""
-    versions = {name: importlib.metadata.version(name) for name in libraries}
+    versions = {name: importlib.metadata.version(name) for name in ("xrouter_lg", *libraries)}
     return {
-        "versions": {"xrouter_lg": xrouter_lg.__version__, **versions},
+        "versions": versions,
         "git_revision": git_revision(),
         # A store's URL among the arguments may hold a password.
         "command": scrub_text(" ".join(["python", *sys.argv]), known_secrets()),
@@ -31,7 +30,7 @@ def provenance(libraries: Sequence[str] = LIBRARIES) -> dict[str, Any]:
 
 def git_revision() -> str | None:
     """The checkout's commit, with ``+`` when files differ from it; None outside a checkout."""
-    root = Path(xrouter_lg.__file__).parent.parent
+    root = Path(__file__).parents[2]
     if not root.joinpath(".git").exists():
         return None  # installed, maybe inside a repository of somebody else's
 

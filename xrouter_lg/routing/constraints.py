@@ -139,7 +139,6 @@ def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
         return Removal(
             Constraint.UNREACHABLE,
             "joined the pool after this graph was built; build the graph again",
-            "joined the pool after this graph was built; build the graph again",
         )
     for need in sorted(request.needs - card.capabilities):
         return Removal(Constraint.CAPABILITY, f"has no capability {need!r}")

@@ -47,7 +47,7 @@ Progress = Callable[[int, int], None]
 class Submission:
     """An answer handed in for a verdict."""
 
-    key: tuple[str, str, str]
+    key: tuple[str, ...]
     """source, task, prompt_id."""
     text: str | None
     prompt: str

@@ -143,9 +143,8 @@ def _load(manifest: Manifest, folder: Path, base: Path | None, dtype: str) -> tu
         str(source), dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
     if base is not None:
-        model = (
-            need("peft", _PURPOSE).PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-        )
+        adapted = need("peft", _PURPOSE).PeftModel.from_pretrained(model, str(folder))
+        model = adapted.merge_and_unload()
     model = model.to(getattr(torch, dtype)).eval().requires_grad_(False)
     return model, transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
