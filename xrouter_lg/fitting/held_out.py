@@ -24,6 +24,7 @@ class Part:
     """A pool: prompts that share their candidates."""
 
     sources: tuple[str, ...]
+    """Empty for the whole of a table without pools."""
     train: OutcomeGrid
     test: OutcomeGrid
     rows: Ints
@@ -74,8 +75,8 @@ def held_out(
         (*_judged(part, part.of(expected), router_usd, c_ref_usd), part)
         for part, router_usd in zip(parts, router_usd_P, strict=True)
     ]
-    if len(judged) == 1:
-        curve, reference, part = judged[0]
+    if not parts[0].sources:  # the whole table, which names no pools
+        ((curve, reference, part),) = judged
         return figures_of(curve, part.test, reference)
     found = [
         {"sources": list(part.sources), **figures_of(curve, part.test, reference)}
