@@ -36,9 +36,9 @@ from training.config.grpo import GrpoSettings
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import card_lines
+from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment, Sampling
-from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import load_base

@@ -29,7 +29,7 @@ if __package__ in (None, ""):
 from rich.console import Console
 
 from training.config.run import load_config
-from training.stage.processes import is_main, main_first
+from training.processes import is_main, main_first
 from xrouter_lg.errors import XRouterError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from xrouter_lg.types import Usage
 
 Message = dict[str, Any]
 Run = Mapping[str, Any]
-"""A run in the trace store's layout (:func:`xrouter_lg.tracing.exchange.importing.plain_run`)."""
+"""A run in the trace store's layout (:func:`xrouter_lg.tracing.runs.importing.plain_run`)."""
 
 CUT = frozenset({ErrorClass.TRUNCATED, ErrorClass.CONTENT_FILTER})
 """Flaws that may leave a part of an answer, which is handed on marked as cut."""

@@ -25,7 +25,7 @@ from xrouter_lg.episodes.extract import (
     episodes,
 )
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply, ToolCall
-from xrouter_lg.tracing.record.redact import redact_patterns
+from xrouter_lg.tracing.runs.redact import redact_patterns
 
 IDS = {
     "prompt_token_ids": [5, 17, 902],

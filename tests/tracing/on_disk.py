@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zstandard
 
-from xrouter_lg.tracing.record.pack import _dictionary, unpack
+from xrouter_lg.tracing.runs.pack import _dictionary, unpack
 
 _FRAME = b"\x28\xb5\x2f\xfd"
 

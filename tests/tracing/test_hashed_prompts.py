@@ -19,7 +19,7 @@ from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.tracing import Recorder, TraceStore
-from xrouter_lg.tracing.record.hashing import TextHasher
+from xrouter_lg.tracing.runs.hashing import TextHasher
 
 
 def ask(db: Path, *messages: Any, **config: Any) -> dict[str, Any]:

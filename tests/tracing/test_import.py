@@ -14,7 +14,7 @@ from tests.support.langsmith_server import LangSmithServer
 from tests.tracing.routed import a_record, app_around, question, routed_graph
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns
-from xrouter_lg.tracing.exchange.importing import feedback_said
+from xrouter_lg.tracing.runs.importing import feedback_said
 
 START = "2026-11-01T00:00:00.000000+00:00"
 END = "2026-11-01T00:00:01.000000+00:00"

@@ -19,7 +19,7 @@ from tests.tracing.on_disk import readable
 from tests.tracing.routed import a_record
 from tests.tracing.test_import import a_run
 from xrouter_lg.tracing import TraceStore
-from xrouter_lg.tracing.record.pack import pack, unpack
+from xrouter_lg.tracing.runs.pack import pack, unpack
 from xrouter_lg.tracing.store import migrations, schema
 
 
@@ -31,7 +31,7 @@ def test_packed_text_comes_back(text: str) -> None:
 
 
 def test_the_dictionary_has_not_changed() -> None:
-    raw = files("xrouter_lg.tracing.record").joinpath("pack_1.txt").read_bytes()
+    raw = files("xrouter_lg.tracing.runs").joinpath("pack_1.txt").read_bytes()
     # Stores in the field were packed with it: a better one needs another number.
     assert (
         hashlib.sha256(raw).hexdigest()

@@ -40,7 +40,7 @@ from xrouter_lg.tracing import (
     langsmith_client,
     redact_patterns,
 )
-from xrouter_lg.tracing.record.redact import scrub_text
+from xrouter_lg.tracing.runs.redact import scrub_text
 
 KEYS = {
     "openai": "sk-proj-Ab3dEfGhIjKlMnOpQrStUvWx",

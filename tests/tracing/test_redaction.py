@@ -14,7 +14,7 @@ from tests.tracing.on_disk import readable
 from tests.tracing.routed import Worker, question, routed_graph
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns
-from xrouter_lg.tracing.record.redact import MASK, scrub_json, scrub_text
+from xrouter_lg.tracing.runs.redact import MASK, scrub_json, scrub_text
 
 KEY = "sk-planted-0123456789abcdefghij"
 

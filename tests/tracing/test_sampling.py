@@ -15,7 +15,7 @@ from tests.tracing.routed import app_around, question, routed_graph
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.tracing import Recorder, TraceStore
 from xrouter_lg.tracing.record import recorder as module
-from xrouter_lg.tracing.record.open_runs import sampled
+from xrouter_lg.tracing.runs.open_runs import sampled
 
 
 def routed(recorder: Recorder, count: int) -> list[dict[str, Any]]:

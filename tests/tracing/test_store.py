@@ -15,8 +15,8 @@ from sqlalchemy.dialects import postgresql
 from tests.tracing.routed import a_record
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import TraceStore
-from xrouter_lg.tracing.record.extract import ExtractedRoute
-from xrouter_lg.tracing.record.pack import pack
+from xrouter_lg.tracing.runs.extract import ExtractedRoute
+from xrouter_lg.tracing.runs.pack import pack
 from xrouter_lg.tracing.store import migrations, schema
 from xrouter_lg.tracing.store.connect import resolve_url
 from xrouter_lg.tracing.store.rows import RowMaker

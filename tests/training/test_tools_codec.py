@@ -22,9 +22,9 @@ from training.config.grpo import GrpoSettings
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
+from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import Episodes, whole_pool
-from training.grpo.outcome_source import RecordedOutcomes
 from training.stage.callbacks import Report
 from training.tools.environment import ToolEpisodes, environment_class, result_of
 from training.tools.imitation import tool_row, tool_rows, train_tool_rows

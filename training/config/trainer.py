@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from training.stage.processes import process_count
+from training.processes import process_count
 from xrouter_lg.errors import ConfigurationError
 
 

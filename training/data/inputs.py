@@ -15,9 +15,9 @@ import polars as pl
 from langchain_core.messages import BaseMessage
 
 from training.config.run import DataConfig, RunConfig
+from training.data.asking_setup import LiveSetup
+from training.data.checks import check_base, check_machine, check_settings, check_table
 from training.data.cut import Cut, cut_of
-from training.grpo.asking_setup import LiveSetup
-from training.run.preflight import check_base, check_machine, check_settings, check_table
 from xrouter_lg.arrays import Bools, Ints
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.outcomes import OutcomeTable

@@ -2,9 +2,9 @@
 
 A batch of episodes is drawn at once: prompts, a subset of the pool in a shuffled slot order, prices
 moved at random, and a cost weight for each. Over recorded outcomes
-(:class:`training.grpo.outcome_source.RecordedOutcomes`) actions cost no API spend and are exact,
+(:class:`training.data.outcome_source.RecordedOutcomes`) actions cost no API spend and are exact,
 and everything is an array over episodes, so the speed is numpy's. Over workers
-(:mod:`training.grpo.asking`) the same two methods call models."""
+(:mod:`training.data.asking`) the same two methods call models."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.data.outcome_source import OutcomeSource
 from training.data.reward import Reward
-from training.grpo.outcome_source import OutcomeSource
 from xrouter_lg.arrays import Bools, Floats, Ints
 
 MUST_NOT_CALL = -2

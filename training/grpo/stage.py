@@ -8,15 +8,16 @@ from contextlib import closing, nullcontext
 
 import numpy as np
 
+from training.data.asking import LiveOutcomes
 from training.data.inputs import Plan
-from training.grpo.asking import LiveOutcomes
+from training.data.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
-from training.grpo.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
 from training.grpo.trainer import play_greedily, train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import Base
 from training.model.reading import Reading
 from training.model.slots import SlotModel
+from training.processes import is_main, main_first
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -25,7 +26,6 @@ from training.stage.callbacks import (
     orderly_stop,
 )
 from training.stage.plots import plot_grpo
-from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_state, save_state
 from training.warm_start.stage import stage_key

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from training.data.inputs import Plan
-from training.stage.processes import process_count
+from training.processes import process_count
 from training.warm_start.trainer import steps_of
 
 _CHARACTERS_PER_TOKEN = 3.0

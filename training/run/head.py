@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training.data.inputs import Plan
 from training.data.lesson import lesson_of
-from training.stage.processes import is_main
+from training.processes import is_main
 from training.stage.progress import Progress
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.fitting.head_checkpoint import write_head

@@ -31,9 +31,9 @@ from training.model.blocks import BlockReading
 from training.model.features import build_cache
 from training.model.reading import CachedReading, PlainReading, Reading, predict_rows
 from training.model.slots import SlotModel, slot_model
+from training.processes import is_main, main_first
 from training.run.export import export
 from training.run.head_share import SHARES, ShareChoice, choose_share
-from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress
 from training.warm_start.stage import warm_start
 from training.warm_start.targets import log_loss

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from training.stage.processes import agreed, anyone, is_main
+from training.processes import agreed, anyone, is_main
 from xrouter_lg.files import write_json
 
 Log = dict[str, float]

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.model.slots import SlotModel
+from training.processes import is_main, main_first
 from training.stage.callbacks import last_checkpoint
-from training.stage.processes import is_main, main_first
 from xrouter_lg.files import whole, write_json
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from training.data.outcome_source import OutcomeSource
 from training.data.reward import Reward
 from training.grpo.episodes import Episodes
-from training.grpo.outcome_source import OutcomeSource
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.types import Answer, RouteRequest

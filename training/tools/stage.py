@@ -19,11 +19,12 @@ from trl.chat_template_utils import add_response_schema
 
 from training.data.inputs import Plan
 from training.data.lesson import lesson_of
+from training.data.outcome_source import RecordedOutcomes
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
-from training.grpo.outcome_source import RecordedOutcomes
 from training.grpo.stage import note_of
 from training.model.base import PACKAGES, identify, threads
 from training.model.slots import trainable
+from training.processes import is_main, main_first
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -32,7 +33,6 @@ from training.stage.callbacks import (
     orderly_stop,
 )
 from training.stage.plots import plot_grpo, plot_warm_start
-from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_weights, save_weights
 from training.tools.environment import ToolEpisodes

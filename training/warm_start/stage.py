@@ -10,6 +10,7 @@ from training.data.inputs import Plan
 from training.model.base import Base
 from training.model.reading import Reading, predict_rows
 from training.model.slots import SlotModel
+from training.processes import is_main, main_first
 from training.stage.callbacks import (
     KeepBest,
     Log,
@@ -18,7 +19,6 @@ from training.stage.callbacks import (
     orderly_stop,
 )
 from training.stage.plots import plot_warm_start
-from training.stage.processes import is_main, main_first
 from training.stage.progress import Progress, TrainingInterruptedError
 from training.stage.resume import Stage, digest_of, restore_state, save_state
 from training.warm_start.rows import Samples

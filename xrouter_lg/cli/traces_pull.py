@@ -82,7 +82,7 @@ def pull(
     from xrouter_lg.langsmith.pull import PullOptions
     from xrouter_lg.langsmith.pull import pull as pull_traces
     from xrouter_lg.pool.pool import ModelPool
-    from xrouter_lg.tracing.record.redact import redact_patterns
+    from xrouter_lg.tracing.runs.redact import redact_patterns
     from xrouter_lg.tracing.store.trace_store import TraceStore
 
     options = PullOptions(

@@ -32,8 +32,7 @@ from xrouter_lg.episodes.plain_calls import (
 )
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.said import Run
-from xrouter_lg.tracing.exchange.importing import feedback_said, plain_run
-from xrouter_lg.tracing.record.extract import (
+from xrouter_lg.tracing.runs.extract import (
     COLLECT,
     RECORD_KEY,
     ExtractedRoute,
@@ -41,7 +40,8 @@ from xrouter_lg.tracing.record.extract import (
     role_of,
     route_records,
 )
-from xrouter_lg.tracing.record.facts import SAMPLE_RATE_KEY, THREAD_KEYS
+from xrouter_lg.tracing.runs.facts import SAMPLE_RATE_KEY, THREAD_KEYS
+from xrouter_lg.tracing.runs.importing import feedback_said, plain_run
 from xrouter_lg.types import Usage
 
 HIDDEN = "hidden inputs: the messages were not recorded"

@@ -17,8 +17,8 @@ from xrouter_lg.said import (
     plain_messages,
     text_of,
 )
-from xrouter_lg.tracing.record.facts import PROMPTS_KEY
-from xrouter_lg.tracing.record.redact import MASK
+from xrouter_lg.tracing.runs.facts import PROMPTS_KEY
+from xrouter_lg.tracing.runs.redact import MASK
 
 _TOOL_OPTIONS = ("tool_choice", "parallel_tool_calls")
 _HASH = re.compile(r"hashed:[0-9a-f]{32}:\d+\Z")

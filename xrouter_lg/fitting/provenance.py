@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.tracing.record.redact import known_secrets, scrub_text
+from xrouter_lg.tracing.runs.redact import known_secrets, scrub_text
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "polars", "safetensors")
 """Those that a fit without a language model runs on."""

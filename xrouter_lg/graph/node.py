@@ -22,8 +22,8 @@ from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router
 from xrouter_lg.said import text_of
-from xrouter_lg.tracing.record.extract import RECORD_KEY
 from xrouter_lg.tracing.record.recorder import Recorder
+from xrouter_lg.tracing.runs.extract import RECORD_KEY
 
 _STREAM_KEYS = (
     "langgraph_node",

@@ -33,7 +33,7 @@ from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.router import Router
-from xrouter_lg.tracing.record.extract import annotate, run_ids
+from xrouter_lg.tracing.runs.extract import annotate, run_ids
 from xrouter_lg.types import Call, Charge, Decision, RouteRecord, RouteRequest
 
 OUTER_KEY = "xrouter_outer"

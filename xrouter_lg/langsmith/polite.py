@@ -17,7 +17,7 @@ from xrouter_lg.langsmith.errors import (
     LangSmithRefusedError,
     UnreachableError,
 )
-from xrouter_lg.tracing.record.redact import known_secrets, scrub_text
+from xrouter_lg.tracing.runs.redact import known_secrets, scrub_text
 
 T = TypeVar("T")
 

@@ -278,7 +278,7 @@ class _Pull:
             cure = (
                 f"They were hidden before they were sent: unset LANGSMITH_HIDE_{side.upper()} and "
                 f"hide_{side}= in the app, and redact with a function instead "
-                "(xrouter_lg.tracing.exchange.langsmith.langsmith_client(redact=...))."
+                "(xrouter_lg.tracing.record.langsmith.langsmith_client(redact=...))."
             )
             if count == summary.traces:
                 raise HiddenInputsError(

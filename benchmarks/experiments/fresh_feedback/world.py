@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from training.grpo.outcome_source import RecordedOutcomes
+from training.data.outcome_source import RecordedOutcomes
 from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.outcomes.grid import OutcomeGrid
 

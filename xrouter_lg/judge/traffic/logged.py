@@ -24,7 +24,7 @@ from xrouter_lg.episodes.rows import prompt_id
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.said import text_of
-from xrouter_lg.tracing.record.extract import route_records
+from xrouter_lg.tracing.runs.extract import route_records
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.types import RouteRecord
 

@@ -15,8 +15,9 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from xrouter_lg.errors import ConfigurationError, StoreError
-from xrouter_lg.tracing.record.hashing import TextHasher
-from xrouter_lg.tracing.record.open_runs import (
+from xrouter_lg.tracing.record.sink import BatchSink
+from xrouter_lg.tracing.runs.hashing import TextHasher
+from xrouter_lg.tracing.runs.open_runs import (
     OpenTrace,
     RunData,
     describe,
@@ -25,8 +26,7 @@ from xrouter_lg.tracing.record.open_runs import (
     root_trace_id,
     sampled,
 )
-from xrouter_lg.tracing.record.sink import BatchSink
-from xrouter_lg.tracing.record.snapshot import (
+from xrouter_lg.tracing.runs.snapshot import (
     Frozen,
     freeze,
     snapshot,

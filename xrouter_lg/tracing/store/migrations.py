@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, inspect, select, text, update
 
-from xrouter_lg.tracing.record.pack import pack
+from xrouter_lg.tracing.runs.pack import pack
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.write import RunWriter
 

@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Select, exists, or_, select
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.record.pack import unpack
+from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store.schema import feedback, labels, routes, traces
 from xrouter_lg.types import RouteRecord
 

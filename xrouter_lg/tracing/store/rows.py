@@ -15,11 +15,11 @@ import orjson
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from xrouter_lg.said import replies_of
-from xrouter_lg.tracing.record.extract import COLLECT, ExtractedRoute, role_of, route_records
-from xrouter_lg.tracing.record.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
-from xrouter_lg.tracing.record.hashing import TextHasher
-from xrouter_lg.tracing.record.open_runs import RunData
-from xrouter_lg.tracing.record.redact import (
+from xrouter_lg.tracing.runs.extract import COLLECT, ExtractedRoute, role_of, route_records
+from xrouter_lg.tracing.runs.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
+from xrouter_lg.tracing.runs.hashing import TextHasher
+from xrouter_lg.tracing.runs.open_runs import RunData
+from xrouter_lg.tracing.runs.redact import (
     known_secrets,
     scrub_json,
     scrub_row,

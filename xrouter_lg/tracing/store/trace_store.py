@@ -17,11 +17,10 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.exchange import intake
-from xrouter_lg.tracing.exchange import trace_files as files
-from xrouter_lg.tracing.exchange.importing import plain_feedback, plain_run
+from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run
 from xrouter_lg.tracing.store import connect as _engine
-from xrouter_lg.tracing.store import erase, schema, transfer
+from xrouter_lg.tracing.store import erase, intake, schema, transfer
+from xrouter_lg.tracing.store import trace_files as files
 from xrouter_lg.tracing.store.query import (
     RouteFilters,
     RouteRow,

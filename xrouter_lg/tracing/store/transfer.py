@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.exchange import trace_files as files
 from xrouter_lg.tracing.store import schema
+from xrouter_lg.tracing.store import trace_files as files
 from xrouter_lg.tracing.store.query import RouteFilters, feedback_dict, route_query, to_route_row
 from xrouter_lg.tracing.store.read import Trace
 from xrouter_lg.tracing.store.write import pieces

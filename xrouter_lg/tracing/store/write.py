@@ -13,8 +13,8 @@ from sqlalchemy import Column, Connection, Table, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import Executable
 
-from xrouter_lg.tracing.record.facts import trace_facts
-from xrouter_lg.tracing.record.pack import pack, unpack
+from xrouter_lg.tracing.runs.facts import trace_facts
+from xrouter_lg.tracing.runs.pack import pack, unpack
 from xrouter_lg.tracing.store import schema
 
 IDS_PER_STATEMENT = 500

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.stage.processes import process_count
+from training.processes import process_count
 from xrouter_lg.errors import ConfigurationError, XRouterError
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import slots

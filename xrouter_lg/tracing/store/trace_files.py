@@ -18,7 +18,7 @@ import orjson
 from xrouter_lg.errors import StoreError
 from xrouter_lg.extras import need
 from xrouter_lg.files import whole
-from xrouter_lg.tracing.exchange.importing import MORE_FIELDS
+from xrouter_lg.tracing.runs.importing import MORE_FIELDS
 
 Format = Literal["jsonl", "parquet"]
 

@@ -11,8 +11,8 @@ from uuid import UUID
 from langchain_core.runnables.config import var_child_runnable_config
 from langsmith import get_current_run_tree
 
-from xrouter_lg.tracing.record.facts import USER_KEYS
-from xrouter_lg.tracing.record.snapshot import Frozen
+from xrouter_lg.tracing.runs.facts import USER_KEYS
+from xrouter_lg.tracing.runs.snapshot import Frozen
 
 
 class OpenTrace:

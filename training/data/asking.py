@@ -20,7 +20,7 @@ import numpy as np
 from langchain_core.messages import BaseMessage
 from langsmith import tracing_context
 
-from training.grpo.outcome_source import AnswerText
+from training.data.outcome_source import AnswerText
 from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.backfill.asking import Asker, Order
 from xrouter_lg.backfill.cache import AnswerCache, Stored

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from langsmith import Client
 
-from xrouter_lg.tracing.record.redact import known_secrets, scrub_value
+from xrouter_lg.tracing.runs.redact import known_secrets, scrub_value
 from xrouter_lg.tracing.store.rows import to_json
 
 _DESCRIBING = ("name", "tags", "events", "extra", "serialized")

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.record.extract import field_of
+from xrouter_lg.tracing.runs.extract import field_of
 
 MORE_FIELDS = (
     "session_id",

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from training.config.run import RunConfig
-from training.grpo.asking import LiveOutcomes, LivePrompt
+from training.data.asking import LiveOutcomes, LivePrompt
 from xrouter_lg.arrays import Ints
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.errors import ConfigurationError
