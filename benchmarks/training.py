@@ -33,12 +33,13 @@ from langchain_core.messages import HumanMessage
 
 from benchmarks.results import append, show
 from training.config.grpo import GrpoSettings
+from training.config.sampling import Sampling
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import card_lines
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
-from training.grpo.episodes import EpisodeEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import load_base

@@ -29,11 +29,12 @@ from rich.table import Table
 
 from benchmarks.experiments.shared import experiment_parser, load_upper, read_inputs
 from training.config.grpo import GrpoSettings
+from training.config.sampling import Sampling
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import card_lines
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
-from training.grpo.episodes import EpisodeEnvironment, Sampling, in_rounds
+from training.grpo.episodes import EpisodeEnvironment, in_rounds
 from training.grpo.trainer import log_policy, train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import Base, threads

@@ -22,8 +22,9 @@ from rich.table import Table
 from xrouter_lg import ModelPool, Recorder, TraceStore, XRouterNode
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.experiment import Result, push_experiment
+from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import PullSummary
-from xrouter_lg.langsmith.pull import PullOptions, pull
+from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.langsmith.push import FeedbackWriter
 from xrouter_lg.policies.baselines import RandomPolicy
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer

@@ -13,9 +13,10 @@ import pytest
 from tests.support.langsmith_server import LangSmithServer
 from tests.tracing.routed import a_record
 from xrouter_lg.langsmith.connection import LangSmith
+from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.polite import Patience
 from xrouter_lg.langsmith.progress import PullSummary
-from xrouter_lg.langsmith.pull import PullOptions, pull
+from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
 PROJECT = "support-bot"

@@ -16,8 +16,9 @@ from xrouter_lg.calls.failures import retry_after_s
 from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.errors import UnreachableError
+from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.polite import Failure, Patience, RateLimit
-from xrouter_lg.langsmith.pull import PullOptions, pull
+from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.langsmith.runs import RunQuery
 from xrouter_lg.tracing.store.trace_store import TraceStore
 

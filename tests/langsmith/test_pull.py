@@ -22,8 +22,9 @@ from tests.langsmith.conftest import (
 )
 from tests.support.langsmith_server import LangSmithServer
 from xrouter_lg.langsmith.connection import LangSmith
+from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.polite import Patience
-from xrouter_lg.langsmith.pull import PullOptions, pull
+from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.tracing import redact_patterns
 from xrouter_lg.tracing.store.trace_store import TraceStore
 

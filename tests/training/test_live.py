@@ -17,11 +17,12 @@ from langchain_core.messages import HumanMessage
 from tests.backfill.test_backfill_scoring import judge
 from training.config.asking import LiveConfig
 from training.config.run import RunConfig
+from training.config.sampling import Sampling
 from training.data.asking import LiveOutcomes, LivePrompt
 from training.data.checks import check_settings
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
-from training.grpo.episodes import EpisodeEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment
 from xrouter_lg import ModelCard
 from xrouter_lg.backfill import AnswerCache, AnswerKey, Asker, BackfillError, Conversation, Order
 from xrouter_lg.calls.ledger import RequestAccount

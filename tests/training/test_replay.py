@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from training.config.sampling import Sampling
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
-from training.grpo.episodes import MUST_NOT_CALL, EpisodeEnvironment, Episodes, Sampling
+from training.grpo.episodes import MUST_NOT_CALL, EpisodeEnvironment, Episodes
 
 SCORE = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
 COST = np.array([[0.001, 0.002, 0.010], [0.001, 0.002, 0.010]])

@@ -18,11 +18,11 @@ from tests.support.tiny_model import write_tiny_base
 from training.config.asking import LiveConfig
 from training.config.grpo import GrpoSettings
 from training.config.run import BaseConfig, DataConfig, RunConfig
+from training.config.sampling import Sampling
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.inputs import plan
-from training.grpo.episodes import Sampling
 from training.run.describe import describe
 from training.run.estimate import estimate
 from training.tools.stage import read_answers

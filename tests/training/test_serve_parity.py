@@ -15,11 +15,12 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from tests.support.tiny_model import write_tiny_base
 from training.config.grpo import GrpoSettings
+from training.config.sampling import Sampling
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
-from training.grpo.episodes import EpisodeEnvironment, Sampling
+from training.grpo.episodes import EpisodeEnvironment
 from training.grpo.trainer import SlotGRPOTrainer, arguments, train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import Base, load_base

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
+
+from training.config.settings import SETTINGS, Count, Share, Text
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class LiveConfig:
     """Prompts without recorded outcomes join GRPO by calling the pool's cards, within a budget.
 
@@ -16,18 +18,14 @@ class LiveConfig:
     budget_usd: float = 0.0
     """What all live calls and verdicts of a run may cost together, those before a resume
     included; 0 calls nobody."""
-    verifiers: str = ""
+    verifiers: Text = ""
     """The verifier file (``xrouter verifiers``) that scores live answers."""
-    concurrency: int = 8
-    share: float = 0.5
+    concurrency: Count = 8
+    share: Share = 0.5
     """Most of GRPO's episodes that may be about such prompts."""
 
     def __post_init__(self) -> None:
         if not self.budget_usd >= 0.0:
             raise ValueError(f"live.budget_usd is {self.budget_usd!r}; it must not be negative")
-        if self.concurrency < 1:
-            raise ValueError(f"live.concurrency is {self.concurrency!r}; it must be 1 or more")
-        if not 0.0 <= self.share <= 1.0:
-            raise ValueError(f"live.share is {self.share!r}; it must lie in [0, 1]")
         if self.budget_usd and not self.verifiers:
             raise ValueError("live.budget_usd is set; give live.verifiers, which score the answers")

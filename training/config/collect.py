@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic.dataclasses import dataclass
+
+from training.config.settings import SETTINGS, Text, Whole
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class CollectConfig:
     """How traces become outcomes."""
 
-    project: str = ""
+    project: Text = ""
     """Only this project's traces; all of a store's when empty."""
-    verifiers: str = ""
+    verifiers: Text = ""
     """A verifier file (``xrouter verifiers``) that scores the answers."""
-    references: str = ""
+    references: Text = ""
     """JSON lines with ``prompt_id`` or ``prompt``, and ``reference``."""
     feedback_keys: tuple[str, ...] = ()
     """Feedback that scores what no verifier does; ``stars=1..5`` where its scale is not 0 to 1."""
-    days: int = 90
+    days: Whole = 90
     """How far back a LangSmith project is pulled."""

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from training.config.asking import LiveConfig
 from training.config.collect import CollectConfig
 from training.config.grpo import GrpoSettings
+from training.config.reward import RewardConfig
+from training.config.sampling import Sampling
+from training.config.settings import SETTINGS, Text, Whole, first_problem
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
-from training.data.reward import RewardConfig
-from training.grpo.episodes import Sampling
 from xrouter_lg.errors import ConfigurationError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class DataConfig:
     """Which part of an outcome table is learned from."""
 
@@ -39,43 +40,43 @@ class DataConfig:
     leave_out: tuple[str, ...] = ()
     """Families that are neither learned from nor held out: ``source|task|category`` or its first
     parts, such as ``reasoning_gym|basic_arithmetic``."""
-    family_fold: str = ""
+    family_fold: Text = ""
     """``1/3``: the first of three folds of the families is left out, too (dealt by split_seed)."""
     train_share: float = 0.5
-    split_seed: int = 0
-    strengths: int = 3
+    split_seed: Whole = 0
+    strengths: Whole = 3
     """Kinds of task whose measured success is named in a card's line, most frequent first."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class BaseConfig:
     """The base model."""
 
-    path: str = ""
+    path: Text = ""
     """A folder, a .gguf file, or a model id of the hub."""
-    model_id: str = "SmolLM2-135M-Instruct"
+    model_id: Text = "SmolLM2-135M-Instruct"
     """The name recorded in the manifest."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    threads: int | None = None
+    threads: Whole | None = None
     """Torch threads; on a busy machine fewer are faster."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class RunConfig:
     """One run of ``training/train.py``."""
 
-    outcomes: str = ""
+    outcomes: Text = ""
     """A folder with ``outcomes.parquet`` and ``prompts.parquet``."""
-    traces: str = ""
+    traces: Text = ""
     """In its place: the path or URL of a trace store, or ``langsmith:PROJECT``."""
-    pool: str = ""
+    pool: Text = ""
     """A pool file whose cards must cover the table's models; not looked at when empty."""
-    output: str = "runs/headline"
+    output: Text = "runs/headline"
     """The run folder; the checkpoint is its ``checkpoint``."""
     codec: Literal["slots", "tools"] = "slots"
     """One token per decision, or calls of tools in the base's own chat template."""
     weights: Literal["adapter", "merged"] = "adapter"
-    min_prompts: int = 100
+    min_prompts: Whole = 100
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
     router_usd_per_million: float = 0.02
     """Price of the router's own tokens when the run is judged."""
@@ -120,8 +121,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigurationError(f"{str(path)!r} holds a {type(data).__name__}, not a mapping")
     for override in overrides:
         _apply(data, override)
-    config: RunConfig = _build(RunConfig, data, "")
-    return config
+    try:
+        return TypeAdapter(RunConfig).validate_python(data)
+    except ValidationError as error:
+        raise ConfigurationError(first_problem(error, _keys(RunConfig))) from error
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -139,65 +142,11 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise ConfigurationError(f"override {override!r}: the value is no YAML") from error
 
 
-def _build(cls: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise ConfigurationError(f"{where or 'config'} is {data!r}; it must be a mapping")
-    hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls)]
-    values: dict[str, Any] = {}
-    for key, value in data.items():
-        name = f"{where}{key}"
-        if key not in known:
-            raise ConfigurationError(f"unknown key {name!r}; known: {', '.join(known)}")
-        kind = hints[key]
+def _keys(of: type, where: str = "") -> dict[str, list[str]]:
+    """The keys of a group of settings and of the groups in it, by dotted name."""
+    found = {where: [field.name for field in dataclasses.fields(of)]}
+    for name, kind in get_type_hints(of).items():
         if dataclasses.is_dataclass(kind):
-            values[key] = _build(kind, value, f"{name}.")
-        else:
-            values[key] = _cast(kind, value, name)
-    try:
-        return cls(**values)
-    except ValueError as error:
-        text = str(error)
-        named = text if text.startswith(where) or not where else f"{where[:-1]}: {text}"
-        raise ConfigurationError(named) from error
-
-
-def _cast(kind: Any, value: Any, name: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        kinds = [arg for arg in args if arg is not type(None)]
-        # Words are tried first; whatever else is given belongs to the other kind.
-        last = not isinstance(value, str) and typing.get_origin(kinds[0]) is Literal
-        return _cast(kinds[-1 if last else 0], value, name)
-    if origin is Literal:
-        if value not in args:
-            allowed = ", ".join(map(repr, args))
-            raise ConfigurationError(f"{name} is {value!r}; it must be one of {allowed}")
-        return value
-    if origin is tuple and typing.get_origin(args[0]) is tuple:
-        if not isinstance(value, list):
-            raise ConfigurationError(f"{name} is {value!r}; it must be a list of lists of texts")
-        return tuple(_cast(args[0], item, name) for item in value)
-    if origin is tuple:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ConfigurationError(f"{name} is {value!r}; it must be a list of texts")
-        return tuple(value)
-    if origin is not None:
-        if not isinstance(value, Mapping):
-            raise ConfigurationError(f"{name} is {value!r}; it must be a mapping")
-        return dict(value)
-    if kind is str and value is None:  # `key=` on the command line, `key:` in a file
-        return ""
-    if kind is float and isinstance(value, str):
-        # YAML reads 1e-3 as text.
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigurationError(f"{name} is {value!r}; it must be {kind.__name__}")
-    return value
+            assert isinstance(kind, type)
+            found |= _keys(kind, f"{where}.{name}" if where else name)
+    return found

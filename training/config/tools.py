@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic.dataclasses import dataclass
 
-@dataclass(frozen=True, kw_only=True)
+from training.config.settings import SETTINGS, Count, Text
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class ToolsConfig:
     """How a router that calls tools is trained.
 
@@ -14,34 +17,30 @@ class ToolsConfig:
         ValueError: a count below 1, two turns, or a server's address for no server.
     """
 
-    turns: int = 1
+    turns: Count = 1
     """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
     another or accepts. Needs recorded answers."""
     direct: bool = False
     """Whether the router may answer itself; prompts marked ``must_not_call`` teach it when."""
     illegal_penalty: float = 0.5
     """Score points taken from a rollout that says nothing legal."""
-    max_completion_tokens: int = 96
+    max_completion_tokens: Count = 96
     """Tokens of a rollout, answers that it is shown included: about 1,000 with several turns."""
     sampling_temperature: float = 1.0
     imitation_temperature: float = 0.1
     """T of the calls that the warm start imitates, in score points."""
-    validation_prompts: int = 32
+    validation_prompts: Count = 32
     """Validation prompts that are routed by greedy decoding at each validation."""
     vllm: Literal["none", "server", "colocate"] = "none"
     """Who generates: transformers, a vLLM server on other GPUs (``trl vllm-serve``), or vLLM on the
     training GPUs."""
-    vllm_server_base_url: str = ""
+    vllm_server_base_url: Text = ""
     """Such as ``http://127.0.0.1:8000``."""
     vllm_gpu_memory_utilization: float = 0.3
     """Share of a GPU's memory for vLLM, where it shares the training GPUs."""
-    vllm_tensor_parallel_size: int = 1
+    vllm_tensor_parallel_size: Count = 1
 
     def __post_init__(self) -> None:
-        counts = "turns", "max_completion_tokens", "validation_prompts", "vllm_tensor_parallel_size"
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"tools.{name} is {getattr(self, name)!r}; it must be 1 or more")
         if self.turns == 2:
             raise ValueError(
                 "tools.turns is 2; calling and then only accepting decides nothing: 1 or 3"

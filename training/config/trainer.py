@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic.dataclasses import dataclass
+
+from training.config.settings import SETTINGS, Count
 from training.processes import process_count
 from xrouter_lg.errors import ConfigurationError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class TrainerConfig:
     """Where and how the trainers run.
 
@@ -23,23 +25,18 @@ class TrainerConfig:
     mixed_precision: Literal["none", "bf16"] = "none"
     """Autocast around the forward pass, for weights kept in float32 on a GPU."""
     gradient_checkpointing: bool = False
-    accumulation: int = 1
+    accumulation: Count = 1
     """Passes per optimiser step: the same step in less memory."""
-    save_every: int = 25
+    save_every: Count = 25
     """Optimiser steps between two points that ``--resume`` can go on from."""
-    validations: int = 1
+    validations: Count = 1
     """Validations per epoch of the warm start."""
-    patience: int = 1
+    patience: Count = 1
     """Validations of the warm start without an improvement before it stops."""
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
     """Where TRL reports to besides the run folder."""
     report_every_s: float = 10.0
     """Seconds between two lines of progress where there is no terminal."""
-
-    def __post_init__(self) -> None:
-        for name in ("accumulation", "save_every", "validations", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"trainer.{name} is {getattr(self, name)!r}; it must be 1 or more")
 
     @property
     def use_cpu(self) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic.dataclasses import dataclass
 
-@dataclass(frozen=True, kw_only=True)
+from training.config.settings import SETTINGS, Count, Whole
+
+
+@dataclass(frozen=True, kw_only=True, config=SETTINGS)
 class WarmStartConfig:
     """How the warm start learns.
 
@@ -14,8 +17,8 @@ class WarmStartConfig:
         ValueError: settings that exclude each other.
     """
 
-    epochs: int = 2
-    batch_size: int = 16
+    epochs: Count = 2
+    batch_size: Count = 16
     """Prompts per optimiser step, whatever the number of processes."""
     learning_rate: float = 1e-3
     schedule: Literal["cosine_with_min_lr", "cosine", "linear", "constant_with_warmup"] = (
@@ -31,17 +34,17 @@ class WarmStartConfig:
     every step, and is what slots that are dealt anew, or a GPU, need."""
     method: Literal["lora", "full"] = "lora"
     """LoRA on the layers above the frozen ones, or all of their weights."""
-    frozen_layers: int = 20
+    frozen_layers: Whole = 20
     """Layers below the trained ones; their activations are cached."""
-    lora_rank: int = 16
-    lora_alpha: int = 32
+    lora_rank: Whole = 16
+    lora_alpha: Whole = 32
     permute: bool = False
     """Deal the slots anew for each training prompt, so that no card owns a letter."""
     max_grad_norm: float = 1.0
     stop_on: Literal["log_loss", "utility"] = "log_loss"
     """What is measured on validation prompts to stop early and to keep the best: the log loss of
     every card's success, or the utility of the decisions over a range of cost weights."""
-    seed: int = 0
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         if self.permute and self.recipe == "cached":
@@ -49,5 +52,3 @@ class WarmStartConfig:
                 "warm_start.permute needs warm_start.recipe=plain: cached activations hold one "
                 "order of the candidates"
             )
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("warm_start.epochs and warm_start.batch_size must be at least 1")

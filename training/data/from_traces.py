@@ -85,7 +85,8 @@ def _store(
         # A path that is no store yet must not be made by looking at it.
         return store_of(config.traces, create=False)
     from xrouter_lg.langsmith.connection import LangSmith
-    from xrouter_lg.langsmith.pull import PullOptions, pull
+    from xrouter_lg.langsmith.options import PullOptions
+    from xrouter_lg.langsmith.pull import pull
 
     folder.mkdir(parents=True, exist_ok=True)
     store = store_of(folder / "traces.db")

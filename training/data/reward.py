@@ -17,30 +17,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Self
 
 import numpy as np
 
+from training.config.reward import RewardConfig, RewardKind
 from xrouter_lg.arrays import Floats
-
-RewardKind = Literal["linear", "success_gated"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardConfig:
-    """Which reward a run is trained with."""
-
-    kind: RewardKind = "linear"
-    k: float = 1.0
-    cap: float = 0.8
-
-    def build(self, c_ref_usd: float) -> Reward:
-        """The reward in units of this reference cost.
-
-        Raises:
-            ValueError: as :class:`Reward`.
-        """
-        return Reward(c_ref_usd, self.kind, self.k, self.cap)
 
 
 @dataclass(frozen=True)
@@ -65,6 +47,11 @@ class Reward:
             raise ValueError(f"c_ref_usd is {self.c_ref_usd!r}; it must be a finite cost above 0")
         if not 0.0 <= self.cap <= self.k:
             raise ValueError(f"cap is {self.cap!r}; it must lie in [0, k = {self.k!r}]")
+
+    @classmethod
+    def of(cls, config: RewardConfig, c_ref_usd: float) -> Self:
+        """The reward of a run, in units of this reference cost."""
+        return cls(c_ref_usd, config.kind, config.k, config.cap)
 
     def one(
         self,

@@ -13,44 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from training.config.sampling import Sampling
 from training.data.outcome_source import OutcomeSource
 from training.data.reward import Reward
 from xrouter_lg.arrays import Bools, Floats, Ints
 
 MUST_NOT_CALL = -2
 """Action: the router answers itself. It costs no call."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """What changes from episode to episode.
-
-    Raises:
-        ValueError: bounds that are no bounds.
-    """
-
-    cost_weight_low: float = 0.01
-    cost_weight_high: float = 10.0
-    """λ is drawn evenly in its logarithm between the two ..."""
-    quality_only_share: float = 0.1
-    """... but for this share of episodes, where it is 0."""
-    smallest_pool: int = 2
-    """Candidates of an episode: between this and all, evenly."""
-    permute: bool = True
-    """Whether slots are dealt anew to the candidates; off, a card keeps its place."""
-    price_jitter: float = 0.0
-    """Standard deviation of the logarithm of a card's price factor."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.cost_weight_low <= self.cost_weight_high:
-            raise ValueError(
-                f"cost weights between {self.cost_weight_low!r} and {self.cost_weight_high!r}: the "
-                "lower must be above 0 and not above the higher"
-            )
-        if not 0.0 <= self.quality_only_share <= 1.0:
-            raise ValueError(f"quality_only_share is {self.quality_only_share!r}; not a share")
-        if self.smallest_pool < 1 or self.price_jitter < 0.0:
-            raise ValueError("smallest_pool must be at least 1 and price_jitter at least 0")
 
 
 @dataclass(frozen=True)

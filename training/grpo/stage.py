@@ -11,6 +11,7 @@ import numpy as np
 from training.data.asking import LiveOutcomes
 from training.data.inputs import Plan
 from training.data.outcome_source import OutcomeSource, RecordedOutcomes, StackedOutcomes
+from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.trainer import play_greedily, train_grpo
 from training.grpo.turns import OneTurn
@@ -107,7 +108,7 @@ class _Environments:
     def __init__(self, work: Plan) -> None:
         self._work, self._live = work, work.live
         half = work.table.rows(work.train)
-        self._reward = work.config.reward.build(half.reference_cost())
+        self._reward = Reward.of(work.config.reward, half.reference_cost())
         self._prior = prior_log_odds(half.score)
         self._usd = half.cost.mean(0)
         self.names = [normalise_name(name) for name in work.table.models]

@@ -20,6 +20,7 @@ from trl.chat_template_utils import add_response_schema
 from training.data.inputs import Plan
 from training.data.lesson import lesson_of
 from training.data.outcome_source import RecordedOutcomes
+from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.stage import note_of
 from training.model.base import PACKAGES, identify, threads
@@ -106,7 +107,7 @@ class _Task:
         self.work, self.cards = work, [pool[name] for name in names]
         half = table.rows(work.train)
         self.usd_M = half.cost.mean(0)
-        self.reward = config.reward.build(half.reference_cost())
+        self.reward = Reward.of(config.reward, half.reference_cost())
         self.default = names.index(pool.default) if pool.default in names else half.best_fixed()
         texts = read_answers(work) if config.tools.turns > 1 else None
         self.source = RecordedOutcomes(table.score, table.cost, texts)

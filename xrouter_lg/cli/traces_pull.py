@@ -79,7 +79,7 @@ def pull(
     LANGSMITH_API_KEY.
     """
     from xrouter_lg.langsmith.connection import LangSmith
-    from xrouter_lg.langsmith.pull import PullOptions
+    from xrouter_lg.langsmith.options import PullOptions
     from xrouter_lg.langsmith.pull import pull as pull_traces
     from xrouter_lg.pool.pool import ModelPool
     from xrouter_lg.tracing.runs.redact import redact_patterns

@@ -9,8 +9,7 @@ traces that were not finished are fetched again by id until they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,12 +17,12 @@ from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.costs import CostAudit
 from xrouter_lg.langsmith.errors import HiddenInputsError, LangSmithRefusedError, RetentionError
+from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import OnProgress, Progress, PullSummary
 from xrouter_lg.langsmith.pull_feedback import FeedbackPull
 from xrouter_lg.langsmith.runs import RunQuery, any_of
 from xrouter_lg.langsmith.state import PullState, cursor_name
 from xrouter_lg.langsmith.traces import SKEW, Assembler, Run, is_open, moment, trace_start
-from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
 ROUTER_RUN = "xrouter"
@@ -36,27 +35,6 @@ _WIDTH = timedelta(hours=1)
 _NARROWEST, _WIDEST = timedelta(milliseconds=250), timedelta(days=7)
 _GIVE_UP = timedelta(days=2)
 _FETCHED_TOGETHER = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class PullOptions:
-    """What to pull, and what to do with it."""
-
-    since: datetime
-    until: datetime | None = None
-    """None: up to now."""
-    tags: Sequence[str] = ()
-    """Only traces in which a run has one of these tags."""
-    routed: bool = False
-    """Only traces that went through a router (together with ``tags``: either)."""
-    full: bool = False
-    """Read the window again, whatever is here already."""
-    overlap: timedelta = timedelta(hours=1)
-    """How late a run may arrive in LangSmith and still be found by the next pull."""
-    redact: Callable[[Any], Any] | None = None
-    """As the recorder's; credentials are removed regardless."""
-    pool: ModelPool | None = None
-    """Cards whose prices the costs are checked against; genai-prices otherwise."""
 
 
 def pull(

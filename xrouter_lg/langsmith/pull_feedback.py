@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project, plain
 from xrouter_lg.langsmith.errors import LangSmithRefusedError
+from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import PullSummary
 from xrouter_lg.langsmith.runs import RunQuery
 from xrouter_lg.langsmith.state import PullState
 from xrouter_lg.tracing.store.trace_store import TraceStore
-
-if TYPE_CHECKING:
-    from xrouter_lg.langsmith.pull import PullOptions
 
 EXACT_KEY = "xrouter_score"
 """Key of the exact score in a feedback's value that holds a value proper besides."""

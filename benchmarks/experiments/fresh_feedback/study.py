@@ -46,9 +46,10 @@ from benchmarks.experiments.fresh_feedback.world import (
 )
 from benchmarks.experiments.shared import experiment_parser, load_upper, read_inputs
 from training.config.grpo import GrpoSettings
+from training.config.sampling import Sampling
 from training.config.warm_start import WarmStartConfig
 from training.data.reward import Reward
-from training.grpo.episodes import EpisodeEnvironment, Sampling, in_rounds
+from training.grpo.episodes import EpisodeEnvironment, in_rounds
 from training.grpo.trainer import train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import Base, threads
