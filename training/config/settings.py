@@ -50,6 +50,7 @@ def first_problem(error: ValidationError, known: Mapping[str, Iterable[str]]) ->
         text = str(details["ctx"]["error"])
         return text if not name or text.startswith(name) else f"{name}: {text}"
     if kind == "literal_error":
-        return f"{name} is {value!r}; it must be one of {details['ctx']['expected'].replace(' or ', ', ')}"
+        expected = details["ctx"]["expected"].replace(" or ", ", ")
+        return f"{name} is {value!r}; it must be one of {expected}"
     allowed = _MUST_BE.get(kind) or details["msg"].replace("Input should be", "it must be")
     return f"{name} is {value!r}; {allowed}"
