@@ -19,7 +19,7 @@ from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.figures import curve
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
-from xrouter_lg.figures.metrics import Reference, difference, resample
+from xrouter_lg.figures.metrics import Reference, difference, resample, weighted_gain
 from xrouter_lg.files import whole
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
 from xrouter_lg.judge import baselines
@@ -31,7 +31,6 @@ from xrouter_lg.judge.gate.compare import (
     cross_validated,
     estimated,
     reference_builders,
-    weighted_gain,
 )
 from xrouter_lg.outcomes import OutcomeTable, grid
 from xrouter_lg.outcomes.grid import OutcomeGrid

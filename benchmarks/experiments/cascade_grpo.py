@@ -28,7 +28,8 @@ from typing import Literal
 
 import numpy as np
 
-from training.data.reward import Reward, RewardKind
+from training.config.reward import RewardKind
+from training.data.reward import Reward
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.figures.curve import DIAL, Curve

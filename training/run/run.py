@@ -170,7 +170,9 @@ def finish(
         dial=dial_points(quality, expected.cost, test.score, test.cost, lesson.c_ref_usd, DIAL),
         metrics={
             **metrics,
-            **held_out(lesson.parts, expected, router.by_pool() * price, lesson.c_ref_usd),
+            **held_out(
+                lesson.parts, expected, (router.by_pool() * price).tolist(), lesson.c_ref_usd
+            ),
             "router_usd_per_request": router.mean(slice(None)) * price,
         },
     )
