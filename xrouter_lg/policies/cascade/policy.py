@@ -28,7 +28,7 @@ from xrouter_lg.policies.utility import TEMPERATURE, softmax
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.said import text_of
-from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, Usage
+from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, TokenUsage
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _STEP = 0.05
 _KEPT = 512
 """Plans kept."""
 _PLANNERS = 8
-_PRICED = Usage(input_tokens=300, output_tokens=300)
+_PRICED = TokenUsage(input_tokens=300, output_tokens=300)
 """Tokens by which two prices of a card are compared."""
 
 
