@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from xrouter_lg.errors import XRouterError
+
 Progress = Callable[[str, int, int, str], None]
 """Called with a stage, how much is done, how much there is, and a word on how it goes."""
 
 
-class TrainingInterruptedError(RuntimeError):
+class TrainingInterruptedError(XRouterError, RuntimeError):
     """Training was asked to stop; what is done has been saved."""
 
 
