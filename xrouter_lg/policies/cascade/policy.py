@@ -73,7 +73,7 @@ class Plans:
     ) -> Values:
         """What every choice is worth where ``turns`` decisions may be taken. ``factors`` are
         today's prices over those of the record."""
-        np = need("numpy", "a plan file")
+        np = need("numpy", "a cascade checkpoint")
         planner, prices = self.planner(cards, turns), tuple(sorted((factors or {}).items()))
         most = 1 if turns == 1 else self.model.first_most
         key = (planner.cards, tuple(shares), cost_weight, min(turns, ROUNDS + 2), prices)
