@@ -28,7 +28,7 @@ from benchmarks.quality_rows import (
     TASKS,
     Kept,
     Measured,
-    Task,
+    QualityTask,
     measure,
     sequences,
     together,
@@ -41,7 +41,9 @@ from xrouter_lg.judge.estimates import cache_folder
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
 
-def judged_checkpoint(options: argparse.Namespace, task: Task) -> tuple[Measured, dict[str, Any]]:
+def judged_checkpoint(
+    options: argparse.Namespace, task: QualityTask
+) -> tuple[Measured, dict[str, Any]]:
     """The checkpoint's row: what `xrouter judge` says of it."""
     from xrouter_lg.judge.run import judge_checkpoint
     from xrouter_lg.judge.settings import JudgeSettings

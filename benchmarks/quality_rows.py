@@ -43,7 +43,7 @@ ONE_HEAD = "one family head for all pools"
 
 
 @dataclass(frozen=True)
-class Task:
+class QualityTask:
     sources: tuple[str, ...]
     rename: Mapping[str, str]
     about: str
@@ -53,7 +53,7 @@ class Task:
 
 
 TASKS = {
-    "headline": Task(
+    "headline": QualityTask(
         ("zeroeval", "bfcl_v1"),
         {
             "gemini-1.5-pro-preview-0514": "gemini-1.5-pro",
@@ -61,8 +61,8 @@ TASKS = {
         },
         "maths, code reasoning and tool calling in one stream",
     ),
-    "mmlu_pro": Task(("mmlu_pro",), {}, "fourteen subjects of knowledge"),
-    "reasoning_gym": Task(("reasoning_gym",), {}, "logic and games"),
+    "mmlu_pro": QualityTask(("mmlu_pro",), {}, "fourteen subjects of knowledge"),
+    "reasoning_gym": QualityTask(("reasoning_gym",), {}, "logic and games"),
 }
 
 

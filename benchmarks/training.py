@@ -62,7 +62,7 @@ EPOCHS = 2
 """Epochs that the cost of the features is spread over: the warm start's default."""
 
 
-class Task:
+class TrainingTask:
     """A table, its prompts rendered, and a base on disk."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Task:
         return base, CachedReading(base, cache, self.prefix, questions), seconds
 
 
-def recipe(task: Task, folder: Path, steps: int, share: float) -> str:
+def recipe(task: TrainingTask, folder: Path, steps: int, share: float) -> str:
     """Seconds per epoch, side by side."""
     layers = load_base(task.base_folder).identity.layers
     frozen = round(layers * share)
@@ -169,7 +169,7 @@ def recipe(task: Task, folder: Path, steps: int, share: float) -> str:
     )
 
 
-def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
+def grpo(task: TrainingTask, folder: Path, steps: int, share: float) -> str:
     """Where the seconds of a step go."""
     layers = load_base(task.base_folder).identity.layers
     parts = []
@@ -221,7 +221,7 @@ def grpo(task: Task, folder: Path, steps: int, share: float) -> str:
     return f"GRPO step of 8 prompts × 8 samples: {said}"
 
 
-def _turns(task: Task, count: int) -> OneTurn:
+def _turns(task: TrainingTask, count: int) -> OneTurn:
     environment = EpisodeEnvironment(
         RecordedOutcomes(task.table.score, task.table.cost),
         Reward(task.table.reference_cost()),
@@ -261,7 +261,7 @@ class _Clock:
         setattr(target, name, timed)
 
 
-def replay(task: Task, episodes: int) -> str:
+def replay(task: TrainingTask, episodes: int) -> str:
     """Episodes a second."""
     environment = EpisodeEnvironment(
         RecordedOutcomes(task.table.score, task.table.cost), Reward(task.table.reference_cost())
@@ -283,7 +283,7 @@ def replay(task: Task, episodes: int) -> str:
     return f"replay {rate:,.0f} episodes a second and core"
 
 
-def codec(task: Task, decisions: int) -> str:
+def codec(task: TrainingTask, decisions: int) -> str:
     """One decision each way, on the same weights."""
     import trl
 
@@ -364,7 +364,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = materialise(options.base, folder / "base")
-        task = Task(
+        task = TrainingTask(
             options.outcomes,
             base,
             options.dtype,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.grids import make_grid, two_task_grid
+from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 _MARKED = re.compile(r"^pytestmark = .*\bpytest\.mark\.train\b", re.MULTILINE)
@@ -44,3 +46,15 @@ def fake() -> Iterator[FakeOpenAIServer]:
     ]
     with FakeOpenAIServer(models) as running:
         yield running
+
+
+@pytest.fixture
+def make_table() -> Callable[..., OutcomeGrid]:
+    """Makes a grid from nested lists of scores and costs."""
+    return make_grid
+
+
+@pytest.fixture
+def two_tasks() -> OutcomeGrid:
+    """A small grid whose figures can be worked out by hand."""
+    return two_task_grid()

@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 Message = dict[str, Any]
 Run = Mapping[str, Any]
@@ -133,7 +133,7 @@ def answer_of(message: Any) -> str | None:
 # --- a model's answer ----------------------------------------------------------------------
 
 
-def usage_of(message: Any) -> Usage | None:
+def usage_of(message: Any) -> TokenUsage | None:
     """The tokens that a provider reported with an answer. None where it reported none; zeros on
     both sides are none, since no answer is made of nothing."""
     return _usage(fields_of(message).get("usage_metadata"))
@@ -229,7 +229,7 @@ def reply_of(run: Run) -> Mapping[str, Any] | None:
     return next(replies_of(run.get("outputs")), None)
 
 
-def run_usage(run: Run) -> Usage | None:
+def run_usage(run: Run) -> TokenUsage | None:
     """Tokens of a model's run: its reply's own count, else the run's; None where nobody counted.
 
     The reply's comes first: with several choices a provider puts the whole count on each, and the
@@ -249,12 +249,12 @@ def run_usage(run: Run) -> Usage | None:
     return _usage({"input_tokens": prompt, "output_tokens": completion})
 
 
-def _usage(count: Any) -> Usage | None:
+def _usage(count: Any) -> TokenUsage | None:
     count = _mapping(count)
     inputs, outputs = (_mapping(count.get(f"{side}_token_details")) for side in ("input", "output"))
     if not count.get("input_tokens") and not count.get("output_tokens"):
         return None
-    return Usage(
+    return TokenUsage(
         input_tokens=int(count.get("input_tokens") or 0),
         output_tokens=int(count.get("output_tokens") or 0),
         cached_input_tokens=int(inputs.get("cache_read") or 0),

@@ -19,7 +19,7 @@ ROUTER_ROUTE = "router"
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens of one attempt. ``input_tokens`` includes cached and cache-written ones,
     ``output_tokens`` includes reasoning ones, as LangChain's ``usage_metadata`` has it."""
 
@@ -45,7 +45,7 @@ class Charge:
     card: str
     model: str
     attempt: int
-    usage: Usage | None
+    usage: TokenUsage | None
     cost_usd: Decimal | None
     price_source: str | None
     """``provider``, ``card``, ``genai-prices DATE``, ``rejected`` (refused before any token)."""
@@ -80,7 +80,7 @@ class Charge:
             card=data["card"],
             model=data["model"],
             attempt=data["attempt"],
-            usage=None if usage is None else Usage(**usage),
+            usage=None if usage is None else TokenUsage(**usage),
             cost_usd=usd(data.get("cost_usd")),
             price_source=data.get("price_source"),
             latency_s=data["latency_s"],
@@ -224,7 +224,7 @@ class CallId:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PlannedCall:
     """One call that the router decided on. ``allowance_usd`` is what was reserved for it."""
 
     id: str
@@ -239,7 +239,7 @@ class Call:
         return {**dataclasses.asdict(self), "allowance_usd": usd_str(self.allowance_usd)}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Call:
+    def from_dict(cls, data: Mapping[str, Any]) -> PlannedCall:
         return cls(**{**data, "allowance_usd": usd(data.get("allowance_usd"))})
 
 
@@ -248,7 +248,7 @@ class Decision:
     """What the router does on one turn, and why."""
 
     turn: int
-    calls: tuple[Call, ...]
+    calls: tuple[PlannedCall, ...]
     order: tuple[str, ...]
     """Candidates in the policy's own order: the order of failover."""
     reason: str
@@ -293,7 +293,7 @@ class Decision:
         return cls(
             **{
                 **data,
-                "calls": tuple(Call.from_dict(call) for call in data["calls"]),
+                "calls": tuple(PlannedCall.from_dict(call) for call in data["calls"]),
                 "charges": tuple(Charge.from_dict(charge) for charge in data["charges"]),
                 "order": tuple(data["order"]),
             }

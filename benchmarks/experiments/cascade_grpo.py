@@ -34,7 +34,7 @@ from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.figures.curve import DIAL, Curve
 from xrouter_lg.fitting.cascade import Recorded, fit_answers
-from xrouter_lg.fitting.cascade_choice import Judged, Split, read_recorded, summary
+from xrouter_lg.fitting.cascade_choice import Split, SplitFigures, read_recorded, summary
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.planner import Values
 from xrouter_lg.policies.cascade.policy import Plans
@@ -317,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}")
         return 2
-    rows: dict[str, list[Judged]] = {}
+    rows: dict[str, list[SplitFigures]] = {}
     starts: tuple[Start, ...] = ("planned", "kinds")
     for seed in range(options.splits):
         split = Split.of(table, recorded, seed)

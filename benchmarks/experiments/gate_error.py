@@ -28,7 +28,7 @@ import numpy as np
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.curve import Curve, choose
 from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.gate.rules import Arm, Rules, judge
+from xrouter_lg.judge.gate.rules import Contender, Rules, judge
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
 WEIGHT = 0.3
@@ -181,7 +181,7 @@ def promoted(
 ) -> bool:
     """Whether one policy, drawn with its world, passes the gate."""
     where, policy = draw(prompts, np.random.default_rng(seed))
-    knn = Arm.of(informed(where, knn_share, "kNN"), WEIGHT)
+    knn = Contender.of(informed(where, knn_share, "kNN"), WEIGHT)
     rules = Rules(WEIGHT, draws=draws, seed=seed)
     return judge(policy, where.test, reference(where.success), rules, knn=knn).promote
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from integrations.demo.app import Served
 from integrations.demo.recorded.record import asked
-from integrations.demo.recorded.scores import Judge
+from integrations.demo.recorded.scores import Scorer
 from integrations.demo.recorded.task import SOURCE
 from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
@@ -73,7 +73,7 @@ def interval(values: Floats) -> Figure:
     return figure(bootstrap_means(values[None, :], draws=DRAWS, seed=0)[:, 0])
 
 
-def scores_of(judge: Judge, served: Sequence[Served]) -> Floats:
+def scores_of(judge: Scorer, served: Sequence[Served]) -> Floats:
     """[N] scores; NaN where no verdict was possible (no sandbox for code on this machine)."""
     found = judge.verdicts((s.question.task, s.answer, s.question.reference) for s in served)
     return np.array([np.nan if one.score is None else one.score for one in found])

@@ -19,7 +19,7 @@ from integrations.demo.app import DAY_ONE, Served, serve
 from integrations.demo.arms import Arm, arm_of, scores_of, shuffled, write_table
 from integrations.demo.commands import ROOT, train, xrouter
 from integrations.demo.questions import History, Question, write_references
-from integrations.demo.recorded.scores import VERIFIERS, Judge
+from integrations.demo.recorded.scores import VERIFIERS, Scorer
 from integrations.demo.recorded.task import SOURCE
 from integrations.llama_cpp.demo import difference
 from xrouter_lg import ModelPool, Recorder
@@ -137,7 +137,7 @@ class Loop:
             card: self._serve(f"always {card}", f"fixed:{card}", self.history.held_out)
             for card in self.pool.names
         }
-        with Judge() as judge:
+        with Scorer() as judge:
             fixed = {c: arm_of(f"always {c}", s, scores_of(judge, s)) for c, s in served.items()}
             rules = arm_of("day-one rules", before, scores_of(judge, before))
             price = self.settings.router_usd_per_million

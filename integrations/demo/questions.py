@@ -30,7 +30,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class PastAnswer:
     """What one model answered when it was asked."""
 
     text: str
@@ -44,7 +44,7 @@ class History:
     """Questions, and what every model answered to each."""
 
     questions: tuple[Question, ...]
-    answers: Mapping[tuple[str, str], Recorded]
+    answers: Mapping[tuple[str, str], PastAnswer]
     """By prompt and model."""
 
     @property
@@ -89,7 +89,7 @@ def load(folder: Path = DATA, *, per_family: int | None = None) -> History:
         if prompt_id in prompts:
             prompt = prompts[prompt_id]
             cut = written >= limits[prompt]
-            answers[prompt, model] = Recorded(text, read, written, truncated=cut)
+            answers[prompt, model] = PastAnswer(text, read, written, truncated=cut)
     return History(tuple(questions), answers)
 
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from integrations.demo.questions import Recorded
+from integrations.demo.questions import PastAnswer
 from integrations.demo.recorded.record import asked
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply
@@ -21,7 +21,7 @@ class NotRecordedError(XRouterError, LookupError):
 
 
 @contextlib.contextmanager
-def replay_server(answers: Mapping[tuple[str, str], Recorded]) -> Iterator[FakeOpenAIServer]:
+def replay_server(answers: Mapping[tuple[str, str], PastAnswer]) -> Iterator[FakeOpenAIServer]:
     """A running server with every model of ``answers``, which are by prompt and model."""
     models = sorted({model for _, model in answers})
     fakes = [FakeModel(name=model, reply=_replies(model, answers)) for model in models]
@@ -30,7 +30,7 @@ def replay_server(answers: Mapping[tuple[str, str], Recorded]) -> Iterator[FakeO
 
 
 def _replies(
-    model: str, answers: Mapping[tuple[str, str], Recorded]
+    model: str, answers: Mapping[tuple[str, str], PastAnswer]
 ) -> Callable[[dict[str, Any]], Reply]:
     def reply(body: dict[str, Any]) -> Reply:
         said = [{"role": m["role"], "content": m["content"]} for m in body["messages"]]

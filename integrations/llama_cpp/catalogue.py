@@ -41,7 +41,7 @@ class WheelPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsFile:
     """One GGUF file: identity, sources, and what a pool card says about it."""
 
     name: str
@@ -113,10 +113,10 @@ _QWEN_1_5B_PARTS = (
     "7e190c024384a6fbfb8d467d1e79042c9b60de050520f6661eaf283ab9a26b7a",
 )
 
-WEIGHTS: dict[str, Weights] = {
+WEIGHTS: dict[str, WeightsFile] = {
     weights.name: weights
     for weights in (
-        Weights(
+        WeightsFile(
             name="smollm2-135m",
             filename="SmolLM2-135M-Instruct.Q4_1.gguf",
             size_bytes=98_362_432,
@@ -140,7 +140,7 @@ WEIGHTS: dict[str, Weights] = {
             capabilities=(),
             description="tiny: capitals, greetings, very simple facts; no arithmetic, no code",
         ),
-        Weights(
+        WeightsFile(
             name="qwen2.5-coder-0.5b",
             filename="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
             size_bytes=491_400_064,
@@ -159,7 +159,7 @@ WEIGHTS: dict[str, Weights] = {
             description="small: sentiment, simple facts, two-term sums, translation, short code",
             chat_template="qwen2.5-coder.jinja",
         ),
-        Weights(
+        WeightsFile(
             name="qwen2.5-coder-1.5b",
             filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
             size_bytes=1_117_320_768,
@@ -182,14 +182,14 @@ WEIGHTS: dict[str, Weights] = {
 }
 
 
-def chat_template_path(weights: Weights) -> Path | None:
+def chat_template_path(weights: WeightsFile) -> Path | None:
     """The template file that replaces the one inside ``weights``, if there is one."""
     if weights.chat_template is None:
         return None
     return Path(__file__).with_name("chat_templates") / weights.chat_template
 
 
-def get_weights(name: str) -> Weights:
+def get_weights(name: str) -> WeightsFile:
     """The catalogue entry called ``name``.
 
     Raises:

@@ -20,7 +20,7 @@ from xrouter_lg import ModelPool, Recorder
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.policies.rules import RulesPolicy
 from xrouter_lg.said import usage_of
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 from .measure import DEFAULT_USD_PER_HOUR
 from .pool import local_pool
@@ -46,7 +46,7 @@ class Outcome:
 
     route: str
     reason: str
-    usage: Usage | None
+    usage: TokenUsage | None
     cost_usd: Decimal | None
     seconds: float
     right: bool

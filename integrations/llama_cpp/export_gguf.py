@@ -57,7 +57,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class GgufShape:
     """What the file's head says of a model, out of transformers' ``config.json``."""
 
     arch: gguf.MODEL_ARCH
@@ -73,7 +73,7 @@ class Shape:
     norm_epsilon: float
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], where: str) -> Shape:
+    def of(cls, config: Mapping[str, Any], where: str) -> GgufShape:
         """
         Raises:
             ExportError: an architecture or a position embedding that this exporter does not know.
@@ -130,7 +130,7 @@ def export_merged(
     manifest = verify(checkpoint)
     folder = find_base(manifest, checkpoint, base)
     config = json.loads((folder or checkpoint).joinpath("config.json").read_text())
-    shape = Shape.of(config, f"the model of {str(checkpoint)!r}")
+    shape = GgufShape.of(config, f"the model of {str(checkpoint)!r}")
     names = gguf.get_tensor_name_map(shape.arch, shape.layers)
     weights = _merged_weights(manifest, checkpoint, folder)
     tied = bool(config.get("tie_word_embeddings"))
@@ -171,7 +171,7 @@ def export_adapter(checkpoint: Path, out: Path, *, base: str | Path | None = Non
             f"checkpoint {str(checkpoint)!r} is merged and has no adapter; export it whole"
         )
     config = json.loads(folder.joinpath("config.json").read_text())
-    shape = Shape.of(config, f"the base {str(folder)!r}")
+    shape = GgufShape.of(config, f"the base {str(folder)!r}")
     lora = json.loads(checkpoint.joinpath("adapter_config.json").read_text())
     _check_lora(lora, checkpoint)
     names = gguf.get_tensor_name_map(shape.arch, shape.layers)
@@ -222,7 +222,7 @@ def _merged_weights(
         yield name, tensor.numpy()
 
 
-def _add_shape(writer: gguf.GGUFWriter, shape: Shape, manifest: Manifest) -> None:
+def _add_shape(writer: gguf.GGUFWriter, shape: GgufShape, manifest: Manifest) -> None:
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(f"xrouter-{manifest.version}")
     writer.add_version(manifest.version)
@@ -241,7 +241,7 @@ def _add_shape(writer: gguf.GGUFWriter, shape: Shape, manifest: Manifest) -> Non
     writer.add_layer_norm_rms_eps(shape.norm_epsilon)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, shape: Shape) -> None:
+def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, shape: GgufShape) -> None:
     """The vocabulary. Prompts are sent as token ids, so llama.cpp's own tokenizer is not asked;
     it still needs one to show what it generates."""
     data = json.loads(folder.joinpath("tokenizer.json").read_text(encoding="utf-8"))

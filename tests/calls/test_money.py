@@ -11,10 +11,10 @@ from langchain_core.messages import AIMessage
 
 from xrouter_lg.calls.money import cost_of
 from xrouter_lg.pool.pricing import Price
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 ONE = Price(input=Decimal(1), output=Decimal(1))
-MANY = Usage(1_000_000, 1_000_000)
+MANY = TokenUsage(1_000_000, 1_000_000)
 
 
 @pytest.fixture(params=["live", "recorded"])
@@ -38,5 +38,7 @@ def test_what_no_provider_told_is_tokens_times_price() -> None:
 
 
 @pytest.mark.parametrize(("usage", "price"), [(None, ONE), (MANY, None)])
-def test_a_cost_without_usage_or_price_is_unknown(usage: Usage | None, price: Price | None) -> None:
+def test_a_cost_without_usage_or_price_is_unknown(
+    usage: TokenUsage | None, price: Price | None
+) -> None:
     assert cost_of(AIMessage("hi"), usage, price) == (None, None)

@@ -15,6 +15,8 @@ from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOLD = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "integrations").rglob("README.md"))]
+ROOTS = "xrouter_lg|training|integrations|benchmarks|graphs|tests|docs"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,6 +49,18 @@ def test_every_python_block_runs_and_prints_what_the_page_says(page: Path, serve
         with contextlib.redirect_stdout(printed):
             exec(compile(block, f"{page.name}", "exec"), scope)
         assert printed.getvalue().splitlines() == expected, block
+
+
+@pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_and_every_path_and_module_that_is_named_is_there(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    paths = re.findall(rf"(?<![\w/.-])(?:{ROOTS})/[\w./-]*\w", text)
+    modules = re.findall(rf"-m ((?:{ROOTS})[\w.]*\w)", text)
+    files = [ROOT.joinpath(*module.split(".")) for module in modules]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [f for f in files if not (f.is_dir() or f.with_suffix(".py").is_file())] == []
 
 
 def test_every_public_name_is_in_an_example() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the training tests."""
+"""Fixtures of the tests of episodes."""
 
 from __future__ import annotations
 

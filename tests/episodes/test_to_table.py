@@ -14,8 +14,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langgraph.graph import START, MessagesState, StateGraph
 from typer.testing import CliRunner
 
+from tests.episodes.made import call, episode, said
 from tests.support.grids import content_of
-from tests.training.made_episodes import call, episode, said
 from xrouter_lg import ModelCard, ModelPool, TraceStore, XRouterNode
 from xrouter_lg.cli import app as cli
 from xrouter_lg.episodes.episode import Episode

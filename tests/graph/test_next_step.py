@@ -14,7 +14,7 @@ from xrouter_lg import ModelPool, RouteRequest
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.errors import AllCandidatesFailedError, ErrorClass, StreamInterruptedError
 from xrouter_lg.graph.next_step import Finish, NextCall, NextTurn, next_step, outcomes_of
-from xrouter_lg.types import Answer, Call, Charge, Decision
+from xrouter_lg.types import Answer, Charge, Decision, PlannedCall
 
 NAMES = ("small", "medium", "large")
 POOL = ModelPool([scripted(n, max_output_tokens=100) for n in NAMES])
@@ -22,7 +22,7 @@ ESCALATES = ModelPool(POOL.cards, on_truncated="escalate")
 
 
 def turn(*cards: str, order: tuple[str, ...] = NAMES, **options: Any) -> Decision:
-    made = tuple(Call(f"c{i + 1}", card) for i, card in enumerate(cards))
+    made = tuple(PlannedCall(f"c{i + 1}", card) for i, card in enumerate(cards))
     base = Decision(1, made, order, "because", "policy", "1", {}, 1.0)
     return replace(base, **options)
 
@@ -52,7 +52,7 @@ def finish(found: Finish | NextCall | NextTurn) -> Finish:
     return found
 
 
-def following(found: Finish | NextCall | NextTurn) -> Call:
+def following(found: Finish | NextCall | NextTurn) -> PlannedCall:
     assert isinstance(found, NextCall)
     return found.call
 
@@ -77,7 +77,7 @@ def test_a_failed_call_goes_to_the_next_in_the_policys_order() -> None:
 
 
 def test_the_next_call_keeps_hint_temperature_and_length() -> None:
-    first = Call("c1", "small", "be brief", 0.3, 9)
+    first = PlannedCall("c1", "small", "be brief", 0.3, 9)
     call = following(step(turn(calls=(first,)), bad("c1", "small")))
     assert (call.id, call.hint, call.temperature, call.max_tokens) == ("c1.1", "be brief", 0.3, 9)
 
@@ -149,7 +149,7 @@ def test_an_escalation_that_fails_leaves_the_cut_answer() -> None:
 
 
 def test_a_later_turn_that_fails_leaves_the_earlier_answer() -> None:
-    later = turn(calls=(Call("c2_1", "large"),), order=("large", "small"), turn=2)
+    later = turn(calls=(PlannedCall("c2_1", "large"),), order=("large", "small"), turn=2)
     found = finish(
         step([turn("small", final=False), later], good("c1", "small"), bad("c2_1", "large"))
     )

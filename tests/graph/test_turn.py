@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
 from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
-from xrouter_lg.types import Call, CallId, Charge, Decision, Usage
+from xrouter_lg.types import CallId, Charge, Decision, PlannedCall, TokenUsage
 
-CHARGE = Charge("worker", "a", "m", 1, Usage(3, 4), Decimal("0.0000001"), "card", 0.5)
+CHARGE = Charge("worker", "a", "m", 1, TokenUsage(3, 4), Decimal("0.0000001"), "card", 0.5)
 DECISION = Decision(
     turn=2,
-    calls=(Call("c2_1", "a", "brief", 0.3, 9, Decimal("0.00000010")),),
+    calls=(PlannedCall("c2_1", "a", "brief", 0.3, 9, Decimal("0.00000010")),),
     order=("a", "b"),
     reason="because",
     policy="p",

@@ -17,7 +17,7 @@ from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.errors import UnreachableError
 from xrouter_lg.langsmith.options import PullOptions
-from xrouter_lg.langsmith.polite import Failure, Patience, RateLimit
+from xrouter_lg.langsmith.polite import FailedRequest, Patience, RateLimit
 from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.langsmith.runs import RunQuery
 from xrouter_lg.tracing.store.trace_store import TraceStore
@@ -128,7 +128,9 @@ def test_patience_ends_with_what_the_server_asked(
 def test_backoff_doubles_with_jitter_and_has_a_ceiling() -> None:
     patience = Patience(attempts=12, first_wait_s=1, longest_wait_s=20)
     patience._answered = True
-    waits = [patience._wait_s(Failure(503, None, ""), attempt) or 0 for attempt in range(1, 12)]
+    waits = [
+        patience._wait_s(FailedRequest(503, None, ""), attempt) or 0 for attempt in range(1, 12)
+    ]
     for attempt, wait in enumerate(waits):
         assert min(20, 2**attempt) / 2 <= wait <= min(20, 2**attempt)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xrouter_lg.pool import pricing
 from xrouter_lg.pool.pricing import Price, PublishedPrice, published_price
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 TIERED = ("anthropic", "claude-sonnet-4-5")
 """$3/$15 up to 200,000 tokens of prompt, $6/$22.5 above; cached 0.3/0.6, written 3.75/7.5."""
@@ -27,11 +27,11 @@ def prices(draw: st.DrawFn) -> Price:
 
 
 @st.composite
-def usages(draw: st.DrawFn, most: int = 2_000_000) -> Usage:
+def usages(draw: st.DrawFn, most: int = 2_000_000) -> TokenUsage:
     inputs, outputs = draw(st.integers(0, most)), draw(st.integers(0, most))
     cached = draw(st.integers(0, inputs))
     written = draw(st.integers(0, inputs - cached))
-    return Usage(inputs, outputs, cached, written, draw(st.integers(0, outputs)))
+    return TokenUsage(inputs, outputs, cached, written, draw(st.integers(0, outputs)))
 
 
 def price(**rates: str) -> Price:
@@ -44,40 +44,40 @@ def price(**rates: str) -> Price:
 @pytest.mark.parametrize(
     ("rates", "usage", "usd"),
     [
-        ({}, Usage(1_000_000, 0), "1"),
-        ({}, Usage(0, 1_000_000), "10"),
-        ({}, Usage(1, 1), "0.000011"),
+        ({}, TokenUsage(1_000_000, 0), "1"),
+        ({}, TokenUsage(0, 1_000_000), "10"),
+        ({}, TokenUsage(1, 1), "0.000011"),
         # 600 plain at 1, 400 cached at 0.1
-        ({"cached_input": "0.1"}, Usage(1000, 0, cached_input_tokens=400), "0.00064"),
+        ({"cached_input": "0.1"}, TokenUsage(1000, 0, cached_input_tokens=400), "0.00064"),
         # 700 plain at 1, 300 written at 1.25
-        ({"cache_write": "1.25"}, Usage(1000, 0, cache_write_tokens=300), "0.001075"),
+        ({"cache_write": "1.25"}, TokenUsage(1000, 0, cache_write_tokens=300), "0.001075"),
         # 300 plain, 400 cached at 0.1, 300 written at 1.25
-        ({"cached_input": "0.1", "cache_write": "1.25"}, Usage(1000, 0, 400, 300), "0.000715"),
+        ({"cached_input": "0.1", "cache_write": "1.25"}, TokenUsage(1000, 0, 400, 300), "0.000715"),
         # 20 plain at 10, 80 reasoning at 5
-        ({"reasoning": "5"}, Usage(0, 100, reasoning_tokens=80), "0.0006"),
+        ({"reasoning": "5"}, TokenUsage(0, 100, reasoning_tokens=80), "0.0006"),
         # kinds without a rate of their own cost what their parent does
-        ({}, Usage(1000, 100, 400, 300, 80), "0.002"),
+        ({}, TokenUsage(1000, 100, 400, 300, 80), "0.002"),
         # a rate of zero is a rate
-        ({"cached_input": "0"}, Usage(1000, 0, cached_input_tokens=1000), "0"),
+        ({"cached_input": "0"}, TokenUsage(1000, 0, cached_input_tokens=1000), "0"),
     ],
 )
 def test_the_cost_is_what_one_computes_by_hand(
-    rates: dict[str, str], usage: Usage, usd: str
+    rates: dict[str, str], usage: TokenUsage, usd: str
 ) -> None:
     assert price(**rates).cost(usage) == Decimal(usd)
 
 
 def test_the_cost_is_exact_where_floats_are_not() -> None:
-    assert price(input="0.1", output="0.2").cost(Usage(1, 1)) == Decimal("0.0000003")
+    assert price(input="0.1", output="0.2").cost(TokenUsage(1, 1)) == Decimal("0.0000003")
 
 
 def test_a_sum_of_many_small_costs_is_exact() -> None:
-    one = price(input="0.07").cost(Usage(1, 0))
+    one = price(input="0.07").cost(TokenUsage(1, 0))
     assert sum([one] * 1_000_000, Decimal(0)) == Decimal("0.07")
 
 
 def test_more_cached_tokens_than_tokens_never_make_a_negative_cost() -> None:
-    assert price(cached_input="0").cost(Usage(10, 0, cached_input_tokens=20)) == 0
+    assert price(cached_input="0").cost(TokenUsage(10, 0, cached_input_tokens=20)) == 0
 
 
 # --- worst case ----------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def test_the_worst_case_takes_every_token_at_its_dearest_kind(
 
 @given(prices(), usages(), st.integers(0, 1000), st.integers(0, 1000))
 def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
-    price: Price, usage: Usage, more_in: int, more_out: int
+    price: Price, usage: TokenUsage, more_in: int, more_out: int
 ) -> None:
     bound = price.worst_case(usage.input_tokens + more_in, usage.output_tokens + more_out)
     assert 0 <= price.cost(usage) <= bound
@@ -161,7 +161,7 @@ def test_a_published_price_names_its_source_and_version() -> None:
 
 def test_a_published_price_knows_cached_tokens() -> None:
     # 600 at 0.15, 400 at 0.075, 100 at 0.6
-    usd = published("openai", "gpt-4o-mini").cost(Usage(1000, 100, cached_input_tokens=400))
+    usd = published("openai", "gpt-4o-mini").cost(TokenUsage(1000, 100, cached_input_tokens=400))
     assert usd == Decimal("0.00018")
 
 
@@ -173,7 +173,7 @@ def test_langchains_name_of_a_provider_finds_its_price() -> None:
     ("inputs", "usd"), [(200_000, "0.6015"), (200_001, "1.202256")], ids=["below", "above"]
 )
 def test_a_tiered_price_is_that_of_the_prompts_length(inputs: int, usd: str) -> None:
-    assert published(*TIERED).cost(Usage(inputs, 100)) == Decimal(usd)
+    assert published(*TIERED).cost(TokenUsage(inputs, 100)) == Decimal(usd)
 
 
 def test_a_tiered_price_shows_the_rates_of_a_short_prompt() -> None:
@@ -196,14 +196,14 @@ def test_an_estimate_takes_the_tier_of_the_prompts_length(inputs: int, rate: int
 
 
 @given(usages(most=600_000))
-def test_no_usage_of_a_tiered_price_costs_more_than_the_worst_case(usage: Usage) -> None:
+def test_no_usage_of_a_tiered_price_costs_more_than_the_worst_case(usage: TokenUsage) -> None:
     tiered = published(*TIERED)
     bound = tiered.worst_case(usage.input_tokens, usage.output_tokens)
     assert tiered.cost(usage) <= bound
 
 
 @given(usages(most=600_000), st.integers(0, 400_000), st.integers(0, 1000))
-def test_a_looser_bound_never_reserves_less(usage: Usage, more_in: int, more_out: int) -> None:
+def test_a_looser_bound_never_reserves_less(usage: TokenUsage, more_in: int, more_out: int) -> None:
     tiered = published(*TIERED)
     loose = tiered.worst_case(usage.input_tokens + more_in, usage.output_tokens + more_out)
     assert loose >= tiered.cost(usage)
@@ -245,7 +245,7 @@ def test_usage_that_the_list_refuses_is_priced_by_its_plain_rates(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # 20 cached of 10 tokens: genai-prices raises; 20 at 0.075 is left.
-    usd = published("openai", "gpt-4o-mini").cost(Usage(10, 0, cached_input_tokens=20))
+    usd = published("openai", "gpt-4o-mini").cost(TokenUsage(10, 0, cached_input_tokens=20))
     assert usd == Decimal("0.0000015")
     assert "can't price 'gpt-4o-mini'" in caplog.text
 

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from tests.support.apps import Says, calls, prefers, scripted
 from xrouter_lg import Action, Budget, ModelPool, Proposal, Router, RouteRequest
 from xrouter_lg.errors import BudgetExceededError, NoCandidateError
-from xrouter_lg.types import Answer, Call, Decision
+from xrouter_lg.types import Answer, Decision, PlannedCall
 
 POOL = ModelPool([scripted(n, max_output_tokens=1000) for n in ("small", "medium", "large")])
 REQUEST = RouteRequest(
@@ -162,5 +162,5 @@ async def test_old_pools_are_let_go_after_a_while() -> None:
 
 
 def test_a_call_survives_its_stored_form() -> None:
-    call = Call("c1", "small", "hint", 0.5, 7, Decimal("0.00000010"))
-    assert Call.from_dict(call.to_dict()) == call
+    call = PlannedCall("c1", "small", "hint", 0.5, 7, Decimal("0.00000010"))
+    assert PlannedCall.from_dict(call.to_dict()) == call

@@ -83,7 +83,7 @@ class RunConfig:
     family_head_share: Literal["auto"] | float = "auto"
     """Weight of the family head's reading beside the language model's; 0 leaves the head out, 1 the
     language model: a checkpoint without one, fitted in seconds. ``auto``: found on the validation
-    prompts (head_share.py)."""
+    prompts (``training/run/head_share.py``)."""
     collect: CollectConfig = field(default_factory=CollectConfig)
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)

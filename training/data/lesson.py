@@ -9,7 +9,7 @@ from typing import Any
 
 from training.config.run import RunConfig
 from training.data.inputs import Plan
-from xrouter_lg.fitting.held_out import Part, whole
+from xrouter_lg.fitting.held_out import PoolPart, whole
 from xrouter_lg.fitting.lesson import Lesson, card_prices, mean_output_tokens
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.pool.pool import normalise_name
@@ -43,11 +43,11 @@ def lesson_of(work: Plan) -> Lesson:
     )
 
 
-def _parts(train: OutcomeGrid, test: OutcomeGrid) -> tuple[Part, ...]:
+def _parts(train: OutcomeGrid, test: OutcomeGrid) -> tuple[PoolPart, ...]:
     if not test.declared:
         return whole(train, test)
     return tuple(
-        Part(pool.sources, learned, own, pool.rows, test.columns(pool.models))
+        PoolPart(pool.sources, learned, own, pool.rows, test.columns(pool.models))
         for learned, own, pool in zip(train.parts(), test.parts(), test.pools(), strict=True)
     )
 

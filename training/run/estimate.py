@@ -47,7 +47,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunEstimate:
     """What a run will take, roughly; None where the base is not on this machine yet."""
 
     tokens: int
@@ -76,7 +76,7 @@ def shape_of(folder: Path) -> Shape | None:
     return Shape(layers, hidden, attention + feed_forward, embeddings, heads)
 
 
-def estimate(work: Plan) -> Estimate:
+def estimate(work: Plan) -> RunEstimate:
     """Sizes and times of a plan on this machine."""
     config, warm = work.config, work.config.warm_start
     read = work.cut.read_N_K
@@ -84,7 +84,7 @@ def estimate(work: Plan) -> Estimate:
     tokens = round(int((characters * read.sum(1)).sum()) / _CHARACTERS_PER_TOKEN)
     shape = shape_of(Path(config.base.path))
     if shape is None:
-        return Estimate(tokens, None, None, None, None, None)
+        return RunEstimate(tokens, None, None, None, None, None)
     lengths = [len(prefix) / _CHARACTERS_PER_TOKEN for prefix in work.prefixes]
     block = float(np.average(lengths, weights=read.sum(0)))
     mean = tokens / int(read.sum())
@@ -109,7 +109,7 @@ def estimate(work: Plan) -> Estimate:
     kept = rows * (width + 5.0 * shape.heads * (mean + block))
     trained = _trained_weights(work, shape)
     memory = shape.weights * element + trained * 16.0 + kept * element * _HELD
-    return Estimate(
+    return RunEstimate(
         tokens=tokens,
         disk_mb=tokens * shape.hidden * 2 / 1e6 if cached else None,
         memory_gb=(memory + 6e8) / 1e9,

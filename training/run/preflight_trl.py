@@ -34,7 +34,7 @@ ACCELERATE = CONFIGS / "accelerate_zero2.yaml"
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What became of one check."""
 
     what: str
@@ -42,7 +42,9 @@ class Finding:
     detail: str = ""
 
 
-def check_arguments(config: RunConfig, accelerate_file: Path | None = ACCELERATE) -> list[Finding]:
+def check_arguments(
+    config: RunConfig, accelerate_file: Path | None = ACCELERATE
+) -> list[CheckResult]:
     """Every check that applies to a run. ``accelerate_file`` is what it is launched with."""
     found = [_checked("TRL SFTConfig", lambda: _sft(config))]
     if config.grpo.steps:
@@ -60,7 +62,7 @@ def check_arguments(config: RunConfig, accelerate_file: Path | None = ACCELERATE
     return found
 
 
-def report(findings: Sequence[Finding], console: Console) -> int:
+def report(findings: Sequence[CheckResult], console: Console) -> int:
     """Print the findings; exit code 1 when something is wrong."""
     table = Table(title="arguments against the installed versions", title_justify="left")
     for column in ("what", "outcome", "detail"):
@@ -71,22 +73,22 @@ def report(findings: Sequence[Finding], console: Console) -> int:
     return int(any(finding.outcome == "wrong" for finding in findings))
 
 
-def _checked(what: str, build: Callable[[], str]) -> Finding:
+def _checked(what: str, build: Callable[[], str]) -> CheckResult:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            return Finding(what, "ok", build())
+            return CheckResult(what, "ok", build())
     except (Exception, SystemExit) as error:  # argument parsers exit
         text = str(error) or type(error).__name__
-        return Finding(what, "wrong", f"{type(error).__name__}: {text}")
+        return CheckResult(what, "wrong", f"{type(error).__name__}: {text}")
 
 
-def _installed(package: str) -> Finding:
+def _installed(package: str) -> CheckResult:
     if find_spec(package) is None:
-        return Finding(package, "not checked", f"not installed here: pip install {package}")
+        return CheckResult(package, "not checked", f"not installed here: pip install {package}")
     version = importlib.metadata.version(package)
     if package == "vllm":
         return _checked(f"vllm {version}", _vllm_engine)
-    return Finding(package, "ok", version)
+    return CheckResult(package, "ok", version)
 
 
 def _sft(config: RunConfig) -> str:

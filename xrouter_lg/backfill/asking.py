@@ -26,7 +26,7 @@ from xrouter_lg.errors import ErrorClass
 from xrouter_lg.outcomes.conversation import Conversation
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
 from xrouter_lg.routing import constraints
-from xrouter_lg.types import Call, Charge
+from xrouter_lg.types import Charge, PlannedCall
 from xrouter_lg.verifiers import SupportsVerify
 from xrouter_lg.verifiers.grading import Grade, Submission
 
@@ -128,7 +128,7 @@ class Asker:
         intent = self.cache.begin(order.card, order.worst_usd, kind="backfill", key=order.key)
         self.calls += 1
         charges: list[Charge] = []
-        call = Call(
+        call = PlannedCall(
             id=f"backfill-{intent}",
             card=order.card.name,
             max_tokens=order.key.max_tokens,

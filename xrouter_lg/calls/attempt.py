@@ -25,7 +25,7 @@ from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, served_model, usage_of
-from xrouter_lg.types import Call, Charge, Usage
+from xrouter_lg.types import Charge, PlannedCall, TokenUsage
 
 RETRY_AFTER_LIMIT_S = 5.0
 """A provider that asks for a longer pause than this is left for the next candidate."""
@@ -118,7 +118,7 @@ class Workers:
     async def call(
         self,
         card: ModelCard,
-        call: Call,
+        call: PlannedCall,
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
         *,
@@ -199,7 +199,7 @@ class Workers:
     async def _attempt(
         self,
         card: ModelCard,
-        call: Call,
+        call: PlannedCall,
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
         tools: Sequence[Mapping[str, Any]],
@@ -294,7 +294,7 @@ def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[Bas
     return [*messages[:place], noted, *messages[place + 1 :]]
 
 
-def _affordable(call: Call, charges: Sequence[Charge], worst: Decimal | None) -> bool:
+def _affordable(call: PlannedCall, charges: Sequence[Charge], worst: Decimal | None) -> bool:
     if call.allowance_usd is None:
         return True
     spent = sum((counted(charge) for charge in charges), Decimal(0))
@@ -318,7 +318,7 @@ class _Bill:
 
     kind: Literal["router", "worker"]
     card: ModelCard
-    call: Call
+    call: PlannedCall
     pool: Iterable[ModelCard]
     worst: Decimal | None
 
@@ -342,7 +342,7 @@ class _Bill:
         self,
         attempt: int,
         started: float,
-        usage: Usage | None,
+        usage: TokenUsage | None,
         cost: Decimal | None,
         source: str | None,
         served: str | None,

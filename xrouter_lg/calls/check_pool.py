@@ -19,7 +19,7 @@ from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.types import Call, usd_str
+from xrouter_lg.types import PlannedCall, usd_str
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo
@@ -143,7 +143,7 @@ async def call_each(pool: ModelPool, *, timeout_s: float | None = None) -> dict[
     async def one(card: ModelCard) -> CallResult:
         seconds = card.timeout_s if timeout_s is None else timeout_s
         probe = dataclasses.replace(card, timeout_s=seconds, max_retries=0)
-        call = Call(f"check_{card.name}", card.name, max_tokens=LIVE_MAX_TOKENS)
+        call = PlannedCall(f"check_{card.name}", card.name, max_tokens=LIVE_MAX_TOKENS)
         try:
             return await workers.call(probe, call, messages, {}, pool=pool)
         finally:

@@ -116,7 +116,7 @@ def counted(charge: Charge) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class LedgerTotals:
     """Sums over a request's charges (USD). A total is None as soon as one part is unknown."""
 
     total: Decimal | None
@@ -125,7 +125,7 @@ class Totals:
     known: Decimal
 
 
-def totals(charges: Iterable[Charge]) -> Totals:
+def totals(charges: Iterable[Charge]) -> LedgerTotals:
     """Router and workers apart, and together."""
     router: Decimal | None = _ZERO
     worker: Decimal | None = _ZERO
@@ -138,4 +138,4 @@ def totals(charges: Iterable[Charge]) -> Totals:
         else:
             worker = None if worker is None or cost is None else worker + cost
     together = None if router is None or worker is None else router + worker
-    return Totals(together, router, worker, known)
+    return LedgerTotals(together, router, worker, known)

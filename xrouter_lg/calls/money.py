@@ -9,13 +9,13 @@ from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.said import reported_cost
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 _HINT_FRAME_TOKENS = 64
 
 
 def cost_of(
-    message: Any, usage: Usage | None, price: Price | None
+    message: Any, usage: TokenUsage | None, price: Price | None
 ) -> tuple[Decimal | None, str | None]:
     """What an answer has cost (USD) and who says so: the provider's own figure, else tokens ×
     ``price``; None and None where neither is known. ``message`` is live or recorded."""

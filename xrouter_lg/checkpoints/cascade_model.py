@@ -90,7 +90,7 @@ class AnswerModel:
         self, shares: Sequence[float], cards: Sequence[int], lengths: Sequence[int]
     ) -> int:
         """Bin of the first answers' lengths (characters) under these kind shares."""
-        np = need("numpy", "a plan file")
+        np = need("numpy", "a cascade checkpoint")
         share = np.asarray(shares, dtype=np.float64)
         mean_M, sd_M = share @ self.length_mean_F_M, share @ self.length_sd_F_M
         usual = [(log_length(n) - mean_M[m]) / sd_M[m] for m, n in zip(cards, lengths, strict=True)]

@@ -42,7 +42,7 @@ from xrouter_lg.tracing.runs.extract import (
 )
 from xrouter_lg.tracing.runs.facts import SAMPLE_RATE_KEY, THREAD_KEYS
 from xrouter_lg.tracing.runs.importing import feedback_said, plain_run
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 HIDDEN = "hidden inputs: the messages were not recorded"
 HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
@@ -305,7 +305,7 @@ def _sum_usage(usages: Sequence[Mapping[str, int] | None]) -> dict[str, int] | N
     known = [usage for usage in usages if usage is not None]
     if not known:
         return None
-    names = [f.name for f in dataclasses.fields(Usage)]
+    names = [f.name for f in dataclasses.fields(TokenUsage)]
     return {name: sum(int(usage.get(name) or 0) for usage in known) for name in names}
 
 

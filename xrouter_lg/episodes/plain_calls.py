@@ -22,7 +22,7 @@ from xrouter_lg.outcomes.schema import normalise_prompt
 from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.said import Message, Run
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def names_of(run: Run, pool: ModelPool | None) -> tuple[str, Price | None]:
     return _normal(model), None
 
 
-def usd_of(call: PlainCall, price: Price | None, usage: Usage | None) -> str | None:
+def usd_of(call: PlainCall, price: Price | None, usage: TokenUsage | None) -> str | None:
     """USD of a call as its provider told them, else tokens × price, else None."""
     cost, _ = cost_of(call.reply, usage, price)
     return None if cost is None else format(cost, "f")

@@ -132,12 +132,12 @@ class Split:
         at = [np.array([row[name] for name in half.prompt_ids]) for half in (train, test)]
         return cls(train, test, recorded.rows(at[0]), recorded.rows(at[1]), Reference.of(train))
 
-    def judge(self, curve: Curve) -> Judged:
+    def judge(self, curve: Curve) -> SplitFigures:
         """Figures of a curve over the test half, as `benchmarks/quality.py` has them."""
         found = resample(curve, self.test, self.reference, draws=1)
         mix = static_mix_curve(self.train, self.test)
         mixed = resample(mix, self.test, self.reference, draws=1)
-        return Judged(
+        return SplitFigures(
             float((found.aiq - mixed.aiq)[0]),
             float((found.aiq - found.zero_aiq)[0]),
             float(found.parity[0]),
@@ -145,7 +145,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Judged:
+class SplitFigures:
     over_mix: float
     """AIQ over that of the static mix: the fixed models on the train half's hull."""
     over_zero: float
@@ -153,7 +153,7 @@ class Judged:
     parity: float
 
 
-def summary(name: str, rows: Sequence[Judged]) -> str:
+def summary(name: str, rows: Sequence[SplitFigures]) -> str:
     """Means over splits with their standard deviation, and the median parity."""
 
     def spread(values: Floats) -> str:
@@ -169,7 +169,9 @@ def summary(name: str, rows: Sequence[Judged]) -> str:
     )
 
 
-def judge_splits(folder: Path, how: LessonSettings, splits: int, *, turns: int) -> Iterator[Judged]:
+def judge_splits(
+    folder: Path, how: LessonSettings, splits: int, *, turns: int
+) -> Iterator[SplitFigures]:
     """Plans learned from one half of a folder's table and judged on the other, seed after seed.
 
     Raises:

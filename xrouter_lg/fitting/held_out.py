@@ -20,7 +20,7 @@ from xrouter_lg.policies.utility import Predictor
 
 
 @dataclass(frozen=True)
-class Part:
+class PoolPart:
     """A pool: prompts that share their candidates."""
 
     sources: tuple[str, ...]
@@ -38,9 +38,9 @@ class Part:
         return Predictions(expected.quality[at], expected.cost[at])
 
 
-def whole(train: OutcomeGrid, test: OutcomeGrid) -> tuple[Part, ...]:
+def whole(train: OutcomeGrid, test: OutcomeGrid) -> tuple[PoolPart, ...]:
     """The one part of a table whose prompts all have the same candidates."""
-    return (Part((), train, test, np.arange(len(test)), np.arange(len(test.models))),)
+    return (PoolPart((), train, test, np.arange(len(test)), np.arange(len(test.models))),)
 
 
 def expected_of(
@@ -66,7 +66,10 @@ def expected_of(
 
 
 def held_out(
-    parts: Sequence[Part], expected: Predictions, router_usd_P: Sequence[float], c_ref_usd: float
+    parts: Sequence[PoolPart],
+    expected: Predictions,
+    router_usd_P: Sequence[float],
+    c_ref_usd: float,
 ) -> dict[str, Any]:
     """The figures of decisions on held-out prompts. With several pools there is a set of them for
     each, and the gain over all, weighted by their prompts. ``router_usd_P`` is what a decision
@@ -87,7 +90,7 @@ def held_out(
 
 
 def _judged(
-    part: Part, expected: Predictions, router_usd: float, c_ref: float
+    part: PoolPart, expected: Predictions, router_usd: float, c_ref: float
 ) -> tuple[Curve, Reference]:
     reference = dataclasses.replace(Reference.of(part.train), c_ref=c_ref)
     curve = predicted_curve("checkpoint", expected, part.test, c_ref=c_ref, router_cost=router_usd)

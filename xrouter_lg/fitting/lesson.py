@@ -12,7 +12,7 @@ import numpy as np
 
 from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.parts import CardStats
-from xrouter_lg.fitting.held_out import Part
+from xrouter_lg.fitting.held_out import PoolPart
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.pool.pool import ModelPool
 
@@ -26,7 +26,7 @@ class Lesson:
 
     train: OutcomeGrid
     test: OutcomeGrid
-    parts: tuple[Part, ...]
+    parts: tuple[PoolPart, ...]
     """The pools of the table."""
     cards: tuple[str, ...]
     """In the order of the table's models."""

@@ -19,7 +19,15 @@ from xrouter_lg.errors import (
 )
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
-from xrouter_lg.types import ROUTER_ROUTE, Answer, Call, CallId, Decision, RouteRequest, usd_str
+from xrouter_lg.types import (
+    ROUTER_ROUTE,
+    Answer,
+    CallId,
+    Decision,
+    PlannedCall,
+    RouteRequest,
+    usd_str,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class Finish:
 class NextCall:
     """Every call of the turn failed: the next candidate is asked."""
 
-    call: Call
+    call: PlannedCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,7 @@ def _next_candidate(
     pool: ModelPool,
     request: RouteRequest,
     is_open: Callable[[str], bool],
-) -> Call | None:
+) -> PlannedCall | None:
     """The next card in the policy's own order that has not been tried and can be paid."""
     tried = {result.card for result in results}
     too_short = {
@@ -180,7 +188,7 @@ def _next_candidate(
             if allowance is None or allowance > request.remaining_usd:
                 continue
         number = len(_of_turn(results, turn))
-        return Call(
+        return PlannedCall(
             id=str(replace(CallId.parse(first.id), attempt=number)),
             card=name,
             hint=first.hint,

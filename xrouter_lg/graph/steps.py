@@ -34,7 +34,7 @@ from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.router import Router
 from xrouter_lg.tracing.runs.extract import annotate, run_ids
-from xrouter_lg.types import Call, Charge, Decision, RouteRecord, RouteRequest
+from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
 
 OUTER_KEY = "xrouter_outer"
 """Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
@@ -142,7 +142,7 @@ class Steps:
 
     async def call(self, payload: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """One call to one card. A failure is a result, not an exception."""
-        call = Call.from_dict(payload["xrouter_call"])
+        call = PlannedCall.from_dict(payload["xrouter_call"])
         context = payload["xrouter_context"]
         pool = self.router.pool_of(context["pool_fingerprint"])
         if call.card not in pool:
@@ -295,7 +295,7 @@ class Steps:
 
     def _send(
         self,
-        call: Call,
+        call: PlannedCall,
         messages: Sequence[BaseMessage],
         turn: Turn,
         prompt_tokens_max: int,
@@ -386,7 +386,7 @@ def _result(data: Mapping[str, Any]) -> CallResult:
 
 
 def _worker_config(
-    config: RunnableConfig, call: Call, context: Mapping[str, Any]
+    config: RunnableConfig, call: PlannedCall, context: Mapping[str, Any]
 ) -> RunnableConfig:
     """The step's config for the worker's run: what was decided as metadata, and, for the one
     call whose tokens are the answer, the place in the user's graph where they stream."""

@@ -26,7 +26,7 @@ from xrouter_lg.arrays import Floats
 from xrouter_lg.calls.tokens import estimate_tokens
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.policies.head import HeadPolicy
-from xrouter_lg.policies.slots.prompts import Reading, SlotPolicy, blocks_of
+from xrouter_lg.policies.slots.prompts import SlotPolicy, SlotReading, blocks_of
 from xrouter_lg.policies.trained import Estimate
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import slots
@@ -188,12 +188,12 @@ def _open(policy: SlotPolicy, cache: Path | None, dtype: str) -> sqlite3.Connect
     return store
 
 
-def _known(store: sqlite3.Connection, wanted: Mapping[str, _Key]) -> dict[_Key, Reading]:
+def _known(store: sqlite3.Connection, wanted: Mapping[str, _Key]) -> dict[_Key, SlotReading]:
     found = {}
     for name, row in store.execute("SELECT prompt, row FROM readings"):
         if (key := wanted.get(name)) is not None:
             prompts, logprobs = json.loads(zlib.decompress(row))
-            found[key] = Reading(key[1], tuple(prompts), tuple(logprobs))
+            found[key] = SlotReading(key[1], tuple(prompts), tuple(logprobs))
     return found
 
 

@@ -11,7 +11,7 @@ from xrouter_lg.calls.money import cost_of
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.said import asked_model, metadata_of, reply_of, run_usage
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 TOLERANCE = Decimal("0.01")
 """Share of the larger figure up to which two costs count as the same."""
@@ -85,7 +85,7 @@ class CostAudit:
         self.disagree += 1
         self.by_model[model] = self.by_model.get(model, 0) + 1
         if len(self.disagreements) < _LISTED:
-            tokens = usage or Usage(0, 0)
+            tokens = usage or TokenUsage(0, 0)
             self.disagreements.append(
                 Disagreement(
                     run_id=str(run["id"]),
@@ -110,7 +110,7 @@ class CostAudit:
         }
 
     def _cost(
-        self, run: Mapping[str, Any], model: str, usage: Usage | None
+        self, run: Mapping[str, Any], model: str, usage: TokenUsage | None
     ) -> tuple[Decimal | None, str]:
         cost, source = cost_of(reply_of(run), usage, self._price(run, model))
         return cost, source or ""

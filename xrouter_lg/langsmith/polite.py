@@ -54,7 +54,7 @@ class RateLimit:
         self._sent.append(self._clock())
 
 
-class Failure(NamedTuple):
+class FailedRequest(NamedTuple):
     """What a client's exception says about a request."""
 
     status: int | None
@@ -102,18 +102,18 @@ class Patience:
             raise as_error(_failure(state), what=what, where=where, attempts=state.attempt_number)
 
         asking = Retrying(
-            retry=retry_if_result(lambda result: isinstance(result, Failure)),
+            retry=retry_if_result(lambda result: isinstance(result, FailedRequest)),
             stop=lambda state: self._wait_s(_failure(state), state.attempt_number) is None,
             wait=lambda state: self._wait_s(_failure(state), state.attempt_number) or 0.0,
             before_sleep=self._tell,
             sleep=self._sleep,
             retry_error_callback=give_up,
         )
-        result: T | Failure = asking(self._attempt, request)
-        assert not isinstance(result, Failure)
+        result: T | FailedRequest = asking(self._attempt, request)
+        assert not isinstance(result, FailedRequest)
         return result
 
-    def _attempt(self, request: Callable[[], T]) -> T | Failure:
+    def _attempt(self, request: Callable[[], T]) -> T | FailedRequest:
         try:
             result = request()
         except LangSmithIntegrationError:
@@ -131,7 +131,7 @@ class Patience:
         if self.on_wait is not None:
             self.on_wait(state.upcoming_sleep, _why(_failure(state)))
 
-    def _wait_s(self, failure: Failure, attempt: int) -> float | None:
+    def _wait_s(self, failure: FailedRequest, attempt: int) -> float | None:
         """Seconds until the next attempt, None when there is none."""
         attempts = self.attempts if self._answered else min(3, self.attempts)
         if attempt >= attempts or (failure.status or 503) not in _PASSING:
@@ -142,15 +142,15 @@ class Patience:
         return backoff_s(attempt, first_s=self.first_wait_s, longest_s=self.longest_wait_s)
 
 
-def _failure(state: RetryCallState) -> Failure:
+def _failure(state: RetryCallState) -> FailedRequest:
     """What the attempt that has just ended came to."""
     assert state.outcome is not None
     failure = state.outcome.result()
-    assert isinstance(failure, Failure)
+    assert isinstance(failure, FailedRequest)
     return failure
 
 
-def failure_of(error: BaseException) -> Failure | None:
+def failure_of(error: BaseException) -> FailedRequest | None:
     """What a LangSmith client's exception, of either API, says; None if it is something else."""
     links = list(chain(error))
     for link in links:
@@ -158,22 +158,22 @@ def failure_of(error: BaseException) -> Failure | None:
         status = getattr(response, "status_code", None)
         if isinstance(status, int):
             headers: Mapping[str, str] = getattr(response, "headers", {})
-            return Failure(status, retry_after_s(headers), _said(response))
+            return FailedRequest(status, retry_after_s(headers), _said(response))
     ours = ("langsmith", "requests", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
     if type(error).__module__.partition(".")[0] not in ours:
         return None
     if "NotFound" in type(error).__name__:  # raised without a response: an empty list of projects
-        return Failure(404, None, "not found")
+        return FailedRequest(404, None, "not found")
     if not any(_is_connection(link) for link in links):
         return None
     for link in reversed(links):
         if isinstance(link, OSError) and link.strerror:
-            return Failure(None, None, link.strerror)
-    return Failure(None, None, _scrubbed(type(links[-1]).__name__))
+            return FailedRequest(None, None, link.strerror)
+    return FailedRequest(None, None, _scrubbed(type(links[-1]).__name__))
 
 
 def as_error(
-    failure: Failure, *, what: str, where: str, attempts: int = 1
+    failure: FailedRequest, *, what: str, where: str, attempts: int = 1
 ) -> LangSmithIntegrationError:
     """The failure in this integration's own words."""
     said = f" It said: {failure.detail}" if failure.detail else ""
@@ -206,7 +206,7 @@ def as_error(
     )
 
 
-def _why(failure: Failure) -> str:
+def _why(failure: FailedRequest) -> str:
     if failure.status == 429:
         return "rate limit"
     return failure.detail if failure.status is None else f"HTTP {failure.status}"

@@ -17,7 +17,7 @@ from xrouter_lg.policies.base import BasePolicy, one_hot
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.prompts import tools as codec
-from xrouter_lg.types import Call, Proposal, RouteRequest
+from xrouter_lg.types import PlannedCall, Proposal, RouteRequest
 
 ROUTER_TAG = "xrouter"
 """Tag of the router's own model runs in a trace: what a trainer fetches."""
@@ -82,7 +82,7 @@ class PromptedPolicy(BasePolicy):
         must_call = not self.direct_answers and not request.answers
         result = await self._workers.call(
             self.card,
-            Call(
+            PlannedCall(
                 id=f"router{request.turn}",
                 card=self.card.name,
                 max_tokens=self.max_output_tokens,

@@ -7,9 +7,10 @@ numbers here: the contrast ``logprob(slot) - logprob(anchor)`` of each trained c
     p_m = 1 / (1 + exp(-z_m))                      expected score
     u_m = p_m - λ · E[cost_m] / c_ref              utility
 
-A family head (``family_head.py``), alone or beside it, mixes its expected score into p_m and gives
-E[cost_m], and where the request's words were never seen in training, or it is shaped like no family
-of it, both fall back to the card's overall mean. The card with the highest utility is taken.
+A family head (``checkpoints/family_head.py``), alone or beside it, mixes its expected score into
+p_m and gives E[cost_m], and where the request's words were never seen in training, or it is shaped
+like no family of it, both fall back to the card's overall mean. The card with the highest utility
+is taken.
 Neither p nor E[cost] depends on λ, so a larger λ never picks a card of higher expected cost; prices
 are today's, so a new price acts at once.
 """

@@ -20,7 +20,7 @@ from langchain_core.language_models import BaseChatModel
 from xrouter_lg.errors import PoolError
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.types import ROUTER_ROUTE, Usage
+from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
 
 _OPTIONS = ("default", "on_truncated")
 
@@ -181,7 +181,7 @@ class ModelCard:
         outputs = TYPICAL_OUTPUT_TOKENS if output_tokens is None else output_tokens
         if self.max_output_tokens is not None:
             outputs = min(outputs, self.max_output_tokens)
-        return Price.cost(price.at(input_tokens), Usage(input_tokens, outputs))
+        return Price.cost(price.at(input_tokens), TokenUsage(input_tokens, outputs))
 
     def fingerprint_data(self) -> dict[str, Any]:
         """What makes this card what it is, without secrets; hashed into the pool's fingerprint."""

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.errors import PoolError
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice
@@ -72,7 +72,7 @@ class Price:
         price with tiers."""
         return self
 
-    def cost(self, usage: Usage) -> Decimal:
+    def cost(self, usage: TokenUsage) -> Decimal:
         """USD of one attempt."""
         plain_in = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
         plain_out = max(0, usage.output_tokens - usage.reasoning_tokens)
@@ -131,7 +131,7 @@ class PublishedPrice(Price):
     def output_tokens_for(self, usd: Decimal, input_tokens: int) -> int | None:
         return Price.output_tokens_for(_step(self.ceilings, input_tokens, self), usd, input_tokens)
 
-    def cost(self, usage: Usage) -> Decimal:
+    def cost(self, usage: TokenUsage) -> Decimal:
         from genai_prices import Usage as PricedUsage
         from genai_prices import calc_price
 

@@ -71,7 +71,7 @@ def prompt_hash() -> str:
 
 def slot_token(letter: str) -> str:
     """The text of a slot's token: the letter behind a blank, one token in the usual vocabularies
-    (:func:`xrouter_lg.checkpoints.manifest.slot_token_ids` checks it)."""
+    (:func:`xrouter_lg.checkpoints.identity.slot_token_ids` checks it)."""
     return f" {letter}"
 
 

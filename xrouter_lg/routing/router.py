@@ -24,7 +24,7 @@ from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposa
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
-from xrouter_lg.types import Action, Answer, Call, CallId, Decision, Proposal, RouteRequest
+from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
 """Versions of a reloaded pool that requests under way may still refer to."""
@@ -273,7 +273,9 @@ class Router:
                 card, tokens = fit
                 amount = constraints.reserve_for(card, request, tokens)
                 assert amount is not None
-                call = Call(str(CallId(request.turn, 1)), card.name, None, None, tokens, amount)
+                call = PlannedCall(
+                    str(CallId(request.turn, 1)), card.name, None, None, tokens, amount
+                )
                 reason = f"budget: only a short answer fits (max_tokens {tokens})"
                 return replace(base, calls=(call,), order=(card.name,), reason=reason)
         lines = "; ".join(f"{name}: {why}" for name, why in removed.items())
@@ -347,9 +349,9 @@ def _order(
 
 def _reserve(
     actions: Sequence[Action], request: RouteRequest, pool: ModelPool, account: RequestAccount
-) -> tuple[tuple[Call, ...], dict[str, str]]:
+) -> tuple[tuple[PlannedCall, ...], dict[str, str]]:
     """Calls with their worst case set aside, and those that no longer fit beside the others."""
-    calls: list[Call] = []
+    calls: list[PlannedCall] = []
     skipped: dict[str, str] = {}
     for index, action in enumerate(actions, start=1):
         assert action.card is not None
@@ -370,7 +372,7 @@ def _reserve(
                 skipped[call_id] = str(error)
                 continue
         calls.append(
-            Call(call_id, card.name, action.hint, action.temperature, max_tokens, allowance)
+            PlannedCall(call_id, card.name, action.hint, action.temperature, max_tokens, allowance)
         )
     return tuple(calls), skipped
 

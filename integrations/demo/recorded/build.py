@@ -18,8 +18,8 @@ from pathlib import Path
 from integrations.demo.recorded.card import digests, family_table, update_card
 from integrations.demo.recorded.generate import tasks
 from integrations.demo.recorded.record import MODELS, WORK, asked
-from integrations.demo.recorded.recording import Answer, Recording
-from integrations.demo.recorded.scores import Judge
+from integrations.demo.recorded.recording import RecordedAnswer, Recording
+from integrations.demo.recorded.scores import Scorer
 from integrations.demo.recorded.task import SOURCE, Task
 from integrations.llama_cpp.measure import TokenPrice
 from xrouter_lg.outcomes import OutcomeTable
@@ -34,7 +34,7 @@ def read_prices(path: Path = PRICES) -> dict[str, TokenPrice]:
     return {name: TokenPrice(**found["usd_per_million"]) for name, found in models.items()}
 
 
-def cost_usd(answer: Answer, price: TokenPrice) -> float:
+def cost_usd(answer: RecordedAnswer, price: TokenPrice) -> float:
     """What an answer costs when nothing of its prompt is cached."""
     tokens_usd = answer.input_tokens * price.input + answer.output_tokens * price.output
     return tokens_usd / 1e6
@@ -49,11 +49,11 @@ def build(wanted: Sequence[Task], recording: Recording, folder: Path) -> Outcome
         RuntimeError: an answer could not be judged; the message has the first reason.
     """
     prices = read_prices()
-    found: list[tuple[Task, Answer]] = []
+    found: list[tuple[Task, RecordedAnswer]] = []
     for task in wanted:
         answers = [recording.get(task, model) for model in MODELS]
         found += [(task, answer) for answer in answers if answer is not None and all(answers)]
-    with Judge() as judge:
+    with Scorer() as judge:
         verdicts = judge.verdicts((task.family, a.text, task.reference) for task, a in found)
     outcomes = []
     for (task, answer), verdict in zip(found, verdicts, strict=True):

@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from graphs.support_app import SYSTEM
 from integrations.demo.recorded.generate import tasks
-from integrations.demo.recorded.recording import Answer, Recording
+from integrations.demo.recorded.recording import RecordedAnswer, Recording
 from integrations.demo.recorded.task import Task
 from integrations.llama_cpp.catalogue import WEIGHTS, chat_template_path
 from integrations.llama_cpp.server import LlamaCppServer
@@ -48,7 +48,7 @@ def asked(prompt: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
 
 
-def ask(client: httpx.Client, base_url: str, model: str, task: Task) -> Answer:
+def ask(client: httpx.Client, base_url: str, model: str, task: Task) -> RecordedAnswer:
     """One greedy answer.
 
     Raises:
@@ -66,7 +66,7 @@ def ask(client: httpx.Client, base_url: str, model: str, task: Task) -> Answer:
     response.raise_for_status()
     found: Mapping[str, Any] = response.json()
     choice, usage = found["choices"][0], found["usage"]
-    return Answer(
+    return RecordedAnswer(
         prompt_id=task.prompt_id,
         model=model,
         max_tokens=task.max_tokens,

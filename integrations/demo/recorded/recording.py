@@ -13,7 +13,7 @@ from integrations.demo.recorded.task import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordedAnswer:
     """What one model answered, before anyone judged it."""
 
     prompt_id: str
@@ -41,21 +41,21 @@ class Recording:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, task: Task, model: str) -> Answer | None:
+    def get(self, task: Task, model: str) -> RecordedAnswer | None:
         """The answer to a task as it stands now: one given under another limit does not count."""
         found = self._answers.get((task.prompt_id, model))
         return found if found is not None and found.max_tokens == task.max_tokens else None
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: RecordedAnswer) -> None:
         line = json.dumps(asdict(answer), ensure_ascii=False) + "\n"
         with self._lock, self.path.open("a", encoding="utf-8") as file:
             file.write(line)
             self._answers[(answer.prompt_id, answer.model)] = answer
 
-    def _read(self) -> Iterator[Answer]:
+    def _read(self) -> Iterator[RecordedAnswer]:
         with self.path.open(encoding="utf-8") as file:
             for line in file:
-                yield Answer(**json.loads(line))
+                yield RecordedAnswer(**json.loads(line))
 
     def _drop_half_line(self) -> None:
         with self.path.open("rb+") as file:

@@ -13,7 +13,7 @@ VERIFIERS = Path(__file__).with_name("verifiers.yaml")
 _AT_ONCE = 2
 
 
-class Judge:
+class Scorer:
     """The verifiers of ``verifiers.yaml``, each proven; equal answers are judged once.
 
     Raises:
@@ -30,7 +30,7 @@ class Judge:
             self._suite.close()
             raise
 
-    def __enter__(self) -> Judge:
+    def __enter__(self) -> Scorer:
         return self
 
     def __exit__(self, *error: object) -> None:

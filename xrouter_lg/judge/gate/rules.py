@@ -37,7 +37,7 @@ MIN_SLICE = 20
 
 
 @dataclass(frozen=True)
-class Arm:
+class Contender:
     """What something does at the user's cost weight, on the test prompts."""
 
     name: str
@@ -47,7 +47,7 @@ class Arm:
     """[N] USD, everything it spends."""
 
     @classmethod
-    def of(cls, curve: Curve, cost_weight: float) -> Arm:
+    def of(cls, curve: Curve, cost_weight: float) -> Contender:
         at = curve.nearest(cost_weight)
         return cls(curve.name, curve.score[at], curve.cost[at])
 
@@ -90,8 +90,8 @@ def judge(
     reference: Reference,
     rules: Rules,
     *,
-    knn: Arm,
-    production: Arm | None = None,
+    knn: Contender,
+    production: Contender | None = None,
 ) -> GateVerdict:
     """The verdict on a policy's curve over the test half.
 

@@ -26,7 +26,7 @@ from xrouter_lg.judge.traffic.logged import LiveRequest, ratio_of_means
 from xrouter_lg.policies.utility import trust
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
-from xrouter_lg.types import RouteRecord, Usage
+from xrouter_lg.types import RouteRecord, TokenUsage
 
 PRICE_RATIO = 1.25
 """A price this many times the trained one, or its inverse."""
@@ -46,7 +46,7 @@ MIN_CALLS = 30
 """Threads with a call, or a score, of a card below which it is not compared."""
 
 _DRAWS, _SEED = 1000, 0
-_TOKENS = Usage(input_tokens=300, output_tokens=300)
+_TOKENS = TokenUsage(input_tokens=300, output_tokens=300)
 """By which two prices of a card are compared."""
 _RETRAIN = "Build outcomes of this traffic (`xrouter outcomes`), backfill, and train again."
 
@@ -203,7 +203,7 @@ def _price(stats: CardStats, charges: Sequence[Mapping[str, Any]], pool: ModelPo
         source = "in the pool"
     else:
         for charge in charges:
-            usage = Usage(**charge["usage"])
+            usage = TokenUsage(**charge["usage"])
             expected = Price.cost(trained.at(usage.input_tokens), usage)
             if expected is not None:
                 now, then = now + float(charge["cost_usd"]), then + float(expected)

@@ -54,7 +54,7 @@ class Planner:
     """Plans among some cards of a model, sets of up to ``most`` of them."""
 
     def __init__(self, model: AnswerModel, cards: Sequence[int], most: int) -> None:
-        np = self._np = need("numpy", "a plan file")
+        np = self._np = need("numpy", "a cascade checkpoint")
         self.model, self.cards = model, tuple(cards)
         self.most = min(most, len(self.cards))
         width = len(self.cards)

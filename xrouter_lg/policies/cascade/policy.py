@@ -28,7 +28,7 @@ from xrouter_lg.policies.utility import TEMPERATURE, softmax
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.said import text_of
-from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, Usage
+from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, TokenUsage
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _STEP = 0.05
 _KEPT = 512
 """Plans kept."""
 _PLANNERS = 8
-_PRICED = Usage(input_tokens=300, output_tokens=300)
+_PRICED = TokenUsage(input_tokens=300, output_tokens=300)
 """Tokens by which two prices of a card are compared."""
 
 
@@ -73,7 +73,7 @@ class Plans:
     ) -> Values:
         """What every choice is worth where ``turns`` decisions may be taken. ``factors`` are
         today's prices over those of the record."""
-        np = need("numpy", "a plan file")
+        np = need("numpy", "a cascade checkpoint")
         planner, prices = self.planner(cards, turns), tuple(sorted((factors or {}).items()))
         most = 1 if turns == 1 else self.model.first_most
         key = (planner.cards, tuple(shares), cost_weight, min(turns, ROUNDS + 2), prices)

@@ -21,7 +21,7 @@ from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.policies.slots.probe import check_probe, load_probe
-from xrouter_lg.policies.slots.prompts import Reading, SlotPolicy, SlotPrompts
+from xrouter_lg.policies.slots.prompts import SlotPolicy, SlotPrompts, SlotReading
 from xrouter_lg.policies.slots.torch_engine import Dtype, Engine
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class CheckpointPolicy(SlotPolicy):
         """Load the model and run one decision, so that the first request does not wait."""
         self._engine().result().contrasts_of(["<request>\nhello\n</request>\n"])
 
-    async def read(self, question: str, blocks: Sequence[int]) -> Reading:
+    async def read(self, question: str, blocks: Sequence[int]) -> SlotReading:
         loading = self._engine()
         if not loading.done():
             # Shielded: a request that gives up must not stop what others wait for.
@@ -84,7 +84,9 @@ class CheckpointPolicy(SlotPolicy):
         values = await asyncio.wrap_future(engine.submit(ids, blocks))
         return engine.prompts.reading(ids, blocks, values)
 
-    def read_many(self, questions: Sequence[str], blocks: Sequence[Sequence[int]]) -> list[Reading]:
+    def read_many(
+        self, questions: Sequence[str], blocks: Sequence[Sequence[int]]
+    ) -> list[SlotReading]:
         engine = self._engine().result()
         ids = [engine.prompts.question_ids(question) for question in questions]
         waiting = [

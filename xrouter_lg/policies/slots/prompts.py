@@ -43,7 +43,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SlotReading:
     """What the language model said of one request: a prompt per block that was read."""
 
     blocks: tuple[int, ...]
@@ -122,7 +122,7 @@ class SlotPrompts:
         question_ids: Sequence[int],
         blocks: Sequence[int],
         values: Sequence[Sequence[float]],
-    ) -> Reading:
+    ) -> SlotReading:
         """A reading behind ``blocks`` out of logits or log probabilities of the ``slot_ids`` of
         each, in order."""
         prompts, logprobs = [], []
@@ -132,7 +132,7 @@ class SlotPrompts:
             top = max(row)
             mass = top + math.log(sum(math.exp(value - top) for value in row))
             logprobs.append({x: value - mass for x, value in zip(block.letters, row, strict=True)})
-        return Reading(tuple(blocks), tuple(prompts), tuple(logprobs))
+        return SlotReading(tuple(blocks), tuple(prompts), tuple(logprobs))
 
 
 class SlotPolicy(EstimatingPolicy):
@@ -145,11 +145,13 @@ class SlotPolicy(EstimatingPolicy):
         """The checkpoint's prompts; may load the tokenizer."""
 
     @abstractmethod
-    async def read(self, question: str, blocks: Sequence[int]) -> Reading:
+    async def read(self, question: str, blocks: Sequence[int]) -> SlotReading:
         """What the language model says of a rendered question behind these blocks."""
 
     @abstractmethod
-    def read_many(self, questions: Sequence[str], blocks: Sequence[Sequence[int]]) -> list[Reading]:
+    def read_many(
+        self, questions: Sequence[str], blocks: Sequence[Sequence[int]]
+    ) -> list[SlotReading]:
         """The same for many questions, in order, each with its blocks. Blocks the caller."""
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
@@ -175,7 +177,7 @@ class SlotPolicy(EstimatingPolicy):
         self,
         requests: Sequence[RouteRequest],
         candidates: Sequence[ModelCard],
-        readings: Sequence[Reading] | None = None,
+        readings: Sequence[SlotReading] | None = None,
     ) -> list[Estimate]:
         """What :meth:`propose` expects of each candidate, for many requests at once, in order.
 
@@ -193,7 +195,7 @@ class SlotPolicy(EstimatingPolicy):
             for reading, request in zip(readings, requests, strict=True)
         ]
 
-    def contrasts(self, reading: Reading) -> dict[str, float]:
+    def contrasts(self, reading: SlotReading) -> dict[str, float]:
         """``logprob(slot) - logprob(anchor)`` of each card of the blocks that were read."""
         found: dict[str, float] = {}
         for at, logprobs in zip(reading.blocks, reading.logprobs, strict=True):
@@ -231,7 +233,7 @@ class _Tokenizer:
         return vocab
 
 
-def _favourite(reading: Reading) -> tuple[int, str]:
+def _favourite(reading: SlotReading) -> tuple[int, str]:
     """Prompt and letter of the card whose slot is the likeliest, measured against the anchor."""
     at, letter, best = 0, "", -math.inf
     for index, logprobs in enumerate(reading.logprobs):

@@ -29,8 +29,8 @@ from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import MissingKeyError, PolicyConfigError, PolicyError
 from xrouter_lg.policies.slots.probe import check_probe, load_probe
-from xrouter_lg.policies.slots.prompts import Block, Reading, SlotPolicy, SlotPrompts
-from xrouter_lg.policies.slots.remote_servers import SERVERS, Kind, Served
+from xrouter_lg.policies.slots.prompts import Block, SlotPolicy, SlotPrompts, SlotReading
+from xrouter_lg.policies.slots.remote_servers import SERVERS, Kind, ServedModels
 from xrouter_lg.portal import run_sync
 
 _log = logging.getLogger(__name__)
@@ -107,16 +107,18 @@ class RemotePolicy(SlotPolicy):
         state.checked_at = time.monotonic()
         return await state.check
 
-    async def read(self, question: str, blocks: Sequence[int]) -> Reading:
+    async def read(self, question: str, blocks: Sequence[int]) -> SlotReading:
         state = self._state()
         model = await self._checked(state)
         return await self._read(state, model, question, blocks)
 
-    def read_many(self, questions: Sequence[str], blocks: Sequence[Sequence[int]]) -> list[Reading]:
-        async def read_all() -> list[Reading]:
+    def read_many(
+        self, questions: Sequence[str], blocks: Sequence[Sequence[int]]
+    ) -> list[SlotReading]:
+        async def read_all() -> list[SlotReading]:
             gate = asyncio.Semaphore(_AT_ONCE)
 
-            async def one(question: str, read: Sequence[int]) -> Reading:
+            async def one(question: str, read: Sequence[int]) -> SlotReading:
                 async with gate:
                     return await self.read(question, read)
 
@@ -194,7 +196,7 @@ class RemotePolicy(SlotPolicy):
         _log.info("%s serves checkpoint %s; mean difference %.2g", where, self.version, mean)
         return model
 
-    def _choose(self, served: Served, where: str) -> str:
+    def _choose(self, served: ServedModels, where: str) -> str:
         wanted = self._wanted or model_name(self.manifest)
         if wanted in served.names:
             return wanted
@@ -207,7 +209,7 @@ class RemotePolicy(SlotPolicy):
 
     async def _read(
         self, state: _LoopState, model: str, question: str, blocks: Sequence[int]
-    ) -> Reading:
+    ) -> SlotReading:
         ids = self._prompts.question_ids(question)
         values = await asyncio.gather(
             *(self._ask(state, model, ids, self._prompts.blocks[at]) for at in blocks)

@@ -33,7 +33,7 @@ _BIAS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModels:
     """What a server says it serves: model names, and by name what it was loaded from."""
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class ServerKind(ABC):
             PolicyError: the answer has another shape, or lacks a slot.
         """
 
-    def served(self, models: Any) -> Served:
+    def served(self, models: Any) -> ServedModels:
         """Out of the answer of ``/v1/models``.
 
         Raises:
@@ -74,7 +74,7 @@ class ServerKind(ABC):
             raise PolicyError(
                 f"{self.name}'s list of models has another shape: {error!r}"
             ) from error
-        return Served(names, {str(e["id"]): str(e.get("root") or e["id"]) for e in entries})
+        return ServedModels(names, {str(e["id"]): str(e.get("root") or e["id"]) for e in entries})
 
 
 class Vllm(ServerKind):

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableLambda
 
-from tests.tracing.test_files import everything, full
-from tests.tracing.test_import import a_run
-from tests.tracing.test_packing import VERSION_1
+from tests.tracing.store.test_files import everything, full
+from tests.tracing.store.test_import import a_run
+from tests.tracing.store.test_packing import VERSION_1
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 

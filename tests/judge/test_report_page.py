@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.judge.made import make_judged
+from tests.support.grids import two_task_grid
 from xrouter_lg.judge.report import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -30,9 +31,7 @@ WIDTHS = (380, 1280)
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.judge.conftest import two_tasks
-
-    table = two_tasks.__wrapped__()  # type: ignore[attr-defined]
+    table = two_task_grid()
     long = "x" * 300  # a word that no line can hold
     table = replace(
         table, prompts=tuple(f"{p} <img src=x onerror=alert(1)> {long}" for p in table.prompts)

@@ -28,7 +28,7 @@ from xrouter_lg import said
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.outcomes.conversation import conversation_of
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
-from xrouter_lg.types import Usage
+from xrouter_lg.types import TokenUsage
 
 CALL = {"name": "look", "args": {"at": 1}, "id": "call-1"}
 
@@ -186,7 +186,7 @@ def test_a_count_of_zeros_is_no_count() -> None:
 
 def test_half_a_count_of_a_run_is_no_count() -> None:
     assert said.run_usage({"prompt_tokens": 10, "completion_tokens": None}) is None
-    assert said.run_usage({"prompt_tokens": 10, "completion_tokens": 0}) == Usage(10, 0)
+    assert said.run_usage({"prompt_tokens": 10, "completion_tokens": 0}) == TokenUsage(10, 0)
 
 
 def test_tokens_of_several_choices_count_once() -> None:
@@ -198,14 +198,14 @@ def test_tokens_of_several_choices_count_once() -> None:
         "outputs": {"generations": [[{"message": message}, {"message": message}]]},
         "extra": {"metadata": {"usage_metadata": doubled}},
     }
-    assert said.run_usage(run) == Usage(10, 30)
+    assert said.run_usage(run) == TokenUsage(10, 30)
 
 
 @pytest.mark.parametrize("place", ["outputs", "metadata"])
 def test_a_run_counts_where_its_reply_does_not(place: str) -> None:
     usage = {"usage_metadata": {"input_tokens": 10, "output_tokens": 3}}
     run = {"outputs": usage} if place == "outputs" else {"extra": {"metadata": usage}}
-    assert said.run_usage(run) == Usage(10, 3)
+    assert said.run_usage(run) == TokenUsage(10, 3)
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "refusal"])
@@ -301,7 +301,7 @@ def test_usage_counts_cached_written_and_reasoning_tokens_of_a_message() -> None
             "output_token_details": {"reasoning": 40},
         },
     )
-    assert said.usage_of(message) == Usage(100, 50, 30, 20, 40)
+    assert said.usage_of(message) == TokenUsage(100, 50, 30, 20, 40)
 
 
 def test_a_message_without_usage_has_none() -> None:

@@ -11,15 +11,15 @@ import pytest
 
 from graphs.support_app import SYSTEM
 from integrations.demo.recorded.record import ask_all, missing
-from integrations.demo.recorded.recording import Answer, Recording
+from integrations.demo.recorded.recording import RecordedAnswer, Recording
 from integrations.demo.recorded.task import Task
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply
 
 TASKS = [Task("sums", f"What is {n} + 1?", str(n + 1), max_tokens=16) for n in range(12)]
 
 
-def answer(task: Task, *, model: str = "m", limit: int = 16) -> Answer:
-    return Answer(task.prompt_id, model, limit, "2", "stop", 10, 2, 0.1)
+def answer(task: Task, *, model: str = "m", limit: int = 16) -> RecordedAnswer:
+    return RecordedAnswer(task.prompt_id, model, limit, "2", "stop", 10, 2, 0.1)
 
 
 def reply(body: dict[str, Any]) -> Reply:

@@ -19,7 +19,7 @@ from integrations.demo.recorded.card import (
 )
 from integrations.demo.recorded.generate import tasks
 from integrations.demo.recorded.record import MODELS
-from integrations.demo.recorded.scores import Judge
+from integrations.demo.recorded.scores import Scorer
 from integrations.llama_cpp.catalogue import get_weights
 from integrations.llama_cpp.measure import Throughput, token_price
 from xrouter_lg.outcomes import OutcomeTable
@@ -90,7 +90,7 @@ def test_verifiers_still_give_the_recorded_scores(rows: pl.DataFrame) -> None:
     # Code is left to the builder: a sandbox per answer takes too long here.
     some = rows.filter(pl.col("task") != "code_functions").sort("prompt_id", "model")
     some = some.gather_every(23)
-    with Judge() as judge:
+    with Scorer() as judge:
         verdicts = judge.verdicts(some.select("task", "response", "reference").iter_rows())
     assert [verdict.score for verdict in verdicts] == some["score"].to_list()
 

@@ -22,7 +22,7 @@ from benchmarks.experiments.gate_error import (
     world,
 )
 from xrouter_lg.figures.curve import Curve
-from xrouter_lg.judge.gate.rules import Arm, Guard, Rules, judge
+from xrouter_lg.judge.gate.rules import Contender, Guard, Rules, judge
 from xrouter_lg.judge.gate.verdict import GateVerdict
 
 
@@ -32,9 +32,9 @@ def where() -> MadeTraffic:
 
 
 def verdict(
-    where: MadeTraffic, policy: Curve, *, knn: Arm | None = None, rules: Rules | None = None
+    where: MadeTraffic, policy: Curve, *, knn: Contender | None = None, rules: Rules | None = None
 ) -> GateVerdict:
-    weak = knn or Arm.of(informed(where, 0.0, "kNN"), WEIGHT)
+    weak = knn or Contender.of(informed(where, 0.0, "kNN"), WEIGHT)
     return judge(policy, where.test, reference(), rules or Rules(WEIGHT, draws=500), knn=weak)
 
 
@@ -56,7 +56,7 @@ def test_the_stated_margin_is_the_true_one() -> None:
     best_fixed, all_known = utilities()
     where = world(400_000, np.random.default_rng(1))
     _, policy = better(0.03)(400_000, np.random.default_rng(2))
-    mine, knn = Arm.of(policy, WEIGHT), Arm.of(informed(where, 0.25, "kNN"), WEIGHT)
+    mine, knn = Contender.of(policy, WEIGHT), Contender.of(informed(where, 0.25, "kNN"), WEIGHT)
     gap = [float((a.score - WEIGHT * a.cost / 0.004).mean()) for a in (mine, knn)]
     assert gap[0] - gap[1] == pytest.approx(0.03, abs=0.005)
     assert gap[1] == pytest.approx(best_fixed + 0.25 * (all_known - best_fixed), abs=0.004)
@@ -83,16 +83,16 @@ def test_a_policy_that_only_buys_dear_models_is_told_to_use_the_fixed_one() -> N
 
 
 def test_a_policy_worse_than_knn_is_told_to_use_knn(where: MadeTraffic) -> None:
-    knn = Arm.of(informed(where, 0.9, "my kNN"), WEIGHT)
+    knn = Contender.of(informed(where, 0.9, "my kNN"), WEIGHT)
     found = verdict(where, informed(where, 0.4, "middling"), knn=knn)
     assert found.use == "my kNN"
     assert found.reasons[0].startswith("Loses to kNN (my kNN)")
 
 
 def test_production_stays_unless_it_is_beaten(where: MadeTraffic) -> None:
-    production = Arm.of(informed(where, 0.8, "v1"), WEIGHT)
+    production = Contender.of(informed(where, 0.8, "v1"), WEIGHT)
     rules = Rules(WEIGHT, draws=500)
-    knn = Arm.of(informed(where, 0.2, "kNN"), WEIGHT)
+    knn = Contender.of(informed(where, 0.2, "kNN"), WEIGHT)
     policy = informed(where, 0.8, "v2")
     found = judge(policy, where.test, reference(), rules, knn=knn, production=production)
     assert not found.promote and found.use == "v1"
@@ -224,7 +224,7 @@ def test_a_cost_weight_the_policy_was_not_run_at_is_refused(where: MadeTraffic) 
 
 def test_an_inconclusive_verdict_says_how_many_prompts_would_do() -> None:
     where = world(500, np.random.default_rng(11))
-    knn = Arm.of(informed(where, 0.5, "kNN"), WEIGHT)
+    knn = Contender.of(informed(where, 0.5, "kNN"), WEIGHT)
     found = verdict(where, informed(where, 0.6, "slightly better"), knn=knn)
     assert not found.promote
     assert any("test prompts would show it" in reason for reason in found.reasons)

@@ -21,7 +21,7 @@ from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 
 ECHO = RunnableLambda(lambda x: x)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def ask(recorder: Recorder, value: Any = 1) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.judge.made import make_judged
+from tests.support.grids import two_task_grid
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.judge.report import render, write_report
 from xrouter_lg.judge.report.page import clip, interval, plain, usd
@@ -21,9 +22,7 @@ EVIL = "</pre><script>alert(1)</script>{{ 7 * 7 }} & \"quoted\" 'single'"
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    from tests.judge.conftest import two_tasks
-
-    table = two_tasks.__wrapped__()  # type: ignore[attr-defined]
+    table = two_task_grid()
     table = replace(
         table,
         prompts=tuple(f"{text} {EVIL}" for text in table.prompts),

@@ -15,7 +15,7 @@ from xrouter_lg.cli.said import said
 from xrouter_lg.errors import MissingExtraError
 from xrouter_lg.extras import EXTRAS, missing, need
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BROUGHT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -49,9 +49,8 @@ def test_every_module_that_is_asked_for_has_its_extra() -> None:
 
 def test_a_missing_module_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(
-        MissingExtraError, match=r"a checkpoint needs 'safetensors'.*\[checkpoint\]"
-    ):
+    told = r"a checkpoint needs 'safetensors'.*\[checkpoint\]"
+    with pytest.raises(MissingExtraError, match=told):
         need("safetensors.numpy", "a checkpoint")
 
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from tests.tracing.routed import Worker, app_around, question, routed_graph
-from tests.tracing.test_import import a_run
+from tests.tracing.store.test_import import a_run
 from xrouter_lg.errors import MissingExtraError, StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 

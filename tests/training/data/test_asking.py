@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from langchain_core.messages import HumanMessage
 
-from tests.backfill.test_backfill_scoring import judge
+from tests.backfill.test_scoring import judge
 from training.config.asking import LiveConfig
 from training.config.run import RunConfig
 from training.config.sampling import Sampling

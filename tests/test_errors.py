@@ -26,7 +26,7 @@ from xrouter_lg.errors import (
 from xrouter_lg.langsmith.errors import FeedbackNotSentError, LangSmithRefusedError
 from xrouter_lg.testing.service import FakeRefusedError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ALONE = {"NotPlainError"}
 """Of code that runs in a sandbox, without the package."""
 

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from tests.tracing.on_disk import readable
 from tests.tracing.routed import a_record
-from tests.tracing.test_import import a_run
+from tests.tracing.store.test_import import a_run
 from xrouter_lg.tracing import TraceStore
 from xrouter_lg.tracing.runs.pack import pack, unpack
 from xrouter_lg.tracing.store import migrations, schema

@@ -8,13 +8,15 @@ import pytest
 import yaml
 
 from training.config.run import load_config
-from training.run.preflight_trl import ACCELERATE, CONFIGS, Finding, check_arguments
+from training.run.preflight_trl import ACCELERATE, CONFIGS, CheckResult, check_arguments
 from training.train import main
 
 pytestmark = pytest.mark.train
 
 
-def found(config: str, *overrides: str, accelerate: Path | None = ACCELERATE) -> dict[str, Finding]:
+def found(
+    config: str, *overrides: str, accelerate: Path | None = ACCELERATE
+) -> dict[str, CheckResult]:
     findings = check_arguments(load_config(CONFIGS / config, overrides), accelerate)
     return {finding.what: finding for finding in findings}
 

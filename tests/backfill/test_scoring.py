@@ -16,7 +16,7 @@ from xrouter_lg.backfill import BackfillError, Grader
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply, ToolCall
 from xrouter_lg.verifiers import UnprovenVerifierError, VerifierConfigError
 
-MODULE = "tests.backfill.test_backfill_scoring"
+MODULE = "tests.backfill.test_scoring"
 
 
 @pytest.fixture

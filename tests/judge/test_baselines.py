@@ -7,7 +7,6 @@ import pytest
 
 from xrouter_lg.figures.curve import predicted_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
-from xrouter_lg.final_answer import final_answer
 from xrouter_lg.judge.baselines import (
     LinearHead,
     LogisticHead,
@@ -140,22 +139,6 @@ def test_two_missing_answers_do_not_agree(make_table: Callable[..., OutcomeGrid]
     curve = agreement_cascade(table, table, np.array([[-1, -1, 0]]), np.array([[-1, -1, 0]]))
     assert curve.points[-1] == pytest.approx([5.0, 1.0])
     assert curve.score.max() == 1.0
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ('{"reasoning": "so", "answer": "1,200"}', "1200"),
-        ('{"answer": "3"}\n{"answer": 4.0}', "4"),
-        ('{"reasoning": "x", "answer": "" }', "''"),
-        (r"thus \boxed{\dfrac{1}{2}}.", r"\frac{1}{2}"),
-        ("it is 12 or rather 13", "13"),
-        ("I can't say", None),
-        (None, None),
-    ],
-)
-def test_the_final_answer_is_found(response: str | None, answer: str | None) -> None:
-    assert final_answer(response) == answer
 
 
 def test_equal_answers_get_equal_numbers_within_a_prompt() -> None:

@@ -25,7 +25,7 @@ from xrouter_lg.backfill.cache import key_base
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import answer_of
 from xrouter_lg.testing import ScriptedChatModel
-from xrouter_lg.types import Charge, Usage
+from xrouter_lg.types import Charge, TokenUsage
 
 CARD = ModelCard(
     name="small", model="m", base_url="http://127.0.0.1:9/v1", price={"input": 1, "output": 2}
@@ -45,7 +45,7 @@ def charge(cost: str | None = "0.5", held: str | None = None, **fields: Any) -> 
         "card": "small",
         "model": "m",
         "attempt": 1,
-        "usage": Usage(10, 20),
+        "usage": TokenUsage(10, 20),
         "cost_usd": None if cost is None else Decimal(cost),
         "price_source": "card",
         "latency_s": 0.25,

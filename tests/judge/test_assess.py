@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tests.judge.made import make_judged
+from tests.support.grids import two_task_grid
 from xrouter_lg.figures.curve import fixed_curve
 from xrouter_lg.figures.metrics import Reference
 from xrouter_lg.judge.baselines import Neighbours, ToldLabel
@@ -27,9 +28,7 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    from tests.judge.conftest import two_tasks
-
-    return make_judged(tmp_path_factory.mktemp("judged"), two_tasks.__wrapped__())  # type: ignore[attr-defined]
+    return make_judged(tmp_path_factory.mktemp("judged"), two_task_grid())
 
 
 @pytest.fixture

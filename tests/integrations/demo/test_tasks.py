@@ -8,7 +8,7 @@ import pytest
 
 from integrations.demo.recorded.families import FAMILIES
 from integrations.demo.recorded.generate import tasks
-from integrations.demo.recorded.scores import Judge
+from integrations.demo.recorded.scores import Scorer
 from integrations.demo.recorded.task import Task, any_word
 from xrouter_lg.outcomes import prompt_key
 
@@ -70,7 +70,7 @@ def test_a_reference_that_is_an_answer_is_judged_right_and_a_neighbours_wrong(
             if other.reference != task.reference:
                 asked.append((family, other.reference, task.reference))
                 wanted.append(0.0)
-    with Judge() as judge:
+    with Scorer() as judge:
         assert [verdict.score for verdict in judge.verdicts(asked)] == wanted
 
 
@@ -82,7 +82,7 @@ def test_a_json_reference_is_judged_right_in_a_fence_and_wrong_without_a_field(
         ("json_extraction", f"```json\n{task.reference}\n```", task.reference),
         ("json_extraction", "{}", task.reference),
     ]
-    with Judge() as judge:
+    with Scorer() as judge:
         assert [verdict.score for verdict in judge.verdicts(asked)] == [1.0, 0.0]
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from tests.tracing.on_disk import readable
 from tests.tracing.routed import app_around, question, routed_graph
-from tests.tracing.test_import import a_run
+from tests.tracing.store.test_import import a_run
 from xrouter_lg.errors import ConfigurationError, StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 

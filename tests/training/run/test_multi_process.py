@@ -20,7 +20,7 @@ from xrouter_lg.checkpoints.folder import verify
 
 pytestmark = pytest.mark.train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def write_outcomes(folder: Path) -> Path:
