@@ -27,6 +27,7 @@ from typing import Any
 import httpx
 
 from integrations.errors import MeasurementError
+from xrouter_lg.files import write_json
 
 from .server import LlamaCppServer
 from .weights import weights_dir
@@ -158,10 +159,7 @@ def measured_throughput(
         )
         return throughput
     # Read again: another process may have written its own model meanwhile.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({**_load(path), key: asdict(throughput)}, indent=2) + "\n")
-    temporary.replace(path)
+    write_json(path, {**_load(path), key: asdict(throughput)}, indent=2)
     return throughput
 
 

@@ -18,7 +18,6 @@ STILL_TWICE: dict[str, set[str]] = {
     "Finding": {"training.run.preflight_trl", "xrouter_lg.calls.check_pool"},
     "Judge": {"integrations.demo.recorded.scores", "xrouter_lg.verifiers.judge"},
     "Judged": {"xrouter_lg.fitting.cascade_choice", "xrouter_lg.judge.run"},
-    "Question": {"integrations.demo.questions", "integrations.llama_cpp.questions"},
     "Reading": {"training.model.reading", "xrouter_lg.policies.slots.prompts"},
     "Recorded": {"integrations.demo.questions", "xrouter_lg.fitting.cascade"},
     "Served": {"integrations.demo.app", "xrouter_lg.policies.slots.remote_servers"},
