@@ -36,8 +36,6 @@ class ServedProcess(ABC):
         self, title: str, *, log_path: Path | None, start_timeout_s: float, stop_grace_s: float
     ) -> None:
         self.start_timeout_s = start_timeout_s
-        self.startup_s: float | None = None
-        """Seconds the last start took."""
         self._title, self._stop_grace_s = title, stop_grace_s
         self._log_path = log_path
         self._scratch: Path | None = None
@@ -88,7 +86,6 @@ class ServedProcess(ABC):
         if self._process is not None:
             return self
         self._check()
-        started = time.monotonic()
         self._scratch = Path(tempfile.mkdtemp(prefix="xrouter-server-"))
         log_path = self._log_path or self._scratch / "server.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +96,6 @@ class ServedProcess(ABC):
         except BaseException:
             self._end_process()
             raise
-        self.startup_s = time.monotonic() - started
         return self
 
     def stop(self) -> None:

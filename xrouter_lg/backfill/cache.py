@@ -82,6 +82,15 @@ class Spending:
     lost_usd: Decimal = Decimal(0)
     """Their worst case, part of ``counted``."""
 
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "known_usd": f"{self.known:f}",
+            "counted_usd": f"{self.counted:f}",
+            "unknown_cost_calls": self.unknown,
+            "lost_calls": self.lost,
+            "lost_usd": f"{self.lost_usd:f}",
+        }
+
 
 def unfinished_charge(
     kind: Literal["backfill", "judge"], card: str, model: str, held: Decimal | None, error: str

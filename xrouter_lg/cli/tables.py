@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
     from rich.table import Table
     from rich.tree import Tree
 
@@ -35,15 +36,25 @@ def plain_table(*columns: str, header: bool = True) -> Table:
     return Table(*columns, box=None, header_style="bold", pad_edge=False, show_header=header)
 
 
+def bars(
+    *columns: str | ProgressColumn, transient: bool = True, everywhere: bool = False
+) -> Progress:
+    """Progress on stderr, for what is printed on stdout is the result; on a terminal, unless it
+    is wanted ``everywhere``. What is ``transient`` is gone in the end."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    shown = Console(stderr=True)
+    disable = not (everywhere or shown.is_terminal)
+    return Progress(*columns, console=shown, transient=transient, disable=disable)
+
+
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """A line on stderr that counts up while something long goes on, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """A line that counts up while something long goes on."""
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.completed} " + what), TimeElapsedColumn())
-    shown = Console(stderr=True)
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+    with bars(SpinnerColumn(), "{task.completed} " + what, TimeElapsedColumn()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda count: bar.advance(task, count)
 

@@ -167,20 +167,16 @@ class Verifier(ABC):
 
         Built-in cases are whole answers, so they are judged as they are, without ``extract``.
         """
-        if self.own_cases:
+        extract = self.extract
+        if not self.own_cases:
+            self.extract = "all"
+        try:
             results = [
                 CaseResult(case, self(case.answer, case.reference, meta=case.meta))
-                for case in self.own_cases
+                for case in self.own_cases or self.default_cases()
             ]
-        else:
-            extract, self.extract = self.extract, "all"
-            try:
-                results = [
-                    CaseResult(case, self(case.answer, case.reference, meta=case.meta))
-                    for case in self.default_cases()
-                ]
-            finally:
-                self.extract = extract
+        finally:
+            self.extract = extract
         return CheckReport(self.name, tuple(results))
 
     def default_cases(self) -> Sequence[Case]:

@@ -31,10 +31,6 @@ def test_a_failed_command_is_told_as_it_was_typed() -> None:
     assert shlex.split(typed) == ["xrouter", "outcomes", "summary", "no such folder"]
 
 
-def test_a_status_that_is_allowed_is_given_back() -> None:
-    assert commands.xrouter("outcomes", "summary", "nowhere", console=console(), allowed=[2]) == 2
-
-
 def test_without_torch_the_demo_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
