@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -47,6 +47,16 @@ def bars(
     shown = Console(stderr=True)
     disable = not (everywhere or shown.is_terminal)
     return Progress(*columns, console=shown, transient=transient, disable=disable)
+
+
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """Names in bold, each with its value; brackets in values are no markup."""
+    from rich.text import Text
+
+    table = plain_table(header=False)
+    for name, value in facts.items():
+        table.add_row(f"[bold]{name}[/bold]", Text(value))
+    return table
 
 
 @contextmanager
@@ -137,29 +147,23 @@ def route_details(row: RouteRow) -> Iterator[RenderableType]:
     from rich.markup import escape
 
     record = row.record
-    facts = plain_table(header=False)
     scores = sorted(record.scores.items(), key=lambda item: -item[1])
-    for name, value in (
-        ("route", record.route or "none"),
-        ("why", record.reason),
-        ("policy", f"{record.policy} {record.policy_version}".strip()),
-        ("scores", "  ".join(f"{card} {score:.3f}" for card, score in scores)),
-        ("propensity", "unknown" if record.propensity is None else f"{record.propensity:.4f}"),
-        ("cost weight", f"{record.cost_weight:g}"),
-        (
-            "USD",
-            f"{_usd(record.cost_usd)} (router {_usd(record.router_cost_usd)}, "
-            f"workers {_usd(record.worker_cost_usd)})",
-        ),
-        ("latency", f"{record.latency_s * 1000:.0f} ms in {record.turns} turn(s)"),
-        ("arm", "" if record.arm is None else f"{record.arm['arm']} of a canary"),
-        ("shadow", "  ".join(map(_shadow_line, _shadows(record)))),
-        ("removed", "  ".join(f"{card}: {why}" for card, why in record.removed.items())),
-        ("thread", record.thread_id or ""),
-    ):
-        if value:
-            facts.add_row(f"[bold]{name}[/bold]", escape(value))
-    yield facts
+    facts = {
+        "route": record.route or "none",
+        "why": record.reason,
+        "policy": f"{record.policy} {record.policy_version}".strip(),
+        "scores": "  ".join(f"{card} {score:.3f}" for card, score in scores),
+        "propensity": "unknown" if record.propensity is None else f"{record.propensity:.4f}",
+        "cost weight": f"{record.cost_weight:g}",
+        "USD": f"{_usd(record.cost_usd)} (router {_usd(record.router_cost_usd)}, "
+        f"workers {_usd(record.worker_cost_usd)})",
+        "latency": f"{record.latency_s * 1000:.0f} ms in {record.turns} turn(s)",
+        "arm": "" if record.arm is None else f"{record.arm['arm']} of a canary",
+        "shadow": "  ".join(map(_shadow_line, _shadows(record))),
+        "removed": "  ".join(f"{card}: {why}" for card, why in record.removed.items()),
+        "thread": record.thread_id or "",
+    }
+    yield facts_table({name: value for name, value in facts.items() if value})
     charges = plain_table()
     for name in ("charge", "card", "model", "attempt", "in", "out", "USD", "price", "ms", "error"):
         charges.add_column(name, overflow="fold")

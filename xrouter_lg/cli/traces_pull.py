@@ -12,7 +12,7 @@ import typer
 
 from xrouter_lg.cli.options import STORE, AsJson, Store, moment, parse_when
 from xrouter_lg.cli.said import command, print_json
-from xrouter_lg.cli.tables import bars, console, plain_table
+from xrouter_lg.cli.tables import bars, console, facts_table, plain_table
 
 if TYPE_CHECKING:
     from xrouter_lg.langsmith.progress import OnProgress, PullSummary
@@ -221,23 +221,19 @@ def _bar(label: str, *, show: bool) -> Iterator[OnProgress | None]:
 
 
 def _print_pull(summary: PullSummary, store: str) -> None:
-    from rich.text import Text
-
     out = console()
-    facts = plain_table(header=False)
     window = f"{summary.since:%Y-%m-%d %H:%M} to {summary.until:%Y-%m-%d %H:%M} UTC"
     waited = f", waited {summary.waited_s:.0f} s" if summary.waited_s else ""
-    for name, value in (
-        ("project", f"{summary.project}, {window}"),
-        ("traces", f"{summary.traces} read, {summary.open_traces} not finished yet"),
-        ("runs", f"{summary.runs} read, {summary.new_runs} new; {summary.routes} routes"),
-        ("feedback", f"{summary.feedback} read, {summary.new_feedback} new"),
-        ("costs", _costs(summary)),
-        ("requests", f"{summary.requests} through API {summary.api}{waited}"),
-        ("store", store),
-    ):
-        facts.add_row(f"[bold]{name}[/bold]", Text(value))
-    out.print(facts)
+    facts = {
+        "project": f"{summary.project}, {window}",
+        "traces": f"{summary.traces} read, {summary.open_traces} not finished yet",
+        "runs": f"{summary.runs} read, {summary.new_runs} new; {summary.routes} routes",
+        "feedback": f"{summary.feedback} read, {summary.new_feedback} new",
+        "costs": _costs(summary),
+        "requests": f"{summary.requests} through API {summary.api}{waited}",
+        "store": store,
+    }
+    out.print(facts_table(facts))
     if summary.costs.disagreements:
         out.print(_disagreements(summary))
     for note in summary.notes:
