@@ -12,7 +12,6 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Self
 
 import httpx
@@ -37,8 +36,6 @@ class ServedProcess(ABC):
         self, title: str, *, log_path: Path | None, start_timeout_s: float, stop_grace_s: float
     ) -> None:
         self.start_timeout_s = start_timeout_s
-        self.startup_s: float | None = None
-        """Seconds the last start took."""
         self._title, self._stop_grace_s = title, stop_grace_s
         self._log_path = log_path
         self._scratch: Path | None = None
@@ -89,7 +86,6 @@ class ServedProcess(ABC):
         if self._process is not None:
             return self
         self._check()
-        started = time.monotonic()
         self._scratch = Path(tempfile.mkdtemp(prefix="xrouter-server-"))
         log_path = self._log_path or self._scratch / "server.log"
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +96,6 @@ class ServedProcess(ABC):
         except BaseException:
             self._end_process()
             raise
-        self.startup_s = time.monotonic() - started
         return self
 
     def stop(self) -> None:
@@ -124,23 +119,13 @@ class ServedProcess(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         return await asyncio.to_thread(self.start)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await asyncio.to_thread(self.stop)
 
     def _wait_until_healthy(

@@ -21,39 +21,35 @@ class CommandFailedError(XRouterError, RuntimeError):
 
     def __init__(self, shown: str, status: int) -> None:
         super().__init__(f"this command ended with status {status}:\n  {shown}")
-        self.status = status
 
 
-def xrouter(*arguments: str, console: Console, allowed: Sequence[int] = ()) -> int:
-    """``xrouter ARGUMENTS``; its exit status.
+def xrouter(*arguments: str, console: Console) -> None:
+    """``xrouter ARGUMENTS``.
 
     Raises:
-        CommandFailedError: it ended with a status that is neither 0 nor among ``allowed``.
+        CommandFailedError: it failed, or was interrupted.
     """
     # The console script stands beside the interpreter only where the package is installed.
     start = "from xrouter_lg.cli import main; raise SystemExit(main())"
-    return _run(["xrouter", *arguments], ["-c", start, *arguments], console, allowed)
+    _run(["xrouter", *arguments], ["-c", start, *arguments], console)
 
 
-def train(*arguments: str, console: Console) -> int:
+def train(*arguments: str, console: Console) -> None:
     """``python training/train.py ARGUMENTS``.
 
     Raises:
         CommandFailedError: it could not start, or was interrupted.
     """
     script = "training/train.py"
-    return _run(["python", script, *arguments], [script, *arguments], console, ())
+    _run(["python", script, *arguments], [script, *arguments], console)
 
 
-def _run(
-    shown: Sequence[str], arguments: Sequence[str], console: Console, allowed: Sequence[int]
-) -> int:
+def _run(shown: Sequence[str], arguments: Sequence[str], console: Console) -> None:
     line = shlex.join(shown)
     console.print(f"$ {line}", style="dim", highlight=False, markup=False, soft_wrap=True)
     # Bars of the libraries inside would run over the progress that our commands print themselves.
     quiet = {**os.environ, "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
     command = [sys.executable, *arguments]
     status = subprocess.run(command, cwd=ROOT, env=quiet, check=False).returncode
-    if status and status not in allowed:
+    if status:
         raise CommandFailedError(line, status)
-    return status

@@ -32,15 +32,17 @@ def replayed(history: History, pool_file: Path) -> Iterator[ModelPool]:
     prices = read_prices()
     with replay_server(history.answers) as server:
         cards = [
-            _card(
-                card,
-                model,
-                server.base_url,
-                price=dataclasses.asdict(prices[model]),
-                context_window=min(4096, get_weights(model).context_window),
-                capabilities=list(get_weights(model).capabilities),
-                description=get_weights(model).description,
-            )
+            {
+                "name": card,
+                "model": f"openai:{model}",
+                "base_url": server.base_url,
+                "max_output_tokens": ANSWER_TOKENS,
+                "params": _PARAMS,
+                "price": dataclasses.asdict(prices[model]),
+                "context_window": min(4096, get_weights(model).context_window),
+                "capabilities": list(get_weights(model).capabilities),
+                "description": get_weights(model).description,
+            }
             for card, model in CARDS.items()
         ]
         yield _pool(cards, pool_file)
@@ -60,17 +62,6 @@ def live(pool_file: Path, **options: Any) -> Iterator[ModelPool]:
 
 
 _PARAMS = {"temperature": 0, "max_tokens": ANSWER_TOKENS}
-
-
-def _card(name: str, model: str, base_url: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "model": f"openai:{model}",
-        "base_url": base_url,
-        "max_output_tokens": ANSWER_TOKENS,
-        "params": _PARAMS,
-        **more,
-    }
 
 
 def _pool(cards: list[dict[str, Any]], pool_file: Path) -> ModelPool:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from xrouter_lg.errors import XRouterError
+from integrations.command import status_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,23 +23,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve = commands.add_parser("serve", help="run the loopback server until Ctrl-C")
     serve.add_argument("--port", type=int, default=0, help="a free one if not given")
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "demo":
-            from integrations.langsmith.demo import run
+    return status_of(lambda: _run(options))
 
-            run(options.folder)
-        else:
-            from xrouter_lg.testing.langsmith.server import LangSmithServer
 
-            server = LangSmithServer(port=options.port)
-            print(f"LANGSMITH_ENDPOINT={server.url}", flush=True)
-            server.serve_forever()
-    except XRouterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "demo":
+        from integrations.langsmith.demo import run
+
+        run(options.folder)
+    else:
+        from xrouter_lg.testing.langsmith.server import LangSmithServer
+
+        server = LangSmithServer(port=options.port)
+        print(f"LANGSMITH_ENDPOINT={server.url}", flush=True)
+        server.serve_forever()
 
 
 if __name__ == "__main__":

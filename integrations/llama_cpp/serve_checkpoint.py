@@ -13,13 +13,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from integrations.command import status_of
 from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.bases import cache_root
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.checkpoints.manifest import CheckpointError
-from xrouter_lg.errors import XRouterError
 from xrouter_lg.policies.slots.remote import model_name
 
 from .export_gguf import WeightType, export_adapter, export_merged
@@ -105,24 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base-gguf", type=Path, help="serve the adapter beside this file")
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(arguments)
-    try:
-        server = checkpoint_server(
-            options.checkpoint,
-            base=options.base,
-            type=options.type,
-            base_gguf=options.base_gguf,
-            port=options.port,
-        )
-        with server:
-            print(f"policy='llama_cpp:{server.base_url}?checkpoint={options.checkpoint}'")
-            print("serving; Ctrl-C stops", file=sys.stderr, flush=True)
-            threading.Event().wait()
-    except XRouterError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return status_of(lambda: _serve(**vars(options)))
+
+
+def _serve(checkpoint: Path, **options: Any) -> None:
+    with checkpoint_server(checkpoint, **options) as server:
+        print(f"policy='llama_cpp:{server.base_url}?checkpoint={checkpoint}'")
+        print("serving; Ctrl-C stops", file=sys.stderr, flush=True)
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

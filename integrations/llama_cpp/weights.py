@@ -7,13 +7,13 @@ import hashlib
 import importlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from integrations.errors import UnknownWeightsError, WeightsCorruptError, WeightsUnavailableError
 from xrouter_lg.checkpoints.bases import cache_root
 from xrouter_lg.errors import MissingExtraError
+from xrouter_lg.files import write_json
 
 from . import wheels
 from .catalogue import WeightsFile, get_weights
@@ -29,11 +29,6 @@ _log = logging.getLogger(__name__)
 def weights_dir(cache_dir: Path | None = None) -> Path:
     """The folder of our own files; ``cache_dir`` replaces ``cache_root()`` when given."""
     return (cache_dir if cache_dir is not None else cache_root()) / "weights"
-
-
-def cached_path(name: str, *, cache_dir: Path | None = None) -> Path | None:
-    """The verified file of ``name`` if it is on disk already, else None; never downloads."""
-    return _cached(get_weights(name), weights_dir(cache_dir))
 
 
 def fetch(
@@ -102,8 +97,7 @@ def fetch_weights(
 
 
 def _cached(weights: WeightsFile, folder: Path) -> Path | None:
-    file = weights.hub
-    found = _hub().try_to_load_from_cache(file.repo, file.filename, revision=file.revision)
+    found = _hub().try_to_load_from_cache(weights.repo, weights.filename, revision=weights.revision)
     for path in (folder / weights.filename, Path(found) if isinstance(found, str) else None):
         if path is not None and _is_verified(path, weights, folder):
             return path
@@ -111,8 +105,8 @@ def _cached(weights: WeightsFile, folder: Path) -> Path | None:
 
 
 def _from_hub(weights: WeightsFile, folder: Path, *, again: bool, progress: bool) -> Path:
-    hub, file = _hub(), weights.hub
-    url = hub.hf_hub_url(file.repo, file.filename, revision=file.revision)
+    hub, file = _hub(), (weights.repo, weights.filename)
+    url = hub.hf_hub_url(*file, revision=weights.revision)
     # Asked once and briefly: the library itself takes half a minute to give up.
     try:
         answer = hub.get_session().head(url, timeout=_PROBE_TIMEOUT_S)
@@ -130,11 +124,7 @@ def _from_hub(weights: WeightsFile, folder: Path, *, again: bool, progress: bool
     if quiet:
         hub.utils.disable_progress_bars()
     try:
-        return Path(
-            hub.hf_hub_download(
-                file.repo, file.filename, revision=file.revision, force_download=again
-            )
-        )
+        return Path(hub.hf_hub_download(*file, revision=weights.revision, force_download=again))
     except Exception as error:
         raise WeightsUnavailableError(
             f"{url} was not downloaded, run it again: {error!r}"
@@ -170,8 +160,5 @@ def _is_verified(path: Path, weights: WeightsFile, folder: Path) -> bool:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != weights.sha256:
             return False
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = stamp_path.with_name(f"{stamp_path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(stamp), encoding="utf-8")
-    temporary.replace(stamp_path)
+    write_json(stamp_path, stamp)
     return True

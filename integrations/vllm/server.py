@@ -35,11 +35,8 @@ class VllmServer(ServedProcess):
         python: interpreter with vLLM.
         dtype: ``float32`` computes what training did; ``bfloat16`` is faster where the processor
             multiplies in it.
-        max_model_len: tokens of a prompt and its one token of answer.
         max_lora_rank: largest rank of an adapter; 0 serves none.
         max_adapters: adapters in use at once; more can be loaded, and are swapped in.
-        prefix_caching: whether the candidate block is computed once.
-        cpu_cache_gib: memory for keys and values on a CPU.
         threads: CPU threads; default all cores.
         port: a fixed port, or 0 for a free one.
         api_key: the key that requests must carry; made up unless given.
@@ -60,11 +57,8 @@ class VllmServer(ServedProcess):
         name: str = "base",
         python: str | Path | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        max_model_len: int = 2048,
         max_lora_rank: int = 16,
         max_adapters: int = 4,
-        prefix_caching: bool = True,
-        cpu_cache_gib: int = 1,
         threads: int | None = None,
         port: int = 0,
         api_key: str | None = None,
@@ -81,10 +75,8 @@ class VllmServer(ServedProcess):
         self.model, self.name = Path(model), name
         self.python = None if python is None else Path(python)
         self.dtype = dtype
-        self.max_model_len = max_model_len
         self.max_lora_rank, self.max_adapters = max_lora_rank, max_adapters
-        self.prefix_caching = prefix_caching
-        self.cpu_cache_gib, self.threads = cpu_cache_gib, threads
+        self.threads = threads
         self.options = dict(options or {})
         self._port = self._chosen = port
         self._key = api_key or secrets.token_urlsafe(24)
@@ -102,7 +94,7 @@ class VllmServer(ServedProcess):
             "host": "127.0.0.1",
             "port": str(port),
             "dtype": self.dtype,
-            "max-model-len": str(self.max_model_len),
+            "max-model-len": "2048",
             # Up to 16 slots and the anchor; vLLM's default is 20.
             "max-logprobs": "20",
             **self.options,
@@ -110,9 +102,7 @@ class VllmServer(ServedProcess):
         arguments = [part for key, value in given.items() for part in (f"--{key}", value)]
         # One token per request: there is nothing to gain from compiling the model.
         arguments += ["--enforce-eager", "--disable-uvicorn-access-log"]
-        arguments += [
-            "--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"
-        ]
+        arguments += ["--enable-prefix-caching"]  # the candidate block is computed once
         if self.max_lora_rank:
             arguments += ["--enable-lora", "--max-lora-rank", str(self.max_lora_rank)]
             arguments += ["--max-loras", str(self.max_adapters)]
@@ -132,7 +122,7 @@ class VllmServer(ServedProcess):
         # else runs on them, and the default cache is a large share of memory.
         defaults = {
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_CPU_KVCACHE_SPACE": str(self.cpu_cache_gib),
+            "VLLM_CPU_KVCACHE_SPACE": "1",
             "OMP_NUM_THREADS": str(self.threads or os.cpu_count() or 1),
         }
         kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

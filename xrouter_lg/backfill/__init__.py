@@ -6,12 +6,12 @@ good: no call that was paid for is made twice, whatever happens in between.
 """
 
 from xrouter_lg.backfill.asking import Asker, Order
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Spending, Stored
+from xrouter_lg.backfill.cache import AnswerCache, AnswerKey
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.run import Runner, Tally
-from xrouter_lg.backfill.selection import Selection, Worklist, select_jobs
-from xrouter_lg.backfill.session import Backfill, CardPreview, Conditions, Preview
+from xrouter_lg.backfill.selection import Selection
+from xrouter_lg.backfill.session import Backfill, Conditions, Preview
 from xrouter_lg.backfill.value import Weights
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
 
@@ -21,7 +21,6 @@ __all__ = [
     "Asker",
     "Backfill",
     "BackfillError",
-    "CardPreview",
     "Conditions",
     "Conversation",
     "Grader",
@@ -29,12 +28,8 @@ __all__ = [
     "Preview",
     "Runner",
     "Selection",
-    "Spending",
-    "Stored",
     "Tally",
     "UnaskableError",
     "Weights",
-    "Worklist",
     "conversation_of",
-    "select_jobs",
 ]

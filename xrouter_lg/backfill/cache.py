@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from langchain_core.messages import AIMessage, message_to_dict
@@ -82,6 +81,15 @@ class Spending:
     """Calls that were in flight when their process died."""
     lost_usd: Decimal = Decimal(0)
     """Their worst case, part of ``counted``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "known_usd": f"{self.known:f}",
+            "counted_usd": f"{self.counted:f}",
+            "unknown_cost_calls": self.unknown,
+            "lost_calls": self.lost,
+            "lost_usd": f"{self.lost_usd:f}",
+        }
 
 
 def unfinished_charge(
@@ -176,12 +184,7 @@ class AnswerCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # Answers

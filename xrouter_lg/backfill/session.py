@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from xrouter_lg.backfill.cache import AnswerCache, Spending
@@ -95,7 +94,7 @@ class Preview:
             "mean_usd": self.mean_usd,
             "worst_usd": self.worst_usd,
             "budget_usd": f"{self.budget_usd:f}",
-            "spending": spending_dict(self.spending),
+            "spending": self.spending.to_dict(),
             "judges": list(self.judges),
         }
 
@@ -159,12 +158,7 @@ class Backfill:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -279,20 +273,6 @@ class Backfill:
             )
 
 
-def spending_dict(spending: Spending) -> dict[str, Any]:
-    """JSON-safe; USD as decimal strings."""
-    return {
-        "known_usd": f"{spending.known:f}",
-        "counted_usd": f"{spending.counted:f}",
-        "unknown_cost_calls": spending.unknown,
-        "lost_calls": spending.lost,
-        "lost_usd": f"{spending.lost_usd:f}",
-    }
-
-
 def _sum(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return None if len(known) < len(values) else sum(known)
-
-
-__all__ = ["Backfill", "CardPreview", "Conditions", "Preview", "spending_dict"]

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.stats import rankdata
 
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.backfill.errors import BackfillError
@@ -225,10 +226,7 @@ def _rank(values: Floats) -> Floats:
     """[N] percentile in (0, 1], equal values alike; 0.5 where unknown."""
     rank = np.full(len(values), 0.5)
     known = np.isfinite(values)
-    if known.any():
-        ordered_values = np.sort(values[known])
-        at = np.searchsorted(ordered_values, values[known], side="right")
-        rank[known] = at / len(ordered_values)
+    rank[known] = rankdata(values[known], method="max") / max(known.sum(), 1)
     return rank
 
 

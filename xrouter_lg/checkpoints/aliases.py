@@ -139,7 +139,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if alias is None:
         raise CheckpointError(
             f"no checkpoint in {str(path)!r}: it has no {MANIFEST_FILE}, and there is no alias "
-            f"file {str(root / name)!r}.json. Give the folder that training wrote, or promote one"
+            f"file {f'{root / name}.json'!r}. Give the folder that training wrote, or promote one"
         )
     target = root / alias.checkpoint
     if not target.joinpath(MANIFEST_FILE).is_file():

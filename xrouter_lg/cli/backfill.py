@@ -289,8 +289,6 @@ def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
 
 
 def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:
-    from xrouter_lg.backfill.session import spending_dict
-
     return {
         "stopped": tally.stopped,
         "calls": tally.calls,
@@ -309,7 +307,7 @@ def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:
         "skipped": {card: dict(reasons) for card, reasons in opened.work.skipped.items()},
         "run_usd": f"{tally.spent_usd:f}",
         "budget_usd": f"{tally.budget_usd:f}",
-        "spending": spending_dict(opened.spending()),
+        "spending": opened.spending().to_dict(),
         "lost_now": opened.lost,
     }
 

@@ -2,19 +2,117 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
 from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.tables import bars
 
 if TYPE_CHECKING:
     from xrouter_lg.judge.run import Judged
     from xrouter_lg.judge.settings import JudgeSettings
 
 app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that say what is judged and how, as :class:`JudgeSettings` has them."""
+
+    checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint, or an alias.")]
+    outcomes: Annotated[Path, typer.Option(help="Parquet: prompt × model, score, cost_usd.")]
+    prompts: Annotated[Path, typer.Option(help="Parquet: the texts of those prompts.")]
+    choices: Annotated[
+        Path | None, typer.Option(help="Write one row per prompt and cost weight (Parquet).")
+    ] = None
+    base: Annotated[
+        str | None,
+        typer.Option(help="An adapter's base model; left out: where serving looks for it."),
+    ] = None
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:URL",
+            help="vllm:URL or llama_cpp:URL where a server runs the language model; left out: "
+            "this process does.",
+        ),
+    ] = None
+    dtype: Annotated[
+        str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
+    ] = "float32"
+    train_outcomes: Annotated[
+        Path | None, typer.Option(help="What it was trained on: fits the baselines for the gate.")
+    ] = None
+    train_prompts: Annotated[Path | None, typer.Option(help="The texts of those prompts.")] = None
+    split: Annotated[
+        str,
+        typer.Option(
+            help="auto: the held-out side if this is the table it was trained on, else all; "
+            "recorded: the manifest's split; all: every prompt."
+        ),
+    ] = "auto"
+    cost_weight: Annotated[
+        float, typer.Option(min=0.0, help="λ at which the gate judges; on top of the dial.")
+    ] = 0.3
+    sources: Annotated[list[str] | None, typer.Option(help="Keep these sources only.")] = None
+    models: Annotated[list[str] | None, typer.Option(help="Keep these models only.")] = None
+    rename: Rename = None
+    router_usd_per_million: Annotated[
+        float, typer.Option(min=0.0, help="Price of the router's own tokens.")
+    ] = 0.02
+    production: Annotated[
+        Path | None, typer.Option(help="The checkpoint that serves now: must be beaten too.")
+    ] = None
+    unseen: Annotated[
+        list[Path] | None,
+        typer.Option(help="A checkpoint trained without some families, judged on those."),
+    ] = None
+    baselines: Annotated[
+        bool | None,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Fit and judge all baselines on both splits; left out: for a report only.",
+        ),
+    ] = None
+    looks: Annotated[
+        int, typer.Option(min=1, help="Candidates judged on these prompts so far, this included.")
+    ] = 1
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Utility that a family of prompts may lose.")
+    ] = 0.02
+    examples: Annotated[
+        int, typer.Option(min=0, help="Regressions shown with their prompts; 0: none.")
+    ] = 8
+    draws: Annotated[int, typer.Option(min=20, help="Bootstrap resamples.")] = 1000
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of kept readings; left out: the user's cache.")
+    ] = None
+
+    def settings(self, *, baselines: bool) -> JudgeSettings:
+        """``baselines`` unless they were asked for, or not."""
+        from xrouter_lg.judge.estimates import cache_folder
+        from xrouter_lg.judge.settings import JudgeSettings
+
+        if self.split not in ("auto", "recorded", "all"):
+            raise typer.BadParameter(f"--split is {self.split!r}; it is auto, recorded or all")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise typer.BadParameter(f"--dtype is {self.dtype!r}; it is float32 or bfloat16")
+        read: dict[str, Any] = {
+            "checkpoint": _folder(self.checkpoint),
+            "sources": parse_listed(self.sources),
+            "models": parse_listed(self.models),
+            "rename": parse_pairs(self.rename, "--rename", "TABLE=CARD"),
+            "production": None if self.production is None else _folder(self.production),
+            "unseen": tuple(self.unseen or ()),
+            "baselines": baselines if self.baselines is None else self.baselines,
+            "cache": cache_folder() if self.cache is None else self.cache,
+        }
+        return JudgeSettings(**{**vars(self), **read})
 
 
 @command(
@@ -25,81 +123,13 @@ app = typer.Typer()
     interrupted="interrupted; what was read is kept, run it again to go on",
 )
 def judge(
-    checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint, or an alias.")],
-    outcomes: Annotated[Path, typer.Option(help="Parquet: prompt × model, score, cost_usd.")],
-    prompts: Annotated[Path, typer.Option(help="Parquet: the texts of those prompts.")],
-    choices: Annotated[
-        Path | None, typer.Option(help="Write one row per prompt and cost weight (Parquet).")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="An adapter's base model; left out: where serving looks for it."),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND:URL",
-            help="vllm:URL or llama_cpp:URL where a server runs the language model; left out: "
-            "this process does.",
-        ),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
-    ] = "float32",
+    options: Options,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML page here, and its JSON beside it.")
     ] = None,
-    train_outcomes: Annotated[
-        Path | None, typer.Option(help="What it was trained on: fits the baselines for the gate.")
-    ] = None,
-    train_prompts: Annotated[Path | None, typer.Option(help="The texts of those prompts.")] = None,
-    split: Annotated[
-        str,
-        typer.Option(
-            help="auto: the held-out side if this is the table it was trained on, else all; "
-            "recorded: the manifest's split; all: every prompt."
-        ),
-    ] = "auto",
-    cost_weight: Annotated[
-        float, typer.Option(min=0.0, help="λ at which the gate judges; on top of the dial.")
-    ] = 0.3,
     gate: Annotated[
         bool, typer.Option("--gate", help="Exit code 3 unless the verdict promotes.")
     ] = False,
-    sources: Annotated[list[str] | None, typer.Option(help="Keep these sources only.")] = None,
-    models: Annotated[list[str] | None, typer.Option(help="Keep these models only.")] = None,
-    rename: Rename = None,
-    router_usd_per_million: Annotated[
-        float, typer.Option(min=0.0, help="Price of the router's own tokens.")
-    ] = 0.02,
-    production: Annotated[
-        Path | None, typer.Option(help="The checkpoint that serves now: must be beaten too.")
-    ] = None,
-    unseen: Annotated[
-        list[Path] | None,
-        typer.Option(help="A checkpoint trained without some families, judged on those."),
-    ] = None,
-    baselines: Annotated[
-        bool | None,
-        typer.Option(
-            "--baselines/--no-baselines",
-            help="Fit and judge all baselines on both splits; left out: for a report only.",
-        ),
-    ] = None,
-    looks: Annotated[
-        int, typer.Option(min=1, help="Candidates judged on these prompts so far, this included.")
-    ] = 1,
-    tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Utility that a family of prompts may lose.")
-    ] = 0.02,
-    examples: Annotated[
-        int, typer.Option(min=0, help="Regressions shown with their prompts; 0: none.")
-    ] = 8,
-    draws: Annotated[int, typer.Option(min=20, help="Bootstrap resamples.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of kept readings; left out: the user's cache.")
-    ] = None,
     push: Annotated[
         str | None,
         typer.Option(
@@ -121,42 +151,9 @@ def judge(
     Exit code 0: judged (with --gate: promote); 3: with --gate, not promoted; 2: a file or a
     setting is wrong; 130: interrupted.
     """
-    if split not in ("auto", "recorded", "all"):
-        raise typer.BadParameter(f"--split is {split!r}; it is auto, recorded or all")
-    if dtype not in ("float32", "bfloat16"):
-        raise typer.BadParameter(f"--dtype is {dtype!r}; it is float32 or bfloat16")
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
-    from xrouter_lg.judge.estimates import cache_folder
-    from xrouter_lg.judge.settings import JudgeSettings
-
-    settings = JudgeSettings(
-        checkpoint=_folder(checkpoint),
-        outcomes=outcomes,
-        prompts=prompts,
-        base=base,
-        dtype=dtype,  # type: ignore[arg-type]
-        server=server,
-        train_outcomes=train_outcomes,
-        train_prompts=train_prompts,
-        split=split,  # type: ignore[arg-type]
-        cost_weight=cost_weight,
-        sources=parse_listed(sources),
-        models=parse_listed(models),
-        rename=parse_pairs(rename, "--rename", "TABLE=CARD"),
-        router_usd_per_million=router_usd_per_million,
-        choices=choices,
-        production=None if production is None else _folder(production),
-        unseen=tuple(unseen or ()),
-        baselines=report is not None if baselines is None else baselines,
-        looks=looks,
-        tolerance=tolerance,
-        examples=examples,
-        draws=draws,
-        seed=seed,
-        cache=cache_folder() if cache is None else cache,
-    )
-    judged = _run(settings, report)
+    judged = _run(options.settings(baselines=report is not None), report)
     if push is not None and dataset is not None:
         pushed = _push(judged, push, dataset, endpoint)
         typer.echo(pushed, err=True)
@@ -169,28 +166,20 @@ def judge(
 
 
 def _run(settings: JudgeSettings, report: Path | None) -> Judged:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TimeRemainingColumn
 
     from xrouter_lg.judge.run import judge_checkpoint
 
-    # On stderr: what is printed on stdout is the result.
-    with Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bars:
-        reading = bars.add_task("reading", total=None, note="")
-        figures = bars.add_task("figures", total=None, note="", visible=False)
+    columns = (BarColumn(), TimeRemainingColumn(), "{task.fields[note]}")
+    with bars("{task.description:<10}", *columns) as bar:
+        reading = bar.add_task("reading", total=None, note="")
+        figures = bar.add_task("figures", total=None, note="", visible=False)
 
         def on_estimate(done: int, whole: int, note: str) -> None:
-            bars.update(reading, completed=done, total=whole, note=note)
+            bar.update(reading, completed=done, total=whole, note=note)
 
         def on_step(note: str) -> None:
-            bars.update(figures, note=note, visible=True)
+            bar.update(figures, note=note, visible=True)
 
         judged = judge_checkpoint(settings, on_estimate=on_estimate, on_step=on_step)
         if report is not None:

@@ -21,6 +21,7 @@ from xrouter_lg.cli.options import (
     parse_when,
 )
 from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.tables import bars
 
 if TYPE_CHECKING:
     from xrouter_lg.verifiers.grading import Scoring
@@ -176,21 +177,17 @@ def _scoring(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar per pass on stderr, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """A bar per pass."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with bars("{task.description}", *columns, transient=False) as bar:
         tasks: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
 
         yield show
 

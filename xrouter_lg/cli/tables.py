@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
     from rich.table import Table
     from rich.tree import Tree
 
@@ -35,15 +36,35 @@ def plain_table(*columns: str, header: bool = True) -> Table:
     return Table(*columns, box=None, header_style="bold", pad_edge=False, show_header=header)
 
 
+def bars(
+    *columns: str | ProgressColumn, transient: bool = True, everywhere: bool = False
+) -> Progress:
+    """Progress on stderr, for what is printed on stdout is the result; on a terminal, unless it
+    is wanted ``everywhere``. What is ``transient`` is gone in the end."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    shown = Console(stderr=True)
+    disable = not (everywhere or shown.is_terminal)
+    return Progress(*columns, console=shown, transient=transient, disable=disable)
+
+
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """Names in bold, each with its value; brackets in values are no markup."""
+    from rich.text import Text
+
+    table = plain_table(header=False)
+    for name, value in facts.items():
+        table.add_row(f"[bold]{name}[/bold]", Text(value))
+    return table
+
+
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """A line on stderr that counts up while something long goes on, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    """A line that counts up while something long goes on."""
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.completed} " + what), TimeElapsedColumn())
-    shown = Console(stderr=True)
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+    with bars(SpinnerColumn(), "{task.completed} " + what, TimeElapsedColumn()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda count: bar.advance(task, count)
 
@@ -126,29 +147,23 @@ def route_details(row: RouteRow) -> Iterator[RenderableType]:
     from rich.markup import escape
 
     record = row.record
-    facts = plain_table(header=False)
     scores = sorted(record.scores.items(), key=lambda item: -item[1])
-    for name, value in (
-        ("route", record.route or "none"),
-        ("why", record.reason),
-        ("policy", f"{record.policy} {record.policy_version}".strip()),
-        ("scores", "  ".join(f"{card} {score:.3f}" for card, score in scores)),
-        ("propensity", "unknown" if record.propensity is None else f"{record.propensity:.4f}"),
-        ("cost weight", f"{record.cost_weight:g}"),
-        (
-            "USD",
-            f"{_usd(record.cost_usd)} (router {_usd(record.router_cost_usd)}, "
-            f"workers {_usd(record.worker_cost_usd)})",
-        ),
-        ("latency", f"{record.latency_s * 1000:.0f} ms in {record.turns} turn(s)"),
-        ("arm", "" if record.arm is None else f"{record.arm['arm']} of a canary"),
-        ("shadow", "  ".join(map(_shadow_line, _shadows(record)))),
-        ("removed", "  ".join(f"{card}: {why}" for card, why in record.removed.items())),
-        ("thread", record.thread_id or ""),
-    ):
-        if value:
-            facts.add_row(f"[bold]{name}[/bold]", escape(value))
-    yield facts
+    facts = {
+        "route": record.route or "none",
+        "why": record.reason,
+        "policy": f"{record.policy} {record.policy_version}".strip(),
+        "scores": "  ".join(f"{card} {score:.3f}" for card, score in scores),
+        "propensity": "unknown" if record.propensity is None else f"{record.propensity:.4f}",
+        "cost weight": f"{record.cost_weight:g}",
+        "USD": f"{_usd(record.cost_usd)} (router {_usd(record.router_cost_usd)}, "
+        f"workers {_usd(record.worker_cost_usd)})",
+        "latency": f"{record.latency_s * 1000:.0f} ms in {record.turns} turn(s)",
+        "arm": "" if record.arm is None else f"{record.arm['arm']} of a canary",
+        "shadow": "  ".join(map(_shadow_line, _shadows(record))),
+        "removed": "  ".join(f"{card}: {why}" for card, why in record.removed.items()),
+        "thread": record.thread_id or "",
+    }
+    yield facts_table({name: value for name, value in facts.items() if value})
     charges = plain_table()
     for name in ("charge", "card", "model", "attempt", "in", "out", "USD", "price", "ms", "error"):
         charges.add_column(name, overflow="fold")

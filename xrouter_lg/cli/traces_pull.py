@@ -12,7 +12,7 @@ import typer
 
 from xrouter_lg.cli.options import STORE, AsJson, Store, moment, parse_when
 from xrouter_lg.cli.said import command, print_json
-from xrouter_lg.cli.tables import console, plain_table
+from xrouter_lg.cli.tables import bars, console, facts_table, plain_table
 
 if TYPE_CHECKING:
     from xrouter_lg.langsmith.progress import OnProgress, PullSummary
@@ -204,47 +204,36 @@ def _bar(label: str, *, show: bool) -> Iterator[OnProgress | None]:
     if not show:
         yield None
         return
-    from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TimeElapsedColumn
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as bars:
-        task = bars.add_task(escape(label), total=1.0, counts="")
+    columns = (BarColumn(), TaskProgressColumn(), "{task.fields[counts]}", TimeElapsedColumn())
+    with bars("{task.description}", *columns, transient=False, everywhere=True) as bar:
+        task = bar.add_task(escape(label), total=1.0, counts="")
 
         def on_progress(now: Any) -> None:
             counts = f"{now.traces} traces, {now.runs} runs, {now.feedback} feedback"
             if now.note:
                 counts += f"  {escape(now.note)}"
-            bars.update(task, completed=now.share, counts=counts)
+            bar.update(task, completed=now.share, counts=counts)
 
         yield on_progress
 
 
 def _print_pull(summary: PullSummary, store: str) -> None:
-    from rich.text import Text
-
     out = console()
-    facts = plain_table(header=False)
     window = f"{summary.since:%Y-%m-%d %H:%M} to {summary.until:%Y-%m-%d %H:%M} UTC"
     waited = f", waited {summary.waited_s:.0f} s" if summary.waited_s else ""
-    for name, value in (
-        ("project", f"{summary.project}, {window}"),
-        ("traces", f"{summary.traces} read, {summary.open_traces} not finished yet"),
-        ("runs", f"{summary.runs} read, {summary.new_runs} new; {summary.routes} routes"),
-        ("feedback", f"{summary.feedback} read, {summary.new_feedback} new"),
-        ("costs", _costs(summary)),
-        ("requests", f"{summary.requests} through API {summary.api}{waited}"),
-        ("store", store),
-    ):
-        facts.add_row(f"[bold]{name}[/bold]", Text(value))
-    out.print(facts)
+    facts = {
+        "project": f"{summary.project}, {window}",
+        "traces": f"{summary.traces} read, {summary.open_traces} not finished yet",
+        "runs": f"{summary.runs} read, {summary.new_runs} new; {summary.routes} routes",
+        "feedback": f"{summary.feedback} read, {summary.new_feedback} new",
+        "costs": _costs(summary),
+        "requests": f"{summary.requests} through API {summary.api}{waited}",
+        "store": store,
+    }
+    out.print(facts_table(facts))
     if summary.costs.disagreements:
         out.print(_disagreements(summary))
     for note in summary.notes:

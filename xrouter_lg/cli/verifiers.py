@@ -81,13 +81,8 @@ def _row(
         }
         for result in report.results
     ]
-    return {
-        "verifier": label,
-        "ok": report.ok,
-        "cases": cases,
-        "problems": report.problems,
-        "skipped": "",
-    }
+    problems = report.problems
+    return {"verifier": label, "ok": report.ok, "cases": cases, "problems": problems, "skipped": ""}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

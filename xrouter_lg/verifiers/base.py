@@ -12,7 +12,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from xrouter_lg.errors import ConfigurationError, XRouterError
@@ -168,20 +167,16 @@ class Verifier(ABC):
 
         Built-in cases are whole answers, so they are judged as they are, without ``extract``.
         """
-        if self.own_cases:
+        extract = self.extract
+        if not self.own_cases:
+            self.extract = "all"
+        try:
             results = [
                 CaseResult(case, self(case.answer, case.reference, meta=case.meta))
-                for case in self.own_cases
+                for case in self.own_cases or self.default_cases()
             ]
-        else:
-            extract, self.extract = self.extract, "all"
-            try:
-                results = [
-                    CaseResult(case, self(case.answer, case.reference, meta=case.meta))
-                    for case in self.default_cases()
-                ]
-            finally:
-                self.extract = extract
+        finally:
+            self.extract = extract
         return CheckReport(self.name, tuple(results))
 
     def default_cases(self) -> Sequence[Case]:
@@ -194,12 +189,7 @@ class Verifier(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

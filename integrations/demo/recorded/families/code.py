@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
@@ -67,7 +68,7 @@ _PLAIN: tuple[_Spec, ...] = (
     ("smaller(a, b)", "returns the smaller of a and b", min, _PAIRS),
     ("average(a, b)", "returns the mean of a and b", lambda a, b: (a + b) / 2, _PAIRS),
     ("is_divisor(a, b)", "returns True if b divides a, b > 0", lambda a, b: a % b == 0, _PAIRS),
-    ("factorial(n)", "returns n factorial", lambda n: _product(range(1, n + 1)), _INTS[:4]),
+    ("factorial(n)", "returns n factorial", math.factorial, _INTS[:4]),
     ("total(xs)", "returns the sum of the list xs", sum, _LISTS),
     ("largest(xs)", "returns the largest number in the list xs", max, _LISTS),
     ("smallest(xs)", "returns the smallest number in the list xs", min, _LISTS),
@@ -85,7 +86,7 @@ _PLAIN: tuple[_Spec, ...] = (
      lambda xs: [x for x in xs if x > 0], _LISTS),
     ("squares(xs)", "returns a list of the squares of the numbers in xs",
      lambda xs: [x * x for x in xs], _LISTS),
-    ("product(xs)", "returns the product of the numbers in the list xs", lambda xs: _product(xs),
+    ("product(xs)", "returns the product of the numbers in the list xs", math.prod,
      _LISTS),
     ("mean(xs)", "returns the mean of the list xs", lambda xs: sum(xs) / len(xs), _LISTS[2:]),
     ("spread(xs)", "returns the largest minus the smallest number of the list xs",
@@ -114,27 +115,14 @@ _PLAIN: tuple[_Spec, ...] = (
     ("fibonacci(n)", "returns the n-th Fibonacci number, where fibonacci(0) is 0 and fibonacci(1) is 1",
      lambda n: _fibonacci(n), _INTS),
     ("gcd(a, b)", "returns the greatest common divisor of a and b",
-     lambda a, b: _gcd(a, b), ((12, 18), (7, 5), (9, 27))),
+     math.gcd, ((12, 18), (7, 5), (9, 27))),
 )  # fmt: skip
-
-
-def _product(values: Any) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result
 
 
 def _fibonacci(n: int) -> int:
     a, b = 0, 1
     for _ in range(n):
         a, b = b, a + b
-    return a
-
-
-def _gcd(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
     return a
 
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from integrations.demo.recorded.task import Task
-
-_WORDS = """
-stone river window paper engine garden winter signal copper market needle harbor forest letter
-planet silver bridge candle summer orange pencil basket castle dragon empire falcon guitar hammer
-island jungle kitten ladder magnet number oyster parrot rabbit saddle temple violin walnut yellow
-apple bread chair dance earth flame glass horse juice knife lemon music night ocean piano queen
-robot sugar table uncle voice water youth zebra cat dog sun box key map pen cup hat
-"""
+from integrations.demo.recorded.task import Task, texts
 
 
 def string_work(rng: Random) -> Iterator[Task]:
     """Upper case, first and last letters, counting, reversing."""
-    words = _WORDS.split()
+    words = texts("words")["words"]
     while True:
         word = rng.choice(words)
         kind = rng.choice(("upper", "first", "last", "count", "length", "reverse"))
