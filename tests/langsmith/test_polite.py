@@ -20,6 +20,7 @@ from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.polite import Failure, Patience, RateLimit
 from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.langsmith.runs import RunQuery
+from xrouter_lg.langsmith.state import PullState
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
 
@@ -164,4 +165,4 @@ def test_what_is_missing_and_what_is_done_make_the_wish(
     assert hours(gaps) == hours([wanted]) - hours(done)
     assert all(a[1] < b[0] for a, b in itertools.pairwise(done))
     assert hours(intervals.without(done, wanted)) == hours(done) - hours([wanted])
-    assert intervals.from_json(intervals.to_json(done)) == done
+    assert PullState.from_dict(PullState(done=done).to_dict()).done == done

@@ -7,9 +7,9 @@ import difflib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from types import TracebackType
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -84,12 +84,7 @@ class LangSmith:
     def __enter__(self) -> LangSmith:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -195,17 +190,14 @@ class LangSmith:
             wanted["min_created_at"] = since.isoformat()
         if until is not None:
             wanted["max_created_at"] = until.isoformat()
+
+        def read(offset: int) -> list[Feedback]:
+            found = self.client.list_feedback(run_ids=run_ids, limit=100, offset=offset, **wanted)
+            return list(itertools.islice(found, 100))
+
         offset = 0
         while True:
-            options = {**wanted, "offset": offset}
-            page = self.ask(
-                lambda options=options: list(  # type: ignore[misc]
-                    itertools.islice(
-                        self.client.list_feedback(run_ids=run_ids, limit=100, **options), 100
-                    )
-                ),
-                what="feedback",
-            )
+            page = self.ask(partial(read, offset), what="feedback")
             if page:
                 yield page
             if len(page) < 100:
@@ -259,11 +251,3 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def plain(value: Any) -> Mapping[str, Any]:
-    """A client's object as a dict."""
-    if isinstance(value, Mapping):
-        return value
-    dumped: Mapping[str, Any] = value.model_dump()
-    return dumped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -38,12 +38,9 @@ class Disagreement:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            **{name: getattr(self, name) for name in ("run_id", "trace_id", "model")},
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
+            **asdict(self),
             "ours_usd": f"{self.ours_usd:f}",
             "langsmith_usd": f"{self.langsmith_usd:f}",
-            "price_source": self.price_source,
         }
 
 

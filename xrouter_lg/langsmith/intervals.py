@@ -45,11 +45,3 @@ def without(done: Sequence[Interval], gone: Interval) -> list[Interval]:
     for interval in done:
         kept += missing(interval, [gone])
     return kept
-
-
-def to_json(done: Iterable[Interval]) -> list[list[str]]:
-    return [[start.isoformat(), end.isoformat()] for start, end in done]
-
-
-def from_json(data: Iterable[Sequence[str]]) -> list[Interval]:
-    return [(datetime.fromisoformat(start), datetime.fromisoformat(end)) for start, end in data]

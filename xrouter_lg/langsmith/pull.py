@@ -9,9 +9,8 @@ traces that were not finished are fetched again by id until they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project
@@ -24,6 +23,7 @@ from xrouter_lg.langsmith.runs import RunQuery, any_of
 from xrouter_lg.langsmith.state import PullState, cursor_name
 from xrouter_lg.langsmith.traces import SKEW, Assembler, Run, is_open, moment, trace_start
 from xrouter_lg.tracing.store.trace_store import TraceStore
+from xrouter_lg.tracing.store.write import pieces
 
 ROUTER_RUN = "xrouter"
 """Name of the run that a router leaves in a trace."""
@@ -144,7 +144,7 @@ class _Pull:
                 continue
             assembler.add(runs)
             settled = assembler.settle(upper)
-            for some in _pieces(list(settled.fetch.items()), _FETCHED_TOGETHER):
+            for some in pieces(settled.fetch.items(), _FETCHED_TOGETHER):
                 self._keep({trace: self._trace(trace, began) for trace, began in some})
             safe = min(assembler.safe_until(upper), end, self._now - self._options.overlap)
             self._state.done = intervals.add(self._state.done, (start, safe))
@@ -181,7 +181,7 @@ class _Pull:
 
     def _refresh_open(self) -> None:
         """Fetch again what was not finished when it was last read."""
-        for some in _pieces(sorted(self._state.open.items()), _FETCHED_TOGETHER):
+        for some in pieces(sorted(self._state.open.items()), _FETCHED_TOGETHER):
             fresh = {trace_id: self._trace(trace_id, began) for trace_id, began in some}
             for trace_id, runs in fresh.items():
                 if not runs:  # deleted there
@@ -284,8 +284,3 @@ def _width_for(runs: Sequence[Run], end: datetime, wanted: int) -> timedelta:
     """How wide a slice would hold ``wanted`` runs, as far as the newest ones tell."""
     span = end - min(moment(run["start_time"]) for run in runs)
     return span * (wanted / len(runs))
-
-
-def _pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    for at in range(0, len(items), size):
-        yield items[at : at + size]

@@ -17,6 +17,7 @@ from xrouter_lg.langsmith.errors import (
 from xrouter_lg.langsmith.progress import OnProgress, Progress
 from xrouter_lg.langsmith.pull_feedback import to_langsmith
 from xrouter_lg.tracing.store.trace_store import TraceStore
+from xrouter_lg.tracing.store.write import pieces
 
 _RUNS_AT_A_TIME = 50
 
@@ -190,8 +191,8 @@ def _send_missing(
 ) -> None:
     runs = sorted({str(entry["run_id"]) for entry in entries})
     there: set[str] = set()
-    for at in range(0, len(runs), _RUNS_AT_A_TIME):
-        for page in langsmith.feedback(project, run_ids=runs[at : at + _RUNS_AT_A_TIME]):
+    for some in pieces(runs, _RUNS_AT_A_TIME):
+        for page in langsmith.feedback(project, run_ids=some):
             there.update(str(found.id) for found in page)
     for entry in entries:
         known = uuid_of(str(entry["id"]))

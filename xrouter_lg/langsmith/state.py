@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from xrouter_lg.langsmith import intervals
+from pydantic import TypeAdapter
+
 from xrouter_lg.langsmith.intervals import Interval
 
 
@@ -31,27 +32,14 @@ class PullState:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> PullState:
-        data = data or {}
-        changed = data.get("changed_until")
-        return cls(
-            done=intervals.from_json(data.get("done", ())),
-            said=intervals.from_json(data.get("said", ())),
-            changed_until=None if changed is None else datetime.fromisoformat(changed),
-            open={t: datetime.fromisoformat(at) for t, at in data.get("open", {}).items()},
-            keys=set(data.get("keys", ())),
-            width_s=data.get("width_s"),
-        )
+        return _PLAIN.validate_python(data or {})
 
     def to_dict(self) -> dict[str, Any]:
-        changed = self.changed_until
-        return {
-            "done": intervals.to_json(self.done),
-            "said": intervals.to_json(self.said),
-            "changed_until": None if changed is None else changed.isoformat(),
-            "open": {trace: at.isoformat() for trace, at in sorted(self.open.items())},
-            "keys": sorted(self.keys),
-            "width_s": self.width_s,
-        }
+        plain: dict[str, Any] = _PLAIN.dump_python(self, mode="json")
+        return plain
+
+
+_PLAIN = TypeAdapter(PullState)
 
 
 def cursor_name(project_id: str, tags: Sequence[str], routed: bool) -> str:
