@@ -58,37 +58,21 @@ class Charge:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
         return {
-            "kind": self.kind,
-            "card": self.card,
-            "model": self.model,
-            "attempt": self.attempt,
-            "usage": None if self.usage is None else self.usage.to_dict(),
+            **dataclasses.asdict(self),
             "cost_usd": usd_str(self.cost_usd),
-            "price_source": self.price_source,
             "latency_s": round(self.latency_s, 6),
-            "served_model": self.served_model,
-            "error": self.error,
             "held_usd": usd_str(self.held_usd),
-            "call_id": self.call_id,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Charge:
-        usage = data.get("usage")
-        return cls(
-            kind=data["kind"],
-            card=data["card"],
-            model=data["model"],
-            attempt=data["attempt"],
-            usage=None if usage is None else Usage(**usage),
-            cost_usd=usd(data.get("cost_usd")),
-            price_source=data.get("price_source"),
-            latency_s=data["latency_s"],
-            served_model=data.get("served_model"),
-            error=data.get("error"),
-            held_usd=usd(data.get("held_usd")),
-            call_id=data.get("call_id"),
-        )
+        usage = data["usage"]
+        read = {
+            "usage": None if usage is None else Usage(**usage),
+            "cost_usd": usd(data["cost_usd"]),
+            "held_usd": usd(data["held_usd"]),
+        }
+        return cls(**{**data, **read})
 
 
 @dataclass(frozen=True, slots=True)

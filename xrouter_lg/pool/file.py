@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from xrouter_lg.errors import PoolError
+
+if TYPE_CHECKING:
+    from xrouter_lg.pool.pool import ModelPool
 
 logger = logging.getLogger(__name__)
 
@@ -19,25 +22,13 @@ CHECK_EVERY_S = 1.0
 """How often a pool file is looked at again, in seconds."""
 
 
-class Versioned(Protocol):
-    """What is made of a file: two that differ have different fingerprints."""
-
-    fingerprint: str
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-
-
-P = TypeVar("P", bound=Versioned)
-
-
-class PoolFile(Generic[P]):
+class PoolFile:
     """A pool file that is read again when it changes. Thread-safe; never raises after the first
     good read: a broken file keeps the old pool and ``last_error`` says why. ``build`` makes a pool
     of what the file holds."""
 
     def __init__(
-        self, path: Path, build: Callable[[Any, PoolFile[P]], P], *, reload: bool = True
+        self, path: Path, build: Callable[[Any, PoolFile], ModelPool], *, reload: bool = True
     ) -> None:
         self.path, self.reload, self._build = path, reload, build
         self.last_error: str | None = None
@@ -46,7 +37,7 @@ class PoolFile(Generic[P]):
         self._pool = self._load()
         self._next_look = time.monotonic() + CHECK_EVERY_S
 
-    def current(self) -> P:
+    def current(self) -> ModelPool:
         """The newest good pool. Costs a clock read, and a ``stat`` at most once a second."""
         if self.reload and time.monotonic() >= self._next_look:
             self._look()
@@ -81,7 +72,7 @@ class PoolFile(Generic[P]):
             return None
         return stat.st_mtime_ns, stat.st_size
 
-    def _load(self) -> P:
+    def _load(self) -> ModelPool:
         try:
             data = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except OSError as error:

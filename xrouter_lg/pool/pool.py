@@ -214,7 +214,7 @@ class ModelPool:
         *,
         default: str | None = None,
         on_truncated: Literal["mark", "escalate"] = "mark",
-        source: PoolFile[ModelPool] | None = None,
+        source: PoolFile | None = None,
     ) -> None:
         self.cards: tuple[ModelCard, ...] = tuple(cards)
         if not self.cards:
@@ -260,16 +260,11 @@ class ModelPool:
         Raises:
             PoolError: the file is missing, is no YAML, or holds a bad value.
         """
-
-        def build(data: Any, file: PoolFile[ModelPool]) -> ModelPool:
-            return cls.from_dict(data, source=file)
-
-        return PoolFile(Path(path), build, reload=reload).current()
+        file = PoolFile(Path(path), lambda data, it: cls.from_dict(data, source=it), reload=reload)
+        return file.current()
 
     @classmethod
-    def from_dict(
-        cls, data: Mapping[str, Any], *, source: PoolFile[ModelPool] | None = None
-    ) -> ModelPool:
+    def from_dict(cls, data: Mapping[str, Any], *, source: PoolFile | None = None) -> ModelPool:
         """A pool from the mapping that a pool file holds.
 
         Raises:
