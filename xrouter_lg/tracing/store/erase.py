@@ -10,9 +10,10 @@ from typing import Literal
 from sqlalchemy import Connection, Engine, Select, func, select, union
 
 from xrouter_lg.errors import StoreError
+from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.connect import write_transaction
-from xrouter_lg.tracing.store.query import labelled, utc_text
+from xrouter_lg.tracing.store.query import labelled
 from xrouter_lg.tracing.store.write import pieces
 
 TRACES_AT_A_TIME = 100

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run
+from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run, utc_text
 from xrouter_lg.tracing.store import connect as _engine
 from xrouter_lg.tracing.store import erase, intake, schema, transfer
 from xrouter_lg.tracing.store import trace_files as files
@@ -28,7 +28,6 @@ from xrouter_lg.tracing.store.query import (
     build_tree,
     route_query,
     to_route_row,
-    utc_text,
 )
 from xrouter_lg.tracing.store.read import Trace, feedback_of, iter_traces, runs_of, snapshot
 from xrouter_lg.tracing.store.rows import RowMaker
@@ -119,7 +118,7 @@ class TraceStore:
             "correction": self._json(correction, key),
             "comment": comment,
             "source": source,
-            "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "created_at": utc_text(datetime.now(UTC)),
         }
         with self._writing("write feedback to") as connection:
             RunWriter(connection).feedback([row])
@@ -405,7 +404,7 @@ class TraceStore:
         ``feedback`` and ``new_feedback``.
         """
         parts = files.read_files([Path(path) for path in paths])
-        return self._take_in(parts, project, redact, progress)
+        return transfer.take_in(self, parts, project, redact, progress)
 
     def import_batches(
         self,
@@ -417,21 +416,7 @@ class TraceStore:
     ) -> dict[str, int]:
         """:meth:`import_runs` for any number of runs: some thousands to a transaction."""
         parts: Iterator[files.Part] = (("runs", run) for run in runs)
-        return self._take_in(parts, project, redact, progress)
-
-    def _take_in(
-        self,
-        parts: Iterator[files.Part],
-        project: str | None,
-        redact: Callable[[Any], Any] | None,
-        progress: Callable[[int], None] | None,
-    ) -> dict[str, int]:
-        return transfer.take_in(
-            parts,
-            lambda runs: self.import_runs(runs, project=project, redact=redact),
-            lambda said: self.import_feedback(said, redact=redact),
-            progress,
-        )
+        return transfer.take_in(self, parts, project, redact, progress)
 
     def rows(self, statement: Executable) -> Iterator[dict[str, Any]]:
         """Rows of a query on the tables of ``schema``, fetched in pieces: memory stays bounded."""
