@@ -263,14 +263,14 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for ``message``: what a checkpointer keeps between two steps."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data["calls"] = [call.to_dict() for call in self.calls]
-        data["charges"] = [charge.to_dict() for charge in self.charges]
-        data["order"] = list(self.order)
-        data["scores"] = dict(self.scores)
-        data["removed"], data["skipped"] = dict(self.removed), dict(self.skipped)
-        data["quality"] = None if self.quality is None else dict(self.quality)
-        data["notes"] = dict(self.notes)
-        return data
+        copied = {n: dict(value) for n, value in data.items() if isinstance(value, Mapping)}
+        return {
+            **data,
+            **copied,
+            "calls": [call.to_dict() for call in self.calls],
+            "charges": [charge.to_dict() for charge in self.charges],
+            "order": list(self.order),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Decision:

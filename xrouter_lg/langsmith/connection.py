@@ -26,7 +26,6 @@ from xrouter_lg.langsmith.errors import (
 )
 from xrouter_lg.langsmith.polite import Patience, RateLimit
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
-from xrouter_lg.portal import run_sync
 
 T = TypeVar("T")
 
@@ -90,7 +89,7 @@ class LangSmith:
     def close(self) -> None:
         """Close the connections."""
         if isinstance(self._runs, SecondApi):
-            run_sync(self._runs.close())
+            self._runs.close()
 
     @property
     def api(self) -> str:
@@ -150,25 +149,20 @@ class LangSmith:
     def _page(self, query: RunQuery, cursor: str | None) -> RunPage:
         if self._runs is None:
             self._use(SecondApi.of(self.client) or FirstApi(self.client))
-        if isinstance(self._runs, SecondApi):
-            second = self._runs
-            try:
-                return self.ask(
-                    lambda: run_sync(second.page(query, cursor, self.page_size)),
-                    what="runs",
-                    pace=self._pace,
-                )
-            except LangSmithRefusedError as error:
-                # Cursors of one API mean nothing to the other, so only before the first page.
-                if error.status not in (404, 405, 501) or cursor is not None:
-                    raise
-                run_sync(second.close())
-                self._use(FirstApi(self.client))
-        first = self._runs
-        assert isinstance(first, FirstApi)
-        return self.ask(
-            lambda: first.page(query, cursor, self.page_size), what="runs", pace=self._pace
-        )
+        runs = self._runs
+        assert runs is not None
+        try:
+            return self.ask(
+                lambda: runs.page(query, cursor, self.page_size), what="runs", pace=self._pace
+            )
+        except LangSmithRefusedError as error:
+            # Cursors of one API mean nothing to the other, so only before the first page.
+            absent = error.status in (404, 405, 501) and cursor is None
+            if not absent or isinstance(runs, FirstApi):
+                raise
+        runs.close()
+        self._use(FirstApi(self.client))
+        return self._page(query, cursor)
 
     def _use(self, api: FirstApi | SecondApi) -> None:
         self._runs = api

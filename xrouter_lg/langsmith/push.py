@@ -66,26 +66,10 @@ class FeedbackWriter:
                 what is missing, or record it again under the error's ``feedback_id``.
         """
         known = str(uuid4()) if feedback_id is None else uuid_of(feedback_id)
-        self._store.record_feedback(
-            trace_id,
-            key,
-            score,
-            value=value,
-            correction=correction,
-            comment=comment,
-            run_id=run_id,
-            feedback_id=known,
-        )
-        entry = {
-            "id": known,
-            "run_id": run_id or trace_id,
-            "trace_id": trace_id,
-            "key": key,
-            "score": score,
-            "value": value,
-            "correction": correction,
-            "comment": comment,
-        }
+        said = {"value": value, "correction": correction, "comment": comment}
+        self._store.record_feedback(trace_id, key, score, run_id=run_id, feedback_id=known, **said)
+        about = {"id": known, "run_id": run_id or trace_id, "trace_id": trace_id}
+        entry = {**about, "key": key, "score": score, **said}
         try:
             send(self._langsmith, self._resolved(), entry, extend_retention=self._extend)
         except LangSmithIntegrationError as error:

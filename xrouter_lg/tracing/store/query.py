@@ -146,16 +146,9 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
             f"route {row['id']!r}: its record was written by another version of xrouter_lg "
             f"({error}). Read it with that version, or leave it out with a filter."
         ) from error
-    return RouteRow(
-        id=row["id"],
-        run_id=row["run_id"],
-        trace_id=row["trace_id"],
-        created_at=datetime.fromisoformat(row["created_at"]),
-        project=row["project"],
-        input_tokens=row["input_tokens"],
-        output_tokens=row["output_tokens"],
-        record=record,
-    )
+    values = {field.name: row[field.name] for field in dataclasses.fields(RouteRow)}
+    created_at = datetime.fromisoformat(row["created_at"])
+    return RouteRow(**{**values, "created_at": created_at, "record": record})
 
 
 def feedback_dict(row: Mapping[str, Any]) -> dict[str, Any]:
