@@ -330,16 +330,18 @@ class RouteRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form: what ``message.response_metadata["xrouter"]`` holds."""
-        return {f.name: getattr(self, f.name) for f in _RECORD_FIELDS}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RouteRecord:
         """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
-        names = {f.name for f in _RECORD_FIELDS}
-        return cls(**{key: value for key, value in data.items() if key in names})
+        return cls(**known_fields(cls, data))
 
 
-_RECORD_FIELDS = dataclasses.fields(RouteRecord)
+def known_fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``data`` a dataclass has a field for."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
 
 
 def usd(value: str | Decimal | None) -> Decimal | None:

@@ -88,10 +88,7 @@ class Step(Runnable[dict[str, Any], Any]):
     def invoke(
         self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
-        async def run() -> Any:
-            return await self._function(input, config or {})
-
-        return run_sync(run())
+        return run_sync(self.ainvoke(input, config))
 
 
 class Steps:
