@@ -37,7 +37,7 @@ models:
 """
 
 
-def opened(path: Path) -> PoolFile:
+def opened(path: Path) -> PoolFile[ModelPool]:
     return PoolFile(path, lambda data, file: ModelPool.from_dict(data, source=file))
 
 

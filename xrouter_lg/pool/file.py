@@ -7,14 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import yaml
 
 from xrouter_lg.errors import PoolError
-
-if TYPE_CHECKING:
-    from xrouter_lg.pool.pool import ModelPool
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +19,25 @@ CHECK_EVERY_S = 1.0
 """How often a pool file is looked at again, in seconds."""
 
 
-class PoolFile:
+class Versioned(Protocol):
+    """What is made of a file: two that differ have different fingerprints."""
+
+    fingerprint: str
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+
+P = TypeVar("P", bound=Versioned)
+
+
+class PoolFile(Generic[P]):
     """A pool file that is read again when it changes. Thread-safe; never raises after the first
     good read: a broken file keeps the old pool and ``last_error`` says why. ``build`` makes a pool
     of what the file holds."""
 
     def __init__(
-        self, path: Path, build: Callable[[Any, PoolFile], ModelPool], *, reload: bool = True
+        self, path: Path, build: Callable[[Any, PoolFile[P]], P], *, reload: bool = True
     ) -> None:
         self.path, self.reload, self._build = path, reload, build
         self.last_error: str | None = None
@@ -37,7 +46,7 @@ class PoolFile:
         self._pool = self._load()
         self._next_look = time.monotonic() + CHECK_EVERY_S
 
-    def current(self) -> ModelPool:
+    def current(self) -> P:
         """The newest good pool. Costs a clock read, and a ``stat`` at most once a second."""
         if self.reload and time.monotonic() >= self._next_look:
             self._look()
@@ -72,7 +81,7 @@ class PoolFile:
             return None
         return stat.st_mtime_ns, stat.st_size
 
-    def _load(self) -> ModelPool:
+    def _load(self) -> P:
         try:
             data = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -214,7 +214,7 @@ class ModelPool:
         *,
         default: str | None = None,
         on_truncated: Literal["mark", "escalate"] = "mark",
-        source: PoolFile | None = None,
+        source: PoolFile[ModelPool] | None = None,
     ) -> None:
         self.cards: tuple[ModelCard, ...] = tuple(cards)
         if not self.cards:
@@ -264,7 +264,9 @@ class ModelPool:
         return file.current()
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, source: PoolFile | None = None) -> ModelPool:
+    def from_dict(
+        cls, data: Mapping[str, Any], *, source: PoolFile[ModelPool] | None = None
+    ) -> ModelPool:
         """A pool from the mapping that a pool file holds.
 
         Raises:

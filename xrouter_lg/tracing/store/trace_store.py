@@ -404,7 +404,7 @@ class TraceStore:
         ``feedback`` and ``new_feedback``.
         """
         parts = files.read_files([Path(path) for path in paths])
-        return transfer.take_in(self, parts, project, redact, progress)
+        return self._take_in(parts, project, redact, progress)
 
     def import_batches(
         self,
@@ -416,7 +416,21 @@ class TraceStore:
     ) -> dict[str, int]:
         """:meth:`import_runs` for any number of runs: some thousands to a transaction."""
         parts: Iterator[files.Part] = (("runs", run) for run in runs)
-        return transfer.take_in(self, parts, project, redact, progress)
+        return self._take_in(parts, project, redact, progress)
+
+    def _take_in(
+        self,
+        parts: Iterator[files.Part],
+        project: str | None,
+        redact: Callable[[Any], Any] | None,
+        progress: Callable[[int], None] | None,
+    ) -> dict[str, int]:
+        return transfer.take_in(
+            parts,
+            lambda runs: self.import_runs(runs, project=project, redact=redact),
+            lambda said: self.import_feedback(said, redact=redact),
+            progress,
+        )
 
     def rows(self, statement: Executable) -> Iterator[dict[str, Any]]:
         """Rows of a query on the tables of ``schema``, fetched in pieces: memory stays bounded."""

@@ -5,24 +5,31 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sqlalchemy import select
+from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store import trace_files as files
 from xrouter_lg.tracing.store.query import RouteFilters, feedback_dict, route_query, to_route_row
+from xrouter_lg.tracing.store.read import Trace
 from xrouter_lg.tracing.store.write import pieces
-
-if TYPE_CHECKING:
-    from xrouter_lg.tracing.store.trace_store import TraceStore
 
 _RUNS_PER_IMPORT = 2000
 
 
+class Source(Protocol):
+    """What is read of a store."""
+
+    def rows(self, statement: Executable) -> Iterator[dict[str, Any]]: ...
+
+    def iter_traces(self, *, filters: RouteFilters | None) -> Iterator[Trace]: ...
+
+
 def export(
-    store: TraceStore, target: Path, format: files.Format, routes_only: bool, filters: RouteFilters
+    store: Source, target: Path, format: files.Format, routes_only: bool, filters: RouteFilters
 ) -> dict[str, int]:
     """See ``TraceStore.export``."""
     if routes_only:
@@ -45,10 +52,9 @@ def export(
 
 
 def take_in(
-    store: TraceStore,
     parts: Iterator[files.Part],
-    project: str | None,
-    redact: Callable[[Any], Any] | None,
+    take_runs: Callable[[list[Any]], Mapping[str, int]],
+    take_feedback: Callable[[list[Any]], Mapping[str, int]],
     progress: Callable[[int], None] | None,
 ) -> dict[str, int]:
     """Runs and feedback, some thousands to a transaction; the sums of the counts."""
@@ -57,8 +63,8 @@ def take_in(
         runs = [fields for kind, fields in piece if kind == "runs"]
         said = [fields for kind, fields in piece if kind == "feedback"]
         for counts in (
-            store.import_runs(runs, project=project, redact=redact) if runs else {},
-            store.import_feedback(said, redact=redact) if said else {},
+            take_runs(runs) if runs else {},
+            take_feedback(said) if said else {},
         ):
             for name, count in counts.items():
                 if name != "traces":  # one may stand in several pieces
@@ -68,12 +74,12 @@ def take_in(
     return total
 
 
-def _runs(store: TraceStore, filters: RouteFilters) -> Iterator[dict[str, Any]]:
+def _runs(store: Source, filters: RouteFilters) -> Iterator[dict[str, Any]]:
     for trace in store.iter_traces(filters=filters):
         yield from trace.runs
 
 
-def _feedback(store: TraceStore, filters: RouteFilters) -> Iterator[dict[str, Any]]:
+def _feedback(store: Source, filters: RouteFilters) -> Iterator[dict[str, Any]]:
     """Without filters that on traces which are not (or not yet) here too."""
     table = schema.feedback
     statement = select(table).order_by(table.c.created_at, table.c.id)
