@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.costs import CostAudit
 from xrouter_lg.langsmith.errors import HiddenInputsError, LangSmithRefusedError, RetentionError
@@ -20,7 +19,14 @@ from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import OnProgress, Progress, PullSummary
 from xrouter_lg.langsmith.pull_feedback import FeedbackPull
 from xrouter_lg.langsmith.runs import RunQuery, any_of
-from xrouter_lg.langsmith.state import PullState, cursor_name
+from xrouter_lg.langsmith.state import (
+    Interval,
+    PullState,
+    cursor_name,
+    missing,
+    with_interval,
+    without,
+)
 from xrouter_lg.langsmith.traces import SKEW, Assembler, Run, is_open, moment, trace_start
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.tracing.store.write import pieces
@@ -95,10 +101,10 @@ class _Pull:
         listener, self._langsmith.patience.on_wait = self._langsmith.patience.on_wait, self._waits
         try:
             if self._options.full:
-                self._state.done = intervals.without(self._state.done, self._window)
-                self._state.said = intervals.without(self._state.said, (self._window[0], self._now))
+                self._state.done = without(self._state.done, self._window)
+                self._state.said = without(self._state.said, (self._window[0], self._now))
             self._refresh_open()
-            gaps = intervals.missing(self._window, self._state.done)
+            gaps = missing(self._window, self._state.done)
             self.summary.up_to_date = all(
                 end - start <= 2 * self._options.overlap for start, end in gaps
             )
@@ -127,7 +133,7 @@ class _Pull:
 
     # --- time, slice by slice --------------------------------------------------------------
 
-    def _scan(self, gap: intervals.Interval, read: timedelta, total: timedelta) -> None:
+    def _scan(self, gap: Interval, read: timedelta, total: timedelta) -> None:
         start, end = gap
         reach = max(end, min(end + SKEW, self._now))
         assembler = Assembler(end, reach, self._known)
@@ -147,7 +153,7 @@ class _Pull:
             for some in pieces(settled.fetch.items(), _FETCHED_TOGETHER):
                 self._keep({trace: self._trace(trace, began) for trace, began in some})
             safe = min(assembler.safe_until(upper), end, self._now - self._options.overlap)
-            self._state.done = intervals.add(self._state.done, (start, safe))
+            self._state.done = with_interval(self._state.done, (start, safe))
             wished = width * (2.0 * size / max(1, len(runs)))
             width = min(max(wished, width / 4, _NARROWEST), width * 4, _WIDEST)
             self._state.width_s = width.total_seconds() if upper < reach else None

@@ -8,13 +8,12 @@ from typing import Any
 
 from langsmith.schemas import Feedback
 
-from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.errors import LangSmithRefusedError
 from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import PullSummary
 from xrouter_lg.langsmith.runs import RunQuery
-from xrouter_lg.langsmith.state import PullState
+from xrouter_lg.langsmith.state import PullState, missing, with_interval
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.tracing.store.write import pieces
 
@@ -51,11 +50,11 @@ class FeedbackPull:
         """Also feedback that is newer than the runs' window: it belongs to runs within."""
         now = datetime.now(UTC)
         settled = now - self._options.overlap
-        for start, end in intervals.missing((self._options.since, now), self._state.said):
+        for start, end in missing((self._options.since, now), self._state.said):
             for page in self._langsmith.feedback(self._project, since=start, until=end):
                 self._keep(page, summary)
                 said()
-            self._state.said = intervals.add(self._state.said, (start, min(end, settled)))
+            self._state.said = with_interval(self._state.said, (start, min(end, settled)))
             self._keep((), summary)
         self._read_changes(settled, summary)
 
