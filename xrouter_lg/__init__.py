@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from xrouter_lg.calls.ledger import Budget
-    from xrouter_lg.graph.add_router import add_router, build_router_graph
-    from xrouter_lg.graph.node import XRouterNode
-    from xrouter_lg.policies.base import BasePolicy, Policy
-    from xrouter_lg.policies.chat import PromptedPolicy
-    from xrouter_lg.pool.pool import ModelCard, ModelPool
-    from xrouter_lg.pool.pricing import Price
-    from xrouter_lg.routing.router import Router
-    from xrouter_lg.tracing.record.recorder import Recorder
-    from xrouter_lg.tracing.store.trace_store import TraceStore
-    from xrouter_lg.types import Action, Proposal, RouteRecord, RouteRequest
+    from xrouter_lg.calls.ledger import Budget as Budget
+    from xrouter_lg.graph.add_router import add_router as add_router
+    from xrouter_lg.graph.add_router import build_router_graph as build_router_graph
+    from xrouter_lg.graph.node import XRouterNode as XRouterNode
+    from xrouter_lg.policies.base import BasePolicy as BasePolicy
+    from xrouter_lg.policies.base import Policy as Policy
+    from xrouter_lg.policies.chat import PromptedPolicy as PromptedPolicy
+    from xrouter_lg.pool.pool import ModelCard as ModelCard
+    from xrouter_lg.pool.pool import ModelPool as ModelPool
+    from xrouter_lg.pool.pricing import Price as Price
+    from xrouter_lg.routing.router import Router as Router
+    from xrouter_lg.tracing.record.recorder import Recorder as Recorder
+    from xrouter_lg.tracing.store.trace_store import TraceStore as TraceStore
+    from xrouter_lg.types import Action as Action
+    from xrouter_lg.types import Proposal as Proposal
+    from xrouter_lg.types import RouteRecord as RouteRecord
+    from xrouter_lg.types import RouteRequest as RouteRequest
 
 _HOME = {
     "Action": "types",
@@ -43,25 +49,7 @@ _HOME = {
     "build_router_graph": "graph.add_router",
 }
 
-__all__ = [
-    "Action",
-    "BasePolicy",
-    "Budget",
-    "ModelCard",
-    "ModelPool",
-    "Policy",
-    "Price",
-    "PromptedPolicy",
-    "Proposal",
-    "Recorder",
-    "RouteRecord",
-    "RouteRequest",
-    "Router",
-    "TraceStore",
-    "XRouterNode",
-    "add_router",
-    "build_router_graph",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

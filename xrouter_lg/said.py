@@ -144,14 +144,17 @@ def reported_cost(message: Any) -> Decimal | None:
 
     It wins over any price list.
     """
-    value = _mapping(response_metadata_of(message).get("token_usage")).get("cost")
-    if value is None or isinstance(value, bool):
-        return None
+    cost = usd_of(_mapping(response_metadata_of(message).get("token_usage")).get("cost"))
+    return None if cost is None or cost < 0 else cost
+
+
+def usd_of(value: Any) -> Decimal | None:
+    """A sum of money as somebody else wrote it down; None for what is no finite number."""
     try:
-        cost = Decimal(str(value))
+        usd = Decimal("NaN" if isinstance(value, bool) else str(value))
     except InvalidOperation:
         return None
-    return cost if cost.is_finite() and cost >= 0 else None
+    return usd if usd.is_finite() else None
 
 
 def served_model(message: Any) -> str | None:

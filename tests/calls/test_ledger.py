@@ -167,7 +167,7 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.account = RequestAccount(self.LIMIT)
         self.spent = Decimal(0)
-        self.reserved: dict[int, Decimal] = {}
+        self.reserved: dict[Reservation, Decimal] = {}
         self.settled: list[Reservation] = []
 
     @rule(target=held, amount=USD)
@@ -179,14 +179,14 @@ class Interleavings(RuleBasedStateMachine):
             assert not fits
             return None
         assert fits
-        self.reserved[reservation.serial] = amount
+        self.reserved[reservation] = amount
         return reservation
 
     @rule(reservation=consumes(held), share=st.decimals(0, 1, places=3), known=st.booleans())
     def settle(self, reservation: Reservation | None, share: Decimal, known: bool) -> None:
         if reservation is None:
             return
-        amount = self.reserved.pop(reservation.serial)
+        amount = self.reserved.pop(reservation)
         cost = amount * share
         one = charge(cost) if known else charge(None, held=amount)
         self.account.settle(reservation, [one])

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from tests.langsmith.conftest import add_trace, days_ago, pulled, run_id, stored, there
 from tests.support.langsmith_server import LangSmithServer
 from xrouter_lg.calls.failures import retry_after_s
-from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.errors import UnreachableError
 from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.polite import FailedRequest, Patience, RateLimit
 from xrouter_lg.langsmith.pull import pull
 from xrouter_lg.langsmith.runs import RunQuery
+from xrouter_lg.langsmith.state import Interval, PullState, missing, with_interval, without
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
 
@@ -152,18 +152,18 @@ stretches = st.tuples(moments, moments).map(lambda pair: (min(pair), max(pair)))
 
 @given(st.lists(stretches, max_size=8), stretches)
 def test_what_is_missing_and_what_is_done_make_the_wish(
-    parts: list[intervals.Interval], wanted: intervals.Interval
+    parts: list[Interval], wanted: Interval
 ) -> None:
-    done: list[intervals.Interval] = []
+    done: list[Interval] = []
     for part in parts:
-        done = intervals.add(done, part)
+        done = with_interval(done, part)
 
-    def hours(listed: list[intervals.Interval]) -> set[datetime]:
+    def hours(listed: list[Interval]) -> set[datetime]:
         every = [wanted[0] + timedelta(hours=n) for n in range(51)]
         return {h for h in every for start, end in listed if start <= h < end}
 
-    gaps = intervals.missing(wanted, done)
+    gaps = missing(wanted, done)
     assert hours(gaps) == hours([wanted]) - hours(done)
     assert all(a[1] < b[0] for a, b in itertools.pairwise(done))
-    assert hours(intervals.without(done, wanted)) == hours(done) - hours([wanted])
-    assert intervals.from_json(intervals.to_json(done)) == done
+    assert hours(without(done, wanted)) == hours(done) - hours([wanted])
+    assert PullState.from_dict(PullState(done=done).to_dict()).done == done

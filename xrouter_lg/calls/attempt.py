@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, served_model, usage_of
-from xrouter_lg.types import Charge, PlannedCall, TokenUsage
+from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
 """A provider that asks for a longer pause than this is left for the next candidate."""
@@ -330,35 +330,27 @@ class _Bill:
             card = next((other for other in self.pool if other.model_name == served), card)
         usage = usage_of(message)
         cost, source = cost_of(message, usage, card.effective_price)
+        charge = self._charge(attempt, started, cost, source)
         error = None if flaw is None else flaw.value
-        return self._charge(attempt, started, usage, cost, source, served, error)
+        return replace(charge, usage=usage, served_model=served, error=error)
 
     def failed(self, attempt: int, started: float, error: str, *, free: bool) -> Charge:
         """An attempt without an answer. ``free``: refused before any token was generated."""
         cost, source = (Decimal(0), "rejected") if free else (None, None)
-        return self._charge(attempt, started, None, cost, source, None, str(error))
+        return replace(self._charge(attempt, started, cost, source), error=str(error))
 
     def _charge(
-        self,
-        attempt: int,
-        started: float,
-        usage: TokenUsage | None,
-        cost: Decimal | None,
-        source: str | None,
-        served: str | None,
-        error: str | None,
+        self, attempt: int, started: float, cost: Decimal | None, source: str | None
     ) -> Charge:
         return Charge(
             kind=self.kind,
             card=self.card.name,
             model=self.card.model_name,
             attempt=attempt,
-            usage=usage,
+            usage=None,
             cost_usd=cost,
             price_source=source,
             latency_s=time.perf_counter() - started,
-            served_model=served,
-            error=error,
             held_usd=self.worst if cost is None else None,
             call_id=self.call.id,
         )

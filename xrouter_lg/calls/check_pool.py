@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from xrouter_lg.calls.attempt import CallResult, Workers
 from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
-from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.pool.pricing import Price, price_list, published_price
 from xrouter_lg.types import PlannedCall, usd_str
 
 if TYPE_CHECKING:
@@ -113,14 +114,8 @@ def check_pool(pool: ModelPool, live: Mapping[str, CallResult] | None = None) ->
     findings: list[Finding] = []
     cards: list[CardFacts] = []
     if len(pool) == 1:
-        findings.append(
-            Finding(
-                "warning",
-                "one_card",
-                None,
-                "the pool has one card: nothing to choose from and nothing to fall back to",
-            )
-        )
+        text = "the pool has one card: nothing to choose from and nothing to fall back to"
+        findings.append(Finding("warning", "one_card", None, text))
     for card in pool:
         build_error = _build_error(card)
         findings += _findings(card, build_error)
@@ -154,14 +149,6 @@ async def call_each(pool: ModelPool, *, timeout_s: float | None = None) -> dict[
     cards = [card for card in pool if _build_error(card) is None]
     results = await asyncio.gather(*map(one, cards))
     return {result.card: result for result in results}
-
-
-def price_list() -> str:
-    """The published list that is compared with. It carries no date of its own: its version is
-    what tells its age."""
-    from importlib.metadata import version
-
-    return f"genai-prices {version('genai-prices')}"
 
 
 def _build_error(card: ModelCard) -> ConfigurationError | None:
@@ -206,10 +193,12 @@ def _unknown(build_error: ConfigurationError | None) -> bool:
     return build_error is not None and not isinstance(build_error, MissingKeyError)
 
 
-def _findings(card: ModelCard, build_error: ConfigurationError | None) -> Iterable[Finding]:
-    def warn(code: str, text: str) -> Finding:
-        return Finding("warning", code, card.name, f"card {card.name!r}: {text}")
+def _warning(card: ModelCard, code: str, text: str) -> Finding:
+    return Finding("warning", code, card.name, f"card {card.name!r}: {text}")
 
+
+def _findings(card: ModelCard, build_error: ConfigurationError | None) -> Iterable[Finding]:
+    warn = partial(_warning, card)
     if build_error is not None:
         code = "missing_key" if isinstance(build_error, MissingKeyError) else "broken"
         yield Finding("error", code, card.name, str(build_error))
@@ -233,7 +222,7 @@ def _findings(card: ModelCard, build_error: ConfigurationError | None) -> Iterab
             "deprecated",
             f"{price_list()} marks {listed.id!r} as deprecated by its provider; plan its successor",
         )
-    yield from _limit_findings(card, listed, warn)
+    yield from _limit_findings(card, listed)
     if not card.description:
         yield warn(
             "no_description",
@@ -255,7 +244,8 @@ def _findings(card: ModelCard, build_error: ConfigurationError | None) -> Iterab
         )
 
 
-def _limit_findings(card: ModelCard, listed: ModelInfo | None, warn: Any) -> Iterable[Finding]:
+def _limit_findings(card: ModelCard, listed: ModelInfo | None) -> Iterable[Finding]:
+    warn = partial(_warning, card)
     if card.context_window is None:
         known = None if listed is None else listed.context_window
         hint = "" if known is None else f" ({price_list()} says {known})"
@@ -279,11 +269,10 @@ def _price_differences(card: ModelCard, own: Price) -> Iterable[Finding]:
     theirs, mine = published.to_dict(), own.to_dict()
     for kind in (kind for kind in mine if kind in theirs):
         if getattr(published, kind) != getattr(own, kind):
-            yield Finding(
-                "warning",
+            yield _warning(
+                card,
                 "price_differs",
-                card.name,
-                f"card {card.name!r}: price.{kind} is {mine[kind]} on the card and "
+                f"price.{kind} is {mine[kind]} on the card and "
                 f"{theirs[kind]} in {published.source} (USD per million tokens); the card's is "
                 "used: correct it, or leave `price` out to follow the list",
             )
@@ -335,27 +324,14 @@ def _live_result(result: CallResult) -> LiveResult:
 
 def _live_findings(card: ModelCard, result: LiveResult) -> Iterable[Finding]:
     if not result.ok:
-        yield Finding(
-            "error",
-            "live_failed",
-            card.name,
-            f"card {card.name!r}: the live call failed ({result.error}): {result.detail}; "
-            f"{result.fix}",
-        )
+        text = f"the live call failed ({result.error}): {result.detail}; {result.fix}"
+        yield Finding("error", "live_failed", card.name, f"card {card.name!r}: {text}")
         return
     served = result.served_model
     # A dated version of the same model (gpt-5-mini-2025-08-07) is what was asked for.
     if served is not None and not served.startswith(card.model_name):
-        yield Finding(
-            "warning",
-            "other_model_served",
-            card.name,
-            f"card {card.name!r}: asked for {card.model_name!r}, and {served!r} answered",
-        )
+        text = f"asked for {card.model_name!r}, and {served!r} answered"
+        yield _warning(card, "other_model_served", text)
     if result.input_tokens is None:
-        yield Finding(
-            "warning",
-            "no_usage",
-            card.name,
-            f"card {card.name!r}: the answer names no token usage, so its cost stays unknown",
-        )
+        text = "the answer names no token usage, so its cost stays unknown"
+        yield _warning(card, "no_usage", text)

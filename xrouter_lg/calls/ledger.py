@@ -44,12 +44,11 @@ class Budget:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reservation:
     """Money set aside for one call (USD)."""
 
     amount: Decimal
-    serial: int
 
 
 class RequestAccount:
@@ -63,8 +62,7 @@ class RequestAccount:
         self.limit_usd = limit_usd
         self._lock = threading.Lock()
         self._spent = sum((counted(charge) for charge in charges), _ZERO)
-        self._open: dict[int, Decimal] = {}
-        self._serial = 0
+        self._open: set[Reservation] = set()
 
     @property
     def remaining(self) -> Decimal | None:
@@ -82,7 +80,7 @@ class RequestAccount:
 
     def _left(self) -> Decimal:
         assert self.limit_usd is not None
-        return self.limit_usd - self._spent - sum(self._open.values(), _ZERO)
+        return self.limit_usd - self._spent - sum((held.amount for held in self._open), _ZERO)
 
     def reserve(self, amount: Decimal) -> Reservation:
         """Set ``amount`` USD aside.
@@ -97,14 +95,15 @@ class RequestAccount:
                     f"${self.limit_usd:f} is left; raise max_cost_usd (or "
                     "Budget.per_request_usd), or lower max_tokens"
                 )
-            self._serial += 1
-            self._open[self._serial] = amount
-            return Reservation(amount, self._serial)
+            held = Reservation(amount)
+            self._open.add(held)
+            return held
 
     def settle(self, reservation: Reservation, charges: Iterable[Charge]) -> None:
         """Put what was really charged in the place of a reservation. Settling twice counts once."""
         with self._lock:
-            if self._open.pop(reservation.serial, None) is not None:
+            if reservation in self._open:
+                self._open.remove(reservation)
                 self._spent += sum((counted(charge) for charge in charges), _ZERO)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xrouter_lg.types import known_fields
+
 EPISODE_SCHEMA_VERSION = 1
 
 
@@ -99,13 +101,8 @@ class Episode:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Episode:
         """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
-        values = _known(cls, data)
+        values = known_fields(cls, data)
         for name in ("messages", "tools", "candidates", "decisions", "feedback", "tags"):
             values[name] = tuple(values.get(name) or ())
-        values["calls"] = tuple(EpisodeCall(**_known(EpisodeCall, c)) for c in data["calls"])
+        values["calls"] = tuple(EpisodeCall(**known_fields(EpisodeCall, c)) for c in data["calls"])
         return cls(**values)
-
-
-def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in dataclasses.fields(kind)}
-    return {key: value for key, value in data.items() if key in names}

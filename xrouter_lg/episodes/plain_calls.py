@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -43,36 +43,30 @@ class PlainCall:
         return cls(run=run, messages=messages, reply=reply, keys=keys)
 
 
-@dataclass
-class _Loop:
-    calls: list[PlainCall] = field(default_factory=list)
-
-    def goes_on_with(self, call: PlainCall) -> bool:
-        last = self.calls[-1]
-        if not last.keys or not call.keys:
-            return False
-        if call.keys == last.keys:
-            return last.reply is None
-        known = len(last.keys)
-        return call.keys[:known] == last.keys and call.keys[known].startswith("assistant")
-
-
 def loops(runs: Sequence[Run]) -> list[list[PlainCall]]:
     """Chat-model runs of one trace, grouped into episodes, each in the order of its calls."""
-    found: list[_Loop] = []
+    found: list[list[PlainCall]] = []
     for run in sorted(runs, key=lambda run: (str(run["start_time"]), str(run["dotted_order"]))):
         call = PlainCall.of(run)
-        loop = next((loop for loop in reversed(found) if loop.goes_on_with(call)), None)
+        loop = next((loop for loop in reversed(found) if _goes_on(loop[-1], call)), None)
         if loop is None:
-            found.append(loop := _Loop())
-        loop.calls.append(call)
+            found.append(loop := [])
+        loop.append(call)
     episodes: list[list[PlainCall]] = []
     for loop in found:
-        if len({read.model_of(call.run) for call in loop.calls}) == 1:
-            episodes.append(loop.calls)
-        else:
-            episodes += [[call] for call in loop.calls]
+        alone = len({read.model_of(call.run) for call in loop}) == 1
+        episodes += [loop] if alone else [[call] for call in loop]
     return episodes
+
+
+def _goes_on(last: PlainCall, call: PlainCall) -> bool:
+    """Whether a call belongs to the loop that ``last`` is the latest of."""
+    if not last.keys or not call.keys:
+        return False
+    if call.keys == last.keys:
+        return last.reply is None
+    known = len(last.keys)
+    return call.keys[:known] == last.keys and call.keys[known].startswith("assistant")
 
 
 def innermost_models(runs: Sequence[Run]) -> list[Run]:

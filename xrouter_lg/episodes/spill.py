@@ -63,11 +63,11 @@ def spill_folder(target: Path) -> Iterator[Path]:
     for old in target.parent.glob(f"{stem}*"):
         if not _alive(old.name.removeprefix(stem).partition("-")[0]):
             shutil.rmtree(old, ignore_errors=True)
-    folder = tempfile.mkdtemp(prefix=f"{stem}{os.getpid()}-", dir=target.parent)
-    try:
+    prefix = f"{stem}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=target.parent, ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(pid: str) -> bool:

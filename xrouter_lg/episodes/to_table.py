@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -102,28 +102,17 @@ def outcomes_from_store(
         StoreError: there is no such store, or it can't be read.
         OutcomeError: no trace gives an outcome; the message says why.
     """
-    if not isinstance(store, TraceStore):
-        with TraceStore(store, create=False) as opened:
-            return outcomes_from_store(
-                opened,
-                folder,
-                since=since,
-                until=until,
-                project=project,
-                pool=pool,
-                scoring=scoring,
-                progress=progress,
-            )
+    opened = store if isinstance(store, TraceStore) else TraceStore(store, create=False)
     report, target = BuildReport(), Path(folder)
-    total = store.count_traces(until=until) if since is None and project is None else None
 
     def read() -> Iterator[Episode]:
-        for trace in store.iter_traces(since=since, until=until, project=project):
+        total = opened.count_traces(until=until) if since is None and project is None else None
+        for trace in opened.iter_traces(since=since, until=until, project=project):
             yield from episodes(trace.runs, trace.feedback, pool=pool, report=report.extracted)
             if progress is not None:
                 progress("traces", report.extracted.traces, total)
 
-    with spill_folder(target) as pieces:
+    with nullcontext() if opened is store else opened, spill_folder(target) as pieces:
         build_outcomes(read(), pieces, scoring or Scoring(), report, progress).write(target)
     return report
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from langchain_core.messages import AIMessage
 
 from xrouter_lg.calls.attempt import CallResult
+from xrouter_lg.calls.ledger import totals
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
     ErrorClass,
@@ -200,18 +200,13 @@ def _next_candidate(
 
 
 def _attempts(results: Sequence[CallResult]) -> list[dict[str, object]]:
-    attempts: list[dict[str, object]] = []
-    for result in results:
-        cost: Decimal | None = Decimal(0)
-        for charge in result.charges:
-            cost = None if cost is None or charge.cost_usd is None else cost + charge.cost_usd
-        attempts.append(
-            {
-                "card": result.card,
-                "error": str(result.error),
-                "detail": result.detail,
-                "cost_usd": usd_str(cost),
-                "attempts": len(result.charges),
-            }
-        )
-    return attempts
+    return [
+        {
+            "card": result.card,
+            "error": str(result.error),
+            "detail": result.detail,
+            "cost_usd": usd_str(totals(result.charges).total),
+            "attempts": len(result.charges),
+        }
+        for result in results
+    ]

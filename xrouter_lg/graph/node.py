@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,9 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         if not messages_key or not isinstance(messages_key, str):
             raise ConfigurationError(f"messages_key is {messages_key!r}; it must name a state key")
         self.messages_key, self.output_key = messages_key, output_key or messages_key
-        self.recorder = None if traces is None else _recorder(traces)
+        if traces is not None and not isinstance(traces, Recorder):
+            traces = Recorder(traces)
+        self.recorder = traces
         self.name = RUN_NAME
         self._tools = ToolBinding()
         self._compiled: tuple[tuple[str, ...], CompiledStateGraph[Any, Any, Any, Any]] | None = None
@@ -108,7 +111,8 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         """The same node with the app's tools bound to whichever model answers; a card without
         the capability ``tools`` is then no candidate. Options (``tool_choice`` ...) are the chat
         model's own."""
-        bound = self._copy()
+        bound = copy.copy(self)
+        bound._compiled = None
         bound._tools = replace(
             self._tools,
             tools=tuple(convert_to_openai_tool(tool) for tool in tools),
@@ -167,17 +171,5 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
             merged = with_handler(merged, self.recorder)
         return merged
 
-    def _copy(self) -> XRouterNode:
-        clone = object.__new__(type(self))
-        clone.__dict__.update(self.__dict__)
-        clone._compiled = None
-        return clone
-
     def __repr__(self) -> str:
         return f"XRouterNode({', '.join(self.router.pool.names)}; {self.router.policy.name})"
-
-
-def _recorder(traces: Recorder | str | Path) -> Recorder:
-    if isinstance(traces, Recorder):
-        return traces
-    return Recorder(traces)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -88,10 +88,7 @@ class Step(Runnable[dict[str, Any], Any]):
     def invoke(
         self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
-        async def run() -> Any:
-            return await self._function(input, config or {})
-
-        return run_sync(run())
+        return run_sync(self.ainvoke(input, config))
 
 
 class Steps:
@@ -202,9 +199,9 @@ class Steps:
                 "xrouter_cost_usd": record.cost_usd,
                 "xrouter_router_cost_usd": record.router_cost_usd,
                 "xrouter_fallbacks": len(record.fallbacks),
+                **_live_metadata(record),
             },
         )
-        annotate(config, _live_metadata(record))
         metadata = {**finish.message.response_metadata, "xrouter": record.to_dict()}
         changes: dict[str, Any] = {"response_metadata": metadata}
         if any(message.id == finish.message.id for message in messages):
@@ -361,28 +358,16 @@ def _live_metadata(record: RouteRecord) -> dict[str, Any]:
 
 def _result_to_dict(result: CallResult) -> dict[str, Any]:
     return {
-        "call_id": result.call_id,
-        "card": result.card,
-        "message": result.message,
+        **{field.name: getattr(result, field.name) for field in fields(result)},
         "charges": [charge.to_dict() for charge in result.charges],
         "error": None if result.error is None else result.error.value,
-        "detail": result.detail,
-        "truncated": result.truncated,
-        "streamed": result.streamed,
     }
 
 
 def _result(data: Mapping[str, Any]) -> CallResult:
-    return CallResult(
-        call_id=data["call_id"],
-        card=data["card"],
-        message=data["message"],
-        charges=tuple(Charge.from_dict(charge) for charge in data["charges"]),
-        error=None if data["error"] is None else ErrorClass(data["error"]),
-        detail=data["detail"],
-        truncated=data["truncated"],
-        streamed=data["streamed"],
-    )
+    charges = tuple(Charge.from_dict(charge) for charge in data["charges"])
+    error = None if data["error"] is None else ErrorClass(data["error"])
+    return CallResult(**{**data, "charges": charges, "error": error})
 
 
 def _worker_config(

@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from xrouter_lg.types import Decision, usd, usd_str
+from xrouter_lg.types import Decision, known_fields, usd, usd_str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,10 @@ class Turn:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for the decision's ``message``: the fields of both side by side."""
-        context = {field.name: getattr(self.context, field.name) for field in _CONTEXT}
+        context = {
+            field.name: getattr(self.context, field.name)
+            for field in dataclasses.fields(TurnContext)
+        }
         context["limit_usd"] = usd_str(self.context.limit_usd)
         context["anchor"] = list(self.context.anchor)
         return {**self.decision.to_dict(), **context}
@@ -48,15 +51,10 @@ class Turn:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Turn:
         """The inverse of :meth:`to_dict`; fields of another version are ignored."""
-        decision = {f.name: data[f.name] for f in _DECISION if f.name in data}
-        context = {f.name: data[f.name] for f in _CONTEXT if f.name in data}
+        decision, context = known_fields(Decision, data), known_fields(TurnContext, data)
         context["limit_usd"] = usd(data["limit_usd"])
         context["anchor"] = tuple(data["anchor"])
         return cls(Decision.from_dict(decision), TurnContext(**context))
-
-
-_DECISION = dataclasses.fields(Decision)
-_CONTEXT = dataclasses.fields(TurnContext)
 
 
 def anchor_of(messages: Sequence[BaseMessage]) -> tuple[int, str | None, str]:

@@ -7,9 +7,9 @@ import difflib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from types import TracebackType
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -26,7 +26,6 @@ from xrouter_lg.langsmith.errors import (
 )
 from xrouter_lg.langsmith.polite import Patience, RateLimit
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
-from xrouter_lg.portal import run_sync
 
 T = TypeVar("T")
 
@@ -84,18 +83,13 @@ class LangSmith:
     def __enter__(self) -> LangSmith:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the connections."""
         if isinstance(self._runs, SecondApi):
-            run_sync(self._runs.close())
+            self._runs.close()
 
     @property
     def api(self) -> str:
@@ -155,25 +149,20 @@ class LangSmith:
     def _page(self, query: RunQuery, cursor: str | None) -> RunPage:
         if self._runs is None:
             self._use(SecondApi.of(self.client) or FirstApi(self.client))
-        if isinstance(self._runs, SecondApi):
-            second = self._runs
-            try:
-                return self.ask(
-                    lambda: run_sync(second.page(query, cursor, self.page_size)),
-                    what="runs",
-                    pace=self._pace,
-                )
-            except LangSmithRefusedError as error:
-                # Cursors of one API mean nothing to the other, so only before the first page.
-                if error.status not in (404, 405, 501) or cursor is not None:
-                    raise
-                run_sync(second.close())
-                self._use(FirstApi(self.client))
-        first = self._runs
-        assert isinstance(first, FirstApi)
-        return self.ask(
-            lambda: first.page(query, cursor, self.page_size), what="runs", pace=self._pace
-        )
+        runs = self._runs
+        assert runs is not None
+        try:
+            return self.ask(
+                lambda: runs.page(query, cursor, self.page_size), what="runs", pace=self._pace
+            )
+        except LangSmithRefusedError as error:
+            # Cursors of one API mean nothing to the other, so only before the first page.
+            absent = error.status in (404, 405, 501) and cursor is None
+            if not absent or isinstance(runs, FirstApi):
+                raise
+        runs.close()
+        self._use(FirstApi(self.client))
+        return self._page(query, cursor)
 
     def _use(self, api: FirstApi | SecondApi) -> None:
         self._runs = api
@@ -195,17 +184,14 @@ class LangSmith:
             wanted["min_created_at"] = since.isoformat()
         if until is not None:
             wanted["max_created_at"] = until.isoformat()
+
+        def read(offset: int) -> list[Feedback]:
+            found = self.client.list_feedback(run_ids=run_ids, limit=100, offset=offset, **wanted)
+            return list(itertools.islice(found, 100))
+
         offset = 0
         while True:
-            options = {**wanted, "offset": offset}
-            page = self.ask(
-                lambda options=options: list(  # type: ignore[misc]
-                    itertools.islice(
-                        self.client.list_feedback(run_ids=run_ids, limit=100, **options), 100
-                    )
-                ),
-                what="feedback",
-            )
+            page = self.ask(partial(read, offset), what="feedback")
             if page:
                 yield page
             if len(page) < 100:
@@ -259,11 +245,3 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def plain(value: Any) -> Mapping[str, Any]:
-    """A client's object as a dict."""
-    if isinstance(value, Mapping):
-        return value
-    dumped: Mapping[str, Any] = value.model_dump()
-    return dumped

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from xrouter_lg.calls.money import cost_of
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.said import asked_model, metadata_of, reply_of, run_usage
+from xrouter_lg.said import asked_model, metadata_of, reply_of, run_usage, usd_of
 from xrouter_lg.types import TokenUsage
 
 TOLERANCE = Decimal("0.01")
@@ -38,12 +38,9 @@ class Disagreement:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            **{name: getattr(self, name) for name in ("run_id", "trace_id", "model")},
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
+            **asdict(self),
             "ours_usd": f"{self.ours_usd:f}",
             "langsmith_usd": f"{self.langsmith_usd:f}",
-            "price_source": self.price_source,
         }
 
 
@@ -71,7 +68,7 @@ class CostAudit:
             return
         model, usage = asked_model(run) or "", run_usage(run)
         ours, source = self._cost(run, model, usage)
-        theirs = _decimal(run.get("total_cost"))
+        theirs = usd_of(run.get("total_cost"))
         if ours is None or theirs is None:
             self.only_ours += ours is not None
             self.only_langsmith += theirs is not None
@@ -127,13 +124,3 @@ class CostAudit:
         provider = metadata.get("ls_provider")
         known = _PROVIDERS.get(str(provider), provider)
         return published_price(str(known) if known else None, model) if model else None
-
-
-def _decimal(value: Any) -> Decimal | None:
-    if value is None:
-        return None
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None

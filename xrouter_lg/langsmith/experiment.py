@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -15,6 +16,8 @@ from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.errors import LangSmithRefusedError, ProjectNotFoundError
 from xrouter_lg.langsmith.pull_feedback import to_langsmith
 from xrouter_lg.langsmith.runs import RunQuery
+from xrouter_lg.langsmith.traces import moment
+from xrouter_lg.tracing.store.write import pieces
 
 _NAMESPACE = UUID("6f5f7a0e-6c5b-5b7e-9a43-3f6a9a7d2c11")
 _TOGETHER = 100
@@ -129,7 +132,9 @@ class _Push:
         self, results: Sequence[Result], metadata: Mapping[str, Any], description: str | None
     ) -> ExperimentSummary:
         dataset_id = self._dataset_id()
-        new_examples = self._add_examples(dataset_id, results)
+        new_examples = sum(
+            self._add_examples(dataset_id, some) for some in pieces(results, _TOGETHER)
+        )
         project, url = self._project(dataset_id, len(results), metadata, description)
         summary = ExperimentSummary(self._dataset, self._experiment, url, len(results))
         summary.new_examples = new_examples
@@ -160,37 +165,34 @@ class _Push:
         return str(found.id)
 
     def _add_examples(self, dataset_id: str, results: Sequence[Result]) -> int:
-        client, new = self._langsmith.client, 0
-        for some in _pieces(results):
-            ids = [self._example_id(dataset_id, result) for result in some]
-            there = self._langsmith.ask(
-                lambda ids=ids: {  # type: ignore[misc]
-                    str(example.id)
-                    for example in client.list_examples(dataset_id=dataset_id, example_ids=ids)
-                },
+        """Those that are missing; how many they were."""
+        client = self._langsmith.client
+        ids = [self._example_id(dataset_id, result) for result in results]
+        there = self._langsmith.ask(
+            lambda: {
+                str(example.id)
+                for example in client.list_examples(dataset_id=dataset_id, example_ids=ids)
+            },
+            what="examples",
+        )
+        missing = [
+            ExampleCreate(  # type: ignore[no-untyped-call]
+                id=UUID(example_id),
+                inputs={"prompt": result.prompt},
+                reference_outputs=(
+                    None if result.reference is None else {"answer": result.reference}
+                ),
+                metadata={"key": result.key},
+            )
+            for example_id, result in zip(ids, results, strict=True)
+            if example_id not in there
+        ]
+        if missing:
+            self._langsmith.ask(
+                lambda: client.create_examples(dataset_id=dataset_id, examples=missing),
                 what="examples",
             )
-            missing = [
-                ExampleCreate(  # type: ignore[no-untyped-call]
-                    id=UUID(example_id),
-                    inputs={"prompt": result.prompt},
-                    reference_outputs=(
-                        None if result.reference is None else {"answer": result.reference}
-                    ),
-                    metadata={"key": result.key},
-                )
-                for example_id, result in zip(ids, some, strict=True)
-                if example_id not in there
-            ]
-            if missing:
-                self._langsmith.ask(
-                    lambda missing=missing: client.create_examples(  # type: ignore[misc]
-                        dataset_id=dataset_id, examples=missing
-                    ),
-                    what="examples",
-                )
-            new += len(missing)
-        return new
+        return len(missing)
 
     def _project(
         self, dataset_id: str, count: int, metadata: Mapping[str, Any], description: str | None
@@ -228,8 +230,8 @@ class _Push:
         """Start of each run by its id, new ones and old ones."""
         far_back = datetime.now(UTC) - timedelta(days=400)
         query = RunQuery(project_id=project.id, start=far_back, light=True)
-        starts = {run["id"]: _moment(run["start_time"]) for run in self._langsmith.runs(query)}
-        for some in _pieces(results):
+        starts = {run["id"]: moment(run["start_time"]) for run in self._langsmith.runs(query)}
+        for some in pieces(results, _TOGETHER):
             made = [
                 self._run(dataset_id, project, result)
                 for result in some
@@ -237,7 +239,7 @@ class _Push:
             ]
             if made:
                 self._langsmith.ask(
-                    lambda made=made: self._langsmith.client.batch_ingest_runs(create=made),  # type: ignore[misc]
+                    partial(self._langsmith.client.batch_ingest_runs, create=made),
                     what="runs of the experiment",
                 )
             starts.update((str(run["id"]), run["start_time"]) for run in made)
@@ -278,19 +280,18 @@ class _Push:
                     continue
                 score, value = to_langsmith(number, None)
                 self._langsmith.ask(
-                    lambda f=feedback_id, r=run_id, n=name, s=score, v=value: (  # type: ignore[misc]
-                        self._langsmith.client.create_feedback(
-                            key=n,
-                            score=s,
-                            value=v,
-                            trace_id=r,
-                            session_id=project.id,
-                            start_time=starts[r],
-                            feedback_id=f,
-                            feedback_source_type="model",
-                            extend_trace_retention=False,
-                            stop_after_attempt=1,
-                        )
+                    partial(
+                        self._langsmith.client.create_feedback,
+                        key=name,
+                        score=score,
+                        value=value,
+                        trace_id=run_id,
+                        session_id=project.id,
+                        start_time=starts[run_id],
+                        feedback_id=feedback_id,
+                        feedback_source_type="model",
+                        extend_trace_retention=False,
+                        stop_after_attempt=1,
                     ),
                     what=f"score {name!r}",
                 )
@@ -301,13 +302,3 @@ class _Push:
 
     def _run_id(self, project: Project, result: Result) -> str:
         return str(uuid5(_NAMESPACE, f"{project.id}|{result.key}"))
-
-
-def _moment(value: Any) -> datetime:
-    when = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
-
-
-def _pieces(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
-    for at in range(0, len(results), _TOGETHER):
-        yield results[at : at + _TOGETHER]

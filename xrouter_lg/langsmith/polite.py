@@ -24,6 +24,9 @@ T = TypeVar("T")
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses of failures that may be over a moment later."""
 
+_LONGEST_ASKED_S = 300.0
+"""A server that asks for a longer pause is given up on."""
+
 _DETAIL = 300
 """Characters of a server's own words that a message quotes."""
 
@@ -77,13 +80,11 @@ class Patience:
         attempts: int = 8,
         first_wait_s: float = 0.5,
         longest_wait_s: float = 60.0,
-        longest_asked_s: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
         on_wait: Callable[[float, str], None] | None = None,
     ) -> None:
         self.attempts, self.first_wait_s = attempts, first_wait_s
-        self.longest_wait_s, self.longest_asked_s = longest_wait_s, longest_asked_s
-        self.on_wait = on_wait
+        self.longest_wait_s, self.on_wait = longest_wait_s, on_wait
         self._sleep = sleep
         self._answered = False
         """A server that never answered is more likely a wrong address than a busy one."""
@@ -138,7 +139,7 @@ class Patience:
             return None
         asked = failure.retry_after_s
         if asked is not None:
-            return None if asked > self.longest_asked_s else asked + random.uniform(0, 0.25)
+            return None if asked > _LONGEST_ASKED_S else asked + random.uniform(0, 0.25)
         return backoff_s(attempt, first_s=self.first_wait_s, longest_s=self.longest_wait_s)
 
 

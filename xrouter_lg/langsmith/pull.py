@@ -9,11 +9,9 @@ traces that were not finished are fetched again by id until they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from xrouter_lg.langsmith import intervals
 from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.costs import CostAudit
 from xrouter_lg.langsmith.errors import HiddenInputsError, LangSmithRefusedError, RetentionError
@@ -21,9 +19,17 @@ from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import OnProgress, Progress, PullSummary
 from xrouter_lg.langsmith.pull_feedback import FeedbackPull
 from xrouter_lg.langsmith.runs import RunQuery, any_of
-from xrouter_lg.langsmith.state import PullState, cursor_name
+from xrouter_lg.langsmith.state import (
+    Interval,
+    PullState,
+    cursor_name,
+    missing,
+    with_interval,
+    without,
+)
 from xrouter_lg.langsmith.traces import SKEW, Assembler, Run, is_open, moment, trace_start
 from xrouter_lg.tracing.store.trace_store import TraceStore
+from xrouter_lg.tracing.store.write import pieces
 
 ROUTER_RUN = "xrouter"
 """Name of the run that a router leaves in a trace."""
@@ -95,10 +101,10 @@ class _Pull:
         listener, self._langsmith.patience.on_wait = self._langsmith.patience.on_wait, self._waits
         try:
             if self._options.full:
-                self._state.done = intervals.without(self._state.done, self._window)
-                self._state.said = intervals.without(self._state.said, (self._window[0], self._now))
+                self._state.done = without(self._state.done, self._window)
+                self._state.said = without(self._state.said, (self._window[0], self._now))
             self._refresh_open()
-            gaps = intervals.missing(self._window, self._state.done)
+            gaps = missing(self._window, self._state.done)
             self.summary.up_to_date = all(
                 end - start <= 2 * self._options.overlap for start, end in gaps
             )
@@ -127,7 +133,7 @@ class _Pull:
 
     # --- time, slice by slice --------------------------------------------------------------
 
-    def _scan(self, gap: intervals.Interval, read: timedelta, total: timedelta) -> None:
+    def _scan(self, gap: Interval, read: timedelta, total: timedelta) -> None:
         start, end = gap
         reach = max(end, min(end + SKEW, self._now))
         assembler = Assembler(end, reach, self._known)
@@ -144,10 +150,10 @@ class _Pull:
                 continue
             assembler.add(runs)
             settled = assembler.settle(upper)
-            for some in _pieces(list(settled.fetch.items()), _FETCHED_TOGETHER):
+            for some in pieces(settled.fetch.items(), _FETCHED_TOGETHER):
                 self._keep({trace: self._trace(trace, began) for trace, began in some})
             safe = min(assembler.safe_until(upper), end, self._now - self._options.overlap)
-            self._state.done = intervals.add(self._state.done, (start, safe))
+            self._state.done = with_interval(self._state.done, (start, safe))
             wished = width * (2.0 * size / max(1, len(runs)))
             width = min(max(wished, width / 4, _NARROWEST), width * 4, _WIDEST)
             self._state.width_s = width.total_seconds() if upper < reach else None
@@ -181,7 +187,7 @@ class _Pull:
 
     def _refresh_open(self) -> None:
         """Fetch again what was not finished when it was last read."""
-        for some in _pieces(sorted(self._state.open.items()), _FETCHED_TOGETHER):
+        for some in pieces(sorted(self._state.open.items()), _FETCHED_TOGETHER):
             fresh = {trace_id: self._trace(trace_id, began) for trace_id, began in some}
             for trace_id, runs in fresh.items():
                 if not runs:  # deleted there
@@ -284,8 +290,3 @@ def _width_for(runs: Sequence[Run], end: datetime, wanted: int) -> timedelta:
     """How wide a slice would hold ``wanted`` runs, as far as the newest ones tell."""
     span = end - min(moment(run["start_time"]) for run in runs)
     return span * (wanted / len(runs))
-
-
-def _pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    for at in range(0, len(items), size):
-        yield items[at : at + size]

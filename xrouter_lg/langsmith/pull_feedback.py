@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from xrouter_lg.langsmith import intervals
-from xrouter_lg.langsmith.connection import LangSmith, Project, plain
+from langsmith.schemas import Feedback
+
+from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.errors import LangSmithRefusedError
 from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import PullSummary
 from xrouter_lg.langsmith.runs import RunQuery
-from xrouter_lg.langsmith.state import PullState
+from xrouter_lg.langsmith.state import PullState, missing, with_interval
 from xrouter_lg.tracing.store.trace_store import TraceStore
+from xrouter_lg.tracing.store.write import pieces
 
 EXACT_KEY = "xrouter_score"
 """Key of the exact score in a feedback's value that holds a value proper besides."""
@@ -48,11 +50,11 @@ class FeedbackPull:
         """Also feedback that is newer than the runs' window: it belongs to runs within."""
         now = datetime.now(UTC)
         settled = now - self._options.overlap
-        for start, end in intervals.missing((self._options.since, now), self._state.said):
+        for start, end in missing((self._options.since, now), self._state.said):
             for page in self._langsmith.feedback(self._project, since=start, until=end):
                 self._keep(page, summary)
                 said()
-            self._state.said = intervals.add(self._state.said, (start, min(end, settled)))
+            self._state.said = with_interval(self._state.said, (start, min(end, settled)))
             self._keep((), summary)
         self._read_changes(settled, summary)
 
@@ -72,17 +74,16 @@ class FeedbackPull:
             except LangSmithRefusedError as error:
                 summary.notes.append(f"changes of older feedback could not be asked for: {error}")
                 changed = []
-            for at in range(0, len(changed), _RUNS_AT_A_TIME):
-                some = changed[at : at + _RUNS_AT_A_TIME]
+            for some in pieces(changed, _RUNS_AT_A_TIME):
                 for page in self._langsmith.feedback(self._project, run_ids=some):
                     self._keep(page, summary)
         self._state.changed_until = settled
         self._keep((), summary)
 
-    def _keep(self, entries: Iterable[Any], summary: PullSummary) -> None:
+    def _keep(self, entries: Iterable[Feedback], summary: PullSummary) -> None:
         rows = []
         for entry in entries:
-            row = from_langsmith(plain(entry))
+            row = from_langsmith(entry.model_dump())
             if str(row["id"]) in self._seen:
                 continue  # new and changed at once
             self._seen.add(str(row["id"]))

@@ -17,6 +17,7 @@ from xrouter_lg.langsmith.errors import (
 from xrouter_lg.langsmith.progress import OnProgress, Progress
 from xrouter_lg.langsmith.pull_feedback import to_langsmith
 from xrouter_lg.tracing.store.trace_store import TraceStore
+from xrouter_lg.tracing.store.write import pieces
 
 _RUNS_AT_A_TIME = 50
 
@@ -65,26 +66,10 @@ class FeedbackWriter:
                 what is missing, or record it again under the error's ``feedback_id``.
         """
         known = str(uuid4()) if feedback_id is None else uuid_of(feedback_id)
-        self._store.record_feedback(
-            trace_id,
-            key,
-            score,
-            value=value,
-            correction=correction,
-            comment=comment,
-            run_id=run_id,
-            feedback_id=known,
-        )
-        entry = {
-            "id": known,
-            "run_id": run_id or trace_id,
-            "trace_id": trace_id,
-            "key": key,
-            "score": score,
-            "value": value,
-            "correction": correction,
-            "comment": comment,
-        }
+        said = {"value": value, "correction": correction, "comment": comment}
+        self._store.record_feedback(trace_id, key, score, run_id=run_id, feedback_id=known, **said)
+        about = {"id": known, "run_id": run_id or trace_id, "trace_id": trace_id}
+        entry = {**about, "key": key, "score": score, **said}
         try:
             send(self._langsmith, self._resolved(), entry, extend_retention=self._extend)
         except LangSmithIntegrationError as error:
@@ -190,8 +175,8 @@ def _send_missing(
 ) -> None:
     runs = sorted({str(entry["run_id"]) for entry in entries})
     there: set[str] = set()
-    for at in range(0, len(runs), _RUNS_AT_A_TIME):
-        for page in langsmith.feedback(project, run_ids=runs[at : at + _RUNS_AT_A_TIME]):
+    for some in pieces(runs, _RUNS_AT_A_TIME):
+        for page in langsmith.feedback(project, run_ids=some):
             there.update(str(found.id) for found in page)
     for entry in entries:
         known = uuid_of(str(entry["id"]))

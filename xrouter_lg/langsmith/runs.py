@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import orjson
 from langsmith import Client
 
+from xrouter_lg.portal import run_sync
+
 FIELDS = (
     "id",
     "trace_id",
@@ -80,7 +82,7 @@ class SecondApi:
         # Its own repeats would hide how long we wait; there is no public switch for this client.
         return cls(api.with_options(max_retries=0).runs if api is not None else runs)
 
-    async def page(self, query: RunQuery, cursor: str | None, size: int) -> RunPage:
+    def page(self, query: RunQuery, cursor: str | None, size: int) -> RunPage:
         names = _LIGHT if query.light else FIELDS
         more: dict[str, Any] = {
             "max_start_time": query.end,
@@ -90,19 +92,20 @@ class SecondApi:
             "min_feedback_modified_at": query.feedback_since,
             "cursor": cursor,
         }
-        page = await self._runs.query(
+        asking = self._runs.query(
             project_ids=[query.project_id],
             min_start_time=query.start,
             page_size=size,
             selects=[name.upper() for name in (*names, "parent_run_ids", "project_id")],
             **{name: value for name, value in more.items() if value is not None},
         )
+        page = run_sync(asking)
         return RunPage([_as_first(run) for run in page.items or ()], page.next_cursor or None)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close its connections; there is no public way to."""
         if (api := getattr(self._runs, "_client", None)) is not None:
-            await api.close()
+            run_sync(api.close())
 
 
 class FirstApi:

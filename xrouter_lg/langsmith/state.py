@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from xrouter_lg.langsmith import intervals
-from xrouter_lg.langsmith.intervals import Interval
+from pydantic import TypeAdapter
+
+Interval = tuple[datetime, datetime]
+"""From, inclusive, to, exclusive."""
 
 
 @dataclass
@@ -31,30 +33,58 @@ class PullState:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> PullState:
-        data = data or {}
-        changed = data.get("changed_until")
-        return cls(
-            done=intervals.from_json(data.get("done", ())),
-            said=intervals.from_json(data.get("said", ())),
-            changed_until=None if changed is None else datetime.fromisoformat(changed),
-            open={t: datetime.fromisoformat(at) for t, at in data.get("open", {}).items()},
-            keys=set(data.get("keys", ())),
-            width_s=data.get("width_s"),
-        )
+        return _PLAIN.validate_python(data or {})
 
     def to_dict(self) -> dict[str, Any]:
-        changed = self.changed_until
-        return {
-            "done": intervals.to_json(self.done),
-            "said": intervals.to_json(self.said),
-            "changed_until": None if changed is None else changed.isoformat(),
-            "open": {trace: at.isoformat() for trace, at in sorted(self.open.items())},
-            "keys": sorted(self.keys),
-            "width_s": self.width_s,
-        }
+        plain: dict[str, Any] = _PLAIN.dump_python(self, mode="json")
+        return plain
+
+
+_PLAIN = TypeAdapter(PullState)
 
 
 def cursor_name(project_id: str, tags: Sequence[str], routed: bool) -> str:
     """Under which name the state is kept: another filter is another pull."""
     parts = [f"tag={tag}" for tag in sorted(set(tags))] + (["routed"] if routed else [])
     return ":".join(["langsmith", project_id, *parts])
+
+
+# --- stretches of time that are done, and what is left of a wish ---------------------------
+
+
+def with_interval(done: Iterable[Interval], new: Interval) -> list[Interval]:
+    """The union, sorted, without touching or overlapping neighbours."""
+    merged: list[Interval] = []
+    for start, end in sorted([*done, new]):
+        if end <= start:
+            continue
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def missing(wanted: Interval, done: Sequence[Interval]) -> list[Interval]:
+    """What of ``wanted`` is not done, oldest first."""
+    gaps: list[Interval] = []
+    at, until = wanted
+    for start, end in sorted(done):
+        if end <= at:
+            continue
+        if start >= until:
+            break
+        if start > at:
+            gaps.append((at, start))
+        at = max(at, end)
+    if at < until:
+        gaps.append((at, until))
+    return gaps
+
+
+def without(done: Sequence[Interval], gone: Interval) -> list[Interval]:
+    """``done`` less ``gone``."""
+    kept: list[Interval] = []
+    for interval in done:
+        kept += missing(interval, [gone])
+    return kept

@@ -260,11 +260,8 @@ class ModelPool:
         Raises:
             PoolError: the file is missing, is no YAML, or holds a bad value.
         """
-
-        def build(data: Any, file: PoolFile[ModelPool]) -> ModelPool:
-            return cls.from_dict(data, source=file)
-
-        return PoolFile(Path(path), build, reload=reload).current()
+        file = PoolFile(Path(path), lambda data, it: cls.from_dict(data, source=it), reload=reload)
+        return file.current()
 
     @classmethod
     def from_dict(

@@ -153,8 +153,6 @@ class PublishedPrice(Price):
 def published_price(provider: str | None, model: str) -> PublishedPrice | None:
     """The price of a model in genai-prices' list, which is shipped with that package (nothing is
     fetched); None where the list does not have it."""
-    from importlib.metadata import version
-
     from genai_prices import Usage as PricedUsage
     from genai_prices import calc_price
 
@@ -162,7 +160,7 @@ def published_price(provider: str | None, model: str) -> PublishedPrice | None:
         found = calc_price(PricedUsage(input_tokens=1), model, provider_id=provider)
     except (LookupError, ValueError):
         return None
-    source = f"genai-prices {version('genai-prices')}"
+    source = price_list()
     tiers = _steps([found.model_price], source)
     if tiers is None:
         return None
@@ -178,6 +176,14 @@ def published_price(provider: str | None, model: str) -> PublishedPrice | None:
         tiers=tiers,
         ceilings=_steps(_prices_ahead(found.model), source) or tiers,
     )
+
+
+def price_list() -> str:
+    """The published list by name. It carries no date of its own: its version is what tells its
+    age."""
+    from importlib.metadata import version
+
+    return f"genai-prices {version('genai-prices')}"
 
 
 def _prices_ahead(model: ModelInfo) -> list[ModelPrice]:

@@ -59,22 +59,40 @@ def clip(text: str, limit: int) -> str:
 def conversation(messages: Sequence[BaseMessage]) -> str:
     """The user's conversation as delimited data: the system prompt and the latest exchanges in
     short, the last message whole (clipped)."""
-    *before, last = messages
-    system = [m for m in before if isinstance(m, SystemMessage)]
-    recent = [m for m in before if not isinstance(m, SystemMessage)][-CONTEXT_MESSAGES:]
+    before, last = latest(messages, CONTEXT_MESSAGES)
     parts = []
-    if system or recent:
-        lines = [f"{_role(m)}: {clip(_text(m), CONTEXT_CHARS)}" for m in [*system[-1:], *recent]]
+    if before:
+        lines = [f"{role_of(m)}: {clip(_text(m), CONTEXT_CHARS)}" for m in before]
         parts.append(_delimit("context", "\n".join(lines)))
     parts.append(_delimit("request", clip(_text(last), QUESTION_CHARS)))
     return "\n".join(parts)
 
 
-def _text(message: BaseMessage) -> str:
+def latest(messages: Sequence[BaseMessage], count: int) -> tuple[list[BaseMessage], BaseMessage]:
+    """The system prompt with the ``count`` messages before the last one, and the last one."""
+    *before, last = messages
+    system = [m for m in before if isinstance(m, SystemMessage)]
+    recent = [m for m in before if not isinstance(m, SystemMessage)]
+    return [*system[-1:], *recent[-count:]], last
+
+
+def role_of(message: BaseMessage) -> str:
+    """``user``, ``assistant``, ``system`` or ``tool``."""
+    if isinstance(message, ToolMessage):
+        return "tool"
+    return {"human": "user", "ai": "assistant"}.get(message.type, message.type)
+
+
+def spoken(message: BaseMessage) -> str:
+    """A message's text, and the names of the tools that it calls."""
     text = text_of(message)
     if isinstance(message, AIMessage) and message.tool_calls:
-        names = ", ".join(call["name"] for call in message.tool_calls)
-        text = f"{text} [called {names}]".strip()
+        text = f"{text} [called {', '.join(call['name'] for call in message.tool_calls)}]".strip()
+    return text
+
+
+def _text(message: BaseMessage) -> str:
+    text = spoken(message)
     if not isinstance(message.content, str):
         others = sum(
             1 for block in message.content if isinstance(block, dict) and "text" not in block
@@ -82,12 +100,6 @@ def _text(message: BaseMessage) -> str:
         if others:
             text = f"{text} [{others} attachment(s)]".strip()
     return text
-
-
-def _role(message: BaseMessage) -> str:
-    if isinstance(message, ToolMessage):
-        return "tool"
-    return {"human": "user", "ai": "assistant"}.get(message.type, message.type)
 
 
 def _delimit(tag: str, text: str) -> str:

@@ -26,9 +26,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from langchain_core.messages import BaseMessage
 
-from xrouter_lg.said import text_of
+from xrouter_lg.prompts.render import latest, role_of, spoken
 
 CODEC_VERSION = 1
 
@@ -102,14 +102,12 @@ def render_prefix(lines: Sequence[str]) -> str:
 
 def render_question(messages: Sequence[BaseMessage]) -> str:
     """Everything behind the candidate block: context, request, and the cue."""
-    *before, last = messages
-    system = [m for m in before if isinstance(m, SystemMessage)][-1:]
-    recent = [m for m in before if not isinstance(m, SystemMessage)][-CONTEXT_MESSAGES:]
+    before, last = latest(messages, CONTEXT_MESSAGES)
     parts = []
-    if system or recent:
-        said = [f"{_role(m)}: {_short(_text(m), CONTEXT_UNITS)}" for m in [*system, *recent]]
+    if before:
+        said = [f"{role_of(m)}: {_short(spoken(m), CONTEXT_UNITS)}" for m in before]
         parts.append(_CONTEXT.format(text="\n".join(said)))
-    parts.append(_REQUEST.format(text=_short(_text(last).strip(), QUESTION_UNITS)))
+    parts.append(_REQUEST.format(text=_short(spoken(last).strip(), QUESTION_UNITS)))
     return "".join([*parts, _ASK])
 
 
@@ -153,19 +151,6 @@ def neutral(text: str) -> str:
     """The text with everything that looks like our tags or a chat template's tokens broken up: a
     request is data and can't pretend to be the prompt around it."""
     return _MARKUP.sub(lambda found: found[0][0] + " " + found[0][1:], text)
-
-
-def _text(message: BaseMessage) -> str:
-    text = text_of(message)
-    if isinstance(message, AIMessage) and message.tool_calls:
-        text = f"{text} [called {', '.join(call['name'] for call in message.tool_calls)}]".strip()
-    return text
-
-
-def _role(message: BaseMessage) -> str:
-    if isinstance(message, ToolMessage):
-        return "tool"
-    return {"human": "user", "ai": "assistant"}.get(message.type, message.type)
 
 
 def _short(text: str, limit: int) -> str:

@@ -77,16 +77,11 @@ class FakeModel:
 
     def __post_init__(self) -> None:
         """Refuse figures that no provider could report."""
-        parts = (
-            ("cached_tokens", self.cached_tokens, "prompt_tokens", self.prompt_tokens),
-            (
-                "reasoning_tokens",
-                self.reasoning_tokens,
-                "completion_tokens",
-                self.completion_tokens,
-            ),
-        )
-        for part, share, whole, total in parts:
+        for part, whole in (
+            ("cached_tokens", "prompt_tokens"),
+            ("reasoning_tokens", "completion_tokens"),
+        ):
+            share, total = getattr(self, part), getattr(self, whole)
             if total is not None and share > total:
                 raise ValueError(
                     f"{part}={share} is more than {whole}={total} of fake model {self.name!r}"

@@ -122,8 +122,8 @@ class Journal:
         with self._lock:
             self._requests.clear()
             self._bill.clear()
-            for counter in (self._models, self._faults):
-                counter.clear()
+            self._models.clear()
+            self._faults.clear()
             self._statuses.clear()
 
     @property

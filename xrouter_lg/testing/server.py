@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Self
 
 from xrouter_lg.testing.answers import FaultPlan
@@ -73,7 +72,7 @@ class FakeOpenAIServer:
 
     @faults.setter
     def faults(self, plan: FaultPlan | None) -> None:
-        self._service.faults = plan or FaultPlan()
+        self._service.set_faults(plan or FaultPlan())
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -132,12 +131,7 @@ class FakeOpenAIServer:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.stop()
 
     # Starting and stopping take a millisecond and wait for another thread only, so the async
@@ -145,12 +139,7 @@ class FakeOpenAIServer:
     async def __aenter__(self) -> Self:
         return self.start()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         self.stop()
 
     def _run(self, ready: threading.Event) -> None:

@@ -54,21 +54,16 @@ class ChatService:
         self._models = {model.name: model for model in models}
         self._any_name = not self._models
         self._default = default
-        self._faults = faults
+        self.faults = faults
         self._calls: Counter[str] = Counter()
         self._api_key = api_key
         self._received = 0
         self.journal = journal
 
-    @property
-    def faults(self) -> FaultPlan:
-        """The plan in force."""
-        return self._faults
-
-    @faults.setter
-    def faults(self, plan: FaultPlan | None) -> None:
+    def set_faults(self, plan: FaultPlan) -> None:
+        """Put another plan in force, whose calls are counted from 0."""
         with self._lock:
-            self._faults = plan or FaultPlan()
+            self.faults = plan
             self._calls.clear()
 
     def add_model(self, model: FakeModel) -> None:
@@ -140,7 +135,7 @@ class ChatService:
         name = str(body.get("model"))
         authenticated = self._authenticated(request)
         with self._lock:
-            plan, call_number, number = self._faults, self._calls[name], self._received
+            plan, call_number, number = self.faults, self._calls[name], self._received
             self._received += 1
             if authenticated or self._api_key is None:
                 self._calls[name] += 1

@@ -33,7 +33,7 @@ from integrations.llama_cpp.server import LlamaCppServer
 from integrations.llama_cpp.weights import fetch
 
 MODELS = ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
-"""WeightsFile of the catalogue, cheapest first."""
+"""Weights of the catalogue, cheapest first."""
 WORK = Path("runs/demo_recording/answers.jsonl")
 CONTEXT = 512
 IN_PARALLEL = 4

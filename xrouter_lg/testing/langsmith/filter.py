@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,17 @@ Run = Mapping[str, Any]
 Predicate = Callable[[Run, Sequence[Mapping[str, Any]]], bool]
 """Of a run and the feedback on it."""
 
-_TOKEN = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([A-Za-z_][\w.]*)|(-?\d+(?:\.\d+)?)|([(),\[\]]))')
+_WORDS = re.compile(r'"(?:[^"\\]|\\.)*"|\b(?:and|or|in|true|false|null)\b')
+_PYTHON = {
+    "and": "and_",
+    "or": "or_",
+    "in": "in_",
+    "true": "True",
+    "false": "False",
+    "null": "None",
+}
+"""Words that Python keeps to itself, or spells otherwise; all else is a Python expression."""
+
 _COMPARE = {
     "eq": operator.eq,
     "neq": operator.ne,
@@ -39,11 +50,11 @@ def compiled(expression: str) -> Predicate:
     Raises:
         FilterError: it can't be parsed, or names what a run does not have.
     """
-    tokens = _tokens(expression)
-    tree, end = _parse(tokens, 0)
-    if end != len(tokens):
-        raise FilterError(f"unexpected {tokens[end][1]!r} in {expression!r}")
-    return _predicate(tree)
+    python = _WORDS.sub(lambda word: _PYTHON.get(word[0], word[0]), expression)
+    try:
+        return _predicate(ast.parse(python.strip(), mode="eval").body)
+    except SyntaxError as error:
+        raise FilterError(f"can't read {expression!r}: {error.msg}") from error
 
 
 @lru_cache(maxsize=100_000)
@@ -53,63 +64,21 @@ def moment(value: str) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def _tokens(text: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    at = 0
-    while at < len(text.rstrip()):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise FilterError(f"can't read {text[at : at + 20]!r}")
-        string, name, number, mark = match.groups()
-        if string is not None:
-            found.append(("value", string.replace('\\"', '"')))
-        elif name is not None:
-            word = {"true": True, "false": False, "null": None}
-            found.append(("value", word[name]) if name in word else ("name", name))
-        elif number is not None:
-            found.append(("value", float(number)))
-        else:
-            found.append(("mark", mark))
-        at = match.end()
-    return found
-
-
-def _parse(tokens: list[tuple[str, Any]], at: int) -> tuple[Any, int]:
-    if at >= len(tokens):
-        raise FilterError("the expression ends too early")
-    kind, value = tokens[at]
-    if kind == "name" and tokens[at + 1 : at + 2] == [("mark", "(")]:
-        arguments, at = _parse_list(tokens, at + 2, ")")
-        return (value, arguments), at
-    if (kind, value) == ("mark", "["):
-        items, at = _parse_list(tokens, at + 1, "]")
-        return items, at
-    return (value if kind == "value" else ("field", value)), at + 1
-
-
-def _parse_list(tokens: list[tuple[str, Any]], at: int, close: str) -> tuple[list[Any], int]:
-    items: list[Any] = []
-    while tokens[at : at + 1] != [("mark", close)]:
-        item, at = _parse(tokens, at)
-        items.append(item)
-        if tokens[at : at + 1] == [("mark", ",")]:
-            at += 1
-        elif at >= len(tokens):
-            raise FilterError(f"{close!r} is missing")
-    return items, at + 1
-
-
-def _predicate(tree: Any) -> Predicate:
-    if not isinstance(tree, tuple) or tree[0] == "field":
-        raise FilterError(f"{tree!r} is no comparison")
-    name, arguments = tree
+def _predicate(tree: ast.expr) -> Predicate:
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
+        raise FilterError(f"{ast.unparse(tree)} is no comparison")
+    name = tree.func.id.rstrip("_")
     if name in ("and", "or"):
-        parts = [_predicate(part) for part in arguments]
+        parts = [_predicate(part) for part in tree.args]
         combine = all if name == "and" else any
         return lambda run, said: combine(part(run, said) for part in parts)
-    if len(arguments) != 2 or not isinstance(arguments[0], tuple) or arguments[0][0] != "field":
+    if len(tree.args) != 2 or not isinstance(tree.args[0], ast.Name):
         raise FilterError(f"{name} takes a field and a value")
-    field, wanted = arguments[0][1], arguments[1]
+    field = tree.args[0].id
+    try:
+        wanted = ast.literal_eval(tree.args[1])
+    except ValueError as error:
+        raise FilterError(f"{ast.unparse(tree.args[1])} is no value") from error
     if name == "has":
         return lambda run, said: wanted in (run.get(field) or ())
     if name == "search":

@@ -262,7 +262,7 @@ def as_v2(run: Json, selects: Sequence[str]) -> Json:
 
 def _matches(run: Json, wanted: Mapping[str, Any]) -> bool:
     return all(
-        value is None or holds(run, value)
+        holds(run, value)
         for name, holds in _TESTS.items()
         if (value := wanted.get(name)) is not None
     )

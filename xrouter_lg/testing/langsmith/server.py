@@ -2,7 +2,7 @@
 
 It takes runs as zstd or plain multipart, as JSON batches and one by one; it answers projects, run
 queries of both APIs with their page limits and cursors, feedback, datasets, examples and
-experiments. It can demand a key, forbid, fail, be slow and limit rates. What it received is in
+experiments. It can demand a key, fail, be slow and limit rates. What it received is in
 ``runs``, ``feedback`` and ``requests``.
 
 Run it alone with ``python -m integrations.langsmith serve``.
@@ -69,8 +69,6 @@ class LangSmithServer(Records):
         self.status: int | None = None
         """Answers every write with this HTTP status."""
         self.v2, self.key = v2, key
-        self.forbidden: str | None = None
-        """A pattern of paths that answer 403."""
         self.takes_any_feedback = True
         """False answers 404 to feedback on a run that is not there, as LangSmith does."""
         self.latency_s = 0.0
@@ -129,8 +127,6 @@ class LangSmithServer(Records):
                 return None
             if self.key is not None and key != self.key:
                 return 401, {}
-            if self.forbidden is not None and re.fullmatch(self.forbidden, path):
-                return 403, {}
             return self._over_limit()
 
     def _over_limit(self) -> tuple[int, dict[str, str]] | None:

@@ -134,20 +134,11 @@ class Recorder(BaseTracer):
         inputs: Any,
         *,
         run_id: UUID,
-        tags: list[str] | None = None,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
         run_type: str | None = None,
-        name: str | None = None,
         **kwargs: Any,
     ) -> Any:
         self._begin(
-            run_type or "chain",
-            serialized,
-            lambda: _copied(inputs, "input"),
-            run_id,
-            parent_run_id,
-            (tags, metadata, name, kwargs),
+            run_type or "chain", lambda: _copied(inputs, "input"), serialized, run_id, kwargs
         )
 
     def on_chat_model_start(
@@ -156,42 +147,14 @@ class Recorder(BaseTracer):
         messages: list[list[BaseMessage]],
         *,
         run_id: UUID,
-        tags: list[str] | None = None,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        name: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        self._begin(
-            "llm",
-            serialized,
-            lambda: freeze(snapshot_messages(messages)),
-            run_id,
-            parent_run_id,
-            (tags, metadata, name, kwargs),
-        )
+        self._begin("llm", lambda: freeze(snapshot_messages(messages)), serialized, run_id, kwargs)
 
     def on_llm_start(
-        self,
-        serialized: dict[str, Any],
-        prompts: list[str],
-        *,
-        run_id: UUID,
-        tags: list[str] | None = None,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any
     ) -> Any:
-        described = (tags, metadata, name, kwargs)
-        self._begin(
-            "llm",
-            serialized,
-            lambda: freeze({"prompts": list(prompts)}),
-            run_id,
-            parent_run_id,
-            described,
-        )
+        self._begin("llm", lambda: freeze({"prompts": list(prompts)}), serialized, run_id, kwargs)
 
     def on_tool_start(
         self,
@@ -199,45 +162,17 @@ class Recorder(BaseTracer):
         input_str: str,
         *,
         run_id: UUID,
-        tags: list[str] | None = None,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        name: str | None = None,
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        described = (tags, metadata, name, kwargs)
         given = inputs if isinstance(inputs, dict) else input_str
-        self._begin(
-            "tool",
-            serialized,
-            lambda: _copied(given, "input"),
-            run_id,
-            parent_run_id,
-            described,
-        )
+        self._begin("tool", lambda: _copied(given, "input"), serialized, run_id, kwargs)
 
     def on_retriever_start(
-        self,
-        serialized: dict[str, Any],
-        query: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        self, serialized: dict[str, Any], query: str, *, run_id: UUID, **kwargs: Any
     ) -> Any:
-        described = (tags, metadata, name or "Retriever", kwargs)
-        self._begin(
-            "retriever",
-            serialized,
-            lambda: freeze({"query": query}),
-            run_id,
-            parent_run_id,
-            described,
-        )
+        kwargs["name"] = kwargs.get("name") or "Retriever"
+        self._begin("retriever", lambda: freeze({"query": query}), serialized, run_id, kwargs)
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -290,14 +225,15 @@ class Recorder(BaseTracer):
     def _begin(
         self,
         run_type: str,
-        serialized: dict[str, Any] | None,
         inputs: Callable[[], Frozen],
+        serialized: dict[str, Any] | None,
         run_id: UUID,
-        parent_run_id: UUID | None,
-        described: tuple[list[str] | None, dict[str, Any] | None, str | None, dict[str, Any]],
+        told: dict[str, Any],
     ) -> None:
-        """``inputs`` makes the copy, which costs most: it is asked only for what is kept."""
-        tags, metadata, name, extra = described
+        """``inputs`` makes the copy, which costs most: it is asked only for what is kept. ``told``
+        is what LangChain says besides; what has no place of its own becomes the run's ``extra``."""
+        parent_run_id: UUID | None = told.pop("parent_run_id", None)
+        tags, metadata, name = (told.pop(what, None) for what in ("tags", "metadata", "name"))
         key = str(run_id)
         if key in self._open:
             return  # attached twice to one request
@@ -308,7 +244,7 @@ class Recorder(BaseTracer):
         else:
             trace_id, trace = parent.trace_id, parent.trace
         if metadata and trace.kept:
-            extra["metadata"] = dict(metadata)
+            told["metadata"] = dict(metadata)
         run = RunData(
             id=run_id,
             parent=parent,
@@ -317,7 +253,7 @@ class Recorder(BaseTracer):
             run_type=run_type,
             inputs=inputs() if trace.kept else _NOTHING,
             tags=tags or [],
-            extra=extra,
+            extra=told,
             trace=trace,
         )
         self._open[key] = run

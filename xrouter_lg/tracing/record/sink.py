@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_THREAD = "xrouter-recorder"
+_LINGER_S = 0.05
+"""How long a batch that is not full gathers."""
+
 
 class _Mark:
     """Passes through the queue behind everything that was put before it."""
@@ -41,14 +45,10 @@ class BatchSink(Generic[T]):
         *,
         max_queue: int,
         batch: int = 512,
-        linger_s: float = 0.05,
-        name: str = "xrouter-recorder",
     ) -> None:
         self._write = write
         self._max_queue = max_queue
         self.batch = batch
-        self._linger_s = linger_s
-        self._name = name
         self.dropped = 0
         self.failed = 0
         self.last_error: BaseException | None = None
@@ -108,7 +108,7 @@ class BatchSink(Generic[T]):
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._loop, name=_THREAD, daemon=True)
                 self._thread.start()
 
     def _loop(self) -> None:
@@ -125,7 +125,7 @@ class BatchSink(Generic[T]):
                         return
                     continue
             if not self._closed and len(self._items) < self.batch:
-                self._hurry.wait(self._linger_s)
+                self._hurry.wait(_LINGER_S)
             self._take_batch()
 
     def _take_batch(self) -> None:

@@ -56,7 +56,7 @@ def route_records(runs: Iterable[Any]) -> list[ExtractedRoute]:
     collecting = {str(field_of(run, "id")) for run in listed if _role(run) == COLLECT}
     found: list[ExtractedRoute] = []
     for run in listed:
-        run_id, parent_id = str(field_of(run, "id")), _parent_id(run)
+        run_id, parent_id = str(field_of(run, "id")), parent_id_of(run)
         if run_id not in collecting or str(parent_id) in collecting:
             continue
         record = _record_in(field_of(run, "outputs"), run_id)
@@ -120,7 +120,7 @@ def role_of(extra: Mapping[str, Any] | None) -> str | None:
     return metadata.get(ROLE_KEY) if isinstance(metadata, Mapping) else None
 
 
-def _parent_id(run: Any) -> Any:
+def parent_id_of(run: Any) -> Any:
     """LangSmith's second API names all ancestors, the root first, instead of the parent."""
     ancestors = field_of(run, "parent_run_ids")
     return field_of(run, "parent_run_id") or (ancestors[-1] if ancestors else None)

@@ -15,18 +15,8 @@ from typing import Any
 
 _PROTOCOL = frozenset(
     {
-        *(
-            "type",
-            "role",
-            "id",
-            "lc",
-            "tool_call_id",
-            "call_id",
-            "status",
-            "object",
-            "node",
-            "goto",
-        ),
+        *("type", "role", "id", "lc", "tool_call_id", "call_id"),
+        *("status", "object", "node", "goto"),
         *("finish_reason", "stop_reason", "native_finish_reason", "service_tier", "streamed"),
         *("model", "model_name", "model_provider", "served_model", "system_fingerprint"),
         *("card", "kind", "policy", "policy_version", "prompt_hash", "pool_fingerprint"),

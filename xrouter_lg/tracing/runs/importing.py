@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.runs.extract import field_of
+from xrouter_lg.tracing.runs.extract import field_of, parent_id_of
 
 MORE_FIELDS = (
     "session_id",
@@ -44,7 +44,7 @@ def plain_run(run: Any, project: str | None) -> dict[str, Any]:
     start = _time(field_of(run, "start_time"), where, "start_time")
     if start is None:
         raise StoreError(f"{where} can't be imported: it has no start_time. Select that field.")
-    parent = _parent_id(run)
+    parent = parent_id_of(run)
     dotted_order = field_of(run, "dotted_order") or _order(start, str(run_id))
     error = field_of(run, "error")
     end = _time(field_of(run, "end_time"), where, "end_time")
@@ -60,7 +60,7 @@ def plain_run(run: Any, project: str | None) -> dict[str, Any]:
         "run_type": str(field_of(run, "run_type") or "chain").lower(),
         "start_time": start,
         "end_time": end,
-        "status": _status(field_of(run, "status"), error, end),
+        "status": str(field_of(run, "status") or status_of(error, end)).lower(),
         "error": None if error is None else str(error),
         "tags": list(_json(field_of(run, "tags"), where, "tags") or ()),
         "inputs": _json(field_of(run, "inputs"), where, "inputs") or {},
@@ -89,13 +89,12 @@ def plain_feedback(entry: Any) -> dict[str, Any]:
     source = field_of(entry, "source")
     if source is None and (given := field_of(entry, "feedback_source")) is not None:
         source = field_of(given, "type")
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
     return {
         **said,
         "id": str(feedback_id),
         "key": str(said["key"]),
         "source": str(source or "api"),
-        "created_at": said["created_at"] or now,
+        "created_at": said["created_at"] or utc_text(datetime.now(UTC)),
     }
 
 
@@ -121,12 +120,6 @@ def feedback_said(entry: Any) -> dict[str, Any]:
     }
 
 
-def _parent_id(run: Any) -> Any:
-    """LangSmith's second API names all ancestors, the root first, instead of the parent."""
-    ancestors = field_of(run, "parent_run_ids")
-    return field_of(run, "parent_run_id") or (ancestors[-1] if ancestors else None)
-
-
 def _root_of(dotted_order: str) -> str | None:
     """The id in the first step of a dotted order: the trace's root."""
     _, _, root = dotted_order.partition(".")[0].partition("Z")
@@ -146,14 +139,17 @@ def _time(value: Any, where: str, name: str) -> str | None:
         when = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError as error:
         raise StoreError(f"{where}: {name} {value!r} is no ISO 8601 time") from error
+    return utc_text(when)
+
+
+def utc_text(when: datetime) -> str:
+    """The form in which times are stored: they sort as text. Without a time zone: UTC."""
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return when.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _status(status: Any, error: Any, end: str | None) -> str:
-    if status:
-        return str(status).lower()
+def status_of(error: Any, end: Any) -> str:
     if error is not None:
         return "error"
     return "pending" if end is None else "success"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import traceback
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,70 +16,40 @@ from xrouter_lg.tracing.runs.facts import USER_KEYS
 from xrouter_lg.tracing.runs.snapshot import Frozen
 
 
+@dataclass(slots=True, eq=False)
 class OpenTrace:
     """What the runs of one trace share while it goes on."""
 
-    __slots__ = ("kept", "root", "runs")
-
-    def __init__(self, kept: bool) -> None:
-        self.kept = kept
-        """False: the sampling left this trace out."""
-        self.root: RunData | None = None
-        self.runs: dict[UUID, RunData] = {}
-        """The unfinished ones."""
+    kept: bool
+    """False: the sampling left this trace out."""
+    root: RunData | None = None
+    runs: dict[UUID, RunData] = field(default_factory=dict)
+    """The unfinished ones."""
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class RunData:
     """A run as the recorder holds it between its start and its row."""
 
-    __slots__ = (
-        "end_time",
-        "error",
-        "events",
-        "extra",
-        "id",
-        "inputs",
-        "name",
-        "outputs",
-        "parent",
-        "parent_run_id",
-        "prefix",
-        "run_type",
-        "start_time",
-        "tags",
-        "trace",
-        "trace_id",
-    )
+    id: UUID
+    parent: RunData | None
+    trace_id: UUID
+    name: str
+    run_type: str
+    inputs: Frozen
+    tags: list[str]
+    extra: dict[str, Any]
+    trace: OpenTrace
+    start_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    end_time: datetime | None = None
+    outputs: Frozen | None = None
+    error: str | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    prefix: str | None = None
 
-    def __init__(
-        self,
-        *,
-        id: UUID,
-        parent: RunData | None,
-        trace_id: UUID,
-        name: str,
-        run_type: str,
-        inputs: Frozen,
-        tags: list[str],
-        extra: dict[str, Any],
-        trace: OpenTrace,
-    ) -> None:
-        self.id = id
-        self.parent = parent
-        self.parent_run_id = None if parent is None else parent.id
-        self.trace_id = trace_id
-        self.name = name
-        self.run_type = run_type
-        self.start_time = datetime.now(UTC)
-        self.end_time: datetime | None = None
-        self.inputs = inputs
-        self.outputs: Frozen | None = None
-        self.error: str | None = None
-        self.tags = tags
-        self.extra = extra
-        self.events: list[dict[str, Any]] = []
-        self.prefix: str | None = None
-        self.trace = trace
+    @property
+    def parent_run_id(self) -> UUID | None:
+        return None if self.parent is None else self.parent.id
 
     @property
     def dotted_order(self) -> str:

@@ -25,17 +25,8 @@ from pydantic import BaseModel
 
 _IMMUTABLE = frozenset(
     {
-        str,
-        int,
-        float,
-        bool,
-        type(None),
-        bytes,
-        uuid.UUID,
-        decimal.Decimal,
-        datetime.datetime,
-        datetime.date,
-        datetime.timedelta,
+        *(str, int, float, bool, type(None), bytes, uuid.UUID, decimal.Decimal),
+        *(datetime.datetime, datetime.date, datetime.timedelta),
     }
 )
 Frozen = bytes | dict[str, Any]

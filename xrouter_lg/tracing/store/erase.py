@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal
@@ -10,9 +11,10 @@ from typing import Literal
 from sqlalchemy import Connection, Engine, Select, func, select, union
 
 from xrouter_lg.errors import StoreError
+from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.connect import write_transaction
-from xrouter_lg.tracing.store.query import labelled, utc_text
+from xrouter_lg.tracing.store.query import labelled
 from xrouter_lg.tracing.store.write import pieces
 
 TRACES_AT_A_TIME = 100
@@ -62,19 +64,19 @@ def delete(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
     """Delete the traces with all that belongs to them, some at a time; returns what was there."""
-    total = dict.fromkeys(COUNTED, 0)
+    total = Counter(dict.fromkeys(COUNTED, 0))
     for some in pieces(trace_ids, TRACES_AT_A_TIME):
         with write_transaction(engine) as connection:
-            for name, number in count(connection, some).items():
-                total[name] += number
-            _delete(connection, some)
+            total.update(_delete(connection, some))
         if progress is not None:
             progress(len(some))
         time.sleep(_PAUSE_S)
-    return total
+    return dict(total)
 
 
-def _delete(connection: Connection, trace_ids: Sequence[str]) -> None:
+def _delete(connection: Connection, trace_ids: Sequence[str]) -> dict[str, int]:
+    """Returns what was there."""
+    counts = count(connection, trace_ids)
     runs, payloads = schema.runs, schema.payloads
     held = select(runs.c.payload).where(runs.c.trace_id.in_(trace_ids)).distinct()
     for some in pieces(row[0] for row in connection.execute(held)):
@@ -83,6 +85,7 @@ def _delete(connection: Connection, trace_ids: Sequence[str]) -> None:
         connection.execute(table.delete().where(table.c.trace_id.in_(trace_ids)))
     traces = schema.traces
     connection.execute(traces.delete().where(traces.c.id.in_(trace_ids)))
+    return counts
 
 
 def prune(
@@ -95,19 +98,13 @@ def prune(
 ) -> dict[str, int]:
     """Delete the oldest traces: all that started before ``before``, then as many as it takes to
     have at most ``max_bytes`` in use; ``limit`` traces at most."""
-    total = dict.fromkeys(COUNTED, 0)
+    total = Counter(dict.fromkeys(COUNTED, 0))
     while limit is None or total["traces"] < limit:
         with write_transaction(engine) as connection:
-            most = (
-                TRACES_AT_A_TIME
-                if limit is None
-                else min(TRACES_AT_A_TIME, limit - total["traces"])
-            )
-            ids = _oldest(connection, before, max_bytes, most)
-            for name, number in count(connection, ids).items():
-                total[name] += number
+            left = TRACES_AT_A_TIME if limit is None else limit - total["traces"]
+            ids = _oldest(connection, before, max_bytes, min(TRACES_AT_A_TIME, left))
             if ids:
-                _delete(connection, ids)
+                total.update(_delete(connection, ids))
         if not ids:
             break
         _give_back(engine)
@@ -116,7 +113,7 @@ def prune(
         time.sleep(_PAUSE_S)
     while total["traces"] and limit is None and _give_back(engine):
         time.sleep(_PAUSE_S)
-    return total
+    return dict(total)
 
 
 def used_bytes(connection: Connection) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
+from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.read import runs_of
 from xrouter_lg.tracing.store.rows import RowMaker, to_json
@@ -57,7 +58,7 @@ def set_cursor(connection: Connection, cursor: Cursor | None) -> None:
     if cursor is None:
         return
     name, value = cursor
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    now = utc_text(datetime.now(UTC))
     table = schema.cursors
     connection.execute(table.delete().where(table.c.name == name))
     text = to_json(dict(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, inspect, select, text, update
+from sqlalchemy import Connection, delete, insert, inspect, select, text
 
 from xrouter_lg.tracing.runs.pack import pack
 from xrouter_lg.tracing.store import schema
@@ -97,11 +97,5 @@ def migrate(connection: Connection) -> None:
 
 def _set_version(connection: Connection, number: int) -> None:
     meta = schema.meta
-    known = connection.scalar(
-        select(func.count()).select_from(meta).where(meta.c.key == "schema_version")
-    )
-    if known:
-        statement = update(meta).where(meta.c.key == "schema_version").values(value=str(number))
-        connection.execute(statement)
-    else:
-        connection.execute(insert(meta).values(key="schema_version", value=str(number)))
+    connection.execute(delete(meta).where(meta.c.key == "schema_version"))
+    connection.execute(insert(meta).values(key="schema_version", value=str(number)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypedDict
 
 import orjson
 from sqlalchemy import Select, exists, or_, select
 
 from xrouter_lg.errors import StoreError
+from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store.schema import feedback, labels, routes, traces
 from xrouter_lg.types import RouteRecord
@@ -77,13 +78,6 @@ class RunNode:
 
     run: dict[str, Any]
     children: list[RunNode] = field(default_factory=list)
-
-
-def utc_text(when: datetime) -> str:
-    """The form in which times are stored: they sort as text."""
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return when.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def route_query(filters: RouteFilters) -> Select[Any]:
@@ -152,16 +146,9 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
             f"route {row['id']!r}: its record was written by another version of xrouter_lg "
             f"({error}). Read it with that version, or leave it out with a filter."
         ) from error
-    return RouteRow(
-        id=row["id"],
-        run_id=row["run_id"],
-        trace_id=row["trace_id"],
-        created_at=datetime.fromisoformat(row["created_at"]),
-        project=row["project"],
-        input_tokens=row["input_tokens"],
-        output_tokens=row["output_tokens"],
-        record=record,
-    )
+    values = {field.name: row[field.name] for field in dataclasses.fields(RouteRow)}
+    created_at = datetime.fromisoformat(row["created_at"])
+    return RouteRow(**{**values, "created_at": created_at, "record": record})
 
 
 def feedback_dict(row: Mapping[str, Any]) -> dict[str, Any]:

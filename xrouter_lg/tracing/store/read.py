@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, or_, select
 
+from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store import schema
-from xrouter_lg.tracing.store.query import feedback_dict, utc_text
+from xrouter_lg.tracing.store.query import feedback_dict
 from xrouter_lg.tracing.store.write import pieces, read_line
 
 

@@ -18,6 +18,7 @@ from xrouter_lg.said import replies_of
 from xrouter_lg.tracing.runs.extract import COLLECT, ExtractedRoute, role_of, route_records
 from xrouter_lg.tracing.runs.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
 from xrouter_lg.tracing.runs.hashing import TextHasher
+from xrouter_lg.tracing.runs.importing import status_of, utc_text
 from xrouter_lg.tracing.runs.open_runs import RunData
 from xrouter_lg.tracing.runs.redact import (
     known_secrets,
@@ -26,8 +27,13 @@ from xrouter_lg.tracing.runs.redact import (
     scrub_text,
     scrub_tokens,
 )
+from xrouter_lg.tracing.store import schema
+from xrouter_lg.types import RouteRecord
 
 Redact = Callable[[Any], Any]
+
+_AS_RECORDED = [c.name for c in schema.routes.c if c.name in RouteRecord.__dataclass_fields__]
+"""Columns of ``routes`` that the record's field of their name fills."""
 
 _YIELD_EVERY = 16
 """Rows after which a waiting request gets the interpreter. Otherwise it waits for CPython's switch
@@ -84,9 +90,9 @@ class RowMaker:
             "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
             "dotted_order": run.dotted_order,
             "run_type": run.run_type,
-            "start_time": run.start_time.isoformat(timespec="microseconds"),
-            "end_time": run.end_time and run.end_time.isoformat(timespec="microseconds"),
-            "status": _status(run),
+            "start_time": utc_text(run.start_time),
+            "end_time": run.end_time and utc_text(run.end_time),
+            "status": status_of(run.error, run.end_time),
             "error": None if run.error is None else self._error(run.error),
             **self._texts(
                 run.name,
@@ -171,32 +177,17 @@ class RowMaker:
         record = found.record
         usages = [charge.get("usage") or {} for charge in record.charges]
         return {
+            **{name: getattr(record, name) for name in _AS_RECORDED},
             "id": found.collect_run_id,
             "run_id": found.run_id,
             "trace_id": found.trace_id,
-            "created_at": datetime.fromtimestamp(record.started_at, UTC).isoformat(
-                timespec="microseconds"
-            ),
+            "created_at": utc_text(datetime.fromtimestamp(record.started_at, UTC)),
             "project": project or self._project,
-            "route": record.route,
-            "policy": record.policy,
-            "policy_version": record.policy_version,
-            "prompt_hash": record.prompt_hash,
-            "pool_fingerprint": record.pool_fingerprint,
-            "cost_weight": record.cost_weight,
-            "propensity": record.propensity,
-            "cost_usd": record.cost_usd,
-            "router_cost_usd": record.router_cost_usd,
-            "worker_cost_usd": record.worker_cost_usd,
             "cost_usd_float": None if record.cost_usd is None else float(record.cost_usd),
             "input_tokens": sum(usage.get("input_tokens") or 0 for usage in usages),
             "output_tokens": sum(usage.get("output_tokens") or 0 for usage in usages),
-            "latency_s": record.latency_s,
-            "turns": record.turns,
             "truncated": bool(record.truncated),
             "fallbacks": len(record.fallbacks),
-            "thread_id": record.thread_id,
-            "tenant": record.tenant,
             "record": self._json(record.to_dict()),
         }
 
@@ -255,12 +246,6 @@ def to_json(value: Any) -> str:
 def storable(text: str) -> str:
     """Text that every database takes: no lone surrogates, no NUL."""
     return text.encode("utf-8", "replace").decode().replace("\x00", "")
-
-
-def _status(run: RunData) -> str:
-    if run.error is not None:
-        return "error"
-    return "pending" if run.end_time is None else "success"
 
 
 def _leaf(value: Any) -> Any:

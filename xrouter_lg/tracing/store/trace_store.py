@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run
+from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run, utc_text
 from xrouter_lg.tracing.store import connect as _engine
 from xrouter_lg.tracing.store import erase, intake, schema, transfer
 from xrouter_lg.tracing.store import trace_files as files
@@ -28,7 +28,6 @@ from xrouter_lg.tracing.store.query import (
     build_tree,
     route_query,
     to_route_row,
-    utc_text,
 )
 from xrouter_lg.tracing.store.read import Trace, feedback_of, iter_traces, runs_of, snapshot
 from xrouter_lg.tracing.store.rows import RowMaker
@@ -119,7 +118,7 @@ class TraceStore:
             "correction": self._json(correction, key),
             "comment": comment,
             "source": source,
-            "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "created_at": utc_text(datetime.now(UTC)),
         }
         with self._writing("write feedback to") as connection:
             RunWriter(connection).feedback([row])
