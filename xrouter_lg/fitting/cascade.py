@@ -28,7 +28,6 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.policy import group_numbers
 from xrouter_lg.pool.pool import normalise_name
 
-
 _OWN = 0.4
 """Prior standard deviation, in log-odds, of a card's own part on a kind."""
 _POINTS = 11

@@ -88,7 +88,7 @@ def plan_curve(
     *,
     turns: int = 3,
 ) -> Curve:
-    """The plans at every cost weight of :data:`DIAL`, on recorded answers; each call made is paid."""
+    """The plans at every cost weight of the dial, on recorded answers; each call made is paid."""
     plans, cards = Plans(model), range(len(test.models))
     shares = [plans.shares(prompt) for prompt in test.prompts]
     score, cost = np.zeros((len(DIAL), len(test))), np.zeros((len(DIAL), len(test)))
