@@ -38,9 +38,14 @@ class Part:
         return Predictions(expected.quality[at], expected.cost[at])
 
 
-def whole(train: OutcomeGrid, test: OutcomeGrid) -> tuple[Part, ...]:
-    """The one part of a table whose prompts all have the same candidates."""
-    return (Part((), train, test, np.arange(len(test)), np.arange(len(test.models))),)
+def parts_of(train: OutcomeGrid, test: OutcomeGrid) -> tuple[Part, ...]:
+    """A part for each pool; the one part of a table whose prompts all have the same candidates."""
+    if not test.declared:
+        return (Part((), train, test, np.arange(len(test)), np.arange(len(test.models))),)
+    return tuple(
+        Part(pool.sources, learned, own, pool.rows, test.columns(pool.models))
+        for learned, own, pool in zip(train.parts(), test.parts(), test.pools(), strict=True)
+    )
 
 
 def expected_of(
