@@ -117,8 +117,8 @@ def main() -> int:
         parser.error("--checkpoint is judged on one task: name it, or take xrouter judge")
     tables = {name: TASKS[name].read(options.data) for name in names}
     folder = None if options.no_cache else cache_folder() / "curves"
-    kept = {name: Kept(folder, table) for name, table in tables.items()}
-    found = [_task(name, tables[name], kept[name], options) for name in names]
+    kept = Kept(folder)
+    found = [_task(name, tables[name], kept, options) for name in names]
     pooled = (
         together(tables, seed=options.seed, draws=options.draws, kept=kept, say=_say)
         if len(tables) > 1

@@ -19,11 +19,11 @@ from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.figures import curve
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
-from xrouter_lg.figures.metrics import Reference, difference, resample, weighted_gain
+from xrouter_lg.figures.metrics import Reference, difference, weighted_gain
 from xrouter_lg.files import whole
 from xrouter_lg.fitting.family_head import fit_family_head, head_stats
-from xrouter_lg.judge import baselines
-from xrouter_lg.judge.baselines import Fitted, PredictedFamily, ToldLabel, answer_ids
+from xrouter_lg.judge.baselines import cascades
+from xrouter_lg.judge.baselines.learned import LEARNED
 from xrouter_lg.judge.gate import compare
 from xrouter_lg.judge.gate.compare import (
     Builder,
@@ -31,10 +31,12 @@ from xrouter_lg.judge.gate.compare import (
     cross_validated,
     estimated,
     reference_builders,
+    row_of,
+    unseen_gain,
 )
 from xrouter_lg.outcomes import OutcomeTable, grid
 from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.outcomes.split import family_folds, random_split
+from xrouter_lg.outcomes.split import random_split
 from xrouter_lg.policies.utility import certainty
 
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
@@ -81,11 +83,11 @@ class Measured:
 
 
 class Kept:
-    """Curves on disk, by table, code and name: fits are slow, figures quick."""
+    """Curves on disk, by code, name and outcomes: fits are slow, figures quick."""
 
-    def __init__(self, folder: Path | None, whole: OutcomeGrid) -> None:
+    def __init__(self, folder: Path | None) -> None:
         code = hashlib.sha256()
-        for module in (baselines, compare, curve, grid):
+        for module in (cascades, compare, curve, grid):
             for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
                 code.update(path.read_bytes())
         for module in (
@@ -94,42 +96,46 @@ class Kept:
             xrouter_lg.checkpoints.tool_fit,
         ):
             code.update(Path(str(module.__file__)).read_bytes())
-        self._folder = folder
-        self._key = f"{whole.fingerprint()}-{code.hexdigest()[:12]}"
+        self._folder, self._code = folder, code.hexdigest()[:12]
 
-    def curve(self, what: str, make: Callable[[], Curve]) -> Curve:
+    def around(self, name: str, build: Builder) -> Builder:
+        """The same builder, which does not build again what lies on disk."""
         if self._folder is None:
-            return make()
-        digest = hashlib.sha256(what.encode()).hexdigest()[:16]
-        path = self._folder / f"{self._key}-{digest}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as kept:
-                return Curve(str(kept["name"]), kept["cost_weight"], kept["score"], kept["cost"])
-        made = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part, part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                name=np.array(made.name),
-                cost_weight=made.cost_weight,
-                score=made.score,
-                cost=made.cost,
-            )
-        return made
+            return build
+        folder = self._folder
+
+        def kept(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
+            what = f"{self._code} {name} {train.fingerprint()} {test.fingerprint()}"
+            path = folder / f"{hashlib.sha256(what.encode()).hexdigest()[:24]}.npz"
+            if path.is_file():
+                with np.load(path, allow_pickle=False) as file:
+                    return Curve(
+                        str(file["name"]), file["cost_weight"], file["score"], file["cost"]
+                    )
+            made = build(train, test, reference)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as part, part.open("wb") as file:
+                np.savez_compressed(
+                    file,
+                    name=np.array(made.name),
+                    cost_weight=made.cost_weight,
+                    score=made.score,
+                    cost=made.cost,
+                )
+            return made
+
+        return kept
 
 
-@dataclass(frozen=True)
-class HeadAlone:
+def family_head(
+    train: OutcomeGrid, prompts: Sequence[str], families: Sequence[str] | None = None
+) -> Predictions:
     """The family head as a checkpoint has it, without a language model beside it: no token of a
     router is paid for."""
-
-    name: str = "family head"
-
-    def fit(self, train: OutcomeGrid) -> Fitted:
-        return fit_one_head([train])[0]
+    return fit_one_head([train])[0].predict(prompts)
 
 
-def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[Fitted]:
+def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[FittedHead]:
     """One head that learns from the prompts of several pools, as it serves each of them."""
     models = tuple(dict.fromkeys(name for part in tables for name in part.models))
     prompts = [text for part in tables for text in part.prompts]
@@ -139,7 +145,7 @@ def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[Fitted]:
     head = fit_family_head(prompts, families, score, cost, models)
     stats = None if head is None else head_stats(head, prompts, share=1.0)
     return [
-        _FittedHead(
+        FittedHead(
             head, stats, part.models, Predictions(part.score.mean(0)[None], part.cost.mean(0)[None])
         )
         for part in tables
@@ -147,14 +153,14 @@ def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[Fitted]:
 
 
 @dataclass(frozen=True)
-class _FittedHead:
+class FittedHead:
     head: FamilyHead | None
     stats: HeadStats | None
     models: tuple[str, ...]
     prior: Predictions
     """[1, M] mean score and cost."""
 
-    def predict(self, prompts: Sequence[str], families: Sequence[str] | None = None) -> Predictions:
+    def predict(self, prompts: Sequence[str]) -> Predictions:
         quality = np.repeat(self.prior.quality, len(prompts), axis=0)
         cost = np.repeat(self.prior.cost, len(prompts), axis=0)
         if self.head is None or self.stats is None:
@@ -178,74 +184,44 @@ def _among(values: Floats, own: Sequence[str], models: Sequence[str]) -> Floats:
 
 def builders_of(models: Sequence[str], dial: tuple[float, ...] | None = None) -> dict[str, Builder]:
     """Every baseline, then what is shipped."""
-    head = HeadAlone()
-    return {
-        **all_builders(models, dial=dial),
-        head.name: estimated(head),
-    }
+    return {**all_builders(models, dial=dial), "family head": estimated("family head", family_head)}
 
 
 def measure(
     whole: OutcomeGrid, *, seed: int, draws: int, kept: Kept, say: Callable[[str], None]
 ) -> list[Measured]:
     """Every baseline and the family head, on all splits."""
+    how = {"seed": seed, "draws": draws}
     train, test = random_split(whole, seed=seed)
     reference, everything = Reference.of(train), Reference.of(whole)
-    pooled, halves = builders_of(whole.models, DENSE), builders_of(whole.models)
-    knn = kept.curve(f"half {seed} kNN", lambda: halves["kNN"](train, test, reference))
+    pooled = builders_of(whole.models, DENSE)
+    halves = {name: kept.around(name, build) for name, build in builders_of(whole.models).items()}
+    knn = halves["kNN"](train, test, reference)
     rows = []
     for name, build in halves.items():
         say(name)
-        folds = kept.curve(
-            f"folds {seed} {name}",
-            lambda name=name: cross_validated(whole, pooled[name], seed=seed),  # type: ignore[misc]
-        )
-        half = kept.curve(
-            f"half {seed} {name}",
-            lambda build=build: build(train, test, reference),  # type: ignore[misc]
-        )
-        all_of_it = resample(folds, whole, everything, draws=draws, seed=seed)
-        sample = resample(half, test, reference, draws=draws, seed=seed)
+        folds = cross_validated(whole, kept.around(f"dense {name}", pooled[name]), seed=seed)
+        half = build(train, test, reference)
         over = None
         if name not in (*whole.models, "kNN"):
-            over = difference(half, knn, test, reference, draws=draws, seed=seed)
+            over = difference(half, knn, test, reference, **how)
+        all_of_it, of_half = (
+            row_of(folds, whole, everything, **how),
+            row_of(half, test, reference, **how),
+        )
         rows.append(
             Measured(
                 name,
-                figure(all_of_it.aiq - all_of_it.zero_aiq),
-                figure(all_of_it.parity),
-                figure(sample.aiq - sample.zero_aiq),
-                figure(sample.parity),
+                all_of_it.gain,
+                all_of_it.parity,
+                of_half.gain,
+                of_half.parity,
                 over,
-                unseen(whole, name, build, None, seed=seed, draws=draws, kept=kept),
-                unseen(whole, name, build, 2, seed=seed, draws=draws, kept=kept),
+                unseen_gain(whole, build, **how),
+                unseen_gain(whole, build, depth=2, **how),
             )
         )
     return rows
-
-
-def unseen(
-    whole: OutcomeGrid,
-    name: str,
-    build: Builder,
-    depth: int | None,
-    *,
-    seed: int,
-    draws: int,
-    kept: Kept,
-) -> Figure | None:
-    """The gain where each kind is judged by a fit that never saw it; None with a single kind."""
-    if len({"|".join(f.split("|")[:depth]) for f in whole.families}) < 2:
-        return None
-    parts = []
-    for number, (train, test, _) in enumerate(family_folds(whole, seed=seed, depth=depth)):
-        reference = Reference.of(train)
-        found = kept.curve(
-            f"unseen {depth} {seed} {number} {name}",
-            lambda a=train, b=test, r=reference: build(a, b, r),  # type: ignore[misc]
-        )
-        parts.append((found, test, reference))
-    return figure(weighted_gain(parts, draws=draws, seed=seed))
 
 
 def together(
@@ -253,23 +229,19 @@ def together(
     *,
     seed: int,
     draws: int,
-    kept: Mapping[str, Kept],
+    kept: Kept,
     say: Callable[[str], None],
 ) -> dict[str, Figure]:
     """The gain on half splits over all pools, weighted by their prompts: of what is fitted to each
     pool by itself, and of one head that learns from half of each."""
     splits = {name: random_split(table, seed=seed) for name, table in tables.items()}
-    heads: dict[str, Fitted] = {}
+    heads: dict[str, FittedHead] = {}
 
     def one_head(task: str, test: OutcomeGrid, reference: Reference) -> Curve:
         if not heads:
             heads.update(zip(splits, fit_one_head([a for a, _ in splits.values()]), strict=True))
-        return predicted_curve(
-            ONE_HEAD,
-            heads[task].predict(test.prompts, test.families),
-            test,
-            c_ref=reference.c_ref,
-        )
+        predicted = heads[task].predict(test.prompts)
+        return predicted_curve(ONE_HEAD, predicted, test, c_ref=reference.c_ref)
 
     parts: dict[str, list[tuple[Curve, OutcomeGrid, Reference]]] = {}
     for task, (train, test) in splits.items():
@@ -282,10 +254,7 @@ def together(
             if row in train.models:
                 continue
             say(f"{task}, together: {row}")
-            found = kept[task].curve(
-                f"half {seed} {row}",
-                lambda b=build, a=train, t=test, r=reference: b(a, t, r),  # type: ignore[misc]
-            )
+            found = kept.around(row, build)(train, test, reference)
             parts.setdefault(row, []).append((found, test, reference))
     return {row: figure(weighted_gain(own, draws=draws, seed=seed)) for row, own in parts.items()}
 
@@ -302,38 +271,38 @@ class SequenceRow:
 
 def sequences(folder: Path, *, splits: int, say: Callable[[str], None]) -> list[SequenceRow]:
     """Policies of several calls beside those of one, over half splits; every call is paid."""
-    from xrouter_lg.fitting.cascade import Recorded, fit_answers
-    from xrouter_lg.fitting.cascade_choice import plan_curve, read_recorded
+    from xrouter_lg.fitting.cascade import fit_answers
+    from xrouter_lg.fitting.cascade_choice import Split, plan_curve, read_recorded
 
-    whole, recorded = read_recorded(folder)
-    whole = dataclasses.replace(whole, more={"answer": answer_ids(whole.more["response"].tolist())})
-    row = {name: n for n, name in enumerate(whole.prompt_ids)}
-
-    def rows_of(half: OutcomeGrid) -> Recorded:
-        return recorded.rows(np.array([row[name] for name in half.prompt_ids]))
-
-    def planned(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
-        return plan_curve(fit_answers(train, rows_of(train)), test, rows_of(test))
-
+    table, recorded = read_recorded(folder)
+    answers = cascades.answer_ids(table.more["response"].tolist())
+    table = dataclasses.replace(table, more={"answer": answers})
     builders: dict[str, Builder] = {
         "static mix": reference_builders()["static mix"],
-        "kNN": estimated(baselines.Neighbours()),
-        "predicted family": estimated(PredictedFamily()),
-        "told the label": estimated(ToldLabel()),
+        **{
+            name: estimated(name, LEARNED[name])
+            for name in ("kNN", "predicted family", "told the label")
+        },
         "agreement cascade": compare.cascade_builders(agreement=True)["agreement cascade"],
-        "plans from a model of answers": planned,
     }
+    every = [Split.of(table, recorded, seed) for seed in range(splits)]
+
+    def planned(split: Split) -> Curve:
+        return plan_curve(fit_answers(split.train, split.learned_from), split.test, split.judged_on)
+
     rows = []
-    for name, build in builders.items():
+    for name in (*builders, "plans from a model of answers"):
         say(f"sequences: {name}")
-        gains, parities = [], []
-        for seed in range(splits):
-            train, test = random_split(whole, seed=seed)
-            reference = Reference.of(train)
-            sample = resample(build(train, test, reference), test, reference, draws=1)
-            mix = resample(builders["static mix"](train, test, reference), test, reference, draws=1)
-            gains.append(float((sample.aiq - mix.aiq)[0]))
-            parities.append(float(sample.parity[0]))
+        judged = [
+            split.judge(
+                builders[name](split.train, split.test, split.reference)
+                if name in builders
+                else planned(split)
+            )
+            for split in every
+        ]
+        gains = [one.over_mix for one in judged]
         spread = float(np.std(gains, ddof=1)) if splits > 1 else 0.0
-        rows.append(SequenceRow(name, float(np.mean(gains)), spread, float(np.median(parities))))
+        parity = float(np.median([one.parity for one in judged]))
+        rows.append(SequenceRow(name, float(np.mean(gains)), spread, parity))
     return rows

@@ -175,7 +175,7 @@ def grpo(task: TrainingTask, folder: Path, steps: int, share: float) -> str:
     parts = []
     for name, frozen in (("cached", round(layers * share)), ("plain", 0)):
         settings = GrpoSettings(steps=steps, prompts_per_step=8, generations=8)
-        count = steps * settings.prompts_per_step
+        count = settings.episodes
         base, reading, _ = task.reading(folder / "features", frozen, count)
         slot = slot_model(
             base,

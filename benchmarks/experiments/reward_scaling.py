@@ -145,8 +145,7 @@ def run_one(
     slot = slot_model(base, np.zeros(len(case.names)), config)
     measure_centre(slot, reading, case.train, settings.seed)
     rng = np.random.default_rng(settings.seed)
-    wanted = settings.steps * settings.prompts_per_step
-    rows = in_rounds(case.train, wanted, rng)
+    rows = in_rounds(case.train, settings.episodes, rng)
     name = f"{settings.scale_rewards}, λ = {weight:g}"
     report = Report(
         lambda step, steps, entry: progress(name, step, steps, f"reward {entry['reward']:.3f}")

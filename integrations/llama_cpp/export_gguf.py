@@ -26,9 +26,9 @@ from integrations.command import status_of
 from integrations.errors import ExportError
 from xrouter_lg.checkpoints.bases import find_base
 from xrouter_lg.checkpoints.folder import verify
-from xrouter_lg.checkpoints.identity import check_base
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.files import whole
+from xrouter_lg.policies.slots.torch_engine import load_model
 
 WeightType = Literal["f32", "f16", "bf16", "q8_0"]
 
@@ -193,20 +193,7 @@ def _merged_weights(
     manifest: Manifest, checkpoint: Path, folder: Path | None
 ) -> Iterator[tuple[str, Array]]:
     """Names as transformers has them, and float32 arrays."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from xrouter_lg.policies.slots.torch_engine import identity_of
-
-    if folder is not None:
-        check_base(manifest, identity_of(manifest, folder))
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        str(folder or checkpoint), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    if folder is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(checkpoint)).merge_and_unload()
+    model = load_model(manifest, checkpoint, folder, "float32", "a GGUF file")
     for name, tensor in model.state_dict().items():
         yield name, tensor.numpy()
 

@@ -18,7 +18,6 @@ import httpx
 from integrations.errors import AdapterError
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.policies.slots.remote import model_name
-from xrouter_lg.policies.slots.torch_engine import identity_of
 
 _TIMEOUT_S = 120.0
 
@@ -56,7 +55,7 @@ class Adapters:
         if base is not None:
             from xrouter_lg.checkpoints.identity import check_base
 
-            check_base(manifest, identity_of(manifest, Path(base)))
+            check_base(manifest, Path(base))
         name = model_name(manifest)
         if name not in self.names():
             path = str(folder.resolve())

@@ -15,7 +15,7 @@ from xrouter_lg.backfill.known import Known
 from xrouter_lg.backfill.predict import expected_scores, groups_of, vectors
 from xrouter_lg.backfill.value import Terms, order_of, ordered, terms_of
 from xrouter_lg.figures.hull import hulls
-from xrouter_lg.judge.baselines import PredictedFamily
+from xrouter_lg.judge.baselines.learned import predicted_family
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
 NAN = float("nan")
@@ -238,7 +238,7 @@ def learned(seed: int, strategy: Any, budget_share: float) -> tuple[float, float
         score[bought],
         cost[bought],
     )
-    expected = PredictedFamily().fit(paired).predict([prompts[i] for i in test])
+    expected = predicted_family(paired, [prompts[i] for i in test])
     weight = 0.2 / COSTS[2]
     choice = (expected.quality - weight * expected.cost).argmax(1)
     utility = float((score[test, choice] - weight * cost[test, choice]).mean())

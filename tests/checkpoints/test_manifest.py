@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from xrouter_lg.checkpoints.folder import read_manifest, verify, write_checkpoint
-from xrouter_lg.checkpoints.identity import check_base, slot_token_ids
+from xrouter_lg.checkpoints.identity import check_base, slot_token_ids, weights_digest
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, DialPoint, LanguageModel
 from xrouter_lg.errors import PolicyConfigError
@@ -156,12 +156,14 @@ def test_broken_json_is_refused(checkpoint: Path) -> None:
         verify(checkpoint)
 
 
-def test_another_base_is_refused_by_the_part_that_differs() -> None:
-    other = BaseIdentity("other", "cc" * 32, "bb" * 32, 30, 576)
+def test_another_base_is_refused_by_its_weights(tmp_path: Path) -> None:
+    tmp_path.joinpath("model.safetensors").write_bytes(b"weights")
+    found = weights_digest(tmp_path)
 
-    with pytest.raises(CheckpointError, match=r"weights differ: 'other' has cccc"):
-        check_base(manifest(), other)
-    check_base(manifest(), BASE)
+    with pytest.raises(CheckpointError, match=rf"weights differ: '.*' has {found[:12]}"):
+        check_base(manifest(), tmp_path)
+    model = LanguageModel(replace(BASE, sha256=found), "adapter")
+    check_base(replace(manifest(), language_model=model), tmp_path)
 
 
 def test_a_quality_target_is_looked_up_on_the_dial() -> None:

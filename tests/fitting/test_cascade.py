@@ -24,7 +24,7 @@ from xrouter_lg.checkpoints.folder import verify, write_checkpoint
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CascadeStats
 from xrouter_lg.cli import app
-from xrouter_lg.fitting.cascade import AnswerFit, Recorded, fit_answers, fit_difficulty
+from xrouter_lg.fitting.cascade import Recorded, fit_answers, fit_difficulty
 from xrouter_lg.fitting.cascade_choice import plan_curve, read_recorded
 from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -108,7 +108,7 @@ def test_the_fit_finds_the_skills_that_made_the_scores() -> None:
     level = np.array([[1.5, 0.0, -1.5], [0.0, 1.5, -1.5]])[kind]
     chance = 1 / (1 + np.exp(-(level + 1.6 * rng.standard_normal((4000, 1)))))
     score = (rng.random(chance.shape) < chance).astype(float)
-    right, posterior = fit_difficulty(score, kind, 2, AnswerFit())
+    right, posterior = fit_difficulty(score, kind, 2)
     weight = np.array([posterior[kind == f].mean(0) for f in range(2)])
     made = np.array([chance[kind == f].mean(0) for f in range(2)])
     np.testing.assert_allclose(np.einsum("fqm,fq->fm", right, weight), made, atol=0.03)

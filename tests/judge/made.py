@@ -13,7 +13,7 @@ import polars as pl
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.baselines import PredictedFamily
+from xrouter_lg.judge.baselines.learned import predicted_family
 from xrouter_lg.judge.choices import dial_of, make_choices
 from xrouter_lg.judge.estimates import Estimates
 from xrouter_lg.judge.gate.assess import AssessSettings, Pooled, assess
@@ -82,7 +82,7 @@ def manifest_of(train: OutcomeGrid) -> Manifest:
 
 def estimates_of(train: OutcomeGrid, rows: OutcomeGrid) -> Estimates:
     """What a policy that recognises the kind of task expects."""
-    found = PredictedFamily().fit(train).predict(rows.prompts)
+    found = predicted_family(train, rows.prompts)
     return Estimates(train.models, found.quality, found.cost, np.full(len(rows), 120.0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from tests.judge.made import make_judged
 from tests.support.grids import two_task_grid
 from xrouter_lg.figures.curve import fixed_curve
 from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.baselines import Neighbours, ToldLabel
+from xrouter_lg.judge.baselines.learned import knn, told_label
 from xrouter_lg.judge.gate.assess import Assessment, AssessSettings, Pooled, assess
 from xrouter_lg.judge.gate.compare import (
-    compare,
+    compare_halves,
     cross_validated,
     estimated,
     fixed_builders,
@@ -24,6 +25,7 @@ from xrouter_lg.judge.gate.compare import (
 )
 from xrouter_lg.judge.run import Judged
 from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.outcomes.split import random_split
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_the_production_checkpoint_must_be_beaten_too(judged: Judged, pool: Asse
 
 def test_a_single_family_leaves_the_unseen_column_open(two_tasks: OutcomeGrid) -> None:
     one = two_tasks.rows(np.array([f == "sums" for f in two_tasks.families]))
-    found = compare(one, fixed_builders(one.models), draws=20)
+    found = compare_halves(*random_split(one, seed=0), fixed_builders(one.models), draws=20)
     assert all(row.unseen_gain is None for row in found.rows)
 
 
@@ -158,11 +160,11 @@ def test_cross_validation_judges_every_prompt_once_by_a_fit_that_did_not_see_it(
 ) -> None:
     fold = random_folds(two_tasks, seed=0, folds=5)
     assert set(fold) == set(range(5))
-    curve = cross_validated(two_tasks, estimated(ToldLabel()), folds=5)
+    curve = cross_validated(two_tasks, estimated("told", told_label), folds=5)
     assert curve.score.shape == (len(curve.cost_weight), len(two_tasks))
     # At quality alone a router that is told the kind takes a model that is good at it.
     assert curve.score[0].mean() > 0.85
-    alone = estimated(Neighbours(k=1, weight=1.0))
+    alone = estimated("nearest", partial(knn, k=1, weight=1.0))
     # A nearest neighbour that had seen the prompt itself would repeat its outcome.
     assert cross_validated(two_tasks, alone, folds=5).score[0].mean() < 0.97
 

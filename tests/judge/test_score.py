@@ -10,7 +10,7 @@ import pytest
 
 from xrouter_lg.figures.curve import DIAL, Curve, predicted_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
-from xrouter_lg.judge.baselines import ToldLabel
+from xrouter_lg.judge.baselines.learned import told_label
 from xrouter_lg.judge.score import read_choices, score_choices
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
@@ -30,7 +30,7 @@ def halves(two_tasks: OutcomeGrid) -> tuple[OutcomeGrid, OutcomeGrid]:
 @pytest.fixture
 def curve(halves: tuple[OutcomeGrid, OutcomeGrid]) -> Curve:
     train, test = halves
-    predictions = ToldLabel().fit(train).predict(test.prompts, test.families)
+    predictions = told_label(train, test.prompts, test.families)
     c_ref = train.reference_cost()
     return predicted_curve("told", predictions, test, c_ref=c_ref, router_cost=ROUTER_USD)
 

@@ -11,7 +11,7 @@ from integrations.demo.questions import DATA
 from tests.support.grids import make_grid
 from xrouter_lg.figures.curve import static_mix_curve
 from xrouter_lg.figures.metrics import Reference, evaluate
-from xrouter_lg.judge.baselines import Neighbours
+from xrouter_lg.judge.baselines.learned import knn as nearest
 from xrouter_lg.judge.gate.compare import estimated
 from xrouter_lg.outcomes import OutcomeError, OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -126,7 +126,7 @@ def test_figures_of_the_recorded_demo_are_the_same_for_ever() -> None:
     train, test = random_split(OutcomeTable.load(DATA).complete_grid(), seed=0)
     reference = Reference.of(train)
     mix = evaluate(static_mix_curve(train, test), test, reference, draws=50)
-    knn = evaluate(estimated(Neighbours())(train, test, reference), test, reference, draws=50)
+    knn = evaluate(estimated("kNN", nearest)(train, test, reference), test, reference, draws=50)
     assert [mix.aiq.value, mix.gain.value] == pytest.approx(
         [0.6091867469879517, -0.008896967487886043]
     )

@@ -235,30 +235,6 @@ def test_an_impossible_propensity_is_an_error(value: float) -> None:
     assert "propensity is outside (0, 1]" in str(report.errors[0])
 
 
-def test_prompts_that_differ_in_case_and_blanks_are_merged() -> None:
-    prompts = [prompt("a", prompt="What  is it?"), prompt("b", prompt="what is\nIT?")]
-    merged, moved = table(PAIRS, prompts).deduplicated()
-    assert moved["kept_prompt_id"].to_list() == ["a"]
-    assert merged.complete_grid().prompt_ids == ("s|t|a",) and merged.validate().ok
-
-
-def test_a_merged_prompt_keeps_its_own_outcomes_first() -> None:
-    rows = [
-        outcome("b", "x", score=0.0),
-        outcome("a", "x", score=1.0),
-        outcome("b", "y", score=0.5),
-    ]
-    prompts = [prompt("a", prompt="same"), prompt("b", prompt="Same")]
-    merged, _ = table(rows, prompts).deduplicated()
-    np.testing.assert_array_equal(merged.complete_grid().score, [[1.0, 0.5]])
-
-
-def test_prompts_of_two_sources_are_never_merged() -> None:
-    prompts = [prompt("a", prompt="same"), prompt("b", source="o", prompt="same")]
-    rows = [outcome("a", "x"), outcome("b", "x", source="o")]
-    assert table(rows, prompts).deduplicated()[1].height == 0
-
-
 @given(st.text(max_size=40))
 def test_a_normalised_prompt_is_a_fixed_point(text: str) -> None:
     assert normalise_prompt(normalise_prompt(text)) == normalise_prompt(text)

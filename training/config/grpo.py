@@ -50,3 +50,20 @@ class GrpoSettings:
             raise ValueError(f"generations is {self.generations!r}; a group needs at least 2")
         if self.steps < 0:
             raise ValueError(f"steps is {self.steps!r}; it must not be negative")
+
+    @property
+    def episodes(self) -> int:
+        """That are played, each by a group."""
+        return self.steps * self.prompts_per_step
+
+    def check_episodes(self, there: int) -> None:
+        """Refuse too few.
+
+        Raises:
+            ValueError: fewer than are played.
+        """
+        if there < self.episodes:
+            raise ValueError(
+                f"{self.steps} steps of {self.prompts_per_step} prompts need {self.episodes} "
+                f"episodes; there are {there}"
+            )

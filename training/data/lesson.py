@@ -9,53 +9,22 @@ from typing import Any
 
 from training.config.run import RunConfig
 from training.data.inputs import Plan
-from xrouter_lg.fitting.held_out import PoolPart, whole
-from xrouter_lg.fitting.lesson import Lesson, card_prices, mean_output_tokens
-from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.fitting.lesson import Lesson
 from xrouter_lg.pool.pool import normalise_name
 
 
 def lesson_of(work: Plan) -> Lesson:
     """Both halves of the run's table, and what is known of its cards."""
-    table = work.table
-    train, test = table.rows(work.train), table.rows(work.test)
-    cards = tuple(normalise_name(name) for name in table.models)
-    return Lesson(
-        train=train,
-        test=test,
-        parts=_parts(train, test),
-        cards=cards,
-        c_ref_usd=train.reference_cost(),
-        best_fixed=normalise_name(_best_fixed(train)),
-        output_tokens_M=mean_output_tokens(train),
-        prices=card_prices(work.config.pool, cards),
-        data={
-            "fingerprint": table.fingerprint(),
-            "train_prompts": len(train),
-            "test_prompts": len(test),
-            "split": "random",
-            "split_seed": work.config.data.split_seed,
-            "families": sorted(set(train.families)),
-            "near_duplicates": work.near.to_dict(),
-            **_pools_and_left_out(work),
-        },
+    return Lesson.of(
+        work.table,
+        work.table.rows(work.train),
+        work.table.rows(work.test),
+        pool=work.config.pool,
+        split_seed=work.config.data.split_seed,
+        near=work.near,
         config=_public(work.config),
+        **_pools_and_left_out(work),
     )
-
-
-def _parts(train: OutcomeGrid, test: OutcomeGrid) -> tuple[PoolPart, ...]:
-    if not test.declared:
-        return whole(train, test)
-    return tuple(
-        PoolPart(pool.sources, learned, own, pool.rows, test.columns(pool.models))
-        for learned, own, pool in zip(train.parts(), test.parts(), test.pools(), strict=True)
-    )
-
-
-def _best_fixed(train: OutcomeGrid) -> str:
-    """The best fixed model of the run, with several pools that of the largest."""
-    part = max(train.parts(), key=len)
-    return part.models[part.best_fixed()]
 
 
 def _pools_and_left_out(work: Plan) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from contextlib import closing, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -18,17 +18,11 @@ from training.grpo.turns import OneTurn
 from training.model.base import Base
 from training.model.reading import Reading
 from training.model.slots import SlotModel
-from training.processes import is_main, main_first
-from training.stage.callbacks import (
-    KeepBest,
-    Log,
-    Report,
-    StopOnSignal,
-    orderly_stop,
-)
+from training.stage.callbacks import KeepBest, Log
 from training.stage.plots import plot_grpo
-from training.stage.progress import Progress, TrainingInterruptedError
+from training.stage.progress import Progress
 from training.stage.resume import Stage, digest_of, restore_state, save_state
+from training.stage.supervise import supervise
 from training.warm_start.stage import stage_key
 from xrouter_lg.figures.routed_utility import WEIGHTS
 from xrouter_lg.fitting.lesson import prior_log_odds
@@ -51,7 +45,7 @@ def reinforce(
     Raises:
         TrainingInterruptedError: a signal asked for the stop; ``resume`` goes on.
     """
-    settings, trainer = work.config.grpo, work.config.trainer
+    settings = work.config.grpo
     key = digest_of([stage_key(work, base), settings, work.config.sampling, work.config.reward])
     stage = Stage(work.folder, "grpo", key)
     if stage.done:
@@ -67,7 +61,6 @@ def reinforce(
         known = results.reward_B[np.isfinite(results.reward_B)]
         return {"utility": float(known.mean()), **results.metrics}
 
-    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
     best = KeepBest(
         measure,
         lambda: save_state(slot, stage.weights),
@@ -76,30 +69,22 @@ def reinforce(
         every=settings.validate_every,
         patience=settings.patience,
         file=stage.folder / "validation.json",
-        first=not goes_on,
+        first=True,
     )
-    report = Report(lambda step, steps, entry: progress("grpo", step, steps, note_of(entry)))
     called = nullcontext() if live is None else closing(live.open())
-    with called as outcomes, orderly_stop() as asked:
-        stop = StopOnSignal(asked)
-        train_grpo(
-            slot,
-            reading,
-            maker.training(outcomes),
-            settings,
-            tokenizer=base.tokenizer,
-            folder=stage.folder,
-            trainer=trainer,
-            callbacks=[best, report, stop],
-            resume=goes_on,
+    with called as outcomes:
+        turns = maker.training(outcomes)
+        supervise(
+            stage,
+            best,
+            partial(train_grpo, slot, reading, turns, settings, tokenizer=base.tokenizer),
+            trainer=work.config.trainer,
+            resume=resume,
+            progress=progress,
+            note=note_of,
+            plot=partial(plot_grpo, names=maker.names),
+            restore=partial(restore_state, slot),
         )
-    if stop.stopped_at is not None:
-        raise TrainingInterruptedError(f"GRPO stopped after step {stop.stopped_at}")
-    with main_first(trainer.use_cpu):
-        if is_main():
-            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
-            plot_grpo(report.log, best.history, maker.names, work.folder / "grpo.png")
-    restore_state(slot, stage.weights)
 
 
 class _Environments:
@@ -116,7 +101,7 @@ class _Environments:
     def training(self, called: LiveOutcomes | None) -> OneTurn:
         """One episode a group: prompts in random order, round and round."""
         settings = self._work.config.grpo
-        wanted = settings.steps * settings.prompts_per_step
+        wanted = settings.episodes
         rng = np.random.default_rng(settings.seed)
         rows = in_rounds(self._work.fit, wanted, rng)
         source: OutcomeSource = self._recorded()

@@ -38,17 +38,8 @@ from training.config.trainer import TrainerConfig
 from training.grpo.turns import OneTurn, TurnState
 from training.model.reading import Reading, answering
 from training.model.slots import SlotModel
-from training.stage.callbacks import last_checkpoint
+from training.stage.callbacks import resumed
 from xrouter_lg.arrays import Ints
-
-__all__ = [
-    "GrpoSettings",
-    "SlotGRPOTrainer",
-    "arguments",
-    "log_policy",
-    "play_greedily",
-    "train_grpo",
-]
 
 _NEVER = -1e9
 """Logit of an illegal letter; finite, or an entropy would be 0 · inf."""
@@ -217,15 +208,9 @@ def train_grpo(
         ValueError: fewer episodes than ``steps * prompts_per_step``.
     """
     how = trainer or TrainerConfig(device="cpu")
-    wanted = settings.steps * settings.prompts_per_step
-    if len(turns) < wanted:
-        raise ValueError(
-            f"{settings.steps} steps of {settings.prompts_per_step} prompts need {wanted} "
-            f"episodes; there are {len(turns)}"
-        )
-    states = [turns.state(episode) for episode in range(wanted)]
+    settings.check_episodes(len(turns))
+    states = [turns.state(episode) for episode in range(settings.episodes)]
     rows = [{"prompt": s.prefix + s.question, "episode": n} for n, s in enumerate(states)]
-    found = last_checkpoint(folder) if resume else None
     with answering(slot, reading):
         SlotGRPOTrainer(
             slot,
@@ -237,7 +222,7 @@ def train_grpo(
             # TRL may give it a padding token; ours must stay as it was hashed.
             processing_class=deepcopy(tokenizer),
             callbacks=list(callbacks),
-        ).train(resume_from_checkpoint=None if found is None else str(found))
+        ).train(resume_from_checkpoint=resumed(folder, resume))
 
 
 def arguments(settings: GrpoSettings, how: TrainerConfig, folder: Path) -> dict[str, Any]:

@@ -79,10 +79,26 @@ def identify(folder: Path, tokenizer: Any) -> BaseIdentity:
     )
 
 
+def save_adapter(model: Any, folder: Path, model_id: str) -> None:
+    """Write what was trained of a model; ``model_id`` is what the adapter calls its base."""
+    model.save_pretrained(folder)
+    # PEFT writes the folder that the base was read from into both.
+    folder.joinpath("README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    if file.is_file():
+        adapter = json.loads(file.read_text())
+        adapter["base_model_name_or_path"] = model_id
+        file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
+
+
+def inner_of(model: Any) -> Any:
+    """The causal language model itself, whether PEFT is around it or not."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def decoder_of(model: Any) -> Any:
     """The stack of layers inside a causal language model, with or without PEFT around it."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.model
+    return inner_of(model).model
 
 
 def part_of(decoder: Any, start: int, stop: int, *, with_norm: bool) -> Any:

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.model.base import Base, decoder_of, part_of, run_prefix, run_questions
+from training.model.base import Base, decoder_of, inner_of, part_of, run_prefix, run_questions
 from training.model.features import ActivationCache, batches_by_length, encode
-from training.model.slots import SlotModel, inner_of
+from training.model.slots import SlotModel
 from xrouter_lg.arrays import Floats, Ints
 
 _BATCH_TOKENS = 4096

@@ -87,11 +87,6 @@ def slot_model(
     )
 
 
-def inner_of(model: Any) -> Any:
-    """The causal language model itself, whether PEFT is around it or not."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def trainable(model: Any, layers: int, config: WarmStartConfig) -> Any:
     """The base with LoRA on the layers above the frozen ones, or with those layers unfrozen."""
     if config.method == "full":

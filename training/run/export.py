@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 from typing import Literal
 
 from safetensors.numpy import save_file
 
-from training.model.base import PACKAGES, Base
+from training.model.base import PACKAGES, Base, save_adapter
 from training.model.slots import SlotModel
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
@@ -39,13 +38,7 @@ def export(
 
     def write_files(target: Path) -> None:
         if weights == "adapter":
-            slot.model.save_pretrained(target, safe_serialization=True)
-            # PEFT writes the folder that the base was read from into both.
-            target.joinpath("README.md").unlink(missing_ok=True)
-            config_file = target / "adapter_config.json"
-            adapter = json.loads(config_file.read_text())
-            adapter["base_model_name_or_path"] = base.identity.model_id
-            config_file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
+            save_adapter(slot.model, target, base.identity.model_id)
         else:
             merged = copy.deepcopy(slot.model)
             # Without an adapter the weights themselves were trained.

@@ -81,7 +81,7 @@ class KeepBest(TrainerCallback):
         if state.global_step and self._file.is_file():
             known: list[Log] = json.loads(self._file.read_text())
             self.history = [entry for entry in known if entry["step"] <= state.global_step]
-        elif self._first:
+        elif self._first and not state.global_step:
             self._validate(0, control)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -151,6 +151,12 @@ def numbers(entry: Mapping[str, Any]) -> Log:
         for key, value in entry.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
+
+
+def resumed(folder: Path, resume: bool) -> str | None:
+    """What a trainer resumes from, as it takes it; None to begin anew."""
+    found = last_checkpoint(folder) if resume else None
+    return None if found is None else str(found)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

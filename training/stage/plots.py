@@ -46,7 +46,7 @@ def plot_warm_start(log: Sequence[Log], validation: Sequence[Log], path: Path) -
 
 @_optional
 def plot_grpo(
-    log: Sequence[Log], validation: Sequence[Log], names: Sequence[str], path: Path
+    log: Sequence[Log], validation: Sequence[Log], path: Path, *, names: Sequence[str]
 ) -> None:
     """Reward, cost, shares per card, entropy and legal actions per step; validation utility."""
     figure, axes = _panels(["reward", "USD per request", "share per card", "entropy, legal"])

@@ -24,7 +24,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
-from training.stage.callbacks import last_checkpoint
+from training.stage.callbacks import resumed
 from training.tools.environment import Message, ToolEpisodes
 from training.warm_start.trainer import shared_arguments
 from xrouter_lg.arrays import Floats
@@ -109,8 +109,7 @@ def train_tool_rows(
         callbacks=list(callbacks),
     )
     learner.remove_callback(PrinterCallback)
-    found = last_checkpoint(folder) if resume else None
-    learner.train(resume_from_checkpoint=None if found is None else str(found))
+    learner.train(resume_from_checkpoint=resumed(folder, resume))
 
 
 def _turns(

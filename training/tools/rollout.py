@@ -20,6 +20,7 @@ from training.tools.environment import (
     result_of,
 )
 from training.tools.trainer import metrics_of
+from xrouter_lg.policies.tools.torch_chat import most_probable
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def _one(
         ids: list[int] = tokenizer.apply_chat_template(
             [*opening, *said], tools=tools, add_generation_prompt=True, return_dict=False
         )
-        new = _generate(model, tokenizer, ids, max_tokens)
+        with torch.no_grad():
+            new = most_probable(model, tokenizer, ids, max_tokens)
         tokens += len(ids) + len(new)
         message: Message = parse_response(tokenizer, new, prefix=ids, tools=[*tools])
         said.append(message)
@@ -72,21 +74,6 @@ def _one(
             break
         said += answers
     return result_of(rollout, said, tokens)
-
-
-@torch.no_grad()
-def _generate(model: Any, tokenizer: Any, ids: list[int], max_tokens: int) -> list[int]:
-    prompt = torch.tensor([ids], device=next(model.parameters()).device)
-    output = model.generate(
-        input_ids=prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=max_tokens,
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    new: list[int] = output[0, len(ids) :].tolist()
-    return new
 
 
 def _execute(rollout: Rollout, function: Mapping[str, Any]) -> Message:

@@ -6,9 +6,8 @@ tokenizer and a manifest. Any server that speaks OpenAI's tool calls serves it.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,19 @@ from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment, Episodes, in_rounds, whole_pool
 from training.grpo.stage import note_of
-from training.model.base import PACKAGES, identify, threads
+from training.model.base import PACKAGES, identify, save_adapter, threads
 from training.model.slots import trainable
 from training.processes import is_main, main_first
-from training.stage.callbacks import (
-    KeepBest,
-    Log,
-    Report,
-    StopOnSignal,
-    orderly_stop,
-)
+from training.stage.callbacks import KeepBest, Log
 from training.stage.plots import plot_grpo, plot_warm_start
-from training.stage.progress import Progress, TrainingInterruptedError
+from training.stage.progress import Progress
 from training.stage.resume import Stage, digest_of, restore_weights, save_weights
+from training.stage.supervise import supervise
 from training.tools.environment import ToolEpisodes
 from training.tools.imitation import ToolRow, tool_rows, train_tool_rows
 from training.tools.rollout import route
 from training.tools.trainer import train_tools
+from training.warm_start.stage import loss_of
 from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
 from xrouter_lg.arrays import Ints
@@ -205,47 +200,37 @@ def _warm_start(
         patience=trainer.patience,
         file=stage.folder / "validation.json",
     )
-    report = Report(
-        lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
+    supervise(
+        stage,
+        best,
+        partial(train_tool_rows, model, tokenizer, rows, config),
+        trainer=trainer,
+        resume=resume,
+        progress=progress,
+        note=loss_of,
+        plot=plot_warm_start,
+        restore=partial(restore_weights, model),
     )
-    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
-    with orderly_stop() as asked:
-        stop = StopOnSignal(asked)
-        train_tool_rows(
-            model,
-            tokenizer,
-            rows,
-            config,
-            folder=stage.folder,
-            trainer=trainer,
-            callbacks=[best, report, stop],
-            resume=goes_on,
-        )
-    _close(stage, stop, best, report, model, trainer.use_cpu)
-    if is_main():
-        plot_warm_start(report.log, best.history, task.work.folder / "warm_start.png")
 
 
 def _reinforce(
     task: _Task, model: Any, tokenizer: Any, key: str, progress: Progress, *, resume: bool
 ) -> None:
     config = task.work.config
-    settings, trainer = config.grpo, config.trainer
+    settings = config.grpo
     stage = Stage(
         task.work.folder, "grpo", digest_of([key, settings, config.sampling, config.reward])
     )
     if stage.done:
         restore_weights(model, stage.weights)
         return
-    wanted = settings.steps * settings.prompts_per_step
-    rows = in_rounds(task.work.fit, wanted, np.random.default_rng(settings.seed))
+    rows = in_rounds(task.work.fit, settings.episodes, np.random.default_rng(settings.seed))
     held = task.sampled(task.work.validation[: config.tools.validation_prompts], settings.seed)
 
     def measure() -> Log:
         found = route(model, tokenizer, held, max_tokens=config.tools.max_completion_tokens)
         return {"utility": found.reward, **found.metrics}
 
-    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
     best = KeepBest(
         measure,
         lambda: save_weights(model, stage.weights),
@@ -254,42 +239,20 @@ def _reinforce(
         every=settings.validate_every,
         patience=settings.patience,
         file=stage.folder / "validation.json",
-        first=not goes_on,
+        first=True,
     )
-    report = Report(lambda step, steps, entry: progress("grpo", step, steps, note_of(entry)))
-    with orderly_stop() as asked:
-        stop = StopOnSignal(asked)
-        train_tools(
-            model,
-            tokenizer,
-            task.sampled(rows, settings.seed),
-            settings,
-            config.tools,
-            folder=stage.folder,
-            trainer=trainer,
-            callbacks=[best, report, stop],
-            resume=goes_on,
-        )
-    _close(stage, stop, best, report, model, trainer.use_cpu)
-    if is_main():
-        names = [card.name for card in task.cards]
-        plot_grpo(report.log, best.history, names, task.work.folder / "grpo.png")
-
-
-def _close(
-    stage: Stage,
-    stop: StopOnSignal,
-    best: KeepBest,
-    report: Report,
-    model: Any,
-    use_cpu: bool,
-) -> None:
-    if stop.stopped_at is not None:
-        raise TrainingInterruptedError(f"{stage.name} stopped after step {stop.stopped_at}")
-    with main_first(use_cpu):
-        if is_main():
-            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
-    restore_weights(model, stage.weights)
+    episodes = task.sampled(rows, settings.seed)
+    supervise(
+        stage,
+        best,
+        partial(train_tools, model, tokenizer, episodes, settings, config.tools),
+        trainer=config.trainer,
+        resume=resume,
+        progress=progress,
+        note=note_of,
+        plot=partial(plot_grpo, names=[card.name for card in task.cards]),
+        restore=partial(restore_weights, model),
+    )
 
 
 @torch.no_grad()
@@ -347,14 +310,7 @@ def _write(work: Plan, model: Any, tokenizer: Any, manifest: Manifest) -> Manife
         if work.config.weights == "merged" and hasattr(model, "peft_config"):
             model.merge_and_unload().save_pretrained(target)
         else:
-            model.save_pretrained(target)
-            # PEFT writes the folder that the base was read from into both.
-            target.joinpath("README.md").unlink(missing_ok=True)
-            file = target / "adapter_config.json"
-            if file.is_file():
-                adapter = json.loads(file.read_text())
-                adapter["base_model_name_or_path"] = manifest.model.base.model_id
-                file.write_text(json.dumps(adapter, indent=1, sort_keys=True))
+            save_adapter(model, target, manifest.model.base.model_id)
         # How a call reads goes with the tokenizer: who serves it in process needs no TRL.
         if getattr(tokenizer, "response_template", None) is None:
             add_response_schema(tokenizer)

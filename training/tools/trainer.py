@@ -22,7 +22,7 @@ from training.config.trainer import TrainerConfig
 from training.grpo.episodes import whole_pool
 from training.grpo.trainer import shared_arguments
 from training.grpo.turns import mean_known
-from training.stage.callbacks import last_checkpoint
+from training.stage.callbacks import resumed
 from training.tools.environment import (
     Rollout,
     RolloutResult,
@@ -161,14 +161,8 @@ def train_tools(
             not know tools.
     """
     how = trainer or TrainerConfig(device="cpu")
-    wanted = settings.steps * settings.prompts_per_step
-    if len(of) < wanted:
-        raise ValueError(
-            f"{settings.steps} steps of {settings.prompts_per_step} prompts need {wanted} "
-            f"episodes; there are {len(of)}"
-        )
-    rows = [{"prompt": of.opening(e)[0], "episode": e} for e in range(wanted)]
-    found = last_checkpoint(folder) if resume else None
+    settings.check_episodes(len(of))
+    rows = [{"prompt": of.opening(e)[0], "episode": e} for e in range(settings.episodes)]
     ToolsGRPOTrainer(
         of,
         model=model,
@@ -176,7 +170,7 @@ def train_tools(
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         callbacks=list(callbacks),
-    ).train(resume_from_checkpoint=None if found is None else str(found))
+    ).train(resume_from_checkpoint=resumed(folder, resume))
 
 
 def arguments(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 
 import numpy as np
 
@@ -10,17 +10,11 @@ from training.data.inputs import Plan
 from training.model.base import Base
 from training.model.reading import Reading, predict_rows
 from training.model.slots import SlotModel
-from training.processes import is_main, main_first
-from training.stage.callbacks import (
-    KeepBest,
-    Log,
-    Report,
-    StopOnSignal,
-    orderly_stop,
-)
+from training.stage.callbacks import KeepBest, Log
 from training.stage.plots import plot_warm_start
-from training.stage.progress import Progress, TrainingInterruptedError
+from training.stage.progress import Progress
 from training.stage.resume import Stage, digest_of, restore_state, save_state
+from training.stage.supervise import supervise
 from training.warm_start.rows import Samples
 from training.warm_start.targets import (
     card_samples,
@@ -74,30 +68,23 @@ def warm_start(
         patience=trainer.patience,
         file=stage.folder / "validation.json",
     )
-    report = Report(
-        lambda step, steps, entry: progress("warm start", step, steps, f"loss {entry['loss']:.4f}")
+    train = partial(train_slots, slot, reading, samples, config, tokenizer=base.tokenizer)
+    supervise(
+        stage,
+        best,
+        train,
+        trainer=trainer,
+        resume=resume,
+        progress=progress,
+        note=loss_of,
+        plot=plot_warm_start,
+        restore=partial(restore_state, slot),
     )
-    goes_on = stage.open_in_all(trainer.use_cpu, resume=resume)
-    with orderly_stop() as asked:
-        stop = StopOnSignal(asked)
-        train_slots(
-            slot,
-            reading,
-            samples,
-            config,
-            tokenizer=base.tokenizer,
-            folder=stage.folder,
-            trainer=trainer,
-            callbacks=[best, report, stop],
-            resume=goes_on,
-        )
-    if stop.stopped_at is not None:
-        raise TrainingInterruptedError(f"the warm start stopped after step {stop.stopped_at}")
-    with main_first(trainer.use_cpu):
-        if is_main():
-            stage.close({"validation": best.history, "log": report.log, "at": time.time()})
-            plot_warm_start(report.log, best.history, work.folder / "warm_start.png")
-    restore_state(slot, stage.weights)
+
+
+def loss_of(entry: Log) -> str:
+    """One line on how a step went."""
+    return f"loss {entry['loss']:.4f}"
 
 
 def stage_key(work: Plan, base: Base) -> str:

@@ -27,7 +27,7 @@ from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from training.model.reading import Reading, answering
 from training.model.slots import SlotModel
-from training.stage.callbacks import last_checkpoint
+from training.stage.callbacks import resumed
 from training.warm_start.rows import Samples
 
 
@@ -84,7 +84,7 @@ def train_slots(
             # TRL may give it a padding token; ours must stay as it was hashed.
             processing_class=deepcopy(tokenizer),
             callbacks=list(callbacks),
-        ).train(resume_from_checkpoint=_newest(folder) if resume else None)
+        ).train(resume_from_checkpoint=resumed(folder, resume))
 
 
 def arguments(config: WarmStartConfig, how: TrainerConfig, folder: Path) -> dict[str, Any]:
@@ -134,8 +134,3 @@ class _Collator:
             "prior": torch.from_numpy(self._samples.prior_N_L[at]).float(),
             "target": torch.from_numpy(self._samples.target_N_L[at]).float(),
         }
-
-
-def _newest(folder: Path) -> str | None:
-    found = last_checkpoint(folder)
-    return None if found is None else str(found)

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from xrouter_lg.checkpoints.folder import MANIFEST_FILE, verify
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
@@ -37,6 +37,7 @@ LOCK_FILE = ".aliases.lock"
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
 _LOCK_WAIT_S = 30.0
+_T = TypeVar("_T", "Alias", "Move")
 
 
 class AliasError(ConfigurationError):
@@ -63,11 +64,6 @@ class Alias:
     """sha256 and name of the report whose verdict allowed the move."""
     reason: str | None = None
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Alias:
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
-
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -86,11 +82,6 @@ class Move:
     report: str | None = None
     forced: str | None = None
     """The reason given for going without a verdict."""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Move:
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
 
 
 def alias_file(root: str | Path, name: str) -> Path:
@@ -114,7 +105,7 @@ def read_alias(root: str | Path, name: str) -> Alias | None:
     """
     path = alias_file(root, name)
     try:
-        return Alias.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return _parsed(Alias, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -176,10 +167,7 @@ def promote(
     named = None if report is None else report_name(report)
     with _locked(folder):
         _settle(folder)
-        current = None
-        # A damaged alias file must not keep a good checkpoint from replacing it.
-        with contextlib.suppress(AliasError):
-            current = read_alias(folder, alias)
+        current = _current(folder, alias)
         if alias == "production" and force is None:
             check_verdict(manifest, None if report is None else Path(report), current)
         return _move(folder, alias, "promote", where, manifest, current, by, named, force)
@@ -221,9 +209,7 @@ def rollback(
                 f"{target.to_checkpoint!r} is version {manifest.version} now; the log says "
                 f"{target.to_version}: the folder was overwritten. Promote it if that is wanted"
             )
-        current = None
-        with contextlib.suppress(AliasError):
-            current = read_alias(folder, alias)
+        current = _current(folder, alias)
         return _move(folder, alias, "rollback", where, manifest, current, by, None, None)
 
 
@@ -282,7 +268,7 @@ def audit(root: str | Path) -> list[Move]:
         return []
     for line in lines:
         with contextlib.suppress(ValueError, TypeError):
-            moves.append(Move.from_dict(json.loads(line)))
+            moves.append(_parsed(Move, line))
     return moves
 
 
@@ -365,15 +351,26 @@ def _move(
     return done
 
 
+def _current(root: Path, alias: str) -> Alias | None:
+    """None for a damaged file too, which must not keep a good checkpoint from replacing it."""
+    try:
+        return read_alias(root, alias)
+    except AliasError:
+        return None
+
+
+def _parsed(kind: type[_T], text: str) -> _T:
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{key: value for key, value in json.loads(text).items() if key in known})
+
+
 def _settle(root: Path) -> None:
     """Write what became of a move whose process died."""
     lines = audit(root)
     ended = {move.id for move in lines if move.step != "intended"}
     for move in lines:
         if move.step == "intended" and move.id not in ended:
-            current = None
-            with contextlib.suppress(AliasError):
-                current = read_alias(root, move.alias)
+            current = _current(root, move.alias)
             carried = current is not None and current.id == move.id
             _append(root, dataclasses.replace(move, step="done" if carried else "not carried out"))
 

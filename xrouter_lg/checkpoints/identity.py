@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
-from xrouter_lg.checkpoints.parts import BaseIdentity
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.prompts import slots
 
 
-def check_base(manifest: Manifest, found: BaseIdentity) -> None:
-    """Refuse a base model other than the one a checkpoint was trained on.
+def check_base(manifest: Manifest, folder: Path) -> None:
+    """Refuse a folder of another base model than the one a checkpoint was trained on. Its weights
+    tell: the checkpoint's tokenizer is the one in use, the base's is never read.
 
     Raises:
-        CheckpointError: says which part differs.
+        CheckpointError: the weights differ.
     """
-    for name, what in (("tokenizer_sha256", "tokenizer"), ("sha256", "weights")):
-        trained = manifest.model.base
-        expected, actual = getattr(trained, name), getattr(found, name)
-        if expected != actual:
-            raise CheckpointError(
-                f"the base model's {what} differ: {found.model_id!r} has {actual[:12]}..., the "
-                f"checkpoint was trained on {trained.model_id!r} with {expected[:12]}.... "
-                "Point `base` at that model, or export the checkpoint merged"
-            )
+    trained, found = manifest.model.base, weights_digest(folder)
+    if found != trained.sha256:
+        raise CheckpointError(
+            f"the base model's weights differ: {str(folder)!r} has {found[:12]}..., the checkpoint "
+            f"was trained on {trained.model_id!r} with {trained.sha256[:12]}.... "
+            "Point `base` at that model, or export the checkpoint merged"
+        )
 
 
 def slot_token_ids(tokenizer: Any) -> dict[str, int]:

@@ -28,30 +28,14 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.policy import group_numbers
 from xrouter_lg.pool.pool import normalise_name
 
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerFit:
-    """How an answer model is fitted.
-
-    Raises:
-        ValueError: a count below 1, or a spread that is not above 0.
-    """
-
-    own: float = 0.4
-    """Prior standard deviation, in log-odds, of a card's own part on a kind."""
-    points: int = 11
-    """Difficulty classes of one fit."""
-    first: int = 2
-    """Most cards called at once."""
-    bins: int = 3
-    """Length bins of the first answers; 1 does not look at lengths."""
-
-    def __post_init__(self) -> None:
-        for name in ("points", "first", "bins"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be 1 or more")
-        if not self.own > 0:
-            raise ValueError(f"own is {self.own!r}; it must be above 0")
+_OWN = 0.4
+"""Prior standard deviation, in log-odds, of a card's own part on a kind."""
+_POINTS = 11
+"""Difficulty classes."""
+_FIRST = 2
+"""Most cards called at once."""
+_BINS = 3
+"""Length bins of the first answers."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,6 @@ class Recorded:
 def fit_answers(
     table: OutcomeGrid,
     recorded: Recorded,
-    settings: AnswerFit | None = None,
     *,
     prices: Mapping[str, Mapping[str, str]] | None = None,
 ) -> AnswerModel:
@@ -85,7 +68,6 @@ def fit_answers(
     Raises:
         ValueError: fewer than two families, or answers of another shape.
     """
-    how = settings or AnswerFit()
     if recorded.group_N_M.shape != table.score.shape:
         raise ValueError(
             f"answers of shape {recorded.group_N_M.shape} must be {len(table)} rows of "
@@ -96,13 +78,13 @@ def fit_answers(
     if head is None:
         raise ValueError("the prompts are all of one family; plans are made by family")
     kind_N = np.array([head.families.index(name) for name in table.families])
-    right, posterior = fit_difficulty(table.score, kind_N, len(head.families), how)
+    right, posterior = fit_difficulty(table.score, kind_N, len(head.families))
     same_right, same_wrong = _same_rates(table.score, recorded.group_N_M, kind_N)
-    lengths = _fit_lengths(table, recorded.length_N_M, kind_N, posterior, how)
+    lengths = _fit_lengths(table, recorded.length_N_M, kind_N, posterior)
     return AnswerModel(
         head=head,
         right_F_Q_M=right,
-        share_F_Q=np.tile(_points(how.points)[1], (len(right), 1)),
+        share_F_Q=np.tile(_points()[1], (len(right), 1)),
         same_right_F=same_right,
         same_wrong_F=same_wrong,
         length_mean_F_M=lengths.mean_F_M,
@@ -116,16 +98,14 @@ def fit_answers(
     )
 
 
-def _points(count: int) -> tuple[Floats, Floats]:
-    x, weight = np.polynomial.hermite_e.hermegauss(count)
+def _points() -> tuple[Floats, Floats]:
+    x, weight = np.polynomial.hermite_e.hermegauss(_POINTS)
     return x, weight / weight.sum()
 
 
-def fit_difficulty(
-    score: Floats, kind_N: Ints, kinds: int, how: AnswerFit
-) -> tuple[Floats, Floats]:
+def fit_difficulty(score: Floats, kind_N: Ints, kinds: int) -> tuple[Floats, Floats]:
     """P(right) [F, Q, M], and the posterior over difficulty classes [N, Q], given all scores."""
-    x_Q, share_Q = _points(how.points)
+    x_Q, share_Q = _points()
     cards = score.shape[1]
     member_F_N = (kind_N[None, :] == np.arange(kinds)[:, None]).astype(np.float64)
     sizes = np.cumsum([kinds, cards, kinds * cards])
@@ -157,12 +137,12 @@ def fit_difficulty(
             [
                 level / 9 - slope.sum((1, 2)),
                 skill / 2.25 - slope.sum((0, 1)),
-                (own / how.own**2 - slope.sum(1)).ravel(),
+                (own / _OWN**2 - slope.sum(1)).ravel(),
                 log_slope / 0.25 - slope_F * np.einsum("fqm,q->f", slope, x_Q),
             ]
         )
         prior = (level**2).sum() / 18 + (skill**2).sum() / 4.5
-        prior += (own**2).sum() / (2 * how.own**2) + (log_slope**2).sum() / 0.5
+        prior += (own**2).sum() / (2 * _OWN**2) + (log_slope**2).sum() / 0.5
         return float(prior - whole.sum()), gradient
 
     found = minimize(
@@ -207,7 +187,7 @@ _PROMPTS = 10.0
 
 
 def _fit_lengths(
-    table: OutcomeGrid, length_N_M: Ints, kind_N: Ints, posterior_N_Q: Floats, how: AnswerFit
+    table: OutcomeGrid, length_N_M: Ints, kind_N: Ints, posterior_N_Q: Floats
 ) -> _Lengths:
     """Bins by the mean standardised length of the first answers, over all sets of first calls."""
     log_N_M = np.vectorize(log_length)(length_N_M)
@@ -220,13 +200,13 @@ def _fit_lengths(
         table.cost
         / np.maximum(group_means(table.cost, table.families, strength=0.0), 1e-12)[kind_N]
     )
-    counts = np.zeros((kinds, posterior_N_Q.shape[1], how.bins))
-    ratio, seen = np.zeros((kinds, how.bins)), np.zeros((kinds, how.bins))
+    counts = np.zeros((kinds, posterior_N_Q.shape[1], _BINS))
+    ratio, seen = np.zeros((kinds, _BINS)), np.zeros((kinds, _BINS))
     cuts, sets = [], 0
-    for size in range(1, min(how.first, cards) + 1):
+    for size in range(1, min(_FIRST, cards) + 1):
         members = list(combinations(range(cards), size))
         length = np.stack([usual[:, list(s)].mean(1) for s in members])
-        cut = np.quantile(length, np.arange(1, how.bins) / how.bins)
+        cut = np.quantile(length, np.arange(1, _BINS) / _BINS)
         cuts.append(cut)
         for chosen, values in zip(members, length, strict=True):
             bin_N = np.searchsorted(cut, values)
@@ -241,8 +221,8 @@ def _fit_lengths(
     counts, ratio, seen = counts / sets, ratio / sets, seen / sets
     base = counts.sum(1, keepdims=True) / np.maximum(counts.sum((1, 2)), 1e-9)[:, None, None]
     # A bin that nothing fell into must not become impossible.
-    base = 0.9 * base + 0.1 / how.bins
+    base = 0.9 * base + 0.1 / _BINS
     share = (counts + _PROMPTS * base) / (counts.sum(2, keepdims=True) + _PROMPTS)
     ratio = (ratio + _PROMPTS) / (seen + _PROMPTS)
     ratio /= ((seen * ratio).sum(1) / seen.sum(1))[:, None]
-    return _Lengths(mean, sd, np.array(cuts).reshape(len(cuts), how.bins - 1), share, ratio)
+    return _Lengths(mean, sd, np.array(cuts).reshape(len(cuts), _BINS - 1), share, ratio)

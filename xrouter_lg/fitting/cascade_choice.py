@@ -86,18 +86,17 @@ def plan_curve(
     test: OutcomeGrid,
     recorded: Recorded,
     *,
-    dial: Sequence[float] = DIAL,
     turns: int = 3,
 ) -> Curve:
     """The plans at every cost weight of the dial, on recorded answers; each call made is paid."""
     plans, cards = Plans(model), range(len(test.models))
     shares = [plans.shares(prompt) for prompt in test.prompts]
-    score, cost = np.zeros((len(dial), len(test))), np.zeros((len(dial), len(test)))
-    for setting, weight in enumerate(dial):
+    score, cost = np.zeros((len(DIAL), len(test))), np.zeros((len(DIAL), len(test)))
+    for setting, weight in enumerate(DIAL):
         for n, course in enumerate(courses(plans, cards, shares, recorded, weight, turns)):
             score[setting, n] = test.score[n, course.taken]
             cost[setting, n] = test.cost[n, list(course.called)].sum()
-    return Curve("plans", np.array(dial), score, cost)
+    return Curve("plans", np.array(DIAL), score, cost)
 
 
 def recorded_of(table: OutcomeGrid) -> Recorded:

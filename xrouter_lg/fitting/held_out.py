@@ -38,9 +38,14 @@ class PoolPart:
         return Predictions(expected.quality[at], expected.cost[at])
 
 
-def whole(train: OutcomeGrid, test: OutcomeGrid) -> tuple[PoolPart, ...]:
-    """The one part of a table whose prompts all have the same candidates."""
-    return (PoolPart((), train, test, np.arange(len(test)), np.arange(len(test.models))),)
+def parts_of(train: OutcomeGrid, test: OutcomeGrid) -> tuple[PoolPart, ...]:
+    """A part for each pool; the one part of a table whose prompts all have the same candidates."""
+    if not test.declared:
+        return (PoolPart((), train, test, np.arange(len(test)), np.arange(len(test.models))),)
+    return tuple(
+        PoolPart(pool.sources, learned, own, pool.rows, test.columns(pool.models))
+        for learned, own, pool in zip(train.parts(), test.parts(), test.pools(), strict=True)
+    )
 
 
 def expected_of(

@@ -6,15 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.parts import CardStats
-from xrouter_lg.fitting.held_out import PoolPart
+from xrouter_lg.fitting.held_out import PoolPart, parts_of
 from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.outcomes.near import NearDuplicates
+from xrouter_lg.pool.pool import ModelPool, normalise_name
 
 _EDGE = 0.01
 """Success probabilities are kept this far from 0 and 1: log-odds stay finite."""
@@ -38,6 +39,46 @@ class Lesson:
     data: Mapping[str, Any]
     """What the manifest records for the judge to find the same table and halves again."""
     config: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        table: OutcomeGrid,
+        train: OutcomeGrid,
+        test: OutcomeGrid,
+        *,
+        pool: str | Path,
+        split_seed: int,
+        near: NearDuplicates,
+        config: Mapping[str, Any],
+        **further: Any,
+    ) -> Self:
+        """The lesson of a table that was split at random. ``pool`` is a pool file or empty, and
+        ``further`` is recorded beside what every lesson records."""
+        cards = tuple(normalise_name(name) for name in table.models)
+        # With several pools the best fixed model of the largest.
+        largest = max(train.parts(), key=len)
+        return cls(
+            train=train,
+            test=test,
+            parts=parts_of(train, test),
+            cards=cards,
+            c_ref_usd=train.reference_cost(),
+            best_fixed=normalise_name(largest.models[largest.best_fixed()]),
+            output_tokens_M=mean_output_tokens(train),
+            prices=card_prices(pool, cards),
+            data={
+                "fingerprint": table.fingerprint(),
+                "train_prompts": len(train),
+                "test_prompts": len(test),
+                "split": "random",
+                "split_seed": split_seed,
+                "families": sorted(set(train.families)),
+                "near_duplicates": near.to_dict(),
+                **further,
+            },
+            config=config,
+        )
 
     @property
     def mean_usd_M(self) -> Floats:

@@ -10,13 +10,11 @@ from typing import Any
 import polars as pl
 
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.held_out import whole
-from xrouter_lg.fitting.lesson import Lesson, card_prices, mean_output_tokens
+from xrouter_lg.fitting.lesson import Lesson
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.near import near_duplicates
 from xrouter_lg.outcomes.split import random_split
-from xrouter_lg.pool.pool import normalise_name
 
 OUTCOMES, PROMPTS = "outcomes.parquet", "prompts.parquet"
 
@@ -75,25 +73,13 @@ def read_lesson(folder: Path, how: LessonSettings) -> Lesson:
             f"{len(train)} prompts to learn from; at least {how.min_prompts} are needed. Record "
             "more outcomes (`xrouter backfill`)"
         )
-    cards = _cards(table.models)
-    return Lesson(
-        train=train,
-        test=test,
-        parts=whole(train, test),
-        cards=cards,
-        c_ref_usd=train.reference_cost(),
-        best_fixed=cards[train.best_fixed()],
-        output_tokens_M=mean_output_tokens(train),
-        prices=card_prices(how.pool, cards),
-        data={
-            "fingerprint": table.fingerprint(),
-            "train_prompts": len(train),
-            "test_prompts": len(test),
-            "split": "random",
-            "split_seed": how.split_seed,
-            "families": sorted(set(train.families)),
-            "near_duplicates": near_duplicates(train.prompts, test.prompts).to_dict(),
-        },
+    return Lesson.of(
+        table,
+        train,
+        test,
+        pool=how.pool,
+        split_seed=how.split_seed,
+        near=near_duplicates(train.prompts, test.prompts),
         config=how.public(),
     )
 
@@ -119,7 +105,3 @@ def read_table(folder: Path, how: LessonSettings) -> OutcomeGrid:
         )
     except (ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigurationError(f"the outcome table can't be used: {error}") from error
-
-
-def _cards(models: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(normalise_name(name) for name in models)

@@ -1,15 +1,14 @@
-"""Does a router earn its place? Metrics, baselines, the gate and off-policy estimates.
+"""Does a router earn its place? Asked about recorded prompts, and about live traffic.
 
-    curve      Curve: what a policy does at each cost weight, prompt by prompt
-    hull       the non-decreasing convex hull, AIQ, parity: exact and batched
-    metrics    one policy's figures with paired bootstrap intervals
-    quality    calibration of success probabilities, the oracle and its noise
-    dial       is the cost weight a working dial
+    run        a checkpoint on an outcome table: choices, figures, the gate's verdict
+    chooser    what a checkpoint of each kind does with the prompts of a table (`choosers`,
+               `tool_chooser`, `estimates`)
+    choices    the file of its choices; `score` has the figures that follow from one
+    halves     which prompts are judged, and which were learned from
     baselines  what any router has to beat
-    compare    baselines on the random and the leave-families-out split, side by side
     gate       promote or not, and in words why
-    offpolicy  the value of a policy from another policy's logs
-    score      the figures of a checkpoint from the file of its choices
+    report     the page, and the JSON beside it
+    traffic    live requests: canary arms, shadows, off-policy estimates, drift
 
 Nothing here needs torch; polars reads files, scikit-learn fits the learned baselines.
 """

@@ -39,7 +39,7 @@ class _Estimating(Chooser[P]):
     def choices(self, rows: OutcomeGrid, weights: Sequence[float]) -> pl.DataFrame:
         return make_choices(
             rows,
-            _reachable(self.estimates(rows), rows),
+            self.estimates(rows),
             c_ref_usd=self.manifest.c_ref_usd,
             cost_weights=weights,
             router_usd_per_million=self.asking.router_usd_per_million,
@@ -155,18 +155,6 @@ def _policy(folder: Path, kind: Kind, asking: Asking) -> TrainedPolicy:
             f"the server is {asking.server!r}; write vllm:http://HOST:PORT/v1 or llama_cpp:..."
         )
     return remote_policy("vllm" if server == "vllm" else "llama_cpp", url, folder)
-
-
-def _reachable(estimates: Estimates, table: OutcomeGrid) -> Estimates:
-    """Estimates that cover the table's cards: one that a checkpoint does not know can't be routed
-    to by it, and is out of its reach."""
-    absent = [card for card in table.cards if card not in estimates.cards]
-    if not absent:
-        return estimates
-    n = len(table)
-    quality = np.concatenate([estimates.quality, np.full((n, len(absent)), -1e9)], axis=1)
-    cost = np.concatenate([estimates.cost, np.full((n, len(absent)), 1e9)], axis=1)
-    return Estimates((*estimates.cards, *absent), quality, cost, estimates.tokens)
 
 
 _CHOOSERS: Mapping[Kind, Callable[..., Chooser[TrainedPolicy]]] = {

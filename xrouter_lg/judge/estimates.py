@@ -55,9 +55,15 @@ class Estimates:
     """[N] tokens of the router model for the decision."""
 
     def of(self, cards: Sequence[str]) -> Estimates:
-        """The same with these cards, in this order."""
-        at = [self.cards.index(card) for card in cards]
-        return Estimates(tuple(cards), self.quality[:, at], self.cost[:, at], self.tokens)
+        """The same with these cards, in this order. One that the checkpoint does not know can't be
+        routed to by it, and is out of its reach."""
+        shape = len(self.tokens), len(cards)
+        quality, cost = np.full(shape, -1e9), np.full(shape, 1e9)
+        for m, card in enumerate(cards):
+            if card in self.cards:
+                at = self.cards.index(card)
+                quality[:, m], cost[:, m] = self.quality[:, at], self.cost[:, at]
+        return Estimates(tuple(cards), quality, cost, self.tokens)
 
 
 def all_cards(manifest: Manifest) -> tuple[ModelCard, ...]:

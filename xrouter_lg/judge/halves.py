@@ -11,7 +11,7 @@ import numpy as np
 
 from xrouter_lg.arrays import Bools
 from xrouter_lg.checkpoints.manifest import Manifest
-from xrouter_lg.judge.baselines import answer_ids
+from xrouter_lg.judge.baselines.cascades import answer_ids
 from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid, fingerprint_of

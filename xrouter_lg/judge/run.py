@@ -31,7 +31,6 @@ from xrouter_lg.judge.score import curve_of
 from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.outcomes.grid import OutcomeGrid, Pool
 from xrouter_lg.outcomes.near import NearDuplicates, near_duplicates
-from xrouter_lg.outcomes.schema import KEY
 from xrouter_lg.policies.trained import TrainedPolicy
 
 SCHEMA_VERSION = 1
@@ -144,12 +143,7 @@ def judge_checkpoint(
             continue
         pooled = _pooled(pool, paired, train, manifest, table, choices, others)
         on_step(f"pool of {len(pool.models)} models, {len(paired)} prompts")
-        found = assess(
-            pooled,
-            settings,
-            on_step,
-        )
-        pools.append(found)
+        pools.append(assess(pooled, settings, on_step))
         parts.append((curve_of(pooled.choices, paired, "checkpoint"), paired, pooled.reference))
     gain = pools[0].parts["all"].metrics.gain if len(pools) == 1 else None
     if len(pools) > 1:
@@ -204,21 +198,14 @@ def _pooled(
         reference = Reference(half.best_fixed(), half.cheapest(), manifest.c_ref_usd)
     else:
         reference = _own_reference(pool, table, manifest)
-    ids = pl.DataFrame({"id": paired.prompt_ids})
-    key = pl.concat_str(KEY, separator="|")
-
-    def here(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.with_columns(id=key).join(ids, on="id", how="semi").drop("id")
-
-    production = others.production()
     return Pooled(
-        choices=here(choices),
+        choices=choices,
         test=paired,
         train=half,
         reference=reference,
         known_families=frozenset(manifest.data.get("families", ())),
         unseen_gain=others.unseen_gain(pool, half),
-        production=None if production is None else here(production),
+        production=others.production(),
     )
 
 
@@ -275,10 +262,7 @@ class _Others:
             if half is not None:
                 seen = half.rows(np.array([name not in inside for name in half.families]))
             reference = Reference.of(test if seen is None else seen)
-            ids = pl.DataFrame({"id": test.prompt_ids})
-            key = pl.concat_str(KEY, separator="|")
-            mine = choices.with_columns(id=key).join(ids, on="id", how="semi").drop("id")
-            parts.append((curve_of(mine, test, "checkpoint"), test, reference))
+            parts.append((curve_of(choices, test, "checkpoint"), test, reference))
         if not parts:
             return None
         return figure(weighted_gain(parts, draws=self._settings.draws, seed=self._settings.seed))

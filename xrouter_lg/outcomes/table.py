@@ -1,4 +1,4 @@
-"""Outcome tables: read, check, deduplicate, select, write."""
+"""Outcome tables: read, check, select, write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from xrouter_lg.outcomes.schema import (
     Part,
     files_in,
     parts_of,
-    prompt_key,
     scan,
 )
 from xrouter_lg.outcomes.summary import Summary, summarise
@@ -162,41 +161,6 @@ class OutcomeTable:
         if not len(found):
             raise OutcomeError(f"no prompt has an outcome at a known cost of all of {chosen!r}")
         return found
-
-    def deduplicated(self) -> tuple[OutcomeTable, pl.DataFrame]:
-        """Merge prompts of one source whose normalised texts agree; the first keeps its name.
-
-        Where both have an outcome of one model, the first prompt's counts. Prompts of different
-        sources stay apart, because model names are comparable within a source only.
-
-        Returns:
-            The table, and what was merged: source, task, prompt_id, and the ``kept_*`` of each.
-        """
-        text = self.prompts.collect()
-        key = pl.Series("__key", [prompt_key(p) for p in text["prompt"]], dtype=pl.UInt64)
-        text = text.with_columns(key)
-        first = text.group_by("source", "__key", maintain_order=True).agg(
-            pl.col("task").first().alias("kept_task"),
-            pl.col("prompt_id").first().alias("kept_prompt_id"),
-        )
-        placed = text.select(*KEY, "__key").join(first, on=["source", "__key"])
-        moved = placed.filter(
-            (pl.col("task") != pl.col("kept_task"))
-            | (pl.col("prompt_id") != pl.col("kept_prompt_id"))
-        ).drop("__key")
-        if not moved.height:
-            return self, moved
-        own = self.outcomes.join(moved.lazy(), on=KEY, how="anti")
-        renamed = (
-            self.outcomes.join(moved.lazy(), on=KEY)
-            .with_columns(task=pl.col("kept_task"), prompt_id=pl.col("kept_prompt_id"))
-            .drop("kept_task", "kept_prompt_id")
-        )
-        merged = pl.concat([own, renamed], how="diagonal_relaxed").unique(
-            [*KEY, "model"], keep="first", maintain_order=True
-        )
-        kept = text.drop("__key").join(moved, on=KEY, how="anti")
-        return OutcomeTable.from_frames(merged, kept, name="deduplicated"), moved
 
     def write(self, folder: str | Path) -> Path:
         """Write ``outcomes.parquet`` and ``prompts.parquet``; each appears whole or not at all.

@@ -210,7 +210,7 @@ class Arms:
             ),
         )
         rng = np.random.default_rng(self._split)
-        wanted = steps * settings.prompts_per_step
+        wanted = settings.episodes
         prefix = reading.prefix
         turns = OneTurn(
             environment,

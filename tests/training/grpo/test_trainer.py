@@ -12,13 +12,13 @@ import torch
 from trl.trainer.grpo_config import GRPOConfig
 
 from tests.support.tiny_model import write_tiny_base
+from training.config.grpo import GrpoSettings
 from training.config.sampling import Sampling
 from training.config.trainer import TrainerConfig
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment, Episodes
 from training.grpo.trainer import (
-    GrpoSettings,
     SlotGRPOTrainer,
     arguments,
     log_policy,

@@ -7,7 +7,6 @@ of its hull, and paid on the test half. Every call made is charged, whoever's an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations, permutations
 
 import numpy as np
@@ -18,14 +17,8 @@ from xrouter_lg.figures.hull import hull_of
 from xrouter_lg.final_answer import final_answer
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
-
-@dataclass(frozen=True)
-class _Setting:
-    """Fixed model (no second role), or a cascade: first, optional second, and the escalation."""
-
-    name: str
-    score: Floats
-    cost: Floats
+_Setting = tuple[Floats, Floats]
+"""Scores and costs [N] of a fixed model, or of a cascade of certain models."""
 
 
 def verify_cascade(
@@ -48,8 +41,7 @@ def verify_cascade(
         for a, b in permutations(range(len(table.models)), 2):
             keep = accept[:, a]
             found.append(
-                _Setting(
-                    f"{table.models[a]} → {table.models[b]}",
+                (
                     np.where(keep, table.score[:, a], table.score[:, b]),
                     table.cost[:, a] + np.where(keep, 0.0, table.cost[:, b]),
                 )
@@ -89,8 +81,7 @@ def agreement_cascade(
                 # Escalating to one of the two pays nothing more: its answer is there already.
                 extra = 0.0 if c in (a, b) else table.cost[:, c]
                 found.append(
-                    _Setting(
-                        f"{table.models[a]} + {table.models[b]} → {table.models[c]}",
+                    (
                         np.where(agree, table.score[:, a], table.score[:, c]),
                         both + np.where(agree, 0.0, extra),
                     )
@@ -107,9 +98,7 @@ def agreement_cascade(
 
 
 def _fixed(table: OutcomeGrid) -> list[_Setting]:
-    return [
-        _Setting(name, table.score[:, m], table.cost[:, m]) for m, name in enumerate(table.models)
-    ]
+    return [(table.score[:, m], table.cost[:, m]) for m in range(len(table.models))]
 
 
 def _on_hull(
@@ -121,7 +110,7 @@ def _on_hull(
 ) -> Curve:
     """The train half's best settings, paid on the test half: every vertex of its hull, or, with a
     `dial`, the best at each cost weight, so that curves of several folds have the same settings."""
-    means = np.array([(s.cost.mean(), s.score.mean()) for s in train])
+    means = np.array([(cost.mean(), score.mean()) for score, cost in train])
     if dial is None:
         vertices = hull_of(means[:, 0], means[:, 1])
         at = [int(np.abs(means - vertex).sum(1).argmin()) for vertex in vertices]
@@ -129,12 +118,8 @@ def _on_hull(
     else:
         weights = np.array(dial)
         at = [int((means[:, 1] - w * means[:, 0] / c_ref).argmax()) for w in weights]
-    return Curve(
-        name,
-        weights,
-        np.stack([test[i].score for i in at]),
-        np.stack([test[i].cost for i in at]),
-    )
+    score, cost = (np.stack(side) for side in zip(*(test[i] for i in at), strict=True))
+    return Curve(name, weights, score, cost)
 
 
 def answer_ids(responses: Sequence[Sequence[str | None]]) -> Ints:

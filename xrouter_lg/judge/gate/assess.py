@@ -14,8 +14,8 @@ import polars as pl
 from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.figures.curve import Curve, predicted_curve, shuffled_curve
-from xrouter_lg.figures.metrics import DRAWS, Reference, resample
-from xrouter_lg.judge.baselines import Neighbours
+from xrouter_lg.figures.metrics import DRAWS, Reference, difference, resample
+from xrouter_lg.judge.baselines.learned import knn
 from xrouter_lg.judge.gate.compare import (
     Comparison,
     Row,
@@ -120,7 +120,7 @@ class Pooled:
     """What `assess` needs of one pool."""
 
     choices: pl.DataFrame
-    """Of these prompts, with `probability`."""
+    """Of these prompts among others, with `probability`."""
     test: OutcomeGrid
     train: OutcomeGrid | None
     reference: Reference
@@ -166,11 +166,10 @@ def assess(
         shuffle = row_of(replace(dealt, name="shuffle"), test, reference, draws=draws, seed=seed)
     comparison, verdict, over_knn = None, None, None
     if pool.train is not None:
-        neighbours = Neighbours().fit(pool.train).predict(test.prompts)
+        near = knn(pool.train, test.prompts)
         weights = tuple(map(float, curve.cost_weight))
-        knn = predicted_curve("kNN", neighbours, test, c_ref=reference.c_ref, dial=weights)
-        a, b = (resample(c, test, reference, draws=draws, seed=seed) for c in (curve, knn))
-        over_knn = figure(a.aiq - b.aiq)
+        beside = predicted_curve("kNN", near, test, c_ref=reference.c_ref, dial=weights)
+        over_knn = difference(curve, beside, test, reference, draws=draws, seed=seed)
         if settings.baselines:
             known = all("answer" in half.more for half in (pool.train, test))
             builders = all_builders(test.models, agreement=known)
@@ -178,7 +177,7 @@ def assess(
                 pool.train, test, builders, draws=draws, seed=seed, progress=progress
             )
         progress("gate")
-        verdict = _verdict(pool, settings, curve, knn)
+        verdict = _verdict(pool, settings, curve, beside)
     return Assessment(
         models=test.models,
         sources=tuple(sorted({name.split("|")[0] for name in test.prompt_ids})),
@@ -224,12 +223,11 @@ def _parts(pool: Pooled, settings: AssessSettings) -> dict[str, Score]:
 
 def _verdict(pool: Pooled, settings: AssessSettings, curve: Curve, knn: Curve) -> GateVerdict:
     weight, test = settings.cost_weight, pool.test
-    names = sorted(set(test.families))
-    members = {name: np.array([f == name for f in test.families]) for name in names}
+    families = np.array(test.families)
     guards = [
-        Guard(name, there, tolerance=settings.tolerance)
-        for name, there in members.items()
-        if there.sum() >= MIN_SLICE
+        Guard(str(name), families == name, tolerance=settings.tolerance)
+        for name, prompts in zip(*np.unique(families, return_counts=True), strict=True)
+        if prompts >= MIN_SLICE
     ]
     production = None
     if pool.production is not None:

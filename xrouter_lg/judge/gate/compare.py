@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xrouter_lg.arrays import Floats, Ints
+from xrouter_lg.arrays import Ints
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import (
-    DIAL,
     Curve,
     fixed_curve,
     oracle_curve,
@@ -24,14 +23,10 @@ from xrouter_lg.figures.curve import (
     static_mix_curve,
 )
 from xrouter_lg.figures.metrics import DRAWS, Reference, resample, weighted_gain
-from xrouter_lg.judge.baselines import (
-    Estimator,
-    agreement_cascade,
-    standard_estimators,
-    verify_cascade,
-)
+from xrouter_lg.judge.baselines.cascades import agreement_cascade, verify_cascade
+from xrouter_lg.judge.baselines.learned import LEARNED, Estimator
 from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.outcomes.split import family_folds, random_split, unit_hash
+from xrouter_lg.outcomes.split import family_folds, unit_hash
 
 Builder = Callable[[OutcomeGrid, OutcomeGrid, Reference], Curve]
 """(train, test, reference) → the curve on test."""
@@ -62,21 +57,12 @@ class Comparison:
     rows: tuple[Row, ...]
 
 
-def estimated(
-    estimator: Estimator, *, router_cost: float = 0.0, dial: tuple[float, ...] = DIAL
-) -> Builder:
-    """The builder of an estimator's curve; `router_cost` in USD per request."""
+def estimated(name: str, estimator: Estimator) -> Builder:
+    """The builder of an estimator's curve."""
 
     def build(train: OutcomeGrid, test: OutcomeGrid, reference: Reference) -> Curve:
-        predictions = estimator.fit(train).predict(test.prompts, test.families)
-        return predicted_curve(
-            estimator.name,
-            predictions,
-            test,
-            c_ref=reference.c_ref,
-            dial=dial,
-            router_cost=router_cost,
-        )
+        predictions = estimator(train, test.prompts, test.families)
+        return predicted_curve(name, predictions, test, c_ref=reference.c_ref)
 
     return build
 
@@ -134,30 +120,13 @@ def all_builders(
     """
     references = reference_builders(dial)
     bounds = {"oracle": references.pop("oracle")}
-    learned = {estimator.name: estimated(estimator) for estimator in standard_estimators()}
     return {
         **fixed_builders(models),
         **references,
-        **learned,
+        **{name: estimated(name, estimator) for name, estimator in LEARNED.items()},
         **cascade_builders(agreement=agreement, dial=dial),
         **bounds,
     }
-
-
-def compare(
-    table: OutcomeGrid,
-    builders: Mapping[str, Builder],
-    *,
-    seed: int = 0,
-    folds: int = 3,
-    depth: int | None = None,
-    draws: int = DRAWS,
-) -> Comparison:
-    """Judge every builder on both splits of one table; `depth` as in `family_folds`."""
-    train, test = random_split(table, seed=seed)
-    return compare_halves(
-        train, test, builders, whole=table, seed=seed, folds=folds, depth=depth, draws=draws
-    )
 
 
 def compare_halves(
@@ -165,37 +134,18 @@ def compare_halves(
     test: OutcomeGrid,
     builders: Mapping[str, Builder],
     *,
-    whole: OutcomeGrid | None = None,
     seed: int = 0,
-    folds: int = 3,
-    depth: int | None = None,
     draws: int = DRAWS,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
-    """Judge every builder on these halves, and on the families of `whole` (left out: of both
-    halves), each fitted without it. With a single family the second is not measured."""
-    reference = Reference.of(train)
-    every = train.joined(test) if whole is None else whole
-    groups = {"|".join(name.split("|")[:depth]) for name in every.families}
-    unseen = [
-        (a, b)
-        for a, b, _ in (
-            family_folds(every, seed=seed, folds=folds, depth=depth) if len(groups) > 1 else ()
-        )
-    ]
+    """Judge every builder on these halves, and on the families of both, each fitted without it."""
+    reference, every = Reference.of(train), train.joined(test)
     rows = []
     for name, build in builders.items():
-        if progress is not None:
-            progress(name)
-        rows.append(
-            replace(
-                row_of(build(train, test, reference), test, reference, draws=draws, seed=seed),
-                name=name,
-                unseen_gain=figure(_unseen(build, unseen, draws=draws, seed=seed))
-                if unseen
-                else None,
-            )
-        )
+        progress(name)
+        row = row_of(build(train, test, reference), test, reference, draws=draws, seed=seed)
+        unseen = unseen_gain(every, build, draws=draws, seed=seed)
+        rows.append(replace(row, name=name, unseen_gain=unseen))
     zero = resample(fixed_curve(test), test, reference, draws=draws, seed=seed)
     return Comparison(
         seed,
@@ -247,13 +197,15 @@ def random_folds(table: OutcomeGrid, *, seed: int, folds: int) -> Ints:
     return np.minimum((units * folds).astype(np.int64), folds - 1)
 
 
-def _unseen(
-    build: Builder, folds: Sequence[tuple[OutcomeGrid, OutcomeGrid]], *, draws: int, seed: int
-) -> Floats:
-    """[1 + draws] gains, folds weighted by their prompts; each fold is resampled by itself."""
-    curves = [(build(train, test, Reference.of(train)), train, test) for train, test in folds]
-    return weighted_gain(
-        [(curve, test, Reference.of(train)) for curve, train, test in curves],
-        draws=draws,
-        seed=seed,
-    )
+def unseen_gain(
+    table: OutcomeGrid, build: Builder, *, depth: int | None = None, draws: int, seed: int
+) -> Figure | None:
+    """The gain where each kind is judged by a fit that never saw it, folds weighted by their
+    prompts, each resampled by itself; None with a single kind. `depth` as in `family_folds`."""
+    if len({"|".join(name.split("|")[:depth]) for name in table.families}) < 2:
+        return None
+    parts = []
+    for train, test, _ in family_folds(table, seed=seed, depth=depth):
+        reference = Reference.of(train)
+        parts.append((build(train, test, reference), test, reference))
+    return figure(weighted_gain(parts, draws=draws, seed=seed))

@@ -251,17 +251,26 @@ def _cost(
 
 
 def _by_ratio(name: str, ratio: float, threshold: float, said: str, *, beyond: bool) -> Check:
-    if not beyond:
-        return Check(name, "ok", said, ratio, threshold)
-    return Check(
-        name,
-        "alarm",
-        f"{said}; alarm beyond × {threshold:g}",
-        ratio,
-        threshold,
+    advice = (
         "Decisions follow a price of the pool at once. Check that the pool's price is right, then "
-        "judge again: dial, verdict and quality targets were measured at the old one.",
+        "judge again: dial, verdict and quality targets were measured at the old one."
     )
+    return _measured(name, said, ratio, threshold, beyond, f"beyond × {threshold:g}", advice)
+
+
+def _measured(
+    name: str,
+    said: str,
+    value: float,
+    threshold: float,
+    beyond: bool,
+    limit: str,
+    advice: str,
+) -> Check:
+    """A figure with its threshold: an alarm, which says its ``limit``, where it lies beyond."""
+    if beyond:
+        return Check(name, "alarm", f"{said}; alarm {limit}", value, threshold, advice)
+    return Check(name, "ok", said, value, threshold)
 
 
 def check_prompts(
@@ -314,17 +323,15 @@ def check_prompts(
     certain = np.array([trust(stats, known) for _, known in read])
     foreign = float((weights * (certain < 0.5)).sum() / weights.sum())
     said = f"{foreign:.0%} of the threads lie far from the training prompts"
-    if foreign > FOREIGN_SHARE:
-        yield Check(
-            "foreign prompts",
-            "alarm",
-            f"{said}; alarm above {FOREIGN_SHARE:.0%}",
-            foreign,
-            FOREIGN_SHARE,
-            f"Those are routed by each card's overall mean. {_RETRAIN}",
-        )
-    else:
-        yield Check("foreign prompts", "ok", said, foreign, FOREIGN_SHARE)
+    yield _measured(
+        "foreign prompts",
+        said,
+        foreign,
+        FOREIGN_SHARE,
+        foreign > FOREIGN_SHARE,
+        f"above {FOREIGN_SHARE:.0%}",
+        f"Those are routed by each card's overall mean. {_RETRAIN}",
+    )
 
 
 def _distance(name: str, now: Floats, then: Floats, size: float, trained: float) -> Check:
@@ -336,16 +343,9 @@ def _distance(name: str, now: Floats, then: Floats, size: float, trained: float)
     statistic = float(((now - then)[used] ** 2 / spread).sum())
     chance = float(chi2.sf(statistic, max(used.sum() - 1, 1)))
     said = f"distance {distance:.2f} from training"
-    if distance > PROMPT_DISTANCE and chance < CHANCE:
-        return Check(
-            name,
-            "alarm",
-            f"{said}; alarm above {PROMPT_DISTANCE:g} (chance of as much: {chance:.1g})",
-            distance,
-            PROMPT_DISTANCE,
-            _RETRAIN,
-        )
-    return Check(name, "ok", said, distance, PROMPT_DISTANCE)
+    beyond = distance > PROMPT_DISTANCE and chance < CHANCE
+    limit = f"above {PROMPT_DISTANCE:g} (chance of as much: {chance:.1g})"
+    return _measured(name, said, distance, PROMPT_DISTANCE, beyond, limit, _RETRAIN)
 
 
 def check_outcomes(requests: Sequence[LiveRequest]) -> Iterator[Check]:
@@ -382,19 +382,16 @@ def check_outcomes(requests: Sequence[LiveRequest]) -> Iterator[Check]:
         error = max(float(samples[1:].std()), 1e-9)
         chance = 2 * float(norm.sf(abs(mean.value) / error)) * len(enough)  # of all cards together
         said = f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}] against what was expected"
-        name = f"success of {card}"
-        if abs(mean.value) > OUTCOME_GAP and chance < CHANCE:
-            yield Check(
-                name,
-                "alarm",
-                f"{said}; alarm beyond ± {OUTCOME_GAP:g}",
-                mean.value,
-                OUTCOME_GAP,
-                f"{card} is {'better' if mean.value > 0 else 'worse'} than it was in training, or "
-                f"asked other things. {_RETRAIN}",
-            )
-        else:
-            yield Check(name, "ok", said, mean.value, OUTCOME_GAP)
+        yield _measured(
+            f"success of {card}",
+            said,
+            mean.value,
+            OUTCOME_GAP,
+            abs(mean.value) > OUTCOME_GAP and chance < CHANCE,
+            f"beyond ± {OUTCOME_GAP:g}",
+            f"{card} is {'better' if mean.value > 0 else 'worse'} than it was in training, or "
+            f"asked other things. {_RETRAIN}",
+        )
 
 
 def _calls(

@@ -8,7 +8,7 @@ tested here counts threads.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -177,11 +177,6 @@ def cost_weight_of(requests: Iterable[LiveRequest]) -> float:
     return counts.most_common(1)[0][0] if counts else 0.0
 
 
-def pairs(figure: Figure) -> list[float | None]:
-    """A figure as JSON: value, low, high."""
-    return [figure.value, figure.low, figure.high]
-
-
 def _said(episode: Episode, key: str) -> float | None:
     """The newest score under that key on this answer, or on a trace that is this request alone."""
     found = [
@@ -194,8 +189,3 @@ def _said(episode: Episode, key: str) -> float | None:
 
 def _number(text: str | None) -> float | None:
     return None if text is None else float(text)
-
-
-def iter_known(values: Iterable[float | None]) -> Iterator[float]:
-    """Those that are known."""
-    return (value for value in values if value is not None)

@@ -22,7 +22,6 @@ from xrouter_lg.judge.traffic.logged import (
     Outcomes,
     by_thread,
     cost_weight_of,
-    iter_known,
     thread_mean,
 )
 from xrouter_lg.judge.traffic.offpolicy import Logged, OffPolicy, estimate
@@ -294,9 +293,10 @@ def _off_policy(
         return None, None, dict(left)
     cards = sorted({name for row in rows for name in row[:2]})
     score = _estimated(rows, cards, [row[3] for row in rows])
-    known = [row for row in rows if row[4] is not None]
+    known = [(row, row[4]) for row in rows if row[4] is not None]
     left["no cost"] = len(rows) - len(known)
-    utility = _estimated(known, cards, list(iter_known(row[4] for row in known))) if known else None
+    own, reward = [row for row, _ in known], [value for _, value in known]
+    utility = _estimated(own, cards, reward) if known else None
     return score, utility if rate is not None else None, {k: n for k, n in left.items() if n}
 
 

@@ -30,7 +30,7 @@ from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import MissingKeyError, PolicyConfigError, PolicyError
 from xrouter_lg.policies.slots.probe import check_probe, load_probe
 from xrouter_lg.policies.slots.prompts import Block, SlotPolicy, SlotPrompts, SlotReading
-from xrouter_lg.policies.slots.remote_servers import SERVERS, Kind, ServedModels
+from xrouter_lg.policies.slots.remote_servers import SERVERS, Kind
 from xrouter_lg.portal import run_sync
 
 _log = logging.getLogger(__name__)
@@ -196,14 +196,14 @@ class RemotePolicy(SlotPolicy):
         _log.info("%s serves checkpoint %s; mean difference %.2g", where, self.version, mean)
         return model
 
-    def _choose(self, served: ServedModels, where: str) -> str:
+    def _choose(self, served: tuple[str, ...], where: str) -> str:
         wanted = self._wanted or model_name(self.manifest)
-        if wanted in served.names:
+        if wanted in served:
             return wanted
-        if self._wanted is None and len(served.names) == 1:
-            return served.names[0]
+        if self._wanted is None and len(served) == 1:
+            return served[0]
         raise CheckpointError(
-            f"{where} does not serve {wanted!r}; it lists {', '.join(served.names) or 'nothing'}. "
+            f"{where} does not serve {wanted!r}; it lists {', '.join(served) or 'nothing'}. "
             "Load the checkpoint there (docs/serving.md), or name the model that it is"
         )
 

@@ -16,7 +16,6 @@ import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from xrouter_lg.errors import PolicyError
@@ -30,14 +29,6 @@ _SHOWN = 20
 that only begins one (the blank before the letter) is let through as well."""
 _BIAS = 100.0
 """Logits by which llama.cpp's slots are lifted above the other tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModels:
-    """What a server says it serves: model names, and by name what it was loaded from."""
-
-    names: tuple[str, ...]
-    roots: Mapping[str, str]
 
 
 class ServerKind(ABC):
@@ -61,20 +52,18 @@ class ServerKind(ABC):
             PolicyError: the answer has another shape, or lacks a slot.
         """
 
-    def served(self, models: Any) -> ServedModels:
-        """Out of the answer of ``/v1/models``.
+    def served(self, models: Any) -> tuple[str, ...]:
+        """The names of the models that it serves, out of the answer of ``/v1/models``.
 
         Raises:
             PolicyError: the answer has another shape.
         """
         try:
-            entries = [dict(entry) for entry in models["data"]]
-            names = tuple(str(entry["id"]) for entry in entries)
+            return tuple(str(entry["id"]) for entry in models["data"])
         except (KeyError, TypeError, ValueError) as error:
             raise PolicyError(
                 f"{self.name}'s list of models has another shape: {error!r}"
             ) from error
-        return ServedModels(names, {str(e["id"]): str(e.get("root") or e["id"]) for e in entries})
 
 
 class Vllm(ServerKind):

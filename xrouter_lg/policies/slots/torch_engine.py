@@ -19,9 +19,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
-from xrouter_lg.checkpoints.identity import check_base, weights_digest
+from xrouter_lg.checkpoints.identity import check_base
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
-from xrouter_lg.checkpoints.parts import BaseIdentity
 from xrouter_lg.errors import PolicyError
 from xrouter_lg.extras import need
 from xrouter_lg.policies.slots.prompts import Block, SlotPrompts
@@ -81,7 +80,7 @@ class Engine:
             self._torch.set_num_threads(threads)
         self.prompts = SlotPrompts(manifest, source)
         self._dtype = dtype
-        self._model = self._load(manifest, source, base)
+        self._model = load_model(manifest, source, base, dtype, _PURPOSE)
         self._decoder = self._model.get_decoder()
         weight = self._model.get_output_embeddings().weight
         self._heads = [weight[list(block.slot_ids)].float().T for block in self.prompts.blocks]
@@ -257,21 +256,6 @@ class Engine:
             cache.update(layer.keys, layer.values, index)
         return cache
 
-    def _load(self, manifest: Manifest, source: Path, base: Path | None) -> Any:
-        torch, transformers = self._torch, self._transformers
-        folder = source if manifest.model.weights == "merged" else base
-        assert folder is not None
-        if manifest.model.weights == "adapter":
-            check_base(manifest, identity_of(manifest, folder))
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
-        if manifest.model.weights == "adapter":
-            adapted = need("peft", _PURPOSE).PeftModel.from_pretrained(model, str(source))
-            model = adapted.merge_and_unload()
-        # Merged in float32 whatever it runs in: an adapter's changes are small.
-        return model.to(getattr(torch, self._dtype)).eval().requires_grad_(False)
-
     def _check_shortcut(self) -> None:
         """The pass above leaves out what some architectures do (a bias or cap on the logits,
         windows of attention): refuse those rather than route by something else."""
@@ -306,16 +290,29 @@ def _close_all() -> None:
         engine.close()
 
 
-def identity_of(manifest: Manifest, folder: Path) -> BaseIdentity:
-    """Which base model a folder holds, as far as an adapter cares: its weights."""
-    return BaseIdentity(
-        model_id=str(folder),
-        sha256=weights_digest(folder),
-        # The checkpoint's tokenizer is the one in use; the base's is never read.
-        tokenizer_sha256=manifest.model.base.tokenizer_sha256,
-        layers=manifest.model.base.layers,
-        hidden_size=manifest.model.base.hidden_size,
+def load_model(
+    manifest: Manifest, source: Path, base: Path | None, dtype: str, purpose: str
+) -> Any:
+    """The language model of the checkpoint in ``source``, an adapter merged into its ``base``.
+
+    Raises:
+        CheckpointError: another base than the manifest names.
+        MissingExtraError: torch, transformers or peft is not installed for this ``purpose``.
+    """
+    torch, transformers = need("torch", purpose), need("transformers", purpose)
+    adapter = manifest.model.weights == "adapter"
+    folder = base if adapter else source
+    assert folder is not None
+    if adapter:
+        check_base(manifest, folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
+    if adapter:
+        adapted = need("peft", purpose).PeftModel.from_pretrained(model, str(source))
+        model = adapted.merge_and_unload()
+    # Merged in float32 whatever it runs in: an adapter's changes are small.
+    return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
 
 
 def _hello() -> Any:

@@ -18,10 +18,9 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr
 
-from xrouter_lg.checkpoints.identity import check_base
-from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.extras import need
-from xrouter_lg.policies.slots.torch_engine import identity_of
+from xrouter_lg.policies.slots.torch_engine import load_model
 
 _PURPOSE = "a chat model in this process"
 _MAX_TOKENS = 512
@@ -96,18 +95,8 @@ class LocalToolModel(BaseChatModel):
         ids: list[int] = tokenizer.apply_chat_template(
             _plain(messages), tools=tools, add_generation_prompt=True, return_dict=False
         )
-        prompt = torch.tensor([ids])
-        limit = options.get("max_tokens") or _MAX_TOKENS
         with torch.inference_mode():
-            output = model.generate(
-                input_ids=prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=limit,
-                do_sample=False,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        new: list[int] = output[0, len(ids) :].tolist()
+            new = most_probable(model, tokenizer, ids, options.get("max_tokens") or _MAX_TOKENS)
         message = _message(tokenizer, ids, new, tools)
         message.usage_metadata = {
             "input_tokens": len(ids),
@@ -123,8 +112,11 @@ class LocalToolModel(BaseChatModel):
             torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            self._loaded = _load(self.manifest, self.folder, self.base, self.dtype)
-            tokenizer = self._loaded[1]
+            model = load_model(self.manifest, self.folder, self.base, self.dtype, _PURPOSE)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(self.folder), local_files_only=True
+            )
+            self._loaded = model, tokenizer
             if getattr(tokenizer, "response_template", None) is None:
                 raise CheckpointError(
                     f"the tokenizer of checkpoint {str(self.folder)!r} does not say how calls read "
@@ -134,19 +126,20 @@ class LocalToolModel(BaseChatModel):
         return self._loaded
 
 
-def _load(manifest: Manifest, folder: Path, base: Path | None, dtype: str) -> tuple[Any, Any]:
-    torch, transformers = need("torch", _PURPOSE), need("transformers", _PURPOSE)
-    source = folder if base is None else base
-    if base is not None:
-        check_base(manifest, identity_of(manifest, base))
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        str(source), dtype=torch.float32, use_safetensors=True, local_files_only=True
+def most_probable(model: Any, tokenizer: Any, ids: list[int], limit: int) -> list[int]:
+    """What the model writes behind these tokens, always the most probable one."""
+    torch = need("torch", _PURPOSE)
+    prompt = torch.tensor([ids], device=next(model.parameters()).device)
+    output = model.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=limit,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    if base is not None:
-        adapted = need("peft", _PURPOSE).PeftModel.from_pretrained(model, str(folder))
-        model = adapted.merge_and_unload()
-    model = model.to(getattr(torch, dtype)).eval().requires_grad_(False)
-    return model, transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    new: list[int] = output[0, len(ids) :].tolist()
+    return new
 
 
 def _plain(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
