@@ -91,7 +91,7 @@ WITH_ATTRIBUTES: list[tuple[XRouterError, dict[str, Any]]] = [
     ),
     (LangSmithRefusedError("HTTP 400", status=400), {"status": 400}),
     (FeedbackNotSentError("kept", "f1"), {"feedback_id": "f1"}),
-    (CommandFailedError("xrouter judge", 2), {"status": 2}),
+    (CommandFailedError("xrouter judge", 2), {}),
     (FakeRefusedError(404, "no such model", "model_not_found"), {"status": 404}),
 ]
 

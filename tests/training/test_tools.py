@@ -28,7 +28,6 @@ from training.grpo.episodes import Episodes, whole_pool
 from training.stage.callbacks import Report
 from training.tools.environment import ToolEpisodes, environment_class, result_of
 from training.tools.imitation import tool_row, tool_rows, train_tool_rows
-from training.tools.rollout import _generate
 from training.tools.trainer import ToolsGRPOTrainer, arguments, train_tools
 from training.train import main
 from xrouter_lg import ModelCard, ModelPool
@@ -40,7 +39,7 @@ from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.following import FollowingPolicy
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.tools.policy import ToolsPolicy
-from xrouter_lg.policies.tools.torch_chat import _plain
+from xrouter_lg.policies.tools.torch_chat import _plain, most_probable
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.types import RouteRequest
@@ -396,7 +395,7 @@ def test_a_run_of_the_tools_codec_ends_in_an_adapter(folder: Path, tmp_path: Pat
     ids = tokenizer.apply_chat_template(
         _plain(messages), tools=tools, add_generation_prompt=True, return_dict=False
     )
-    said = _generate(model, tokenizer, ids, 8)
+    said = most_probable(model, tokenizer, ids, 8)
     spoken = policy.current._model._answer(messages, {"tools": tools, "max_tokens": 8})
     assert spoken.generations[0].message.usage_metadata["output_tokens"] == len(said)
     policy.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from collections.abc import Iterator
@@ -71,8 +72,11 @@ def below_tmp() -> Iterator[Path]:
 
 
 def environment_in(folder: Path) -> Path:
-    """A virtual environment without packages; its interpreter."""
+    """A virtual environment that imports this one's packages; its interpreter."""
     venv.EnvBuilder(symlinks=True).create(folder)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = folder / "lib" / version / "site-packages"
+    (packages / "these.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin" / "python"
 
 
@@ -91,7 +95,7 @@ def test_an_interpreter_below_tmp_can_not_be_written_to(below_tmp: Path) -> None
 @needs_full
 def test_a_checkout_below_tmp_judges_code_in_full_isolation(below_tmp: Path) -> None:
     executable = environment_in(below_tmp / ".venv")
-    below_tmp.joinpath("training").symlink_to(ROOT / "training")
+    below_tmp.joinpath("xrouter_lg").symlink_to(ROOT / "xrouter_lg")
     source = "from xrouter_lg.verifiers.sandbox.run import best_isolation\nprint(best_isolation())"
     assert python(source, executable, below_tmp).stdout == "full\n"
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from integrations.errors import MeasurementError, UnknownWeightsError
-from integrations.llama_cpp import cli
+from integrations.llama_cpp import __main__ as command
 from integrations.llama_cpp import measure as measure_module
 from integrations.llama_cpp.catalogue import WEIGHTS, chat_template_path
 from integrations.llama_cpp.measure import (
@@ -123,7 +123,7 @@ def test_speed_measured_on_a_busy_machine_is_not_kept(
 def test_a_typo_on_the_command_line_is_one_line_on_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["fetch", "smollm3"]) == 1
+    assert command.main(["fetch", "smollm3"]) == 1
     assert capsys.readouterr().err.startswith("error: no weights called 'smollm3'")
 
 
@@ -133,8 +133,8 @@ def test_ctrl_c_ends_a_command_with_the_shells_status(
     def interrupted(*_arguments: object, **_options: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "fetch", interrupted)
-    assert cli.main(["fetch"]) == 130
+    monkeypatch.setattr(command, "fetch", interrupted)
+    assert command.main(["fetch"]) == 130
     assert "kept" in capsys.readouterr().err
 
 
