@@ -18,7 +18,9 @@ from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.chat_model import build_chat_model, output_limit
+from xrouter_lg.calls.encodable import encodable
 from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, backoff_s, classify
+from xrouter_lg.calls.foreign import without_foreign_thoughts
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
@@ -218,7 +220,8 @@ class Workers:
             else model
         )
         async with asyncio.timeout(card.timeout_s):
-            message = await runnable.ainvoke(list(messages), config, **kwargs)
+            sent = encodable(without_foreign_thoughts(messages, card))
+            message = await runnable.ainvoke(list(sent), config, **kwargs)
         if not isinstance(message, AIMessage):
             raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
         return message
