@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.served import same_model
 from xrouter_lg.said import served_model
 from xrouter_lg.tracing.runs.extract import RECORD_KEY
 
@@ -67,7 +68,7 @@ def _is_foreign(message: AIMessage, card: ModelCard) -> bool:
         return True
     served = served_model(message)
     if served is not None:
-        return not _names(served, card.model_name)
+        return not same_model(served, card.model_name)
     if provider is None and own is not None and isinstance(message.content, list):
         kinds = [block.get("type") for block in message.content if isinstance(block, Mapping)]
         signers = [_SIGNERS[kind] for kind in kinds if kind in _SIGNERS]
@@ -99,12 +100,6 @@ def _asked(record: Mapping[str, Any], card: str) -> str | None:
             model = charge.get("model")
             return model if isinstance(model, str) else None
     return None
-
-
-def _names(served: str, model: str) -> bool:
-    """Whether the served name is the model's: with a vendor in front, or a date behind."""
-    served, model = served.rpartition("/")[2], model.rpartition("/")[2]
-    return served == model or served.startswith(f"{model}-") or model.startswith(f"{served}-")
 
 
 def _as_said(message: AIMessage) -> AIMessage | None:

@@ -142,7 +142,7 @@ class _Trace:
         run_id = route.run_id or route.collect_run_id
         below = [r for r in innermost_models(self.runs) if run_id in read.ancestors_of(r)]
         worked = [r for r in below if said.metadata_of(r).get("xrouter_call_id")]
-        tools, options = read.tools_of(worked[0]) if worked else ((), {})
+        tools, options = said.asked_tools(worked[0]) if worked else ((), {})
         return Episode(
             **{**self._common(collect), "thread_id": record.thread_id or self._thread(collect)},
             run_id=run_id,
@@ -179,10 +179,11 @@ class _Trace:
         answer = said.answer_of(last.reply)
         if (reason := self._unusable(last.run, first.messages, answer)) is not None:
             return reason
-        name, price = names_of(first.run, self.pool)
+        name, _ = names_of(first, self.pool)
         made = []
         for call in calls:
             usage = said.run_usage(call.run)
+            _, price = names_of(call, self.pool)
             error = call.run.get("error")
             made.append(
                 EpisodeCall(
@@ -197,7 +198,7 @@ class _Trace:
                     truncated=said.was_cut(call.reply),
                 )
             )
-        tools, options = read.tools_of(first.run)
+        tools, options = said.asked_tools(first.run)
         return Episode(
             **self._common(first.run),
             thread_id=self._thread(first.run),
