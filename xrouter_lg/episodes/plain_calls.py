@@ -106,6 +106,8 @@ def names_of(call: PlainCall, pool: ModelPool | None) -> tuple[str, Price | None
         cards = _cards(pool, model)
         if len(cards) == 1:
             served = said.served_model(call.reply)
+            if served is None or same_model(served, model):
+                return cards[0].name, cards[0].effective_price
             return cards[0].name, price_as_served(cards[0], served, pool)
         if not cards:
             provider = said.metadata_of(run).get("ls_provider")
