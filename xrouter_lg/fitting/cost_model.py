@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrouter_lg.checkpoints.parts import CostModel
+from xrouter_lg.fitting.family_means import cost_ratios
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,8 +44,7 @@ def fit_cost_model(
 
 def _fit_costs(z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats) -> CostModel:
     """The regression for cards whose costs are known on all of these prompts."""
-    floor_M = 1e-3 * cost_usd_N_M.mean(0)
-    ratio_N_M = np.log(np.maximum(cost_usd_N_M, floor_M) / cost_usd_N_M.mean(0))
+    ratio_N_M = np.log(np.maximum(cost_ratios(cost_usd_N_M, cost_usd_N_M.mean(0)), 1e-3))
     x = np.concatenate([z_N_M, np.log(np.maximum(prompt_tokens_N, 1.0))[:, None]], axis=1)
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
     standard = (x - mean) / scale
