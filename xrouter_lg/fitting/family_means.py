@@ -35,7 +35,7 @@ def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str
     cost_F_M = group_means(cost_usd_N_M, families, strength=STRENGTH)
     of_N, row_N = np.array(families), np.searchsorted(sorted(set(families)), families)
     best = int(np.nanargmax(np.nanmean(score_N_M, axis=0)))
-    unit = unit_usd(np.nanmean(cost_usd_N_M, axis=0), best)
+    unit = unit_usd(np.array([np.nanmean(column) for column in cost_usd_N_M.T]), best)
     rules = (_plain_means, pooled_means)
     won_N = np.zeros(len(families))
     for repeat in range(_REPEATS):

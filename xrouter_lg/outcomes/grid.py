@@ -259,7 +259,9 @@ class OutcomeGrid:
         mean, weighted by their prompts, of each one's own: λ means the same money whatever the
         pool."""
         if not self.declared:
-            return unit_usd(self.cost.mean(0), self.best_fixed())
+            # Column by column: the sum over all at once would round otherwise.
+            means = np.array([column.mean() for column in self._whole().cost.T])
+            return unit_usd(means, self.best_fixed())
         return sum(len(part) * part.reference_cost() for part in self.parts()) / len(self)
 
     def fingerprint(self) -> str:
