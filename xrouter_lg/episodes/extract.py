@@ -10,7 +10,6 @@ recorder's own clock and differ by microseconds.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 from xrouter_lg import said
 from xrouter_lg.episodes import runs as read
-from xrouter_lg.episodes.episode import Episode, EpisodeCall
+from xrouter_lg.episodes.episode import Episode, EpisodeCall, sum_usage
 from xrouter_lg.episodes.feedback import with_feedback
 from xrouter_lg.episodes.plain_calls import (
     PlainCall,
@@ -42,7 +41,6 @@ from xrouter_lg.tracing.runs.extract import (
 )
 from xrouter_lg.tracing.runs.facts import SAMPLE_RATE_KEY, THREAD_KEYS
 from xrouter_lg.tracing.runs.importing import feedback_said, plain_run
-from xrouter_lg.types import TokenUsage
 
 HIDDEN = "hidden inputs: the messages were not recorded"
 HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
@@ -277,7 +275,7 @@ def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[Epis
                 card=str(last["card"]),
                 model=str(last["model"]),
                 answer=answer,
-                usage=_sum_usage([charge.get("usage") for charge in paid]),
+                usage=sum_usage([charge.get("usage") for charge in paid]),
                 cost_usd=_sum_usd([charge.get("cost_usd") for charge in paid]),
                 latency_s=float(sum(charge.get("latency_s") or 0.0 for charge in paid)),
                 error=result.get("error") if answer is None else None,
@@ -300,14 +298,6 @@ def _messages_key(outputs: Any) -> str:
 
 def _start(run: Run) -> str:
     return str(run["start_time"])
-
-
-def _sum_usage(usages: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:
-    known = [usage for usage in usages if usage is not None]
-    if not known:
-        return None
-    names = [f.name for f in dataclasses.fields(TokenUsage)]
-    return {name: sum(int(usage.get(name) or 0) for usage in known) for name in names}
 
 
 def _sum_usd(values: Sequence[str | None]) -> str | None:
