@@ -24,6 +24,7 @@ from xrouter_lg.calls.foreign import without_foreign_thoughts
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
+from xrouter_lg.calls.traced_cost import with_traced_cost
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -145,6 +146,7 @@ class Workers:
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
         bill = _Bill(kind, card, call, pool, worst_case(card, prompt_tokens_max, call.max_tokens))
+        config = with_traced_cost(config, card, pool)
         watch = stream_watch(config)
         if watch is not None:
             config = with_handler(config, watch)
