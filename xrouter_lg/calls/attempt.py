@@ -23,6 +23,7 @@ from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, backoff_s, 
 from xrouter_lg.calls.foreign import without_foreign_thoughts
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
+from xrouter_lg.calls.notices import notice_failed_call
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.traced_cost import with_traced_cost
 from xrouter_lg.errors import ErrorClass
@@ -192,6 +193,7 @@ class Workers:
             if pause is None or attempt > card.max_retries or breaker.open:
                 break
             await asyncio.sleep(pause)
+        notice_failed_call(card.name, failure)
         return CallResult(
             call.id,
             card.name,

@@ -95,7 +95,7 @@ def route_query(filters: RouteFilters) -> Select[Any]:
     names = ("route", "policy", "policy_version", "thread_id", "tenant", "project", "trace_id")
     for name in names:
         if (wanted := filters.get(name)) is not None:
-            query = query.where(routes.c[name] == storable(wanted))
+            query = query.where(routes.c[name] == storable(str(wanted)))
     for kind in ("user", "tag", "model"):
         if (wanted := filters.get(kind)) is not None:
             query = query.where(routes.c.trace_id.in_(labelled(kind, str(wanted))))
@@ -125,7 +125,7 @@ def _with_feedback(query: Select[Any], filters: RouteFilters) -> Select[Any]:
         return query
     said = select(feedback.c.trace_id)
     if key is not None:
-        said = said.where(feedback.c.key == storable(key))
+        said = said.where(feedback.c.key == storable(str(key)))
     if low is not None:
         said = said.where(feedback.c.score >= low)
     if high is not None:
