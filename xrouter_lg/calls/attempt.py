@@ -18,6 +18,7 @@ from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.chat_model import build_chat_model, output_limit
+from xrouter_lg.calls.clients import OwnModel, with_own_clients
 from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, backoff_s, classify
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
@@ -59,7 +60,8 @@ class CallResult:
 
 
 class Workers:
-    """The chat models of a pool's cards, built once per event loop, and the cards' health."""
+    """The chat models of a pool's cards, with own connections in each event loop, and the cards'
+    health."""
 
     def __init__(self) -> None:
         self._shared: dict[int, tuple[ModelCard, BaseChatModel]] = {}
@@ -85,8 +87,6 @@ class Workers:
         return self._built(card).model
 
     def _built(self, card: ModelCard) -> _Built:
-        if isinstance(card.model, BaseChatModel):
-            return _Built(card, card.model)
         loop = asyncio.get_running_loop()
         built = self._by_loop.get(loop)
         if built is None:
@@ -96,16 +96,24 @@ class Workers:
                 built = self._by_loop.setdefault(loop, {})
         entry = built.get(id(card))
         if entry is None:
-            with self._lock:
-                # The first loop takes over what prepare() built; it has not been used yet.
-                _, model = self._shared.pop(id(card), (card, None))
-            model = model or build_chat_model(card)
-            entry = _Built(card, model)
-            _close_with_loop(loop, card, model, weakref.ref(self))
+            own = with_own_clients(self._base(card))
+            entry = _Built(card, own.model)
+            _close_with_loop(loop, card, own, weakref.ref(self))
             if len(built) >= 256:  # cards of pools that were reloaded away
                 built.pop(next(iter(built)))
             built[id(card)] = entry
         return entry
+
+    def _base(self, card: ModelCard) -> BaseChatModel:
+        """What the models of all loops are copies of."""
+        with self._lock:
+            _, model = self._shared.get(id(card), (card, None))
+            if model is None:
+                if len(self._shared) >= 256:
+                    self._shared.pop(next(iter(self._shared)))
+                model = build_chat_model(card)
+                self._shared[id(card)] = card, model
+            return model
 
     def breaker(self, card: str) -> Breaker:
         """The health of a card, by name: it outlives a pool's reload."""
@@ -235,13 +243,13 @@ class _Built:
 def _close_with_loop(
     loop: asyncio.AbstractEventLoop,
     card: ModelCard,
-    model: BaseChatModel,
+    own: OwnModel,
     workers: weakref.ref[Workers],
 ) -> None:
-    """Close the client that was made for this loop when the loop shuts down (``asyncio.run``,
+    """Close the clients that were made for this loop when the loop shuts down (``asyncio.run``,
     uvicorn) or the model goes. A loop has one hook for this: it closes its async generators."""
-    client = getattr(model, "http_async_client", None)
-    if client is None or "http_async_client" in card.params:
+    closers = own.closers
+    if not closers:
         return
     key = id(card)
 
@@ -254,11 +262,13 @@ def _close_with_loop(
             owner = workers()
             if owner is not None:
                 owner._by_loop.get(loop, {}).pop(key, None)
-            await client.aclose()
+            for close in closers:
+                with contextlib.suppress(Exception):  # a client that is closed, or of another loop
+                    await close()
 
     keeper = keep()
-    # finalize keeps the generator, and with it the client, out of what goes with the model.
-    finalizer = weakref.finalize(model, _close_soon, loop, keeper)
+    # finalize keeps the generator, and with it the clients, out of what goes with the model.
+    finalizer = weakref.finalize(own.model, _close_soon, loop, keeper)
     finalizer.atexit = False
     with contextlib.suppress(StopIteration):  # runs to the yield, and so registers with the loop
         keeper.__anext__().send(None)
