@@ -54,6 +54,8 @@ class Charge:
     error: str | None = None
     held_usd: Decimal | None = None
     call_id: str | None = None
+    overrun_usd: Decimal | None = None
+    """What it has cost above its worst case, under a budget; None where it kept to it."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
@@ -62,6 +64,7 @@ class Charge:
             "cost_usd": usd_str(self.cost_usd),
             "latency_s": round(self.latency_s, 6),
             "held_usd": usd_str(self.held_usd),
+            "overrun_usd": usd_str(self.overrun_usd),
         }
 
     @classmethod
@@ -80,6 +83,7 @@ class Charge:
             error=data.get("error"),
             held_usd=usd(data.get("held_usd")),
             call_id=data.get("call_id"),
+            overrun_usd=usd(data.get("overrun_usd")),
         )
 
 
@@ -135,6 +139,8 @@ class RouteRequest:
     """Cards that joined the pool after the graph was built, and so have no node in it."""
     request_id: str | None = None
     """The same on every turn of a request; None outside a graph."""
+    overruns: Mapping[str, Decimal] = field(default_factory=dict)
+    """Cards that have cost more than their worst case, and the factor to reserve them by."""
     attempt: Attempt = field(default_factory=Attempt)
     """Where a policy writes; all else here is only read."""
 

@@ -45,21 +45,6 @@ def build_chat_model(card: ModelCard) -> BaseChatModel:
         raise _build_error(card, error, has_key="api_key" in kwargs) from error
 
 
-def output_limit(model: BaseChatModel, tokens: int) -> dict[str, int]:
-    """The keyword that limits the answer's length, by the name this provider's class has."""
-    return {_limit_name(type(model)): tokens}
-
-
-@lru_cache(maxsize=64)
-def _limit_name(kind: type[BaseChatModel]) -> str:
-    names = set(kind.model_fields)
-    names |= {field.alias for field in kind.model_fields.values() if field.alias}
-    for name in ("max_tokens", "num_predict", "max_output_tokens", "max_new_tokens"):
-        if name in names:
-            return name
-    return "max_tokens"
-
-
 def _key_of(card: ModelCard, variable: str) -> SecretStr:
     key = os.environ.get(variable)
     if not key:

@@ -32,9 +32,9 @@ def with_own_clients(model: BaseChatModel) -> OwnModel:
     """
     retries = _retries(model)
     own = model.model_copy(update={"max_retries": 0} if retries else {})
-    if _kind(own, "ChatOpenRouter", "ChatGoogleGenerativeAI"):
+    if is_a(own, "ChatOpenRouter", "ChatGoogleGenerativeAI"):
         return _rebuilt(own, retries)
-    if _kind(own, "ChatAnthropic"):
+    if is_a(own, "ChatAnthropic"):
         for cached in ("_client", "_client_params", "_async_client"):
             own.__dict__.pop(cached, None)  # made with the retries that the model had
         own.__dict__["_async_client"] = own._async_client  # type: ignore[attr-defined]
@@ -56,7 +56,7 @@ def _rebuilt(own: Any, retries: int) -> OwnModel:
     """For packages whose client is a tree of objects: the model makes another one itself."""
     own.client = None
     own = own.validate_environment()
-    if _kind(own, "ChatGoogleGenerativeAI"):
+    if is_a(own, "ChatGoogleGenerativeAI"):
         return OwnModel(own, (own.client.aio.aclose,), retries)
     return OwnModel(own, (own.client.sdk_configuration.async_client.aclose,), retries)
 
@@ -84,13 +84,13 @@ class _Renewal:
             fresh = _without_connections(value)
             self.closers.append(fresh.aclose)
             return fresh
-        if _kind(value, "AsyncAPIClient"):  # the SDKs of OpenAI, Anthropic, Perplexity, Groq ...
+        if is_a(value, "AsyncAPIClient"):  # the SDKs of OpenAI, Anthropic, Perplexity, Groq ...
             self.retries = max(self.retries, value.max_retries)
             return value.copy(http_client=self.of(value._client), max_retries=0)
         inner = vars(value).get("_client") if hasattr(value, "__dict__") else None
         if inner is None:
             return value
-        if _kind(inner, "AsyncAPIClient"):  # one resource of such an SDK, ``chat.completions``
+        if is_a(inner, "AsyncAPIClient"):  # one resource of such an SDK, ``chat.completions``
             return type(value)(self.of(inner))
         if _is_http(inner):  # ollama's
             fresh = copy.copy(value)
@@ -113,7 +113,7 @@ def _without_connections(client: Any) -> Any:
 
 def _without_pool(transport: Any) -> Any:
     pool = getattr(transport, "_pool", None)
-    if not _kind(pool, "AsyncConnectionPool"):
+    if not is_a(pool, "AsyncConnectionPool"):
         return transport
     fresh, fresh._pool = copy.copy(transport), copy.copy(pool)
     fresh._pool._connections, fresh._pool._requests = [], []
@@ -128,7 +128,7 @@ def _is_http(value: Any) -> bool:
     )
 
 
-def _kind(value: Any, *names: str) -> bool:
+def is_a(value: Any, *names: str) -> bool:
     """Whether an object is of a class, or a subclass of one, that is called so. The packages that
     these come from may not be installed, so there is nothing to import."""
     return any(kind.__name__ in names for kind in type(value).__mro__)

@@ -105,7 +105,8 @@ def cheapest_that_can(
         if price is None or why is None or why.rule is not Constraint.BUDGET:
             continue
         assert request.remaining_usd is not None
-        room = price.output_tokens_for(request.remaining_usd, request.prompt_tokens_max)
+        pays_for = request.remaining_usd / request.overruns.get(card.name, 1)
+        room = price.output_tokens_for(pays_for, request.prompt_tokens_max)
         cap = output_cap(card, request)
         tokens = cap if room is None else min(room, cap)
         if tokens >= LEAST_ANSWER_TOKENS and (best is None or tokens > best[1]):
@@ -127,7 +128,8 @@ def reserve_for(
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
     top of the user's messages. None where its price is unknown."""
     bound = request.prompt_tokens_max + hint_tokens(hint)
-    return worst_case(card, bound, max_tokens or output_cap(card, request))
+    worst = worst_case(card, bound, max_tokens or output_cap(card, request))
+    return None if worst is None else worst * request.overruns.get(card.name, 1)
 
 
 def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
