@@ -58,7 +58,9 @@ def _rebuilt(own: Any, retries: int) -> OwnModel:
     own = own.validate_environment()
     if is_a(own, "ChatGoogleGenerativeAI"):
         return OwnModel(own, (own.client.aio.aclose,), retries)
-    return OwnModel(own, (own.client.sdk_configuration.async_client.aclose,), retries)
+    settings = own.client.sdk_configuration
+    settings.retry_config = None  # where none is set, this SDK asks again for an hour
+    return OwnModel(own, (settings.async_client.aclose,), retries)
 
 
 class _Renewal:
