@@ -12,8 +12,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from xrouter_lg.calls.money import parse_usd
-from xrouter_lg.calls.notices import notice
 from xrouter_lg.calls.tokens import prompt_size
+from xrouter_lg.calls.told.notices import notice
 from xrouter_lg.errors import (
     EmptyMessagesError,
     NoHumanMessageError,
@@ -89,6 +89,7 @@ def build_request(
     router: Router,
     *,
     tools: Sequence[Mapping[str, Any]] = (),
+    sent: Mapping[str, Any] | None = None,
     needs: Iterable[str] = (),
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
@@ -116,6 +117,7 @@ def build_request(
         thread_id=_text(configurable.get("thread_id")),
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
+        sent=sent or {},
         needs=frozenset(wanted),
         prompt_tokens=size.likely,
         prompt_tokens_max=size.at_most,

@@ -13,7 +13,7 @@ from typing import Any
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import Budget, RequestAccount
-from xrouter_lg.calls.notices import notice_failed_policy
+from xrouter_lg.calls.told.notices import notice_failed_policy
 from xrouter_lg.errors import (
     BudgetExceededError,
     ConfigurationError,

@@ -26,14 +26,15 @@ _FIXES = {
     ErrorClass.TIMEOUT: "raise its timeout_s if it is merely slow, or take it out of the pool",
     ErrorClass.CONNECTION: "check its base_url, and whether a server answers there",
     ErrorClass.BAD_REQUEST: "check its model, base_url and params: the provider refuses the call",
+    ErrorClass.NOT_FOUND: "check its model and base_url: nobody there knows that model",
     ErrorClass.CONTEXT_LENGTH: "give its context_window, so that longer prompts pass it by",
     ErrorClass.SERVER: "look at its provider's status; another card answers meanwhile",
     ErrorClass.STREAM_CUT: "look at the proxy or gateway in between: streams end half-way",
 }
 _ANY_FIX = "try it by hand (xrouter pool check), or take it out of the pool"
 
-_OF_ONE_PROMPT = frozenset({ErrorClass.CONTENT_FILTER, ErrorClass.TRUNCATED})
-"""Endings that say something of the question, not of the card."""
+_UNTOLD = frozenset({ErrorClass.CONTENT_FILTER, ErrorClass.TRUNCATED, ErrorClass.CIRCUIT_OPEN})
+"""What says something of the question, not of the card; and what was told as it came about."""
 
 
 class Seldom:
@@ -76,7 +77,7 @@ def notice(key: object, text: str) -> None:
 def notice_failed_call(card: str, failure: Failure) -> None:
     """A card did not answer, and whoever called it goes on without it."""
     kind = failure.error_class
-    if kind in _OF_ONE_PROMPT:
+    if kind in _UNTOLD:
         return
     fix = _FIXES.get(kind, _ANY_FIX)
     notice(("card", card, kind), f"card {card!r} failed ({kind}): {failure.detail}. Fix: {fix}.")

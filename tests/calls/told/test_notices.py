@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.apps import Says, app, ask, options, pool, prefers, record
 from xrouter_lg import ModelPool, XRouterNode
-from xrouter_lg.calls.notices import Seldom, notices
+from xrouter_lg.calls.told.notices import Seldom, notices
 from xrouter_lg.errors import RequestOptionError
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan
 from xrouter_lg.testing.faults import ErrorAnswer
