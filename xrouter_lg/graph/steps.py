@@ -37,7 +37,7 @@ from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
-from xrouter_lg.tracing.runs.extract import annotate, run_ids
+from xrouter_lg.tracing.runs.extract import annotate_request, run_ids
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
 
 OUTER_KEY = "xrouter_outer"
@@ -206,8 +206,9 @@ class Steps:
     ) -> Any:
         _, run_id, trace_id = run_ids(config)
         record = build_record(finish, turns, results, run_id=run_id, trace_id=trace_id)
-        annotate(
+        annotate_request(
             config,
+            record,
             {
                 "xrouter_route": record.route,
                 "xrouter_policy": record.policy,
@@ -215,6 +216,7 @@ class Steps:
                 "xrouter_propensity": record.propensity,
                 "xrouter_cost_weight": record.cost_weight,
                 "xrouter_cost_usd": record.cost_usd,
+                "xrouter_known_cost_usd": record.known_cost_usd,
                 "xrouter_router_cost_usd": record.router_cost_usd,
                 "xrouter_fallbacks": len(record.fallbacks),
                 **_live_metadata(record),

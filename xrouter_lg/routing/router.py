@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from langchain_core.messages import AIMessage, ToolMessage
-
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import Budget, RequestAccount
@@ -24,6 +22,7 @@ from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposa
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
+from xrouter_lg.routing.tool_loop import caller_in_loop
 from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
@@ -108,10 +107,20 @@ class Router:
         found = constraints.apply(pool, request, self.circuit_open)
         if not found.cards:
             return self._over_budget(policy, request, pool, found.removed)
-        plan = _sticky(request, found.cards) or self._forced(request, found.cards)
+        plan = self._in_loop(request, found.cards) or self._forced(request, found.cards)
         if plan is None:
             plan = await self._ask(policy, request, found.cards)
         return self._settle(plan, policy, request, pool, found)
+
+    def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
+        """Inside a tool loop the model that asked for the tools goes on."""
+        if request.turn > 1:
+            return None
+        name = caller_in_loop(request.messages, request.tools)
+        if name is None or all(card.name != name for card in cards):
+            return None
+        reason = "same model in a tool loop"
+        return _Plan(Proposal(one_hot(name, cards), propensity=1.0, reason=reason), sticky=True)
 
     def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
         """With one card left and no further turn there is nothing to ask a policy about."""
@@ -397,20 +406,3 @@ def _check_affordable(
             f"asking the policy may cost {'an unknown sum' if cost is None else f'${cost:f}'}, "
             f"the answer at least ${least:f}, and ${request.remaining_usd:f} is left"
         )
-
-
-def _sticky(request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
-    """Inside a tool loop the model that asked for the tool reads its result."""
-    if request.turn > 1 or not isinstance(request.messages[-1], ToolMessage):
-        return None
-    for message in reversed(request.messages):
-        if isinstance(message, AIMessage) and message.tool_calls:
-            record = message.response_metadata.get("xrouter") or {}
-            route = record.get("route")
-            if isinstance(route, str) and any(card.name == route for card in cards):
-                proposal = Proposal(
-                    one_hot(route, cards), propensity=1.0, reason="same model in a tool loop"
-                )
-                return _Plan(proposal, sticky=True)
-            return None
-    return None
