@@ -20,7 +20,6 @@ from langchain_core.runnables import RunnableConfig
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.clients import OwnModel, with_own_clients
-from xrouter_lg.calls.encodable import encodable
 from xrouter_lg.calls.failures import (
     PERHAPS_THE_REQUEST,
     RETRYABLE,
@@ -30,13 +29,15 @@ from xrouter_lg.calls.failures import (
     classify,
     refused_parameter,
 )
-from xrouter_lg.calls.foreign import without_foreign_thoughts
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.parameters import Bound, Prepared, prepare
 from xrouter_lg.calls.raw_usage import keep_raw_usage
+from xrouter_lg.calls.sent.encodable import encodable
+from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
-from xrouter_lg.calls.traced_cost import with_traced_cost
+from xrouter_lg.calls.told.notices import notice_failed_call
+from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -253,6 +254,7 @@ class Workers:
                 break
             patience_s -= pause if lone else 0.0
             await asyncio.sleep(pause)
+        notice_failed_call(card.name, failure)
         return CallResult(
             call.id,
             card.name,

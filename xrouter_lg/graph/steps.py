@@ -29,7 +29,7 @@ from xrouter_lg.graph.next_step import (
     outcomes_of,
 )
 from xrouter_lg.graph.record import build_record
-from xrouter_lg.graph.request import build_request, to_messages
+from xrouter_lg.graph.request import OUTER_KEY, build_request, check_options, to_messages
 from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
 from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
@@ -39,10 +39,6 @@ from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
 from xrouter_lg.tracing.runs.extract import annotate_request, run_ids
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
-
-OUTER_KEY = "xrouter_outer"
-"""Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
-is, so that a worker's tokens stream as that node's own."""
 
 OPTIONS_KEY = "__xrouter_options"
 """Key in ``configurable``: keywords that :class:`XRouterNode` was invoked with, for the worker."""
@@ -266,6 +262,7 @@ class Steps:
             request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
         )
         if not turns:
+            check_options(request, config.get("configurable") or {}, self.router)
             return request
         # A human may have raised the limit on an earlier turn.
         request = replace(request, max_cost_usd=turns[-1].context.limit_usd)

@@ -13,6 +13,7 @@ from typing import Any
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import Budget, RequestAccount
+from xrouter_lg.calls.told.notices import notice_failed_policy
 from xrouter_lg.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -88,6 +89,14 @@ class Router:
             self._versions[pool.fingerprint] = pool
         return pool
 
+    @property
+    def card_names(self) -> tuple[str, ...]:
+        """Cards of the pool as it is now, and of the versions that requests may still refer to."""
+        names = dict.fromkeys(self.pool.names)
+        for version in list(self._versions.values()):
+            names |= dict.fromkeys(version.names)
+        return tuple(names)
+
     def pool_of(self, fingerprint: str) -> ModelPool:
         """The version of the pool that a request began with; the newest one where that is gone
         (a request resumed by another process)."""
@@ -151,13 +160,21 @@ class Router:
             if task is None or task.cancelling():
                 raise
             # Nobody has cancelled the request: it leaked out of something the policy ran.
-            return self._fallback(request, cards, describe(error))
+            return self._fallback(policy, request, cards, error)
         except Exception as error:
             # Whatever a policy does wrong costs a fallback, never the request.
-            return self._fallback(request, cards, describe(error))
+            return self._fallback(policy, request, cards, error)
         return _Plan(proposal)
 
-    def _fallback(self, request: RouteRequest, cards: Sequence[ModelCard], error: str) -> _Plan:
+    def _fallback(
+        self,
+        policy: Policy,
+        request: RouteRequest,
+        cards: Sequence[ModelCard],
+        problem: BaseException,
+    ) -> _Plan:
+        error = describe(problem)
+        notice_failed_policy(str(policy.name), str(policy.version), problem, error)
         best = best_answer(request.answers)
         if best is not None:
             action = Action("select", call_id=best.call_id)

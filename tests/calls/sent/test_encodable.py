@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from tests.support.apps import app, card, record
 from xrouter_lg import ModelPool, XRouterNode
-from xrouter_lg.calls.encodable import encodable
+from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.testing import FakeOpenAIServer
 
 HALF = "cut \ud83d end"

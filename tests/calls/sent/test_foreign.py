@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from tests.support.thinkers import Thinkers, thinkers
 from xrouter_lg import ModelCard
 from xrouter_lg.calls.attempt import Workers
-from xrouter_lg.calls.foreign import without_foreign_thoughts
+from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.types import PlannedCall
 
 PROVIDERS = ("anthropic", "openai", "google", "openrouter")

@@ -13,7 +13,7 @@ from langsmith import Client, tracing_context
 from tests.support.apps import app, ask, card, pool, scripted
 from tests.support.langsmith_server import LangSmithServer
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
-from xrouter_lg.calls.traced_cost import costs_of
+from xrouter_lg.calls.told.traced_cost import costs_of
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan, ScriptedChatModel
 from xrouter_lg.testing import server_error as broken
 from xrouter_lg.tracing import Recorder, TraceStore
