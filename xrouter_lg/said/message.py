@@ -71,7 +71,10 @@ def plain_messages(values: Any) -> tuple[Message, ...]:
 def tool_calls_of(message: Any) -> list[dict[str, Any]]:
     """A message's tool calls as name, args and id, from LangChain's form or OpenAI's."""
     found = []
-    for call in fields_of(message).get("tool_calls") or ():
+    calls = fields_of(message).get("tool_calls")
+    for call in calls if isinstance(calls, list | tuple) else ():
+        if not isinstance(call, Mapping):
+            continue
         function = call.get("function")
         if isinstance(function, Mapping):
             args: Any = function.get("arguments") or "{}"

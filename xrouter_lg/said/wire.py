@@ -49,13 +49,13 @@ def _replies(response: Fields) -> Iterator[dict[str, Any]]:
     if isinstance(output, list | tuple) and any(_is_item(item) for item in output):
         yield _reply(response, _joined(output))
         return
-    if response.get("role") in _ASSISTANTS or response.get("type") in _ASSISTANTS:
+    if _is_assistants(response):
         yield _reply(response, response)
         return
     for inner in (output, response.get("message"), _last(response.get("messages"))):
         fields = fields_of(inner)
-        if fields.get("role") in _ASSISTANTS or fields.get("type") in _ASSISTANTS:
-            yield _reply(response, fields)
+        if _is_assistants(fields):
+            yield _reply({**response, **fields}, fields)
             return
         if any(name in fields for name in ("choices", "output")):
             yield from _replies(fields)
@@ -194,6 +194,11 @@ def _items(given: Any) -> list[Any]:
 
 
 # --- their parts -----------------------------------------------------------------------------
+
+
+def _is_assistants(message: Fields) -> bool:
+    kinds = (message.get("role"), message.get("type"))
+    return any(isinstance(kind, str) and kind in _ASSISTANTS for kind in kinds)
 
 
 def _is_item(item: Any) -> bool:
