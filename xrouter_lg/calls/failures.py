@@ -79,6 +79,7 @@ _CONNECTION_NAME = re.compile(
     r"Connect(ion)?(Error|Reset|Refused|Aborted)|ProtocolError|ReadError|WriteError|ServerDisconnected"
     r"|IncompleteRead|ClosedResource|BrokenPipe"
 )
+_MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
 _CONTEXT_TEXT = re.compile(
     r"context.?length|context.?window|maximum context|too many tokens", re.IGNORECASE
 )
@@ -197,23 +198,24 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return ErrorClass.TIMEOUT
         if isinstance(link, ConnectionError) or _CONNECTION_NAME.search(name):
             return ErrorClass.CONNECTION
-        if isinstance(link, json.JSONDecodeError) or "ResponseValidation" in name:
+        if "ResponseValidation" in name and '"error"' in str(getattr(link, "body", "")):
+            return _by_words(str(link.body)) or ErrorClass.SERVER  # type: ignore[attr-defined]
+        if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
-    reported = type(error) is ValueError or hasattr(error, "body") or hasattr(error, "error")
-    if reported and (said := _by_its_words(error)) is not None:
-        return said
+    told = hasattr(error, "body") or hasattr(error, "error")
+    if told or type(error) is ValueError:
+        said = _by_words(f"{_code(error)} {_text(error)}")
+        if said is not None or told:
+            return said or ErrorClass.SERVER
     # A client that reads a body that is not what it expects (an HTML page, a missing field)
     # fails like this.
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
-    if "error" in _code(error) and hasattr(error, "body"):
-        return ErrorClass.SERVER
     return ErrorClass.UNKNOWN
 
 
-def _by_its_words(error: BaseException) -> ErrorClass | None:
+def _by_words(text: str) -> ErrorClass | None:
     """The class of an error that a provider reports inside a response of status 200."""
-    text = f"{_code(error)} {_text(error)}"
     if found := _CODE_IN_TEXT.search(text):
         return _of_status(int(found[1]))
     return next((kind for pattern, kind in _BY_WORDS if pattern.search(text)), None)
