@@ -28,9 +28,22 @@ class TokenUsage:
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """What else is billed apart, by genai-prices' names: ``cache_write_1h_tokens``,
+    ``input_audio_tokens``, ``output_image_tokens``, ``web_searches`` ... The tokens are parts of
+    the totals above."""
+    unknown: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Tokens of kinds that nobody knows, as ``input_NAME`` or ``output_NAME``: parts of the totals,
+    charged at the dearest known rate of their side."""
 
-    def to_dict(self) -> dict[str, int]:
-        return dataclasses.asdict(self)
+    def with_kinds(self, kinds: Mapping[str, int]) -> TokenUsage:
+        return dataclasses.replace(self, kinds={**self.kinds, **kinds})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form; ``kinds`` and ``unknown`` only where there are any."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        more = {name: dict(data.pop(name)) for name in ("kinds", "unknown")}
+        return data | {name: counts for name, counts in more.items() if counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,8 @@ class Charge:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
         return {
-            **dataclasses.asdict(self),
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            "usage": None if self.usage is None else self.usage.to_dict(),
             "cost_usd": usd_str(self.cost_usd),
             "latency_s": round(self.latency_s, 6),
             "held_usd": usd_str(self.held_usd),
@@ -125,9 +139,12 @@ class RouteRequest:
     tenant: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     needs: frozenset[str] = frozenset()
-    """Capabilities that this request needs: ``vision``, ``tools``, ``structured_output``."""
+    """Capabilities that this request needs: ``tools``, ``structured_output``, ``vision``,
+    ``files``, ``audio``, ``video``."""
     prompt_tokens: int = 0
     prompt_tokens_max: int = 0
+    images: int = 0
+    """Images among the messages, of which each model makes another number of tokens."""
     turn: int = 1
     max_turns: int = 1
     answers: tuple[Answer, ...] = ()
@@ -139,6 +156,8 @@ class RouteRequest:
     """Cards that joined the pool after the graph was built, and so have no node in it."""
     request_id: str | None = None
     """The same on every turn of a request; None outside a graph."""
+    bound: Mapping[str, Any] = field(default_factory=dict)
+    """What the app bound and may cost something: ``n``, schemas, tools run by the provider."""
     overruns: Mapping[str, Decimal] = field(default_factory=dict)
     """Cards that have cost more than their worst case, and the factor to reserve them by."""
     attempt: Attempt = field(default_factory=Attempt)

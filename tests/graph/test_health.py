@@ -13,7 +13,7 @@ from tests.support.apps import app, ask, card, pool, record
 from tests.support.providers import Answer, keys, loopback, plain_answer
 from xrouter_lg import Budget, ModelPool, Router, XRouterNode
 from xrouter_lg.calls.breaker import Breaker
-from xrouter_lg.errors import AllCandidatesFailedError
+from xrouter_lg.errors import AllCandidatesFailedError, BudgetExceededError
 from xrouter_lg.testing import (
     FakeModel,
     FakeOpenAIServer,
@@ -180,3 +180,25 @@ def test_a_card_that_passes_its_limit_is_marked_and_reserved_for_as_it_was_seen(
         with pytest.raises(Exception, match=r"budget|left"):
             XRouterNode(router).invoke(ASK, {"configurable": {"max_cost_usd": 0.012}})
         assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n": 4},
+        {"extra_body": {"n": 4}},
+        {"response_format": {"type": "json_object", "schema": {"text": "x" * 20_000}}},
+    ],
+    ids=["n", "extra_body", "schema"],
+)
+def test_what_the_app_bound_counts_in_the_worst_case(
+    fake: FakeOpenAIServer, options: dict[str, Any]
+) -> None:
+    chosen = card(fake, "small", price={"input": 1, "output": 10}, max_output_tokens=500)
+    budget = Budget(per_request_usd="0.008", on_exceeded="error")
+    node = XRouterNode(ModelPool([chosen]), budget=budget)
+    node.invoke(ASK)
+    with pytest.raises(BudgetExceededError):
+        node.bind(**options).invoke(ASK)
+    with pytest.raises(BudgetExceededError):
+        node.bind_tools([], **options).invoke(ASK)

@@ -63,7 +63,8 @@ class Loopback:
 
     def card(self, provider: str, **fields: Any) -> ModelCard:
         """A card of the same model."""
-        fields = {"price": {"input": 1, "output": 10}, "max_output_tokens": 500, **fields}
+        usual = {"price": {"input": 1, "output": 10}, "max_output_tokens": 500}
+        fields = {**usual, "capabilities": ["tools", "structured_output"], **fields}
         return ModelCard(name="one", model=provider, **self.settings(provider), **fields)
 
 

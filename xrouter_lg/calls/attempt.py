@@ -32,7 +32,8 @@ from xrouter_lg.calls.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
-from xrouter_lg.said import CUT, flaw_of, served_model, usage_of
+from xrouter_lg.pool.served import price_as_served
+from xrouter_lg.said import CUT, flaw_of, says_something, served_model, usage_of
 from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
@@ -43,6 +44,8 @@ _FLAWS = {
     ErrorClass.TRUNCATED: "the answer was cut at its length limit",
     ErrorClass.EMPTY: "the answer has neither text nor tool calls",
     ErrorClass.STREAM_CUT: "the stream ended without a finish reason",
+    ErrorClass.SERVER: "the provider broke off",
+    ErrorClass.MALFORMED: "its tool calls can't be read",
 }
 
 logger = logging.getLogger(__name__)
@@ -134,12 +137,15 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
-        bill = _Bill(kind, card, call, pool, self._worst(card, call, prompt_tokens_max))
+        bound = Bound(tools, tool_options or {}, call_options or {})
+        worst = worst_case(card, prompt_tokens_max, call.max_tokens, bound.costly())
+        if worst is not None:
+            worst *= self.overruns.get(card.name, 1)
+        bill = _Bill(kind, card, call, pool, worst)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
         asked = with_hint(messages, call.hint)
-        bound = Bound(tools, tool_options or {}, call_options or {})
         health = _Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         omitted: set[str] = set()
@@ -182,7 +188,7 @@ class Workers:
                 flaw = flaw_of(message)
                 charge = bill.answered(attempt, started, message, flaw)
                 charges.append(self._noting_overrun(card, call, charge, bill.worst))
-                if flaw is None or (flaw in CUT and message.content):
+                if flaw is None or (flaw in CUT and says_something(message)):
                     breaker.success()
                     return CallResult(
                         call.id,
@@ -225,10 +231,6 @@ class Workers:
                 name,
                 failure.detail,
             )
-
-    def _worst(self, card: ModelCard, call: PlannedCall, prompt_tokens_max: int) -> Decimal | None:
-        worst = worst_case(card, prompt_tokens_max, call.max_tokens)
-        return None if worst is None else worst * self.overruns.get(card.name, 1)
 
     def _noting_overrun(
         self, card: ModelCard, call: PlannedCall, charge: Charge, worst: Decimal | None
@@ -343,11 +345,9 @@ class _Bill:
     def answered(
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
-        card, served = self.card, served_model(message)
-        if served is not None and served != card.model_name:
-            card = next((other for other in self.pool if other.model_name == served), card)
-        usage = usage_of(message)
-        cost, source = cost_of(message, usage, card.effective_price)
+        served, usage = served_model(message), usage_of(message)
+        price = price_as_served(self.card, served, self.pool)
+        cost, source = cost_of(message, usage, price)
         charge = self._charge(attempt, started, cost, source)
         error = None if flaw is None else flaw.value
         return replace(charge, usage=usage, served_model=served, error=error)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
+from pydantic import PydanticUserError, TypeAdapter
 
 from xrouter_lg.calls.clients import is_a
 from xrouter_lg.errors import RequestError
@@ -61,6 +62,17 @@ class Bound:
     tools: Sequence[Any]
     options: Mapping[str, Any]
     call: Mapping[str, Any]
+
+    def costly(self) -> dict[str, Any]:
+        """What of it a worst case has to reckon with, in plain values. Of the tools only those
+        that the provider runs: the others are a part of the prompt."""
+        given = {name: _plain(value) for name, value in {**self.options, **self.call}.items()}
+        listed = (*self.tools, *(self.call.get("tools") or ()))
+        kinds = [tool for tool in listed if isinstance(tool, Mapping) and tool]
+        # Google's tools are named by their only key.
+        named = [{"type": next(iter(tool)), **tool} for tool in kinds]
+        given["tools"] = [tool for tool in named if "search" in str(tool["type"])]
+        return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +243,16 @@ def _less(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
             value = {key: inner for key, inner in value.items() if key not in names}
         kept[name] = value
     return kept
+
+
+def _plain(value: Any) -> Any:
+    """A schema that is given as a class, by its JSON."""
+    if isinstance(value, type):
+        try:
+            return TypeAdapter(value).json_schema()
+        except PydanticUserError:  # of a kind that has none
+            return str(value)
+    return value
 
 
 def _names_in(given: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.graph.bound import shown_tools
 from xrouter_lg.graph.next_step import (
@@ -34,6 +35,7 @@ from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
+from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
 from xrouter_lg.tracing.runs.extract import annotate, run_ids
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
@@ -142,7 +144,9 @@ class Steps:
             decision, decision.calls[0], results, pool, request, self.router.circuit_open
         )
         sends = [
-            self._send(call, messages, turn, request.prompt_tokens_max, alone=alone, lone=lone)
+            self._send(
+                call, messages, turn, bound_for(pool[call.card], request), alone=alone, lone=lone
+            )
             for call in decision.calls
         ]
         return Command(update=update, goto=sends)
@@ -186,9 +190,8 @@ class Steps:
         if isinstance(step, NextCall):
             asked, last = request(), decisions[-1]
             lone = not others_left(last, step.call, results, pool, asked, self.router.circuit_open)
-            send = self._send(
-                step.call, messages, turns[-1], asked.prompt_tokens_max, alone=last.final, lone=lone
-            )
+            bound = bound_for(pool[step.call.card], asked)
+            send = self._send(step.call, messages, turns[-1], bound, alone=last.final, lone=lone)
             return Command(goto=[send])
         turns = [replace(turn, decision=await settled(turn.decision)) for turn in turns]
         return self._answer(step, turns, results, messages, config)
@@ -242,11 +245,12 @@ class Steps:
         results: Sequence[CallResult],
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left."""
+        bound = Bound(self.tools.tools, dict(self.tools.options), _call_options(config))
         request = build_request(
             messages,
             config.get("configurable") or {},
             self.router,
-            tools=(*self._shown, *shown_tools(_call_options(config).get("tools") or ())),
+            tools=(*self._shown, *shown_tools(bound.call.get("tools") or ())),
             needs=self.tools.needs,
         )
         reachable = frozenset(self.names.cards)
@@ -255,6 +259,7 @@ class Steps:
             default=pool.default,
             unreachable=frozenset(pool.names) - reachable,
             remaining_usd=request.max_cost_usd,
+            bound=bound.costly(),
             overruns=self.router.workers.overruns,
             request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
         )
