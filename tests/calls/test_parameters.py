@@ -317,3 +317,24 @@ async def test_a_bad_request_of_another_kind_is_no_refused_parameter(
         keys(monkeypatch, server.url)
         result = await call(server.card("openai:gpt-x"), call={"temperature": 0.2})
         assert (result.error, len(server.requests)) == (ErrorClass.BAD_REQUEST, 1)
+
+
+async def test_the_cards_own_lower_limit_stays_under_a_budgets(server: Loopback) -> None:
+    card = server.card("openai:gpt-x", params={"max_tokens": 9})
+    await call(card, call={"max_tokens": 77})
+    assert set(limits(server.requests[0].body).values()) == {9}
+
+
+async def test_a_server_that_refuses_stream_options_is_asked_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        if "stream_options" in body:
+            return 400, {"error": {"message": "Unrecognized argument: stream_options"}}
+        return 500, {"error": {"message": "enough"}}
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        card = server.card("openai:gpt-x", max_retries=0, params={"streaming": True})
+        await call(card, call={})
+        assert ["stream_options" in asked.body for asked in server.requests] == [True, False]

@@ -97,6 +97,11 @@ _NOT_TAKEN = re.compile(
     r"|can(not|'t) (both )?be (used|specified|set)|cannot set|already set|incompatible",
     re.IGNORECASE,
 )
+_NO_SUCH_MODEL = re.compile(
+    r"model_not_found|model_decommissioned|not a valid model|invalid model\b"
+    r"|\bmodel\b.{0,80}(does not exist|not found|(deprecated|decommissioned|retired))",
+    re.IGNORECASE,
+)
 _RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
 
 # An error that comes inside a good response has no status: its code or its words say what it is.
@@ -141,6 +146,8 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
+    if error_class is ErrorClass.BAD_REQUEST and _NO_SUCH_MODEL.search(f"{_code(error)} {detail}"):
+        error_class = ErrorClass.NOT_FOUND
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408

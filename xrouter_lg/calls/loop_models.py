@@ -22,7 +22,8 @@ _KEPT = 256
 @dataclass(frozen=True, slots=True)
 class LoopModel:
     """A card's chat model in one event loop. The card keeps its id from being given again.
-    ``retries`` is how often the client of a model that was handed in would have asked again."""
+    ``retries`` is how often the model's own client would have asked again: one that was handed in,
+    or that ``params`` ask it of."""
 
     card: ModelCard
     model: BaseChatModel
@@ -70,8 +71,7 @@ class LoopModels:
         entry = mine.get(id(card))
         if entry is None:
             own = with_own_clients(self.prepare(card))
-            handed_in = isinstance(card.model, BaseChatModel)
-            entry = LoopModel(card, own.model, own.retries if handed_in else 0)
+            entry = LoopModel(card, own.model, own.retries)
             _close_with_loop(loop, card, own, weakref.ref(self))
             if len(mine) >= _KEPT:
                 mine.pop(next(iter(mine)))

@@ -103,8 +103,9 @@ def prepare(
         limit = min([*given, *([] if limit is None else [limit])], default=None)
         model = _without(model, LIMITS)
     if limit is not None:
-        # The app may ask for less than the router allows, never for more.
-        limit = min([limit, *_limits_in(options), *_limits_in(kwargs)])
+        # App and card may ask for less than the router allows, never for more.
+        given = (options, kwargs, _fields(model))
+        limit = min([limit, *(own for it in given for own in _limits_in(it))])
         options, kwargs = _less(options, LIMITS), _less(kwargs, LIMITS)
         if not _limit_names(model, refused):
             if call.allowance_usd is not None:
