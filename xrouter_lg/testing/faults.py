@@ -9,6 +9,7 @@ rate_limit             429 with Retry-After                                     
 server_error           500, 502, 503, 504 or 529                                   nothing
 bad_request            400                                                         nothing
 auth_error             401                                                         nothing
+error_in_answer        200 whose body is an error                                  nothing
 html_page              a page of HTML with any status                              nothing
 reset                  connection reset before the headers                         nothing
 hang                   silence, then the connection closes                         nothing
@@ -121,6 +122,12 @@ def auth_error() -> Fault:
     """401 with the code `invalid_api_key`."""
     body = error_body("Incorrect API key (fake).", "invalid_request_error", "invalid_api_key")
     return ErrorAnswer(kind="auth_error", status=401, body=body)
+
+
+def error_in_answer() -> Fault:
+    """200 whose body is an error, as gateways send when the model behind them failed."""
+    body = error_body("The provider returned an error (fake).", "server_error", "502")
+    return ErrorAnswer(kind="error_in_answer", status=200, body=body)
 
 
 def html_page(status: int = 200) -> Fault:
