@@ -82,6 +82,8 @@ class BrokenTransfer(Fault):
     """Before every chunk."""
     stop_after: int | None = None
     """Tokens sent before the transfer ends early; None: it does not."""
+    clean: bool = False
+    """The body ends as if it were whole; else the connection breaks."""
     error_event: bytes | None = None
     """Sent where the transfer ends early."""
     garbled: bool = False
@@ -181,9 +183,12 @@ def slow_stream(delay: float = 0.1) -> Fault:
     return BrokenTransfer(kind="slow_stream", pause_s=delay)
 
 
-def cut_stream(after_chunks: int = 1) -> Fault:
-    """The connection closes after `after_chunks` tokens, without a finish or `[DONE]`."""
-    return BrokenTransfer(kind="cut_stream", stop_after=after_chunks)
+def cut_stream(after_chunks: int = 1, *, clean: bool = False) -> Fault:
+    """The connection closes after `after_chunks` tokens, without a finish or `[DONE]`.
+
+    `clean`: the HTTP body ends properly, as behind a proxy, and only what it says is cut.
+    """
+    return BrokenTransfer(kind="cut_stream", stop_after=after_chunks, clean=clean)
 
 
 def stream_error(after_chunks: int = 1) -> Fault:

@@ -247,7 +247,9 @@ class ChatService:
             await connection.send_event(dialect.error_event(error, it.completion, it.asked))
             return False
         if transfer.stop_after is not None:
-            return False
+            if transfer.clean:
+                await connection.end_stream()
+            return transfer.clean
         for chunk in dialect.closing(it.completion, it.asked):
             await connection.send_event(chunk)
         await connection.end_stream()

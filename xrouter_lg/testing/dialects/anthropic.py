@@ -38,6 +38,7 @@ class AnthropicMessages(Dialect):
         content: list[dict[str, Any]] = []
         if said.thoughts:
             content.append({"type": "thinking", "thinking": said.thoughts, "signature": "fake"})
+        content += _searches(completion)
         if said.text or said.refusal:
             content.append({"type": "text", "text": said.text + said.refusal})
         content += [
@@ -54,21 +55,26 @@ class AnthropicMessages(Dialect):
         message = self._message(completion, asked)
         if completion.show_usage:
             message["usage"] = _usage(completion.usage) | {"output_tokens": 1}
-        return _event("message_start", message=message)
+        events = _event("message_start", message=message)
+        for index, block in enumerate(_searches(completion)):
+            events += _event("content_block_start", index=index, content_block=block)
+            events += _event("content_block_stop", index=index)
+        return events
 
     def pieces(self, completion: Completion, asked: FakeRequest) -> Iterator[bytes]:
-        index, kind = -1, ""
+        first = len(_searches(completion))
+        index, kind = first - 1, ""
         for piece in completion.pieces:
             said, delta, start = _block(piece)
             events = b""
             if said != kind or "id" in start:
-                if index >= 0:
+                if index >= first:
                     events += _event("content_block_stop", index=index)
                 index, kind = index + 1, said
                 block = {"type": kind} | start
                 events += _event("content_block_start", index=index, content_block=block)
             yield events + _event("content_block_delta", index=index, delta=delta)
-        if index >= 0:
+        if index >= first:
             yield _event("content_block_stop", index=index)
 
     def closing(self, completion: Completion, asked: FakeRequest) -> Iterator[bytes]:
@@ -112,6 +118,18 @@ def _block(piece: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any
     if "id" not in call:
         return "tool_use", delta, {}
     return "tool_use", delta, {"id": call["id"], "name": call["function"]["name"], "input": {}}
+
+
+def _searches(completion: Completion) -> list[dict[str, Any]]:
+    """The blocks of the provider's own searches: the call, and what it found."""
+    blocks: list[dict[str, Any]] = []
+    for place in range(completion.usage.searches):
+        name, query = f"srvtoolu_{place}", {"query": "fake"}
+        blocks += [
+            {"type": "server_tool_use", "id": name, "name": "web_search", "input": query},
+            {"type": "web_search_tool_result", "tool_use_id": name, "content": []},
+        ]
+    return blocks
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

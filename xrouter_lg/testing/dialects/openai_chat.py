@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from xrouter_lg.testing.completion import Completion, FakeRequest, Usage
@@ -291,13 +292,15 @@ class XAIChat(OpenAIChat):
 
 
 class PerplexityChat(OpenAIChat):
-    """Perplexity's Sonar: searches, citations and the cost of each in `usage`, on every chunk."""
+    """Perplexity's Sonar: searches, citations and costs in `usage`, on every chunk. Reasoning and
+    citations stand beside the sums."""
 
     limits = ("max_tokens",)
     usage_comes = "always"
 
     def usage(self, usage: Usage) -> dict[str, Any]:
-        block = _sums(usage) | {"search_context_size": "low"}
+        visible = replace(usage, completion_tokens=usage.completion_tokens - usage.reasoning_tokens)
+        block = _sums(visible) | {"search_context_size": "low"}
         block |= _counted(
             citation_tokens=usage.citation_tokens,
             num_search_queries=usage.searches,
