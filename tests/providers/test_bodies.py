@@ -29,6 +29,7 @@ def weather(city: str, days: int = 1) -> str:
 STRICT = {"strict": True, "tool_choice": "weather"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "openai": {**STRICT, "parallel_tool_calls": False},
+    "compatible": STRICT,
     "responses": {**STRICT, "parallel_tool_calls": False},
     "anthropic": {"tool_choice": "any", "parallel_tool_calls": False},
     "google_genai": {"tool_choice": "any"},
@@ -59,6 +60,7 @@ def test_tools_reach_the_provider_as_bound(provider: Provider, server: FakeProvi
     without=except_(
         "has none, or not in this API",
         "openai",
+        "compatible",
         "mistralai",
         "ollama",
         "openrouter",

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.providers import Provider, answered, cells, except_, record_of, routed
 from xrouter_lg.errors import StreamInterruptedError
-from xrouter_lg.testing import FakeModel, FakeProviders, FaultPlan, Reply, error_in_answer
+from xrouter_lg.testing import (
+    FakeModel,
+    FakeProviders,
+    FaultPlan,
+    Reply,
+    error_in_answer,
+    server_error,
+)
 
 PART = "The first half of"
 NO_FILTER = except_("has no word for it", "mistralai", "ollama", "perplexity")
@@ -65,6 +74,13 @@ def test_an_error_in_a_200_is_an_error(provider: Provider, server: FakeProviders
     assert _route(provider, server)[0] == "other"
 
 
+@cells("endings", "a 503 costs one request, and another card answers")
+def test_an_error_costs_one_request(provider: Provider, server: FakeProviders) -> None:
+    server.faults = FaultPlan({"m": server_error(503)})
+    assert _route(provider, server, timeout_s=3.0)[0] == "other"
+    assert server.calls == {"m": 1, "other": 1}
+
+
 def _ended(
     finish: str, provider: Provider, server: FakeProviders, *, streamed: bool
 ) -> tuple[str, bool, str | None]:
@@ -73,10 +89,10 @@ def _ended(
 
 
 def _route(
-    provider: Provider, server: FakeProviders, *, streamed: bool = False
+    provider: Provider, server: FakeProviders, *, streamed: bool = False, **options: Any
 ) -> tuple[str, bool, str | None]:
     """Who answered, whether the answer is marked, and what went wrong with the first card."""
     server.add_model(FakeModel(name="other", reply="The whole answer."))
-    graph = routed(provider.card(server), provider.card(server, "other"))
+    graph = routed(provider.card(server, **options), provider.card(server, "other"))
     found = record_of(answered(graph, streamed=streamed))
     return found["route"], found["truncated"], found["charges"][0]["error"]

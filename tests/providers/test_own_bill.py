@@ -10,6 +10,7 @@ from xrouter_lg.testing import FakeModel, FakeProviders, Reply, Usage
 COST = Decimal("0.0123")
 NONE = except_(
     "states no cost",
+    "openai",
     "responses",
     "anthropic",
     "google_genai",

@@ -26,6 +26,7 @@ _THOUGHT = {"reasoning_tokens": 70}
 _WRITTEN = {"cache_write_tokens": 200}
 KINDS: dict[str, dict[str, int]] = {
     "openai": _CACHED | _THOUGHT | {"audio_input_tokens": 110, "audio_output_tokens": 50},
+    "compatible": _CACHED | _THOUGHT,
     "responses": _CACHED | _THOUGHT | {"searches": 2},
     "anthropic": _CACHED | _WRITTEN | _THOUGHT | {"cache_write_1h_tokens": 130, "searches": 2},
     "google_genai": _CACHED | _THOUGHT | {"tool_prompt_tokens": 90, "searches": 2},

@@ -30,13 +30,15 @@ class Provider:
     langchain: str
     """The provider in `init_chat_model`."""
     params: Mapping[str, Any] = field(default_factory=dict)
+    served_by: str | None = None
+    """The provider on the fake server, where that is another one."""
 
     def card(self, server: FakeProviders, name: str = "m", **options: Any) -> ModelCard:
         """A card as a user writes it; one attempt unless told otherwise."""
         return ModelCard(
             **{
                 "name": name,
-                "model": f"{self.langchain}:{name}",
+                "model": name if self.served_by else f"{self.langchain}:{name}",
                 "base_url": self._url(server),
                 "api_key_env": None if self.langchain == "ollama" else KEY,
                 "params": self.params,
@@ -47,9 +49,13 @@ class Provider:
             }
         )
 
-    def by_hand(self, server: FakeProviders, name: str = "m") -> BaseChatModel:
+    def by_hand(self, server: FakeProviders, name: str = "m", **more: Any) -> BaseChatModel:
         """The same chat model without us."""
-        options = dict(self.params)
+        options = {**self.params, **more}
+        if self.langchain == "openai":
+            options["stream_usage"] = True
+        if self.langchain == "ollama":  # has no retries to switch off
+            options.pop("max_retries", None)
         if (url := self._url(server)) is not None:
             options["base_url"] = url
         if self.langchain != "ollama":
@@ -59,7 +65,9 @@ class Provider:
 
     def _url(self, server: FakeProviders) -> str | None:
         # Its class has no such field: the client asks the environment.
-        return None if self.langchain == "perplexity" else server.base_url_of(self.langchain)
+        if self.langchain == "perplexity":
+            return None
+        return server.base_url_of(self.served_by or self.langchain)
 
 
 PROVIDERS = {
@@ -67,6 +75,7 @@ PROVIDERS = {
     for provider in (
         Provider("openai", "OpenAI chat", "openai"),
         Provider("responses", "OpenAI Responses", "openai", {"use_responses_api": True}),
+        Provider("compatible", "a server that speaks OpenAI", "openai", served_by="compatible"),
         Provider("anthropic", "Anthropic", "anthropic"),
         Provider("google_genai", "Gemini", "google_genai"),
         Provider("mistralai", "Mistral", "mistralai"),
@@ -90,6 +99,8 @@ class Row:
     """What its test proves."""
     test: str
     """File and function below `tests/providers`."""
+    number: int
+    """Its place in that file."""
     without: Mapping[str, str]
     """Why a provider has no such cell."""
 
@@ -106,7 +117,8 @@ def cells(
 
     def row(test: Test) -> Test:
         file = test.__module__.rpartition(".")[2]
-        ROWS.append(Row(situation, shows, f"{file}.py::{test.__name__}", reasons))
+        line = test.__code__.co_firstlineno
+        ROWS.append(Row(situation, shows, f"{file}.py::{test.__name__}", line, reasons))
         there = [provider for name, provider in PROVIDERS.items() if name not in reasons]
         return pytest.mark.parametrize("provider", there, ids=lambda it: it.name)(test)
 

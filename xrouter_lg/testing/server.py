@@ -66,7 +66,8 @@ class FakeProviders:
 
     def base_url_of(self, provider: str) -> str:
         """What a provider's client takes as its base URL; `provider` as in LangChain's
-        `init_chat_model`. `openai` answers chat completions and the Responses API.
+        `init_chat_model`. `openai` answers chat completions and the Responses API, `compatible` is
+        a server that speaks OpenAI in part.
 
         Raises:
             ValueError: a provider that the server can't imitate.

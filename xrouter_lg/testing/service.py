@@ -245,7 +245,8 @@ class ChatService:
         if transfer.error_event is not None:
             error = json.loads(transfer.error_event)["error"]
             await connection.send_event(dialect.error_event(error, it.completion, it.asked))
-            return False
+            await connection.end_stream()
+            return True
         if transfer.stop_after is not None:
             if transfer.clean:
                 await connection.end_stream()

@@ -9,6 +9,7 @@ from xrouter_lg.testing.dialects.base import Dialect
 from xrouter_lg.testing.dialects.gemini import Gemini
 from xrouter_lg.testing.dialects.ollama import OllamaChat
 from xrouter_lg.testing.dialects.openai_chat import (
+    CompatibleChat,
     DeepSeekChat,
     MistralChat,
     OpenAIChat,
@@ -22,6 +23,7 @@ _RESPONSES = OpenAIResponses()
 
 BASE_PATHS: Mapping[str, str] = {
     "openai": "/v1",
+    "compatible": "/compatible/v1",
     "anthropic": "/anthropic",
     "google_genai": "/google_genai",
     "mistralai": "/mistralai/v1",
@@ -31,10 +33,12 @@ BASE_PATHS: Mapping[str, str] = {
     "xai": "/xai/v1",
     "perplexity": "/perplexity",
 }
-"""Where the client of each provider (by LangChain's name) finds its API below the server's URL."""
+"""Where the client of each provider (by LangChain's name) finds its API below the server's URL.
+`compatible` is somebody else's server that speaks OpenAI's chat completions in part."""
 
 _ROUTES: Mapping[str, Mapping[str, Dialect]] = {
     "openai": {"/chat/completions": OpenAIChat(), "/responses": _RESPONSES},
+    "compatible": {"/chat/completions": CompatibleChat()},
     "anthropic": {"/v1/messages": AnthropicMessages()},
     "google_genai": dict.fromkeys((":generateContent", ":streamGenerateContent"), Gemini()),
     "mistralai": {"/chat/completions": MistralChat()},

@@ -75,7 +75,7 @@ class OpenAIChat(Dialect):
         options = asked.body.get("stream_options") or {}
         if completion.show_usage and (
             self.usage_comes == "apart"
-            or (self.usage_comes == "if asked" and options.get("include_usage"))
+            or (self.usage_comes in ("if asked", "always") and options.get("include_usage"))
         ):
             envelope = self._envelope(completion, asked, "chat.completion.chunk")
             yield sse(envelope | {"choices": [], "usage": self.usage(completion.usage)})
@@ -176,6 +176,14 @@ class OpenAIChat(Dialect):
                 for call in said.calls
             ]
         return message
+
+
+class CompatibleChat(OpenAIChat):
+    """A server that speaks OpenAI in part: it reads `max_tokens` alone, and repeats the usage so
+    far on every chunk, as vLLM does on request."""
+
+    limits = ("max_tokens",)
+    usage_comes = "always"
 
 
 class MistralChat(OpenAIChat):
