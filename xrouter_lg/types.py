@@ -28,9 +28,22 @@ class TokenUsage:
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    kinds: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """What else is billed apart, by genai-prices' names: ``cache_write_1h_tokens``,
+    ``input_audio_tokens``, ``output_image_tokens``, ``web_searches`` ... The tokens are parts of
+    the totals above."""
+    unknown: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Tokens of kinds that nobody knows, as ``input_NAME`` or ``output_NAME``: parts of the totals,
+    charged at the dearest known rate of their side."""
 
-    def to_dict(self) -> dict[str, int]:
-        return dataclasses.asdict(self)
+    def with_kinds(self, kinds: Mapping[str, int]) -> TokenUsage:
+        return dataclasses.replace(self, kinds={**self.kinds, **kinds})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form; ``kinds`` and ``unknown`` only where there are any."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        more = {name: dict(data.pop(name)) for name in ("kinds", "unknown")}
+        return data | {name: counts for name, counts in more.items() if counts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,8 @@ class Charge:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
         return {
-            **dataclasses.asdict(self),
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            "usage": None if self.usage is None else self.usage.to_dict(),
             "cost_usd": usd_str(self.cost_usd),
             "latency_s": round(self.latency_s, 6),
             "held_usd": usd_str(self.held_usd),

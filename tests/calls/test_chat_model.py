@@ -173,8 +173,8 @@ def test_an_unknown_provider_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_provider_whose_package_is_missing_names_the_pip_command() -> None:
-    with pytest.raises(PoolError, match=r"card 'a': .*pip install langchain-anthropic"):
-        build_chat_model(ModelCard(name="a", model="anthropic:claude-haiku-4-5"))
+    with pytest.raises(PoolError, match=r"card 'a': .*pip install langchain-cohere"):
+        build_chat_model(ModelCard(name="a", model="cohere:command-r"))
 
 
 def test_a_bad_param_is_refused_with_the_card_and_the_params_name() -> None:

@@ -197,7 +197,7 @@ def test_a_price_without_input_or_output_is_refused(kind: str, missing: bool) ->
 
 
 def test_an_unknown_kind_of_price_is_refused_with_the_known_ones() -> None:
-    text = refused("unknown price 'request'", lambda: card(price={"input": 1, "request": 2}))
+    text = refused("unknown price 'outputs'", lambda: card(price={"input": 1, "outputs": 2}))
     assert "cached_input" in text
 
 

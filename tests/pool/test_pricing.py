@@ -182,12 +182,12 @@ def test_a_tiered_price_shows_the_rates_of_a_short_prompt() -> None:
 
 
 def test_a_short_prompt_of_a_tiered_price_reserves_no_more_than_its_own_tier() -> None:
-    # Everything could be written to the cache: 3.75; output at 15.
-    assert published(*TIERED).worst_case(1000, 100) == Decimal("0.00525")
+    # Everything could be written to the cache for an hour: 6; output at 15.
+    assert published(*TIERED).worst_case(1000, 100) == Decimal("0.0075")
 
 
 def test_a_long_prompt_of_a_tiered_price_reserves_the_dear_tier() -> None:
-    assert published(*TIERED).worst_case(200_001, 100) == Decimal("1.5022575")
+    assert published(*TIERED).worst_case(200_001, 100) == Decimal("2.402262")
 
 
 @pytest.mark.parametrize(("inputs", "rate"), [(200_000, 3), (200_001, 6)])

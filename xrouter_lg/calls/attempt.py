@@ -24,7 +24,8 @@ from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
-from xrouter_lg.said import CUT, flaw_of, served_model, usage_of
+from xrouter_lg.pool.served import price_as_served
+from xrouter_lg.said import CUT, flaw_of, says_something, served_model, usage_of
 from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
@@ -35,6 +36,8 @@ _FLAWS = {
     ErrorClass.TRUNCATED: "the answer was cut at its length limit",
     ErrorClass.EMPTY: "the answer has neither text nor tool calls",
     ErrorClass.STREAM_CUT: "the stream ended without a finish reason",
+    ErrorClass.SERVER: "the provider broke off",
+    ErrorClass.MALFORMED: "its tool calls can't be read",
 }
 
 _BACKOFF_S = 0.25
@@ -164,7 +167,7 @@ class Workers:
             else:
                 flaw = flaw_of(message)
                 charges.append(bill.answered(attempt, started, message, flaw))
-                if flaw is None or (flaw in CUT and message.content):
+                if flaw is None or (flaw in CUT and says_something(message)):
                     breaker.success()
                     return CallResult(
                         call.id,
@@ -325,11 +328,9 @@ class _Bill:
     def answered(
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
-        card, served = self.card, served_model(message)
-        if served is not None and served != card.model_name:
-            card = next((other for other in self.pool if other.model_name == served), card)
-        usage = usage_of(message)
-        cost, source = cost_of(message, usage, card.effective_price)
+        served, usage = served_model(message), usage_of(message)
+        price = price_as_served(self.card, served, self.pool)
+        cost, source = cost_of(message, usage, price)
         charge = self._charge(attempt, started, cost, source)
         error = None if flaw is None else flaw.value
         return replace(charge, usage=usage, served_model=served, error=error)

@@ -15,6 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from xrouter_lg.calls.failures import describe
+from xrouter_lg.calls.raw_usage import keep_raw_usage
 from xrouter_lg.errors import MissingKeyError, PoolError
 from xrouter_lg.pool.pool import ModelCard
 
@@ -34,8 +35,11 @@ def build_chat_model(card: ModelCard) -> BaseChatModel:
         kwargs["api_key"] = _key_of(card, card.api_key_env)
     try:
         if card.base_url is not None and card.provider in (None, "openai"):
-            return _openai_compatible(card, kwargs)
-        return _by_provider(card, kwargs)
+            model = _openai_compatible(card, kwargs)
+        else:
+            model = _by_provider(card, kwargs)
+        keep_raw_usage(model)
+        return model
     except (PoolError, MissingKeyError):
         raise
     except ImportError as error:

@@ -19,13 +19,36 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MILLION = Decimal(1_000_000)
-_KINDS = ("input", "cached_input", "cache_write", "output", "reasoning")
+_KINDS = (
+    "input",
+    "cached_input",
+    "cache_write",
+    "cache_write_1h",
+    "input_audio",
+    "input_image",
+    "output",
+    "reasoning",
+    "output_audio",
+    "output_image",
+    "request",
+    "web_search",
+)
+_INPUT_KINDS = ("cached_input", "cache_write", "cache_write_1h", "input_audio", "input_image")
+_OUTPUT_KINDS = ("reasoning", "output_audio", "output_image")
+
+WEB_SEARCH_USD = Decimal("0.01")
+"""A search that a provider makes by itself, where a card says nothing: what OpenAI and Anthropic
+ask (USD 10 per 1,000)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens, by kind of token. A kind left out costs what its parent does:
-    cached and cache-written tokens as input, reasoning tokens as output.
+    """USD per million tokens, by kind of token, and fees in USD each.
+
+    A kind left out costs what its parent does: ``cache_write_1h`` (kept for an hour) as
+    ``cache_write``, every other part of the input as ``input``, every part of the output as
+    ``output``. ``request`` is a fee per request (0 where left out), ``web_search`` one per search
+    that the provider makes by itself (:data:`WEB_SEARCH_USD` where left out).
 
     Raises:
         PoolError: a value that is negative or no number. Floats become the decimals they print as.
@@ -36,6 +59,13 @@ class Price:
     cached_input: Decimal | None = None
     cache_write: Decimal | None = None
     reasoning: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    input_audio: Decimal | None = None
+    input_image: Decimal | None = None
+    output_audio: Decimal | None = None
+    output_image: Decimal | None = None
+    request: Decimal | None = None
+    web_search: Decimal | None = None
     source: str = "card"
 
     def __post_init__(self) -> None:
@@ -73,34 +103,58 @@ class Price:
         return self
 
     def cost(self, usage: TokenUsage) -> Decimal:
-        """USD of one attempt."""
-        plain_in = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
-        plain_out = max(0, usage.output_tokens - usage.reasoning_tokens)
-        cached = self.input if self.cached_input is None else self.cached_input
-        write = self.input if self.cache_write is None else self.cache_write
-        reasoning = self.output if self.reasoning is None else self.reasoning
-        return (
-            plain_in * self.input
-            + usage.cached_input_tokens * cached
-            + usage.cache_write_tokens * write
-            + plain_out * self.output
-            + usage.reasoning_tokens * reasoning
-        ) / _MILLION
+        """USD of one attempt. Tokens of a kind that nobody knows cost the dearest rate of their
+        side."""
+        kinds = usage.kinds
+        hour = min(kinds.get("cache_write_1h_tokens", 0), usage.cache_write_tokens)
+        parts_in = {
+            "cached_input": usage.cached_input_tokens,
+            "cache_write": usage.cache_write_tokens - hour,
+            "cache_write_1h": hour,
+            "input_audio": kinds.get("input_audio_tokens", 0),
+            "input_image": kinds.get("input_image_tokens", 0),
+        }
+        parts_out = {
+            "reasoning": usage.reasoning_tokens,
+            "output_audio": kinds.get("output_audio_tokens", 0),
+            "output_image": kinds.get("output_image_tokens", 0),
+        }
+        tokens = _side(usage.input_tokens, parts_in, usage.unknown, "input", self)
+        tokens += _side(usage.output_tokens, parts_out, usage.unknown, "output", self)
+        return tokens / _MILLION + self.fees(kinds.get("web_searches", 0))
 
-    def worst_case(self, input_tokens: int, output_tokens: int) -> Decimal:
+    def rate(self, kind: str) -> Decimal:
+        """USD per million tokens of a kind, its parent's where it has none of its own."""
+        own: Decimal | None = getattr(self, kind)
+        if own is not None:
+            return own
+        if kind == "cache_write_1h":
+            return self.rate("cache_write")
+        return self.input if kind in _INPUT_KINDS else self.output
+
+    def dearest(self, side: str) -> Decimal:
+        """The dearest rate of ``input`` or ``output``."""
+        parts = _INPUT_KINDS if side == "input" else _OUTPUT_KINDS
+        return max(getattr(self, side), *(self.rate(kind) for kind in parts))
+
+    def fees(self, searches: int = 0) -> Decimal:
+        """What a request costs beside its tokens (USD)."""
+        search = WEB_SEARCH_USD if self.web_search is None else self.web_search
+        return (self.request or Decimal(0)) + searches * search
+
+    def worst_case(self, input_tokens: int, output_tokens: int, searches: int = 0) -> Decimal:
         """The most that an attempt of this size can cost (USD): every token at its dearest kind."""
-        dearest_in = max(self.input, self.cached_input or 0, self.cache_write or 0)
-        dearest_out = max(self.output, self.reasoning or 0)
-        return (input_tokens * dearest_in + output_tokens * dearest_out) / _MILLION
+        tokens = input_tokens * self.dearest("input") + output_tokens * self.dearest("output")
+        return tokens / _MILLION + self.fees(searches)
 
-    def output_tokens_for(self, usd: Decimal, input_tokens: int) -> int | None:
+    def output_tokens_for(self, usd: Decimal, input_tokens: int, searches: int = 0) -> int | None:
         """How many output tokens ``usd`` pays for after ``input_tokens``, both at their dearest;
         None when output is free."""
-        dearest_out = max(self.output, self.reasoning or 0)
-        left = usd - self.worst_case(input_tokens, 0)
-        if dearest_out == 0:
+        dearest = self.dearest("output")
+        left = usd - self.worst_case(input_tokens, 0, searches)
+        if dearest == 0:
             return None if left >= 0 else 0
-        return max(0, int(left * _MILLION / dearest_out))
+        return max(0, int(left * _MILLION / dearest))
 
     def to_dict(self) -> dict[str, str]:
         pairs = ((kind, getattr(self, kind)) for kind in _KINDS)
@@ -124,29 +178,43 @@ class PublishedPrice(Price):
     def at(self, input_tokens: int) -> Price:
         return _step(self.tiers, input_tokens, self)
 
-    def worst_case(self, input_tokens: int, output_tokens: int) -> Decimal:
+    def worst_case(self, input_tokens: int, output_tokens: int, searches: int = 0) -> Decimal:
         ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.worst_case(ceiling, input_tokens, output_tokens)
+        return Price.worst_case(ceiling, input_tokens, output_tokens, searches)
 
-    def output_tokens_for(self, usd: Decimal, input_tokens: int) -> int | None:
-        return Price.output_tokens_for(_step(self.ceilings, input_tokens, self), usd, input_tokens)
+    def output_tokens_for(self, usd: Decimal, input_tokens: int, searches: int = 0) -> int | None:
+        ceiling = _step(self.ceilings, input_tokens, self)
+        return Price.output_tokens_for(ceiling, usd, input_tokens, searches)
 
     def cost(self, usage: TokenUsage) -> Decimal:
+        # Not super(): slots=True makes a new class, and zero-argument super() keeps the old.
+        ours = Price.cost(self.at(usage.input_tokens), usage)
+        return ours if usage.unknown else self._priced(usage, ours)
+
+    def _priced(self, usage: TokenUsage, otherwise: Decimal) -> Decimal:
         from genai_prices import Usage as PricedUsage
         from genai_prices import calc_price
 
-        counted = PricedUsage(
-            input_tokens=usage.input_tokens,
-            cache_read_tokens=usage.cached_input_tokens or None,
-            cache_write_tokens=usage.cache_write_tokens or None,
-            output_tokens=usage.output_tokens,
-        )
+        counts = {
+            "input_tokens": usage.input_tokens,
+            "cache_read_tokens": usage.cached_input_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "output_tokens": usage.output_tokens,
+            "output_reasoning_tokens": usage.reasoning_tokens,
+            **usage.kinds,
+        }
+        given = {kind: n for kind, n in counts.items() if n}
+        if usage.cached_input_tokens and "input_audio_tokens" in given:
+            given.setdefault("cache_audio_read_tokens", 0)  # the list asks where they overlap
+        counted = PricedUsage(**given)
         try:
-            return calc_price(counted, self.model, provider_id=self.provider).total_price
+            found = calc_price(counted, self.model, provider_id=self.provider).total_price
         except (LookupError, ValueError) as error:
             logger.warning("genai-prices can't price %r: %s; list price used", self.model, error)
-            # Not super(): slots=True makes a new class, and zero-argument super() keeps the old.
-            return Price.cost(self.at(usage.input_tokens), usage)
+            return otherwise
+        if self.web_search is None:  # the list has no fee for it
+            found += usage.kinds.get("web_searches", 0) * WEB_SEARCH_USD
+        return found
 
 
 @lru_cache(maxsize=512)
@@ -166,10 +234,7 @@ def published_price(provider: str | None, model: str) -> PublishedPrice | None:
         return None
     base = tiers[0][1]
     return PublishedPrice(
-        input=base.input,
-        output=base.output,
-        cached_input=base.cached_input,
-        cache_write=base.cache_write,
+        **{kind: getattr(base, kind) for kind in _KINDS},
         source=source,
         model=model,
         provider=provider,
@@ -202,15 +267,17 @@ def _steps(prices: Iterable[ModelPrice], source: str) -> tuple[tuple[int, Price]
     """Each kind's dearest rate among ``prices`` by length of prompt; None where a price has no
     rate for input or output."""
     prices = list(prices)
-    listed = [getattr(price, kind) for price in prices for kind in _LISTED]
+    listed = [getattr(price, kind, None) for price in prices for kind in _LISTED]
     starts = {0} | {tier.start for value in listed for tier in getattr(value, "tiers", ())}
     steps = []
     for start in sorted(starts):
         rates: dict[str, Any] = {}
-        for key, kind in _LISTED.items():
-            known = [value for price in prices if (value := getattr(price, key)) is not None]
-            rates[kind] = max((_tier(value, start) for value in known), default=None)
-        if rates["input"] is None or rates["output"] is None:
+        for key, (kind, per) in _LISTED.items():
+            known = [value for price in prices if (value := getattr(price, key, None)) is not None]
+            rate = max((_tier(value, start) for value in known), default=None)
+            if rate is not None:
+                rates[kind] = max(rate / per, rates.get(kind, Decimal(0)))
+        if "input" not in rates or "output" not in rates:
             return None
         steps.append((start, Price(**rates, source=source)))
     return tuple(steps)
@@ -226,12 +293,33 @@ def _step(steps: tuple[tuple[int, Price], ...], input_tokens: int, otherwise: Pr
 
 
 _LISTED = {
-    "input_mtok": "input",
-    "output_mtok": "output",
-    "cache_read_mtok": "cached_input",
-    "cache_write_mtok": "cache_write",
+    "input_mtok": ("input", 1),
+    "output_mtok": ("output", 1),
+    "cache_read_mtok": ("cached_input", 1),
+    "cache_write_mtok": ("cache_write", 1),
+    "cache_write_5m_mtok": ("cache_write", 1),
+    "cache_write_1h_mtok": ("cache_write_1h", 1),
+    "input_audio_mtok": ("input_audio", 1),
+    "input_image_mtok": ("input_image", 1),
+    "output_reasoning_mtok": ("reasoning", 1),
+    "output_citation_mtok": ("reasoning", 1),
+    "output_audio_mtok": ("output_audio", 1),
+    "output_image_mtok": ("output_image", 1),
+    "requests_kcount": ("request", 1_000),
+    "web_searches_kcount": ("web_search", 1_000),
 }
-"""Rates in genai-prices' list by our names."""
+"""Rates in genai-prices' list by our names, and how many of ours are in one of theirs."""
+
+
+def _side(
+    total: int, parts: Mapping[str, int], unknown: Mapping[str, int], side: str, price: Price
+) -> Decimal:
+    """USD of a million times one side's tokens."""
+    strange = sum(n for name, n in unknown.items() if name.startswith(side))
+    plain = max(0, total - sum(parts.values()) - strange)
+    base: Decimal = getattr(price, side)
+    known = sum((n * price.rate(kind) for kind, n in parts.items()), Decimal(0))
+    return plain * base + known + strange * price.dearest(side)
 
 
 def _tier(value: Any, start: int) -> Decimal:

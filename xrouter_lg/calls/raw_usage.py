@@ -1,0 +1,43 @@
+"""Keep what a provider itself counts in a stream, of which LangChain keeps a sum of tokens only."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from xrouter_lg.said import RAW_USAGE_KEY
+
+
+def keep_raw_usage(model: BaseChatModel) -> None:
+    """Have a chat model of OpenAI's dialect keep its stream's own counts in
+    ``response_metadata``; any other model stays as it is."""
+    from langchain_openai.chat_models.base import BaseChatOpenAI
+
+    kind = type(model)
+    if isinstance(model, BaseChatOpenAI) and not getattr(kind, "_keeps_raw_usage", False):
+        model.__class__ = _keeping(kind)
+
+
+@lru_cache(maxsize=32)
+def _keeping(kind: type[Any]) -> type[Any]:
+    def _convert_chunk_to_generation_chunk(
+        self: Any, chunk: Any, default_chunk_class: type, base_generation_info: Any
+    ) -> Any:
+        found = kind._convert_chunk_to_generation_chunk(
+            self, chunk, default_chunk_class, base_generation_info
+        )
+        usage = chunk.get("usage") or (chunk.get("chunk") or {}).get("usage")
+        if found is not None and usage:
+            found.message.response_metadata[RAW_USAGE_KEY] = [dict(usage)]
+        return found
+
+    # Same name and module: traces and LangChain's serialisation know the class by them.
+    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    body = {
+        **names,
+        "_keeps_raw_usage": True,
+        "_convert_chunk_to_generation_chunk": _convert_chunk_to_generation_chunk,
+    }
+    return type(kind)(kind.__name__, (kind,), body)

@@ -1,0 +1,50 @@
+"""Which card's price holds for the model that a provider says has answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.pricing import Price, published_price
+
+# Dated snapshots (-2025-04-14, -20250805, @20250805, -0709, -001), "-latest", Bedrock's version and
+# OpenRouter's variant.
+_SNAPSHOT = re.compile(
+    r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest)|-v\d+(?::\d+)?|:[a-z]+)+$"
+)
+_BEFORE_NAME = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|deepseek)\.")
+
+
+def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCard]) -> Price | None:
+    """The price of what was served in a card's name: the card's own for its model under any of its
+    names, another card's where that one's model has answered, else the published one; None where
+    nobody knows it.
+
+    A server of the user's own names its models as it likes: where neither name is a published
+    model's, nothing says that it was another one.
+    """
+    if served is None or same_model(served, card.model_name):
+        return card.effective_price
+    for other in pool:
+        if same_model(served, other.model_name):
+            return other.effective_price
+    if card.base_url is None:
+        stranger = published_price(card.provider, served)
+        if stranger is not None:
+            return stranger
+    elif not any(published_price(None, name) for name in (served, card.model_name)):
+        return card.effective_price
+    return None
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names are of one model: a vendor in front and a snapshot's date behind are no
+    part of it."""
+    return one == other or _plain(one) == _plain(other)
+
+
+def _plain(name: str) -> str:
+    name = name.lower().rpartition("/")[2].removesuffix(".gguf")
+    name = _BEFORE_NAME.sub("", name)
+    return _SNAPSHOT.sub("", name) or name

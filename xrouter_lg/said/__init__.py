@@ -1,0 +1,57 @@
+"""The one room that reads messages, live or recorded: what was said, tokens, cost, how it ended.
+
+Serving, ledger, traces and outcomes read with the same functions, so they can't disagree.
+"""
+
+from xrouter_lg.said.bill import RAW_USAGE_KEY, reported_cost, served_model, usd_of
+from xrouter_lg.said.ending import CUT, flaw_of, says_something, was_cut
+from xrouter_lg.said.message import (
+    Message,
+    answer_of,
+    fields_of,
+    other_blocks,
+    plain_message,
+    plain_messages,
+    response_metadata_of,
+    text_of,
+    tool_calls_of,
+)
+from xrouter_lg.said.runs import (
+    Run,
+    asked_model,
+    metadata_of,
+    params_of,
+    replies_of,
+    reply_of,
+    run_usage,
+)
+from xrouter_lg.said.usage import counted, usage_of
+
+__all__ = [
+    "CUT",
+    "RAW_USAGE_KEY",
+    "Message",
+    "Run",
+    "answer_of",
+    "asked_model",
+    "counted",
+    "fields_of",
+    "flaw_of",
+    "metadata_of",
+    "other_blocks",
+    "params_of",
+    "plain_message",
+    "plain_messages",
+    "replies_of",
+    "reply_of",
+    "reported_cost",
+    "response_metadata_of",
+    "run_usage",
+    "says_something",
+    "served_model",
+    "text_of",
+    "tool_calls_of",
+    "usage_of",
+    "usd_of",
+    "was_cut",
+]

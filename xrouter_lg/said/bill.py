@@ -1,0 +1,77 @@
+"""What a provider itself says of the bill: its own count and cost, and the model that it served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from xrouter_lg.said.message import fields_of, mapping, response_metadata_of
+
+RAW_USAGE_KEY = "usage_chunks"
+"""Key in ``response_metadata``: a stream's counts as the provider sent them, one a chunk. LangChain
+keeps their sum alone, which has no cost in it and counts a repeated prompt again."""
+
+_COSTS = ("cost", "total_cost", "cost_usd", "response_cost")
+_TICKS_PER_USD = Decimal(10**10)  # xAI's unit of money
+
+
+def raw_usages(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The provider's own counts out of a message's response metadata."""
+    chunks = meta.get(RAW_USAGE_KEY)
+    if isinstance(chunks, list | tuple) and chunks:
+        return [chunk for chunk in chunks if isinstance(chunk, Mapping)]
+    for name in ("token_usage", "usage"):
+        if usage := mapping(meta.get(name)):
+            return [usage]
+    return []
+
+
+def reported_cost(message: Any) -> Decimal | None:
+    """The cost in USD that a provider itself put into the response, as OpenRouter, LiteLLM,
+    Perplexity and xAI do; 0 for an answer out of LangChain's cache.
+
+    It wins over any price list.
+    """
+    count = mapping(fields_of(message).get("usage_metadata"))
+    meta = response_metadata_of(message)
+    if (cached := _usd(count.get("total_cost"))) is not None:
+        return cached  # LangChain writes 0 there for an answer that was paid for before
+    headers = mapping(meta.get("headers"))
+    for said in (*reversed(raw_usages(meta)), meta, mapping(meta.get("_hidden_params"))):
+        cost = next((c for name in _COSTS if (c := _usd(said.get(name))) is not None), None)
+        if cost is None and (ticks := _usd(said.get("cost_in_usd_ticks"))) is not None:
+            cost = ticks / _TICKS_PER_USD
+        if cost is not None:
+            return cost + _upstream(said)
+    return _usd(headers.get("x-litellm-response-cost"))
+
+
+def usd_of(value: Any) -> Decimal | None:
+    """A sum of money as somebody else wrote it down; None for what is no finite number."""
+    try:
+        usd = Decimal("NaN" if isinstance(value, bool) else str(value))
+    except InvalidOperation:
+        return None
+    return usd if usd.is_finite() else None
+
+
+def served_model(message: Any) -> str | None:
+    """The model that a provider says has answered."""
+    meta = response_metadata_of(message)
+    name = meta.get("model_name") or meta.get("model") or meta.get("model_id")
+    return name if isinstance(name, str) and name else None
+
+
+def _usd(value: Any) -> Decimal | None:
+    if isinstance(value, Mapping):  # Perplexity's, by part and in all
+        value = value.get("total_cost")
+    cost = usd_of(value)
+    return None if cost is None or cost < 0 else cost
+
+
+def _upstream(said: Mapping[str, Any]) -> Decimal:
+    """What a gateway has the user pay to the model's own provider, with the user's own key."""
+    if said.get("is_byok") is not True:
+        return Decimal(0)
+    return _usd(mapping(said.get("cost_details")).get("upstream_inference_cost")) or Decimal(0)

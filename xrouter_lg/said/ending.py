@@ -1,0 +1,118 @@
+"""How an answer ended: whole, or what is wrong with it. Only endings known as good are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xrouter_lg.errors import ErrorClass
+from xrouter_lg.said.message import (
+    fields_of,
+    mapping,
+    other_blocks,
+    response_metadata_of,
+    text_of,
+)
+
+CUT = frozenset({ErrorClass.TRUNCATED, ErrorClass.CONTENT_FILTER})
+"""Flaws that may leave a part of an answer, which is handed on marked as cut."""
+
+# The words of OpenAI (and those who speak its dialect), Anthropic, Google, Mistral, Cohere, Ollama
+# and Bedrock, in lower case.
+_WHOLE = frozenset(
+    {
+        "stop", "tool_calls", "function_call",
+        "end_turn", "stop_sequence", "tool_use",
+        "complete", "completed", "tool_call", "eos", "eos_token", "finished",
+    }
+)  # fmt: skip
+_FILTERED = frozenset(
+    {
+        "content_filter", "content_filtered", "refusal", "guardrail_intervened",
+        "safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety",
+        "image_prohibited_content", "image_recitation", "language", "error_toxic",
+    }
+)  # fmt: skip
+_BROKEN_OFF = frozenset(
+    {
+        "error", "abort", "aborted", "cancelled", "failed", "insufficient_system_resource",
+        "engine_overloaded", "server_error",
+    }
+)  # fmt: skip
+_MALFORMED = frozenset(
+    {"malformed_function_call", "unexpected_tool_call", "too_many_tool_calls", "malformed_response"}
+)
+_PROVIDERS_SAY_IT = frozenset(
+    {
+        "openai", "azure_openai", "anthropic", "google_genai", "google_vertexai", "mistralai",
+        "ollama", "openrouter", "deepseek", "xai", "perplexity", "groq", "fireworks", "together",
+    }
+)  # fmt: skip
+"""Providers of which every complete answer says how it ended: a stream without it was closed
+half-way, and the client did not notice."""
+
+
+def flaw_of(message: Any) -> ErrorClass | None:
+    """What is wrong with an answer that came back without an exception: ``content_filter``,
+    ``truncated``, ``server`` (the provider broke off), ``malformed``, ``empty`` or ``stream_cut``;
+    None for a whole one."""
+    fields, meta = fields_of(message), response_metadata_of(message)
+    ending = _ending(meta)
+    flaw = None if ending is None else _flaw(ending)
+    if flaw is not None:
+        return flaw
+    if not says_something(fields):
+        if fields.get("invalid_tool_calls"):
+            return ErrorClass.MALFORMED
+        refused = mapping(fields.get("additional_kwargs")).get("refusal") or fields.get("refusal")
+        return None if refused else ErrorClass.EMPTY
+    if ending is None and meta.get("model_provider") in _PROVIDERS_SAY_IT:
+        return ErrorClass.STREAM_CUT
+    return None
+
+
+def says_something(message: Any) -> bool:
+    """Whether an answer has anything for a user: text that is not blank, tool calls, an image.
+    Thoughts alone are nothing."""
+    fields = fields_of(message)
+    content = fields.get("content")
+    return bool(fields.get("tool_calls") or text_of(fields).strip() or other_blocks(content))
+
+
+def was_cut(message: Any) -> bool:
+    """Whether an answer ended early, at its token limit or by a content filter."""
+    return flaw_of(message) in CUT
+
+
+def _ending(meta: Mapping[str, Any]) -> str | None:
+    """The provider's word for how it ended, in lower case; None where it said none."""
+    status = meta.get("status")
+    if status == "incomplete":  # OpenAI's Responses
+        return str(mapping(meta.get("incomplete_details")).get("reason") or status).lower()
+    for name in ("finish_reason", "stop_reason", "done_reason", "stopReason"):
+        word = meta.get(name)
+        if word := getattr(word, "value", word):  # an enum in a live message
+            return _once(str(word).lower())
+    if mapping(meta.get("prompt_feedback")).get("block_reason"):
+        return "prohibited_content"
+    return str(status).lower() if isinstance(status, str) else None
+
+
+def _flaw(ending: str) -> ErrorClass | None:
+    if ending in _WHOLE:
+        return None
+    if ending in _FILTERED:
+        return ErrorClass.CONTENT_FILTER
+    if ending in _BROKEN_OFF:
+        return ErrorClass.SERVER
+    if ending in _MALFORMED:
+        return ErrorClass.MALFORMED
+    # A length limit has many names (length, max_tokens, model_length, pause_turn ...), and whoever
+    # ends in a way that nobody knows has not said that it was done.
+    return ErrorClass.TRUNCATED
+
+
+def _once(word: str) -> str:
+    """LangChain joins the texts of a stream's chunks, repeated ones too: ``stopstop``."""
+    half = len(word) // 2
+    return _once(word[:half]) if half > 2 and word[:half] * 2 == word else word

@@ -1,0 +1,233 @@
+"""The tokens of an answer, by every kind that a provider bills apart.
+
+Read from LangChain's ``usage_metadata`` and, where it is kept, from the provider's own count, which
+knows kinds that LangChain drops. Kinds have the names of genai-prices' units. Where a count
+contradicts itself, what was billed is the larger reading: providers differ in whether a part stands
+inside its total or beside it, and no part can be larger than the total that it is inside of.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xrouter_lg.said.bill import raw_usages
+from xrouter_lg.said.message import fields_of, mapping, response_metadata_of
+from xrouter_lg.types import TokenUsage
+
+_INPUT = {
+    "cache_read": "cache_read_tokens",
+    "cached": "cache_read_tokens",
+    "cache_creation": "cache_write_tokens",
+    "cache_write": "cache_write_tokens",
+    "ephemeral_5m_input": "cache_write_5m_tokens",
+    "ephemeral_1h_input": "cache_write_1h_tokens",
+    "audio": "input_audio_tokens",
+    "image": "input_image_tokens",
+    "video": "input_video_tokens",
+}
+_OUTPUT = {
+    "reasoning": "output_reasoning_tokens",
+    "thinking": "output_reasoning_tokens",
+    "audio": "output_audio_tokens",
+    "image": "output_image_tokens",
+    "video": "output_video_tokens",
+    "citation": "output_citation_tokens",
+}
+# Parts that cost what their side costs: a rejected prediction is billed as what was written.
+_PLAIN = frozenset({"text", "accepted_prediction", "rejected_prediction", "tool_use_prompt"})
+# LangChain writes the tier in front of a kind, and what is left of the side under the tier alone.
+_TIERS = frozenset(
+    {"auto", "batch", "default", "flex", "on_demand", "priority", "scale", "standard"}
+)
+_TOP_INPUT = {
+    "prompt_cache_hit_tokens": "cache_read_tokens",
+    "cached_prompt_text_tokens": "cache_read_tokens",
+    "cache_read_input_tokens": "cache_read_tokens",
+    "cache_creation_input_tokens": "cache_write_tokens",
+}
+_TOP_OUTPUT = {
+    "reasoning_tokens": "output_reasoning_tokens",
+    "citation_tokens": "output_citation_tokens",
+}
+_SEARCHES = ("num_search_queries", "num_sources_used")
+_SEARCH_BLOCKS = frozenset({"web_search", "web_search_call", "server_tool_use"})
+
+_WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
+_CACHE = ("cache_read_tokens", "cache_write_tokens")
+_NAMED = frozenset({*_CACHE, "cache_write_5m_tokens", "output_reasoning_tokens"})
+"""Kinds that :class:`TokenUsage` has a field for, or that are its default."""
+
+
+def usage_of(message: Any) -> TokenUsage | None:
+    """The tokens that a provider reported with an answer. None where it reported none; zeros on
+    both sides are none, since no answer is made of nothing."""
+    fields, meta = fields_of(message), response_metadata_of(message)
+    usage = counted(
+        fields.get("usage_metadata"), raw_usages(meta), provider=meta.get("model_provider")
+    )
+    searches = _searches(fields.get("content"), meta)
+    if usage is None or not searches or "web_searches" in usage.kinds:
+        return usage
+    return usage.with_kinds({"web_searches": searches})
+
+
+def counted(
+    count: Any, raw: Sequence[Mapping[str, Any]] = (), *, provider: Any = None
+) -> TokenUsage | None:
+    """Tokens of a count in LangChain's form, and in the provider's own where that is known too.
+    Several of the latter are those of a stream's chunks."""
+    found = _read(mapping(count))
+    if len(raw) > 1:
+        found = _streamed([_read(each) for each in raw])
+    elif raw:
+        found = found.joined(_read(raw[0]))
+    if not found.inputs and not found.outputs:
+        return None
+    return found.settled(beside=provider == "perplexity")
+
+
+@dataclass(slots=True)
+class _Count:
+    """One count as it was reported, by side; ``total`` is 0 where none was given."""
+
+    inputs: int = 0
+    outputs: int = 0
+    total: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def joined(self, other: _Count) -> _Count:
+        """Two readings of the same count: neither may hide what the other knows."""
+        return _Count(
+            max(self.inputs, other.inputs),
+            max(self.outputs, other.outputs),
+            max(self.total, other.total),
+            self.kinds | other.kinds,
+            self.unknown | other.unknown,
+        )
+
+    def settled(self, *, beside: bool) -> TokenUsage:
+        """The usage that was billed. ``beside``: reasoning is no part of the output's count."""
+        kinds, inputs, outputs = self.kinds, self.inputs, self.outputs
+        apart = sum(kinds[kind] for kind in _WRITES)
+        kinds["cache_write_tokens"] = max(kinds["cache_write_tokens"], apart)
+        cache = sum(kinds[kind] for kind in _CACHE)
+        if cache > inputs:
+            inputs += cache
+        reasoning, citations = kinds["output_reasoning_tokens"], kinds["output_citation_tokens"]
+        if reasoning > outputs or beside:
+            outputs += reasoning
+        outputs += citations
+        for name, tokens in [*kinds.items(), *self.unknown.items()]:
+            if name.startswith("input_"):
+                inputs = max(inputs, tokens)
+            elif name.startswith("output_"):
+                outputs = max(outputs, tokens)
+        # Whatever the total knows of and no side does was thought or written.
+        outputs = max(outputs, self.total - inputs)
+        return TokenUsage(
+            input_tokens=inputs,
+            output_tokens=outputs,
+            cached_input_tokens=kinds["cache_read_tokens"],
+            cache_write_tokens=kinds["cache_write_tokens"],
+            reasoning_tokens=reasoning,
+            kinds={k: n for k, n in sorted(kinds.items()) if n and k not in _NAMED},
+            unknown={k: n for k, n in sorted(self.unknown.items()) if n},
+        )
+
+
+def _read(count: Mapping[str, Any]) -> _Count:
+    found = _Count(
+        _first(count, "input_tokens", "prompt_tokens"),
+        _first(count, "output_tokens", "completion_tokens"),
+        _number(count.get("total_tokens")),
+    )
+    excludes_cache = False
+    for key, kind in _TOP_INPUT.items():
+        found.kinds[kind] = max(found.kinds[kind], _number(count.get(key)))
+        excludes_cache |= key in ("cache_read_input_tokens", "cache_creation_input_tokens") and (
+            key in count
+        )
+    for key, kind in _TOP_OUTPUT.items():
+        found.kinds[kind] = max(found.kinds[kind], _number(count.get(key)))
+    for names, side, known in (
+        ("input prompt", "input", _INPUT),
+        ("output completion", "output", _OUTPUT),
+    ):
+        for name in names.split():
+            for details in (f"{name}_token_details", f"{name}_tokens_details"):
+                _details(mapping(count.get(details)), side, known, found)
+    _details(mapping(count.get("cache_creation")), "input", _INPUT, found)
+    if excludes_cache:  # Anthropic's own count
+        apart = sum(found.kinds[kind] for kind in _WRITES)
+        found.inputs += found.kinds["cache_read_tokens"] + max(
+            apart, found.kinds["cache_write_tokens"]
+        )
+    searches = _number(mapping(count.get("server_tool_use")).get("web_search_requests"))
+    searches = max([searches, *(_number(count.get(name)) for name in _SEARCHES)])
+    if searches:
+        found.kinds["web_searches"] = searches
+    return found
+
+
+def _details(
+    details: Mapping[str, Any], side: str, known: Mapping[str, str], found: _Count
+) -> None:
+    """Add the parts of one side."""
+    for key, value in details.items():
+        tokens = _number(value)
+        name = str(key).removesuffix("_tokens")
+        tier, _, rest = name.partition("_")
+        if tier in _TIERS:
+            name = rest
+        if not tokens or not name or name in _PLAIN:
+            continue
+        if name in known:
+            kind = known[name]
+            found.kinds[kind] = max(found.kinds[kind], tokens)
+        else:
+            found.unknown[f"{side}_{name}"] += tokens
+
+
+def _streamed(counts: Sequence[_Count]) -> _Count:
+    """The count of a stream from those of its chunks: the last one where each repeats what was
+    said before and adds to it, else their sum."""
+    inputs = {count.inputs for count in counts}
+    outputs = [count.outputs for count in counts]
+    if len(inputs) == 1 and outputs == sorted(outputs):
+        return counts[-1]
+    summed = _Count()
+    for count in counts:
+        summed.inputs += count.inputs
+        summed.outputs += count.outputs
+        summed.total += count.total
+        summed.kinds += count.kinds
+        summed.unknown += count.unknown
+    return summed
+
+
+def _searches(content: Any, meta: Mapping[str, Any]) -> int:
+    """Searches that the provider made by itself, from what it says of them or shows of them."""
+    said = max(_number(meta.get(name)) for name in _SEARCHES)
+    blocks: Iterable[Any] = content if isinstance(content, list | tuple) else ()
+    shown = sum(
+        isinstance(block, Mapping)
+        and block.get("type") in _SEARCH_BLOCKS
+        and (block.get("type") != "server_tool_use" or block.get("name") == "web_search")
+        for block in blocks
+    )
+    return said or shown
+
+
+def _first(count: Mapping[str, Any], *names: str) -> int:
+    return next((n for name in names if (n := _number(count.get(name)))), 0)
+
+
+def _number(value: Any) -> int:
+    """A number of tokens; 0 for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
+        return 0
+    return int(value)
