@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.providers import KEY, PERPLEXITY_URL
+from tests.support.provider_matrix import KEY, PERPLEXITY_URL
 from xrouter_lg.testing import FakeProviders
 
 

@@ -9,7 +9,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 
 from tests.support.apps import app
-from tests.support.providers import Provider, answered, cells, except_, routed
+from tests.support.provider_matrix import Provider, answered, cells, except_, routed
 from xrouter_lg import ModelPool, XRouterNode
 from xrouter_lg.pool.pool import CAPABILITIES
 from xrouter_lg.testing import FakeProviders

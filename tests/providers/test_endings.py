@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.providers import Provider, answered, cells, except_, record_of, routed
+from tests.support.provider_matrix import Provider, answered, cells, except_, record_of, routed
 from xrouter_lg.errors import StreamInterruptedError
 from xrouter_lg.testing import (
     FakeModel,

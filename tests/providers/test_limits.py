@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tests.support.providers import Provider, answered, cells, record_of, routed
+from tests.support.provider_matrix import Provider, answered, cells, record_of, routed
 from xrouter_lg import Budget
 from xrouter_lg.testing import FakeModel, FakeProviders, Reply, Usage
 

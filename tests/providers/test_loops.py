@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.support.apps import Graph, answer, ask
-from tests.support.providers import Provider, answered, cells, record_of, routed
+from tests.support.provider_matrix import Provider, answered, cells, record_of, routed
 from xrouter_lg.testing import FakeModel, FakeProviders, Reply, Usage
 
 USAGE = Usage(prompt_tokens=100, completion_tokens=10)

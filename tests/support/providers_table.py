@@ -9,7 +9,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from tests.support.providers import PROVIDERS, ROWS, Row
+from tests.support.provider_matrix import PROVIDERS, ROWS, Row
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "providers.md"

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from tests.support.providers import PERPLEXITY_URL, PROVIDERS, Provider
+from tests.support.provider_matrix import PERPLEXITY_URL, PROVIDERS, Provider
 from xrouter_lg.testing import (
     FakeModel,
     FakeProviders,
