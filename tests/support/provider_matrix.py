@@ -39,7 +39,7 @@ class Provider:
             **{
                 "name": name,
                 "model": name if self.served_by else f"{self.langchain}:{name}",
-                "base_url": self._url(server),
+                "base_url": server.base_url_of(self.served_by or self.langchain),
                 "api_key_env": None if self.langchain == "ollama" else KEY,
                 "params": self.params,
                 "price": PRICE,
@@ -56,18 +56,12 @@ class Provider:
             options["stream_usage"] = True
         if self.langchain == "ollama":  # has no retries to switch off
             options.pop("max_retries", None)
-        if (url := self._url(server)) is not None:
-            options["base_url"] = url
+        if self.langchain != "perplexity":  # asks the environment
+            options["base_url"] = server.base_url_of(self.served_by or self.langchain)
         if self.langchain != "ollama":
             options["api_key"] = "test"
         model: BaseChatModel = init_chat_model(name, model_provider=self.langchain, **options)
         return model
-
-    def _url(self, server: FakeProviders) -> str | None:
-        # Its class has no such field: the client asks the environment.
-        if self.langchain == "perplexity":
-            return None
-        return server.base_url_of(self.served_by or self.langchain)
 
 
 PROVIDERS = {

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from typing import Any
 
+from pydantic import SecretStr
+
 from xrouter_lg.said import RAW_USAGE_KEY
+
+
+def perplexity_clients(base_url: str, api_key: SecretStr | None) -> dict[str, Any]:
+    """The clients that ask ``base_url``, for which Perplexity's chat model has no field."""
+    from perplexity import AsyncPerplexity, Perplexity
+
+    key = os.environ.get("PPLX_API_KEY") if api_key is None else api_key.get_secret_value()
+    options: dict[str, Any] = {"base_url": base_url, "api_key": key, "max_retries": 0}
+    return {"client": Perplexity(**options), "async_client": AsyncPerplexity(**options)}
 
 
 @lru_cache(maxsize=8)
