@@ -135,9 +135,12 @@ class RouteRequest:
     tenant: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     needs: frozenset[str] = frozenset()
-    """Capabilities that this request needs: ``vision``, ``tools``, ``structured_output``."""
+    """Capabilities that this request needs: ``tools``, ``structured_output``, ``vision``,
+    ``files``, ``audio``, ``video``."""
     prompt_tokens: int = 0
     prompt_tokens_max: int = 0
+    images: int = 0
+    """Images among the messages, of which each model makes another number of tokens."""
     turn: int = 1
     max_turns: int = 1
     answers: tuple[Answer, ...] = ()

@@ -6,11 +6,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage
 
-from xrouter_lg.calls.money import cost_of
-from xrouter_lg.pool.pricing import Price
+from xrouter_lg import ModelCard
+from xrouter_lg.calls.money import cost_of, output_tokens_for, worst_case
+from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.types import TokenUsage
 
 ONE = Price(input=Decimal(1), output=Decimal(1))
@@ -42,3 +45,110 @@ def test_a_cost_without_usage_or_price_is_unknown(
     usage: TokenUsage | None, price: Price | None
 ) -> None:
     assert cost_of(AIMessage("hi"), usage, price) == (None, None)
+
+
+RATES = st.decimals(0, 100, places=3)
+MAYBE = st.none() | RATES
+PRICES = st.builds(
+    Price,
+    input=RATES,
+    output=RATES,
+    cached_input=MAYBE,
+    cache_write=MAYBE,
+    cache_write_1h=MAYBE,
+    input_audio=MAYBE,
+    input_image=MAYBE,
+    reasoning=MAYBE,
+    output_audio=MAYBE,
+    output_image=MAYBE,
+    request=MAYBE,
+    web_search=MAYBE,
+) | st.sampled_from(
+    [
+        published_price("anthropic", "claude-sonnet-4-5"),
+        published_price("openai", "gpt-5"),
+        published_price("google_genai", "gemini-2.5-flash"),
+        published_price("google_genai", "gemini-2.5-pro"),
+        published_price("perplexity", "sonar-pro"),
+        published_price("xai", "grok-4-0709"),
+    ]
+)  # fmt: skip
+COUNT = st.integers(0, 300_000)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> TokenUsage:
+    """Any usage whose parts are parts of their totals."""
+    inputs, outputs = draw(COUNT), draw(COUNT)
+    cached = draw(st.integers(0, inputs))
+    written = draw(st.integers(0, inputs - cached))
+    rest = inputs - cached - written
+    kinds = {
+        "cache_write_1h_tokens": draw(st.integers(0, written)),
+        "input_audio_tokens": draw(st.integers(0, rest)),
+        "output_audio_tokens": draw(st.integers(0, outputs)),
+        "web_searches": draw(st.integers(0, 20)),
+    }
+    unknown = {"input_new": draw(st.integers(0, rest)), "output_new": draw(st.integers(0, outputs))}
+    return TokenUsage(
+        inputs,
+        outputs,
+        cached,
+        written,
+        draw(st.integers(0, outputs)),
+        {kind: n for kind, n in kinds.items() if n},
+        {kind: n for kind, n in unknown.items() if n and draw(st.booleans())},
+    )
+
+
+@given(PRICES, usages(), COUNT, COUNT)
+def test_no_usage_within_the_bound_costs_more_than_was_set_aside(
+    price: Price, usage: TokenUsage, more_in: int, more_out: int
+) -> None:
+    searches = usage.kinds.get("web_searches", 0)
+    bound = price.worst_case(usage.input_tokens + more_in, usage.output_tokens + more_out, searches)
+    assert price.cost(usage) <= bound
+
+
+SENT_ALONG: list[dict[str, Any]] = [
+    {"n": 5},
+    {"extra_body": {"n": 3}},
+    {"extra_body": {"max_completion_tokens": 9_000}},
+    {"model_kwargs": {"response_format": {"schema": {"description": "d" * 5_000}}}},
+    {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 4}]},
+]
+
+
+def card(**params: Any) -> ModelCard:
+    price = {"input": 1, "output": 10, "web_search": "0.02"}
+    return ModelCard(
+        name="a", model="m", base_url="http://127.0.0.1:1/v1", price=price, params=params
+    )
+
+
+@pytest.mark.parametrize("params", SENT_ALONG, ids=lambda params: next(iter(params)))
+def test_what_a_cards_params_send_along_is_set_aside(params: dict[str, Any]) -> None:
+    plain, more = worst_case(card(), 100, 100), worst_case(card(**params), 100, 100)
+    assert plain is not None
+    assert more is not None
+    assert more > plain
+
+
+def test_several_answers_and_searches_are_counted_one_by_one() -> None:
+    assert worst_case(card(n=5), 0, 100) == Decimal("0.005")
+    plain, four = worst_case(card(), 0, 100), worst_case(card(**SENT_ALONG[4]), 0, 100)
+    assert plain is not None
+    assert four is not None
+    assert Decimal("0.08") < four - plain < Decimal("0.0802")  # and the tool's own words
+
+
+@pytest.mark.parametrize("params", [{}, *SENT_ALONG])
+@given(usd=st.decimals("0.0001", 1, places=5))
+def test_the_tokens_that_a_sum_pays_for_fit_into_it(params: dict[str, Any], usd: Decimal) -> None:
+    asked = card(**params)
+    tokens = output_tokens_for(asked, usd, 100)
+    assert tokens is not None
+    if tokens:
+        worst = worst_case(asked, 100, tokens)
+        assert worst is not None
+        assert worst <= usd

@@ -18,13 +18,13 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import InvalidToolCall, ToolCall
 from langchain_openai.chat_models.base import _convert_message_to_dict
 
+from xrouter_lg import ModelCard
+from xrouter_lg.calls.media import IMAGE_BOUND, IMAGE_TOKENS
 from xrouter_lg.calls.tokens import (
-    BOUND_PER_IMAGE,
     BOUND_PER_MESSAGE,
     BOUND_PREAMBLE,
-    IMAGE_TOKENS,
-    estimate_tokens,
-    has_images,
+    BOUND_TOOL_PROMPT,
+    prompt_size,
 )
 
 TEXT = st.text(st.characters(), max_size=200)  # every character, lone surrogates among them
@@ -32,11 +32,11 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A
 
 
 def likely(*messages: BaseMessage, tools: Any = ()) -> int:
-    return estimate_tokens(messages, tools)[0]
+    return prompt_size(messages, tools).likely
 
 
 def bound(*messages: BaseMessage, tools: Any = ()) -> int:
-    return estimate_tokens(messages, tools)[1]
+    return prompt_size(messages, tools).at_most
 
 
 def wire_bytes(message: BaseMessage) -> int:
@@ -97,17 +97,17 @@ def test_the_bound_holds_a_token_for_every_byte_that_is_sent(messages: list[Base
 
 @given(st.lists(MESSAGES, max_size=5))
 def test_the_likely_number_is_never_above_the_bound(messages: list[BaseMessage]) -> None:
-    least, most = estimate_tokens(messages)
-    assert 0 <= least <= most
+    size = prompt_size(messages)
+    assert 0 <= size.likely <= size.at_most
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=4), MESSAGES)
 def test_a_further_message_never_lowers_either_number(
     messages: list[BaseMessage], more: BaseMessage
 ) -> None:
-    before, after = estimate_tokens(messages), estimate_tokens([*messages, more])
-    assert after[0] > before[0]
-    assert after[1] > before[1]
+    before, after = prompt_size(messages), prompt_size([*messages, more])
+    assert after.likely > before.likely
+    assert after.at_most > before.at_most
 
 
 def test_each_message_has_room_for_its_markers() -> None:
@@ -115,7 +115,7 @@ def test_each_message_has_room_for_its_markers() -> None:
 
 
 def test_an_empty_prompt_still_has_the_templates_preamble() -> None:
-    assert estimate_tokens([]) == (0, BOUND_PREAMBLE)
+    assert (likely(), bound()) == (0, BOUND_PREAMBLE)
 
 
 def test_english_is_reckoned_at_four_characters_a_token() -> None:
@@ -149,7 +149,7 @@ def test_odd_unicode_is_counted_and_never_raises(text: str) -> None:
 def test_an_image_counts_by_its_picture_not_by_its_bytes(block: dict[str, Any]) -> None:
     message = HumanMessage([block])
     assert likely(message) == IMAGE_TOKENS + 4
-    assert bound(message) == BOUND_PREAMBLE + BOUND_PER_MESSAGE + BOUND_PER_IMAGE
+    assert bound(message) == BOUND_PREAMBLE + BOUND_PER_MESSAGE + IMAGE_BOUND
 
 
 def test_two_images_count_twice_beside_their_text() -> None:
@@ -158,12 +158,13 @@ def test_two_images_count_twice_beside_their_text() -> None:
 
 
 def test_images_are_found_in_any_message() -> None:
-    assert has_images([SystemMessage("s"), HumanMessage([IMAGE])])
+    size = prompt_size([SystemMessage("s"), HumanMessage([IMAGE])])
+    assert (size.images, size.needs) == (1, {"vision"})
 
 
 @pytest.mark.parametrize("content", ["image_url", [{"type": "text", "text": "image"}], ["image"]])
 def test_text_about_images_is_no_image(content: Any) -> None:
-    assert not has_images([HumanMessage(content)])
+    assert prompt_size([HumanMessage(content)]).needs == frozenset()
 
 
 def test_tool_calls_of_an_earlier_answer_are_counted() -> None:
@@ -176,9 +177,37 @@ def test_tools_of_the_app_are_counted() -> None:
     tool = {"type": "function", "function": {"name": "find", "description": "d" * 400}}
     assert likely(HumanMessage("hi"), tools=[tool]) > 100
     grown = bound(HumanMessage("hi"), tools=[tool]) - bound(HumanMessage("hi"))
-    assert grown >= len(json.dumps(tool)) + BOUND_PER_MESSAGE
+    assert grown >= len(json.dumps(tool)) + BOUND_PER_MESSAGE + BOUND_TOOL_PROMPT
 
 
 def test_a_block_of_an_unknown_kind_is_counted_whole() -> None:
-    block = {"type": "file", "file": {"file_data": "A" * 1000}}
+    block = {"type": "hologram", "layers": [{"note": "A" * 1000}]}
     assert bound(HumanMessage([block])) >= 1000
+
+
+def test_thoughts_that_are_sent_again_are_counted() -> None:
+    thought = AIMessage("x", additional_kwargs={"reasoning_content": "r" * 20_000})
+    assert bound(thought) - bound(AIMessage("x")) >= 20_000
+
+
+def test_a_picture_in_a_tools_result_is_a_picture() -> None:
+    source = {"type": "url", "url": "http://x.org/i.png"}
+    result = ToolMessage([{"type": "image", "source": source}], tool_call_id="1")
+    nested = HumanMessage([{"type": "tool_result", "content": result.content}])
+    assert prompt_size([result]).needs == prompt_size([nested]).needs == {"vision"}
+
+
+@pytest.mark.parametrize(
+    ("model", "most"), [("gpt-4o-mini", 48_169), ("gpt-4o", 1_445), ("who-knows", 48_169)]
+)
+def test_an_image_is_bounded_by_what_the_model_counts(model: str, most: int) -> None:
+    card = ModelCard(name="a", model=model, base_url="http://127.0.0.1:1/v1", api_key_env=None)
+    text, both = (prompt_size([HumanMessage(c)]) for c in ([], [IMAGE]))
+    assert both.bound_for(card) - text.bound_for(card) == most
+
+
+def test_media_are_bounded_by_the_cards_window() -> None:
+    file = HumanMessage([{"type": "file", "file": {"file_id": "file-1"}}])
+    card = ModelCard(name="a", model="m", base_url="http://127.0.0.1:1/v1", context_window=8_000)
+    assert prompt_size([file]).at_most > 1_000_000
+    assert prompt_size([file]).bound_for(card) == 8_000

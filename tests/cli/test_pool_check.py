@@ -490,3 +490,22 @@ def test_the_xrouter_command_finds_the_sub_command(path: Path) -> None:
     path.write_text(yaml.safe_dump({"models": pair()}))
     result = CliRunner().invoke(cli.app, ["pool", "check", str(path)])
     assert result.exit_code == 0
+
+
+def test_what_a_profile_says_stands_in_parentheses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
+    cards = [
+        {"name": "a", "model": "openai:gpt-5-mini"},
+        {"name": "b", "model": "openai:gpt-5-mini", "capabilities": ["tools"]},
+    ]
+    shown = run(tmp_path / "pool.yaml", cards=cards).stdout
+    assert shown.count("(272000)") == 2
+    assert "(vision)" in shown
+    assert " tools " in shown
+    facts = json.loads(run(tmp_path / "pool.yaml", "--json").stdout)["cards"]
+    assert [card["from_profile"] for card in facts] == [
+        ["capabilities", "context_window"],
+        ["context_window"],
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -79,8 +80,9 @@ async def test_a_context_longer_than_every_window(fake: FakeOpenAIServer) -> Non
 
 async def test_an_image_for_text_only_cards(fake: FakeOpenAIServer) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    blind = ModelPool([dataclasses.replace(c, capabilities={"tools"}) for c in pool(fake)])
     with pytest.raises(NoCandidateError, match=r"'small': has no capability 'vision'"):
-        await app(XRouterNode(pool(fake))).ainvoke({"messages": [HumanMessage([image])]})
+        await app(XRouterNode(blind)).ainvoke({"messages": [HumanMessage([image])]})
 
 
 @pytest.mark.parametrize("key", ["", None, 3])

@@ -45,8 +45,8 @@ PARAMETERS = {
     "ModelPool": "cards default on_truncated source",
     "ModelPool.from_yaml": "path reload",
     "Policy.propose": "self request candidates",
-    "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio input_image "
-    "output_audio output_image request web_search source",
+    "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio "
+    "input_image output_audio output_image request web_search source",
     "PromptedPolicy": "model price direct_answers timeout_s max_output_tokens",
     "Proposal": "probabilities actions propensity reason quality message prompt_hash token_ids",
     "Router": "pool policy cost_weight max_turns budget exploration workers",

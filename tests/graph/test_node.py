@@ -421,7 +421,7 @@ async def test_images_go_only_to_cards_that_see(
     question = HumanMessage([{"type": "text", "text": "What is this?"}, block])
     state = await app(XRouterNode(ModelPool(cards))).ainvoke({"messages": [question]})
     assert fake.calls == {"large": 1}
-    assert record(state)["removed"] == {"small": "has no capability 'vision'"}
+    assert record(state)["removed"] == {"small": "nobody says that it has capability 'vision'"}
 
 
 async def test_a_node_takes_a_router_that_others_use_too(fake: FakeOpenAIServer) -> None:

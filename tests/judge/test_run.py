@@ -22,7 +22,7 @@ from tests.support.tiny_checkpoint import CENTRE, NAMES, line, trained
 from tests.support.tiny_model import write_tiny_base
 from training.model.base import load_base
 from training.run.export import export
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, LanguageModel
 from xrouter_lg.cli import app
@@ -118,7 +118,7 @@ async def test_what_is_judged_is_what_serving_proposes(judged: Judged, policy: A
         rows = judged.choices.filter(pl.col("cost_weight") == weight)
         for n in range(0, N, 40):
             messages = [HumanMessage(judged.table.prompts[n])]
-            likely, _ = estimate_tokens(messages)
+            likely = prompt_size(messages).likely
             request = RouteRequest(messages=messages, prompt_tokens=likely, cost_weight=weight)
             proposal = await policy.propose(request, cards)
             best = max(proposal.probabilities, key=lambda name: proposal.probabilities[name])
@@ -345,7 +345,7 @@ async def test_a_conversation_is_judged_as_it_is_served(folder: Path, tmp_path: 
     row = whole.choices.filter(at).row(0, named=True)
     messages = [HumanMessage("a poem about bugs"), AIMessage("!")]
     messages.append(HumanMessage(whole.table.prompts[0]))
-    likely, _ = estimate_tokens(messages)
+    likely = prompt_size(messages).likely
     request = RouteRequest(messages=messages, prompt_tokens=likely, cost_weight=0.3)
     policy = CheckpointPolicy(folder / "run" / "checkpoint", base=folder / "run" / "base")
     try:

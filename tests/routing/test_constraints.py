@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.routing import constraints
@@ -82,8 +82,14 @@ def test_a_card_that_cant_do_what_the_request_needs_goes(need: str) -> None:
 
 def test_an_image_for_a_pool_of_text_only_cards_names_the_capability_of_each() -> None:
     with pytest.raises(NoCandidateError) as caught:
-        apply([card("a"), card("b")], needs=frozenset({"vision"}))
+        apply([card(name, capabilities={"tools"}) for name in "ab"], needs=frozenset({"vision"}))
     assert caught.value.removed == dict.fromkeys("ab", "has no capability 'vision'")
+
+
+def test_a_card_of_which_nobody_knows_whether_it_sees_is_asked_where_none_is_known_to() -> None:
+    assert left(apply([card("a"), card("b")], needs=frozenset({"vision"}))) == ["a", "b"]
+    sees = card("c", capabilities={"vision"})
+    assert left(apply([card("a"), sees], needs=frozenset({"vision"}))) == ["c"]
 
 
 def test_a_prompt_that_just_leaves_room_for_an_answer_fits() -> None:
@@ -112,8 +118,8 @@ def test_an_unknown_window_is_never_a_reason() -> None:
 
 def test_chinese_text_fills_a_window_four_times_as_fast_as_english() -> None:
     small = [card("small", context_window=300), card("big")]
-    english, _ = estimate_tokens([HumanMessage("word" * 100)])
-    chinese, _ = estimate_tokens([HumanMessage("漢字漢字" * 100)])
+    english = prompt_size([HumanMessage("word" * 100)]).likely
+    chinese = prompt_size([HumanMessage("漢字漢字" * 100)]).likely
     assert left(apply(small, prompt_tokens=english)) == ["small", "big"]
     assert left(apply(small, prompt_tokens=chinese)) == ["big"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.policies.slots.prompts import Block, SlotPolicy
 from xrouter_lg.policies.slots.remote import RemotePolicy
 from xrouter_lg.policies.slots.remote_servers import LlamaCpp, ServerKind, Vllm
@@ -96,7 +96,7 @@ def requests_of(
         RouteRequest(
             messages=messages,
             cost_weight=cost_weight,
-            prompt_tokens=estimate_tokens(messages)[0],
+            prompt_tokens=prompt_size(messages).likely,
         )
         for messages in conversations
     ]

@@ -28,7 +28,7 @@ from xrouter_lg.backfill.selection import removed_cards
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd, worst_case
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.outcomes.conversation import Conversation
 from xrouter_lg.pool.pool import ModelCard, ModelPool
@@ -109,11 +109,11 @@ class LiveOutcomes:
         orders, pool = {}, ModelPool(self.cards)
         for n, prompt in enumerate(self.prompts):
             said = prompt.conversation
-            tokens = estimate_tokens(said.messages, said.tools)
-            removed = removed_cards(pool, said, tokens[0])
+            size = prompt_size(said.messages, said.tools)
+            removed = removed_cards(pool, said, size)
             for m, card in enumerate(self.cards):
                 if card.name not in removed:
-                    orders[n, m] = Order.of(card, said, tokens)
+                    orders[n, m] = Order.of(card, said, size)
         return orders
 
     @property

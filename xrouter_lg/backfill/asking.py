@@ -22,6 +22,7 @@ from xrouter_lg.backfill.grader import verdict_on, verdict_usd
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount, Reservation
 from xrouter_lg.calls.money import worst_case
+from xrouter_lg.calls.tokens import PromptSize
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.outcomes.conversation import Conversation
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
@@ -73,10 +74,9 @@ class Order:
     """None where the card's price is unknown."""
 
     @classmethod
-    def of(cls, card: ModelCard, conversation: Conversation, tokens: tuple[int, int]) -> Order:
-        """``tokens`` of the conversation: likely, and at most."""
-        likely, most = tokens
-        limit = answer_limit(card, None, likely)
+    def of(cls, card: ModelCard, conversation: Conversation, size: PromptSize) -> Order:
+        """``size`` of the conversation."""
+        most, limit = size.bound_for(card), answer_limit(card, None, size.likely)
         return cls(
             card=card,
             key=AnswerKey(key_base(conversation, card), 0, limit),

@@ -15,7 +15,7 @@ from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.known import Known
 from xrouter_lg.backfill.value import Strategy, Weights, order_of
 from xrouter_lg.calls.money import worst_case
-from xrouter_lg.calls.tokens import estimate_tokens, has_images
+from xrouter_lg.calls.tokens import PromptSize, prompt_size
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of, meta_of
 from xrouter_lg.pool.pool import TYPICAL_OUTPUT_TOKENS, ModelCard, ModelPool
@@ -178,11 +178,11 @@ class _Draft:
             for name in missing:
                 self._skip(name, str(error))
             return
-        likely, bound = estimate_tokens(conversation.messages, conversation.tools)
-        removed = removed_cards(self.pool, conversation, likely)
+        size = prompt_size(conversation.messages, conversation.tools)
+        removed = removed_cards(self.pool, conversation, size)
         for card in wanted:
             if card.name not in removed:
-                self._cell(row, card, conversation, (likely, bound), card.name in missing)
+                self._cell(row, card, conversation, size, card.name in missing)
             elif card.name in missing:
                 self._skip(card.name, removed[card.name])
 
@@ -195,10 +195,10 @@ class _Draft:
         row: int,
         card: ModelCard,
         conversation: Conversation,
-        tokens: tuple[int, int],
+        size: PromptSize,
         missing: bool,
     ) -> None:
-        limit = answer_limit(card, self.selection.max_tokens, tokens[0])
+        limit = answer_limit(card, self.selection.max_tokens, size.likely)
         base = key_base(conversation, card)
         keys = tuple(AnswerKey(base, sample, limit) for sample in range(self.selection.repeat))
         found = [self.cache.find(key) for key in keys]
@@ -213,7 +213,7 @@ class _Draft:
             elif stored is not None and not self.selection.retry_failed:
                 self.failed[card.name] += 1
             elif ask:
-                self._job(row, card, key, conversation, tokens)
+                self._job(row, card, key, conversation, size)
 
     def _job(
         self,
@@ -221,16 +221,16 @@ class _Draft:
         card: ModelCard,
         key: AnswerKey,
         conversation: Conversation,
-        tokens: tuple[int, int],
+        size: PromptSize,
     ) -> None:
         if key in self._jobs:
             first, at = self._jobs[key]
             job = self.jobs_by_row[first][at]
             self.jobs_by_row[first][at] = dataclasses.replace(job, rows=(*job.rows, row))
             return
-        likely, bound = tokens
+        bound = size.bound_for(card)
         outputs = min(self._outputs[self.known.grid.cards.index(card.name)], key.max_tokens)
-        mean = card.estimate_usd(likely, outputs)
+        mean = card.estimate_usd(size.likely, outputs)
         jobs = self.jobs_by_row.setdefault(row, [])
         self._jobs[key] = (row, len(jobs))
         jobs.append(
@@ -247,18 +247,16 @@ class _Draft:
         )
 
 
-def removed_cards(pool: ModelPool, conversation: Conversation, likely: int) -> Mapping[str, str]:
+def removed_cards(
+    pool: ModelPool, conversation: Conversation, size: PromptSize
+) -> Mapping[str, str]:
     """Cards that can't take a conversation, and the rule that says so: routing's own rules."""
-    needs = set()
-    if conversation.tools:
-        needs.add("tools")
-    if has_images(conversation.messages):
-        needs.add("vision")
+    needs = size.needs | {"tools"} if conversation.tools else size.needs
     request = RouteRequest(
         messages=conversation.messages,
         tools=conversation.tools,
-        needs=frozenset(needs),
-        prompt_tokens=likely,
+        needs=needs,
+        prompt_tokens=size.likely,
     )
     try:
         return constraints.texts(constraints.apply(pool, request, lambda card: False).removed)

@@ -85,6 +85,8 @@ class CardFacts:
     context_window: int | None
     max_output_tokens: int | None
     capabilities: tuple[str, ...]
+    from_profile: tuple[str, ...]
+    """Fields that the pool file leaves to LangChain's profile of the model."""
     key_variable: str | None
     key_set: bool | None
     """Whether the key is there; None where no key is needed or the chat model holds its own."""
@@ -182,6 +184,7 @@ def _facts(
         context_window=card.context_window,
         max_output_tokens=card.max_output_tokens,
         capabilities=tuple(sorted(card.capabilities)),
+        from_profile=tuple(sorted(card.from_profile)),
         key_variable=card.api_key_env,
         key_set=key_set,
         live=live,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -12,6 +14,10 @@ from xrouter_lg.said import reported_cost
 from xrouter_lg.types import TokenUsage
 
 _HINT_FRAME_TOKENS = 64
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict")
+_NESTED = ("model_kwargs", "extra_body")
+_SEARCHES_A_TOOL = 10
 
 
 def cost_of(
@@ -28,12 +34,71 @@ def cost_of(
 
 
 def worst_case(card: ModelCard, prompt_tokens_max: int, max_tokens: int | None) -> Decimal | None:
-    """The most one attempt can cost (USD), None where the card's price is unknown."""
+    """The most one attempt can cost (USD), None where the card's price is unknown.
+
+    What the card's own ``params`` send along counts: several answers (``n``), a limit in
+    ``extra_body`` that takes the place of ours, schemas, and tools that the provider runs itself.
+    """
     price = card.effective_price
     if price is None:
         return None
     outputs = max_tokens or card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
-    return price.worst_case(prompt_tokens_max, outputs)
+    sent = _sent_along(card)
+    outputs = max([outputs, *(n for name in _LIMITS if (n := _count(sent.get(name))))])
+    outputs *= _answers(sent)
+    inputs = prompt_tokens_max + _size(sent)
+    return price.worst_case(inputs, outputs, _searches(sent.get("tools")))
+
+
+def output_tokens_for(card: ModelCard, usd: Decimal, prompt_tokens_max: int) -> int | None:
+    """How many output tokens a card can be allowed for ``usd``, so that its worst case fits; None
+    when its output is free.
+
+    Raises:
+        ValueError: the card's price is unknown.
+    """
+    price, sent = card.effective_price, _sent_along(card)
+    if price is None:
+        raise ValueError(f"the price of card {card.name!r} is unknown")
+    least = worst_case(card, prompt_tokens_max, 1)
+    if least is None or least > usd:
+        return 0
+    inputs = prompt_tokens_max + _size(sent)
+    room = price.output_tokens_for(usd, inputs, _searches(sent.get("tools")))
+    return None if room is None else room // _answers(sent)
+
+
+def _sent_along(card: ModelCard) -> dict[str, Any]:
+    """What a card's params put into every request's body, beside what belongs to the client. What
+    a body holds twice goes by the last: ``extra_body``."""
+    params = dict(card.params)
+    own = {name: value for name, value in params.items() if name not in (*_LIMITS, *_NESTED)}
+    for name in _NESTED:
+        inner = params.get(name)
+        own |= inner if isinstance(inner, Mapping) else {}
+    return own
+
+
+def _size(sent: Mapping[str, Any]) -> int:
+    """An upper bound of the tokens that schemas and texts in a body's own fields add."""
+    kept = {name: value for name, value in sent.items() if isinstance(value, Mapping | list)}
+    return len(json.dumps(kept, default=str)) if kept else 0
+
+
+def _answers(sent: Mapping[str, Any]) -> int:
+    return max(1, _count(sent.get("n")), _count(sent.get("best_of")))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _searches(tools: Any) -> int:
+    """Searches that tools which run at the provider may make: their own limit, else ten each."""
+    listed = tools if isinstance(tools, list | tuple) else ()
+    kinds = [tool for tool in listed if isinstance(tool, Mapping)]
+    server = [tool for tool in kinds if "search" in str(tool.get("type", ""))]
+    return sum(_count(tool.get("max_uses")) or _SEARCHES_A_TOOL for tool in server)
 
 
 def hint_tokens(hint: str | None) -> int:

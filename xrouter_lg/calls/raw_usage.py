@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from functools import lru_cache
 from typing import Any
 
@@ -39,10 +40,9 @@ def _keeping(kind: type[Any]) -> type[Any]:
         return found
 
     # Same name and module: traces and LangChain's serialisation know the class by them.
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     body = {
-        **names,
+        **{name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")},
         "_keeps_raw_usage": True,
         "_convert_chunk_to_generation_chunk": _convert_chunk_to_generation_chunk,
     }
-    return type(kind)(kind.__name__, (kind,), body)
+    return types.new_class(kind.__name__, (kind,), exec_body=lambda names: names.update(body))

@@ -3,78 +3,122 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from xrouter_lg.calls.media import IMAGE_BOUND, NEEDS, Kind, image_bound, medium_of
+from xrouter_lg.pool.pool import ModelCard
+
 CHARS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4
-IMAGE_TOKENS = 1_100
-"""A usual image at usual detail."""
 
 # A byte-level tokenizer never makes more tokens than there are bytes; chat templates add role
 # markers per message and a preamble of their own (Qwen's default system prompt is about 20).
 BOUND_PER_MESSAGE = 16
 BOUND_PREAMBLE = 64
-BOUND_PER_IMAGE = 6_000
+BOUND_TOOL_PROMPT = 1_024
+"""What a provider itself writes before tools: Anthropic documents up to 804 tokens."""
 
-_IMAGE_TYPES = frozenset({"image", "image_url", "input_image"})
+# Of what LangChain keeps beside a message, these say again what stands in it.
+_SAID_AGAIN = frozenset({"tool_calls", "function_call"})
 
 
-def estimate_tokens(
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """Tokens of a prompt. ``likely`` compares prices and windows (four ASCII characters a token,
+    any other character a token); ``at_most`` is what a budget reserves (a token a byte, media at
+    their largest), so that an estimate never overspends a limit."""
+
+    likely: int
+    at_most: int
+    images: int
+    needs: frozenset[str]
+    """What a card has to be able to read: ``vision``, ``files``, ``audio``, ``video``."""
+
+    def bound_for(self, card: ModelCard) -> int:
+        """The most tokens that it makes for one card."""
+        return prompt_bound(card, self.at_most, self.images, self.needs)
+
+
+def prompt_size(
     messages: Sequence[BaseMessage], tools: Iterable[Mapping[str, Any]] = ()
-) -> tuple[int, int]:
-    """``(likely, at_most)`` tokens of a prompt.
-
-    The first compares prices and windows (four ASCII characters a token, any other character a
-    token); the second is what a budget reserves (a token a byte), so that an estimate never
-    overspends a limit.
-    """
+) -> PromptSize:
+    """The size of a prompt with these tools."""
+    total = _Measure()
     likely, bound = 0, BOUND_PREAMBLE
     for message in messages:
-        narrow, wide, size, images = _measure(message)
-        likely += narrow // CHARS_PER_TOKEN + wide
-        likely += TOKENS_PER_MESSAGE + images * IMAGE_TOKENS
-        bound += size + BOUND_PER_MESSAGE + images * BOUND_PER_IMAGE
-    for tool in tools:
-        text = json.dumps(tool, default=str)
-        likely += len(text) // CHARS_PER_TOKEN
-        bound += len(text.encode()) + BOUND_PER_MESSAGE
-    return likely, bound
-
-
-def has_images(messages: Iterable[BaseMessage]) -> bool:
-    """Whether a message carries an image block of any provider's shape."""
-    return any(
-        isinstance(block, Mapping) and block.get("type") in _IMAGE_TYPES
-        for message in messages
-        if not isinstance(message.content, str)
-        for block in message.content
+        total.add(message.content)
+        extras: list[Any] = [message.name, getattr(message, "tool_call_id", None)]
+        if isinstance(message, AIMessage):
+            extras += [*message.tool_calls, *message.invalid_tool_calls]
+        for extra in filter(None, extras):
+            total.text(json.dumps(extra, default=str))
+        kept = {k: v for k, v in message.additional_kwargs.items() if k not in _SAID_AGAIN}
+        if kept:  # thoughts, which some providers are sent again
+            total.text(json.dumps(kept, default=str))
+        likely += TOKENS_PER_MESSAGE
+        bound += BOUND_PER_MESSAGE
+    for index, tool in enumerate(tools):
+        total.text(json.dumps(tool, default=str))
+        bound += BOUND_PER_MESSAGE + (0 if index else BOUND_TOOL_PROMPT)
+    return PromptSize(
+        likely=likely + total.narrow // CHARS_PER_TOKEN + total.wide + total.media_likely,
+        at_most=bound + total.size + total.media_at_most,
+        images=total.media["image"],
+        needs=frozenset(NEEDS[kind] for kind in total.media),
     )
 
 
-def _measure(message: BaseMessage) -> tuple[int, int, int, int]:
-    """ASCII characters, other characters, UTF-8 bytes and images of a message."""
-    content = message.content
-    narrow = wide = size = images = 0
-    for block in [content] if isinstance(content, str) else content:
-        if isinstance(block, str):
-            text = block
-        elif block.get("type") in _IMAGE_TYPES:
-            images += 1
-            continue
-        else:
-            text = str(block.get("text") or json.dumps(block, default=str))
+def prompt_bound(card: ModelCard, at_most: int, images: int, needs: frozenset[str]) -> int:
+    """The most tokens that a prompt makes for one card, of those that it makes for any: models
+    differ in what they count for an image, and media never make more than the window holds."""
+    bound = at_most - images * (IMAGE_BOUND - image_bound(card.model_name))
+    if card.context_window is not None and needs & frozenset(NEEDS.values()):
+        bound = min(bound, card.context_window)
+    return bound
+
+
+class _Measure:
+    """ASCII characters, other characters, UTF-8 bytes and media of contents of any shape."""
+
+    def __init__(self) -> None:
+        self.narrow = self.wide = self.size = 0
+        self.media_likely = self.media_at_most = 0
+        self.media: Counter[Kind] = Counter()
+
+    def text(self, text: str) -> None:
         ascii_count = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
-        narrow += ascii_count
-        wide += len(text) - ascii_count
-        size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    extras: list[Any] = [message.name, getattr(message, "tool_call_id", None)]
-    if isinstance(message, AIMessage):
-        extras += [*message.tool_calls, *message.invalid_tool_calls]
-    for extra in filter(None, extras):
-        text = json.dumps(extra, default=str)  # ASCII: a byte a character
-        narrow += len(text)
-        size += len(text)
-    return narrow, wide, size, images
+        self.narrow += ascii_count
+        self.wide += len(text) - ascii_count
+        self.size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+    def add(self, content: Any, depth: int = 8) -> None:
+        """Walk a content to its leaves."""
+        if isinstance(content, str):
+            self.text(content)
+        elif isinstance(content, Mapping):
+            self._block(content, depth)
+        elif isinstance(content, list | tuple):
+            for part in content:
+                self.add(part, depth)
+        elif content is not None:
+            self.text(str(content))
+
+    def _block(self, block: Mapping[str, Any], depth: int) -> None:
+        medium = medium_of(block)
+        if medium is not None:
+            self.media[medium.kind] += 1
+            self.media_likely += medium.likely
+            self.media_at_most += medium.at_most
+        elif isinstance(text := block.get("text"), str) and block.get("type") != "json":
+            self.text(text)
+        elif depth:
+            for key, value in block.items():
+                self.text(f'"{key}":')
+                self.add(value, depth - 1)
+        else:
+            self.text(json.dumps(block, default=str))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,12 +91,14 @@ def _card_table(report: PoolReport) -> Table:
 
     table = plain_table()
     table.caption = "* default card"
+    if any(card.from_profile for card in report.cards):
+        table.caption += "; (in parentheses) by LangChain's profile of the model"
     for name in ("card", "model"):
         table.add_column(name, overflow="fold")
     table.add_column("USD/M tokens\nin/out/cached", no_wrap=True)
     table.add_column("price from", overflow="fold")
     for name in ("window", "max out"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("can", no_wrap=True)
     table.add_column("key set", overflow="fold")
     for card in report.cards:
@@ -106,13 +109,19 @@ def _card_table(report: PoolReport) -> Table:
             f"{card.provider}:{card.model}" if card.provider else card.model,
             "/".join(rates) if card.price else "unknown",
             card.price_source or "-",
-            "-" if card.context_window is None else str(card.context_window),
+            _said_by(card, "context_window", [str(card.context_window or "-")]),
             "-" if card.max_output_tokens is None else str(card.max_output_tokens),
-            "\n".join(card.capabilities) or "-",
+            _said_by(card, "capabilities", card.capabilities or ["-"]),
             _key_cell(card),
         )
         table.add_row(*(escape(cell) for cell in cells))
     return table
+
+
+def _said_by(card: CardFacts, field: str, values: Iterable[str]) -> str:
+    """A line a value; in parentheses where a profile says it and the pool file does not."""
+    form = "({})" if field in card.from_profile else "{}"
+    return "\n".join(form.format(value) for value in values)
 
 
 def _key_cell(card: CardFacts) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from xrouter_lg.calls.money import parse_usd
-from xrouter_lg.calls.tokens import estimate_tokens, has_images
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import (
     EmptyMessagesError,
     NoHumanMessageError,
@@ -74,12 +74,10 @@ def build_request(
     Raises:
         RequestOptionError: an option with a bad value; the message names it.
     """
-    likely, bound = estimate_tokens(messages, tools)
-    wanted = set(needs)
+    size = prompt_size(messages, tools)
+    wanted = {*needs, *size.needs}
     if tools:
         wanted.add("tools")
-    if has_images(messages):
-        wanted.add("vision")
     weight = configurable.get("cost_weight")
     allow, deny = configurable.get("allow"), configurable.get("deny")
     return RouteRequest(
@@ -95,8 +93,9 @@ def build_request(
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
         needs=frozenset(wanted),
-        prompt_tokens=likely,
-        prompt_tokens_max=bound,
+        prompt_tokens=size.likely,
+        prompt_tokens_max=size.at_most,
+        images=size.images,
         max_turns=router.max_turns,
     )
 

@@ -32,6 +32,7 @@ from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
+from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
 from xrouter_lg.tracing.runs.extract import annotate, run_ids
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
@@ -132,7 +133,7 @@ class Steps:
             return Command(update=update, goto=self.names.collect)
         alone = decision.final and len(decision.calls) == 1
         sends = [
-            self._send(call, messages, turn, request.prompt_tokens_max, alone=alone)
+            self._send(call, messages, turn, bound_for(pool[call.card], request), alone=alone)
             for call in decision.calls
         ]
         return Command(update=update, goto=sends)
@@ -172,7 +173,7 @@ class Steps:
         if isinstance(step, NextTurn):
             return Command(goto=self.names.route)
         if isinstance(step, NextCall):
-            bound = request().prompt_tokens_max
+            bound = bound_for(pool[step.call.card], request())
             alone = decisions[-1].final
             return Command(goto=[self._send(step.call, messages, turns[-1], bound, alone=alone)])
         turns = [replace(turn, decision=await settled(turn.decision)) for turn in turns]

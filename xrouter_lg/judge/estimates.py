@@ -23,7 +23,7 @@ import numpy as np
 from langchain_core.messages import BaseMessage
 
 from xrouter_lg.arrays import Floats
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.slots.prompts import SlotPolicy, SlotReading, blocks_of
@@ -176,8 +176,10 @@ class _Names:
 
 def request_of(messages: Sequence[BaseMessage]) -> RouteRequest:
     """A recorded conversation as a request, at cost weight 0."""
-    likely, most = estimate_tokens(messages)
-    return RouteRequest(messages=list(messages), prompt_tokens=likely, prompt_tokens_max=most)
+    size = prompt_size(messages)
+    return RouteRequest(
+        messages=list(messages), prompt_tokens=size.likely, prompt_tokens_max=size.at_most
+    )
 
 
 def _size(request: RouteRequest) -> int:

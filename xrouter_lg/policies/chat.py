@@ -11,7 +11,7 @@ from langchain_core.runnables.config import ensure_config, merge_configs
 
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.money import worst_case
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import PolicyConfigError, PolicyError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, one_hot
 from xrouter_lg.pool.pool import ModelCard
@@ -93,7 +93,7 @@ class PromptedPolicy(BasePolicy):
             pool=candidates,
             kind="router",
             charges=request.attempt.charges,
-            prompt_tokens_max=estimate_tokens(messages, tools)[1],
+            prompt_tokens_max=prompt_size(messages, tools).at_most,
             tools=tools,
             tool_options={"tool_choice": "any"} if must_call else None,
         )
@@ -117,7 +117,7 @@ class PromptedPolicy(BasePolicy):
         self, request: RouteRequest, candidates: Sequence[ModelCard]
     ) -> Decimal | None:
         messages, tools = codec.render(request, candidates, direct=self.direct_answers)
-        bound = estimate_tokens(messages, tools)[1]
+        bound = prompt_size(messages, tools).at_most
         return worst_case(self.card, bound, self.max_output_tokens)
 
     def __repr__(self) -> str:

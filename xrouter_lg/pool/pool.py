@@ -20,12 +20,19 @@ from langchain_core.language_models import BaseChatModel
 from xrouter_lg.errors import PoolError
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.pool.profiles import profile_of
 from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
 
 _OPTIONS = ("default", "on_truncated")
 
-CAPABILITIES = frozenset({"tools", "vision", "structured_output", "reasoning"})
-"""What a card can be asked for; a request that needs one never reaches a card without it."""
+CAPABILITIES = frozenset(
+    {"tools", "structured_output", "reasoning", "vision", "files", "audio", "video"}
+)
+"""What a card can be asked for; a request that needs one never reaches a card that is known to be
+without it."""
+
+_ASSUMED = frozenset({"tools", "structured_output"})
+"""What a card can do where neither it nor LangChain's profile of the model says."""
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 """Output tokens that a budget reserves for a card that states no ``max_output_tokens``."""
@@ -76,9 +83,12 @@ class ModelCard:
     """The name of the variable that holds the key, never the key."""
     price: Price | Mapping[str, Any] | None = None
     context_window: int | None = None
-    """Tokens of prompt and answer together; None where unknown, and then never a reason."""
+    """Tokens of prompt and answer together. Left out, LangChain's profile of the model says; None
+    where unknown, and then never a reason."""
     max_output_tokens: int | None = None
-    capabilities: frozenset[str] = frozenset({"tools", "structured_output"})
+    capabilities: frozenset[str] = None  # type: ignore[assignment]  # a set once it is made
+    """All that it can do. Left out, LangChain's profile of the model says; what nobody says is no
+    reason to pass a card over."""
     description: str = ""
     timeout_s: float = 60.0
     """Seconds for one attempt."""
@@ -111,7 +121,17 @@ class ModelCard:
                 f"{where}: api_key_env must be the NAME of an environment variable "
                 "(letters, digits, _); the key itself goes into that variable"
             )
-        listed = [self.capabilities] if isinstance(self.capabilities, str) else self.capabilities
+        profile = profile_of(self.provider if self.base_url is None else None, self.model_name)
+        given = {"capabilities": self.capabilities, "context_window": self.context_window}
+        put("from_profile", frozenset(n for n, value in given.items() if value is None and profile))
+        known, abilities = None, self.capabilities
+        if abilities is None:
+            known = profile.capabilities if profile else {}
+            abilities = {n for n in CAPABILITIES if known.get(n, n in _ASSUMED)}
+        put("_known", known)
+        if self.context_window is None and profile is not None:
+            put("context_window", profile.context_window)
+        listed = [abilities] if isinstance(abilities, str) else abilities
         if not isinstance(listed, Iterable):
             raise PoolError(
                 f"{where}: capabilities is {listed!r}; give a list out of "
@@ -138,6 +158,16 @@ class ModelCard:
         if not isinstance(self.description, str):
             raise PoolError(f"{where}: description is {self.description!r}; it must be text")
         put("params", _checked_params(where, self.params))
+
+    from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
+    """Fields that LangChain's profile of the model has filled in."""
+
+    def lacks(self, need: str) -> bool:
+        """Whether the card is known to be without a capability."""
+        known: Mapping[str, bool] | None = getattr(self, "_known", None)
+        if known is None:
+            return need not in self.capabilities
+        return known.get(need) is False
 
     @cached_property
     def tool_name(self) -> str:

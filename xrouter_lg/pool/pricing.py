@@ -135,7 +135,8 @@ class Price:
     def dearest(self, side: str) -> Decimal:
         """The dearest rate of ``input`` or ``output``."""
         parts = _INPUT_KINDS if side == "input" else _OUTPUT_KINDS
-        return max(getattr(self, side), *(self.rate(kind) for kind in parts))
+        base = self.input if side == "input" else self.output
+        return max(base, *(self.rate(kind) for kind in parts))
 
     def fees(self, searches: int = 0) -> Decimal:
         """What a request costs beside its tokens (USD)."""
@@ -314,12 +315,16 @@ _LISTED = {
 def _side(
     total: int, parts: Mapping[str, int], unknown: Mapping[str, int], side: str, price: Price
 ) -> Decimal:
-    """USD of a million times one side's tokens."""
+    """USD of a million times one side's tokens. Where parts overlap (cached sound), a token counts
+    as the dearest part that it may be of."""
     strange = sum(n for name, n in unknown.items() if name.startswith(side))
-    plain = max(0, total - sum(parts.values()) - strange)
-    base: Decimal = getattr(price, side)
-    known = sum((n * price.rate(kind) for kind, n in parts.items()), Decimal(0))
-    return plain * base + known + strange * price.dearest(side)
+    rated = [(price.rate(kind), n) for kind, n in parts.items()]
+    left, cost = total, Decimal(0)
+    for rate, tokens in sorted([*rated, (price.dearest(side), strange)], reverse=True):
+        counted = min(tokens, left)
+        cost += counted * rate
+        left -= counted
+    return cost + left * (price.input if side == "input" else price.output)
 
 
 def _tier(value: Any, start: int) -> Decimal:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from xrouter_lg.calls.money import hint_tokens, worst_case
+from xrouter_lg.calls.money import hint_tokens, output_tokens_for, worst_case
+from xrouter_lg.calls.tokens import prompt_bound
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.types import RouteRequest
@@ -53,19 +54,30 @@ class Candidates:
 def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]) -> Candidates:
     """The cards that can take a request.
 
-    A card whose circuit is open is removed only while another one is left: with nothing healthy
-    to turn to, trying is better than refusing.
+    A card of which nobody knows whether it can do what the request needs is removed only while
+    another is known to. One whose circuit is open is removed only while another one is left: with
+    nothing healthy to turn to, trying is better than refusing.
 
     Raises:
         NoCandidateError: nothing is left, and money is not the only reason.
     """
     removed: dict[str, Removal] = {}
+    able: list[ModelCard] = []
     left: list[ModelCard] = []
     ailing: list[ModelCard] = []
     for card in pool:
         why = _hard_rule(card, request)
         if why is not None:
             removed[card.name] = why
+        else:
+            able.append(card)
+    sure = [card for card in able if request.needs <= card.capabilities]
+    for card in able:
+        if sure and card not in sure:
+            unsaid = min(request.needs - card.capabilities)
+            removed[card.name] = Removal(
+                Constraint.CAPABILITY, f"nobody says that it has capability {unsaid!r}"
+            )
         elif is_open(card.name):
             ailing.append(card)
         else:
@@ -101,11 +113,11 @@ def cheapest_that_can(
     """
     best: tuple[ModelCard, int] | None = None
     for card in pool:
-        price, why = card.effective_price, removed.get(card.name)
-        if price is None or why is None or why.rule is not Constraint.BUDGET:
+        why = removed.get(card.name)
+        if card.effective_price is None or why is None or why.rule is not Constraint.BUDGET:
             continue
         assert request.remaining_usd is not None
-        room = price.output_tokens_for(request.remaining_usd, request.prompt_tokens_max)
+        room = output_tokens_for(card, request.remaining_usd, bound_for(card, request))
         cap = output_cap(card, request)
         tokens = cap if room is None else min(room, cap)
         if tokens >= LEAST_ANSWER_TOKENS and (best is None or tokens > best[1]):
@@ -121,12 +133,17 @@ def output_cap(card: ModelCard, request: RouteRequest) -> int:
     return cap
 
 
+def bound_for(card: ModelCard, request: RouteRequest) -> int:
+    """The most tokens that a card can count for the request's prompt."""
+    return prompt_bound(card, request.prompt_tokens_max, request.images, request.needs)
+
+
 def reserve_for(
     card: ModelCard, request: RouteRequest, max_tokens: int | None, hint: str | None = None
 ) -> Decimal | None:
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
     top of the user's messages. None where its price is unknown."""
-    bound = request.prompt_tokens_max + hint_tokens(hint)
+    bound = bound_for(card, request) + hint_tokens(hint)
     return worst_case(card, bound, max_tokens or output_cap(card, request))
 
 
@@ -140,8 +157,9 @@ def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
             Constraint.UNREACHABLE,
             "joined the pool after this graph was built; build the graph again",
         )
-    for need in sorted(request.needs - card.capabilities):
-        return Removal(Constraint.CAPABILITY, f"has no capability {need!r}")
+    for need in sorted(request.needs):
+        if card.lacks(need):
+            return Removal(Constraint.CAPABILITY, f"has no capability {need!r}")
     window = card.context_window
     if window is not None and request.prompt_tokens + LEAST_ANSWER_TOKENS > window:
         return Removal(

@@ -26,7 +26,7 @@ from training.grpo.episodes import EpisodeEnvironment
 from xrouter_lg import ModelCard
 from xrouter_lg.backfill import AnswerCache, AnswerKey, Asker, BackfillError, Conversation, Order
 from xrouter_lg.calls.ledger import RequestAccount
-from xrouter_lg.calls.tokens import estimate_tokens
+from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
 from xrouter_lg.verifiers.base import Verdict
@@ -157,7 +157,7 @@ def test_a_backfill_and_a_live_run_share_their_answers(
     with AnswerCache(tmp_path / "live.db") as cache:
         asker = Asker(cache, RequestAccount(None))
         said = Conversation((HumanMessage("2 + 2"),))
-        order = Order.of(cards(server)[0], said, estimate_tokens(said.messages))
+        order = Order.of(cards(server)[0], said, prompt_size(said.messages))
         asyncio.run(asker.ask(order, asker.account.reserve(order.worst_usd or Decimal(0))))
 
     with closing(live(server, answers=tmp_path / "live.db")) as outcomes:

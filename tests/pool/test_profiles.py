@@ -1,0 +1,49 @@
+"""What a pool file leaves out, LangChain's profile of the model says."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from xrouter_lg import ModelCard
+from xrouter_lg.pool.profiles import profile_of
+
+
+@pytest.mark.parametrize(
+    "model", ["openai:gpt-5-mini", "anthropic:claude-sonnet-4-5", "google_genai:gemini-2.5-flash"]
+)
+def test_a_published_model_needs_no_window_and_no_capabilities(model: str) -> None:
+    card = ModelCard(name="a", model=model)
+    assert {"tools", "vision", "files"} <= card.capabilities
+    assert card.context_window is not None
+    assert card.context_window >= 200_000
+    assert card.from_profile == {"capabilities", "context_window"}
+    assert card.lacks("video") == (not model.startswith("google"))
+
+
+def test_what_the_pool_file_says_holds() -> None:
+    card = ModelCard(
+        name="a", model="openai:gpt-5-mini", capabilities={"tools"}, context_window=9_000
+    )
+    assert (card.capabilities, card.context_window) == ({"tools"}, 9_000)
+    assert card.lacks("vision")
+    assert card.from_profile == frozenset()
+
+
+def test_nobody_knows_what_a_server_of_the_users_own_can_do() -> None:
+    card = ModelCard(name="a", model="gpt-5-mini", base_url="http://127.0.0.1:1/v1")
+    assert card.capabilities == {"tools", "structured_output"}
+    assert not card.lacks("vision")
+    assert (card.context_window, card.from_profile) == (None, frozenset())
+
+
+def test_a_provider_without_a_package_has_no_profile() -> None:
+    assert profile_of("cohere", "command-r") is None
+    assert profile_of("no.such", "m") is None
+
+
+def test_profiles_are_read_without_importing_the_providers_package() -> None:
+    modules = {name for name in sys.modules if name.startswith("langchain_mistralai")}
+    profile_of("mistralai", "mistral-large-latest")
+    assert {name for name in sys.modules if name.startswith("langchain_mistralai")} == modules

@@ -1,0 +1,79 @@
+"""The price of the model that has answered, whichever was asked."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from xrouter_lg import ModelCard
+from xrouter_lg.pool.served import price_as_served, same_model
+
+GATEWAY = "https://gateway.example/v1"
+
+
+def card(name: str, model: str, usd: float, base_url: str | None = GATEWAY) -> ModelCard:
+    price = {"input": usd, "output": usd}
+    return ModelCard(name=name, model=model, base_url=base_url, price=price, api_key_env="KEY")
+
+
+SMALL, LARGE = card("small", "gpt-4.1-nano", 1), card("large", "claude-opus-4-1", 9)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("gpt-4.1-nano", "gpt-4.1-nano-2025-04-14"),
+        ("claude-opus-4-1", "anthropic/claude-opus-4-1-20250805"),
+        ("claude-sonnet-4", "us.anthropic.claude-sonnet-4-20250514-v1:0"),
+        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5"),
+        ("mistral-large-latest", "mistral-large-2411"),
+        ("gemini-2.0-flash", "models/gemini-2.0-flash-001"),
+        ("deepseek/deepseek-r1:free", "deepseek-r1"),
+        ("qwen2.5-0.5b", "/weights/Qwen2.5-0.5B.gguf"),
+        ("grok-4", "grok-4-0709"),
+    ],
+)
+def test_names_of_one_model(one: str, other: str) -> None:
+    assert same_model(one, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("gpt-5", "gpt-5-mini"),
+        ("gpt-4.1", "gpt-4"),
+        ("claude-opus-4-1", "claude-opus-4"),
+        ("o1", "o3"),
+    ],
+)
+def test_names_of_two_models(one: str, other: str) -> None:
+    assert not same_model(one, other)
+
+
+@pytest.mark.parametrize(
+    ("served", "usd"),
+    [
+        (None, 1),
+        ("gpt-4.1-nano-2025-04-14", 1),
+        ("anthropic/claude-opus-4-1", 9),
+        ("gpt-5-pro", None),
+    ],
+)
+def test_a_gateway_is_charged_as_it_served(served: str | None, usd: int | None) -> None:
+    price = price_as_served(SMALL, served, [SMALL, LARGE])
+    assert (price and price.input) == (None if usd is None else Decimal(usd))
+
+
+def test_a_strangers_price_is_looked_up_at_its_provider() -> None:
+    own = card("a", "openai:gpt-5-mini", 1, base_url=None)
+    price = price_as_served(own, "gpt-5-nano-2025-08-07", [own])
+    assert price is not None
+    assert price.input == Decimal("0.05")
+
+
+def test_a_server_of_the_users_own_names_its_models_as_it_likes() -> None:
+    own = card("a", "my-alias", 1)
+    price = price_as_served(own, "whatever-it-is-called", [own])
+    assert price is not None
+    assert price.input == 1

@@ -1,0 +1,103 @@
+"""Only an ending that is known as good is a whole answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from xrouter_lg.errors import ErrorClass
+from xrouter_lg.said import flaw_of, says_something, was_cut
+
+
+def answer(content: Any = "half an answer", **meta: Any) -> AIMessage:
+    return AIMessage(content, response_metadata=meta)
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("finish_reason", "stop"),
+        ("finish_reason", "STOP"),
+        ("finish_reason", "stopstop"),
+        ("finish_reason", "tool_calls"),
+        ("finish_reason", "COMPLETE"),
+        ("stop_reason", "end_turn"),
+        ("stop_reason", "stop_sequence"),
+        ("done_reason", "stop"),
+        ("status", "completed"),
+    ],
+)
+def test_good_endings(key: str, word: str) -> None:
+    assert flaw_of(answer(**{key: word})) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "flaw"),
+    [
+        ("length", ErrorClass.TRUNCATED),
+        ("MAX_TOKENS", ErrorClass.TRUNCATED),
+        ("model_length", ErrorClass.TRUNCATED),
+        ("model_context_window_exceeded", ErrorClass.TRUNCATED),
+        ("pause_turn", ErrorClass.TRUNCATED),
+        ("who_knows", ErrorClass.TRUNCATED),
+        ("content_filter", ErrorClass.CONTENT_FILTER),
+        ("SAFETY", ErrorClass.CONTENT_FILTER),
+        ("RECITATION", ErrorClass.CONTENT_FILTER),
+        ("refusal", ErrorClass.CONTENT_FILTER),
+        ("error", ErrorClass.SERVER),
+        ("insufficient_system_resource", ErrorClass.SERVER),
+        ("MALFORMED_FUNCTION_CALL", ErrorClass.MALFORMED),
+    ],
+)
+def test_every_other_ending_is_a_flaw(word: str, flaw: ErrorClass) -> None:
+    assert flaw_of(answer(finish_reason=word)) is flaw
+    assert was_cut(answer(finish_reason=word)) == (
+        flaw in (ErrorClass.TRUNCATED, ErrorClass.CONTENT_FILTER)
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "flaw"),
+    [
+        ("max_output_tokens", ErrorClass.TRUNCATED),
+        ("content_filter", ErrorClass.CONTENT_FILTER),
+        (None, ErrorClass.TRUNCATED),
+    ],
+)
+def test_an_incomplete_response_says_why(reason: str | None, flaw: ErrorClass) -> None:
+    details = None if reason is None else {"reason": reason}
+    assert flaw_of(answer(status="incomplete", incomplete_details=details)) is flaw
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", " \n ", [{"type": "thinking", "thinking": "hm"}], [{"type": "reasoning", "summary": []}]],
+)
+def test_blanks_and_thoughts_alone_are_empty(content: Any) -> None:
+    assert flaw_of(answer(content, finish_reason="stop")) is ErrorClass.EMPTY
+    assert not says_something(answer(content))
+
+
+def test_tool_calls_that_can_not_be_read_are_malformed() -> None:
+    call = {"type": "invalid_tool_call", "name": "f", "args": "{", "id": "1", "error": None}
+    message = AIMessage("", invalid_tool_calls=[call], response_metadata={"finish_reason": "stop"})
+    assert flaw_of(message) is ErrorClass.MALFORMED
+
+
+def test_a_refusal_in_words_of_its_own_is_an_answer() -> None:
+    assert flaw_of(AIMessage("", additional_kwargs={"refusal": "I can't help with that"})) is None
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "google_genai", "ollama", "xai"])
+def test_an_answer_without_an_ending_was_cut_off_where_the_provider_always_says_one(
+    provider: str,
+) -> None:
+    assert flaw_of(answer(model_provider=provider)) is ErrorClass.STREAM_CUT
+    assert flaw_of(answer()) is None
+
+
+def test_a_prompt_that_was_blocked_has_no_answer() -> None:
+    blocked = answer("", prompt_feedback={"block_reason": "SAFETY"})
+    assert flaw_of(blocked) is ErrorClass.CONTENT_FILTER
