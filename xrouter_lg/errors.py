@@ -93,11 +93,13 @@ class ErrorClass(StrEnum):
     BAD_REQUEST = "bad_request"
     CONTEXT_LENGTH = "context_length"
     QUOTA = "quota"
+    NOT_FOUND = "not_found"
     EMPTY = "empty"
     MALFORMED = "malformed"
     CONTENT_FILTER = "content_filter"
     TRUNCATED = "truncated"
     STREAM_CUT = "stream_cut"
+    CIRCUIT_OPEN = "circuit_open"
     UNKNOWN = "unknown"
 
 

@@ -67,6 +67,8 @@ class Charge:
     error: str | None = None
     held_usd: Decimal | None = None
     call_id: str | None = None
+    overrun_usd: Decimal | None = None
+    """What it has cost above its worst case, under a budget; None where it kept to it."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
@@ -76,6 +78,7 @@ class Charge:
             "cost_usd": usd_str(self.cost_usd),
             "latency_s": round(self.latency_s, 6),
             "held_usd": usd_str(self.held_usd),
+            "overrun_usd": usd_str(self.overrun_usd),
         }
 
     @classmethod
@@ -94,6 +97,7 @@ class Charge:
             error=data.get("error"),
             held_usd=usd(data.get("held_usd")),
             call_id=data.get("call_id"),
+            overrun_usd=usd(data.get("overrun_usd")),
         )
 
 
@@ -134,6 +138,8 @@ class RouteRequest:
     thread_id: str | None = None
     tenant: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    sent: Mapping[str, Any] = field(default_factory=dict)
+    """What the app bound, as it bound it: ``tools`` and options such as ``n`` by name."""
     needs: frozenset[str] = frozenset()
     """Capabilities that this request needs: ``tools``, ``structured_output``, ``vision``,
     ``files``, ``audio``, ``video``."""
@@ -152,6 +158,8 @@ class RouteRequest:
     """Cards that joined the pool after the graph was built, and so have no node in it."""
     request_id: str | None = None
     """The same on every turn of a request; None outside a graph."""
+    overruns: Mapping[str, Decimal] = field(default_factory=dict)
+    """Cards that have cost more than their worst case, and the factor to reserve them by."""
     attempt: Attempt = field(default_factory=Attempt)
     """Where a policy writes; all else here is only read."""
 

@@ -153,10 +153,12 @@ async def test_connections_are_closed_when_nobody_needs_the_workers(
     assert client.is_closed
 
 
-async def test_a_model_that_was_handed_in_is_used_as_it_is(fake: FakeOpenAIServer) -> None:
+async def test_a_handed_in_model_is_copied_once_a_loop(fake: FakeOpenAIServer) -> None:
     model = ChatOpenAI(model="small", base_url=fake.base_url, api_key="x", max_retries=0)  # type: ignore[arg-type]
     chosen = ModelCard(name="mine", model=model)
-    assert Workers().model(chosen) is model
+    workers = Workers()
+    assert workers.model(chosen) is workers.model(chosen)
+    assert workers.model(chosen) is not model
 
 
 async def test_temperature_and_length_are_sent(fake: FakeOpenAIServer) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
-from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_openai import AzureChatOpenAI, ChatOpenAI
-from pydantic import Field
 
-from xrouter_lg.calls.chat_model import build_chat_model, is_local, output_limit
+from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import MissingKeyError, PoolError
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.testing import (
@@ -190,49 +187,3 @@ def test_a_bad_param_beside_a_key_is_not_taken_for_a_missing_key() -> None:
 
 
 # --- the limit's keyword -------------------------------------------------------------------
-
-
-class Plain(FakeListChatModel):
-    responses: list[str] = Field(default_factory=list)
-
-
-class OllamaLike(Plain):
-    num_predict: int | None = None
-
-
-class GoogleLike(Plain):
-    max_output_tokens: int | None = Field(default=None, alias="max_tokens")
-
-
-class OnlyOutput(Plain):
-    max_output_tokens: int | None = None
-
-
-class HuggingFaceLike(Plain):
-    max_new_tokens: int | None = None
-
-
-@pytest.mark.parametrize(
-    ("model", "keyword"),
-    [
-        (ChatOpenAI(model="m", api_key="x"), "max_tokens"),
-        (OllamaLike(), "num_predict"),
-        (GoogleLike(), "max_tokens"),
-        (OnlyOutput(), "max_output_tokens"),
-        (HuggingFaceLike(), "max_new_tokens"),
-        (Plain(), "max_tokens"),
-    ],
-    ids=lambda it: type(it).__name__ if isinstance(it, BaseChatModel) else it,
-)
-def test_the_answers_limit_has_the_name_that_the_providers_class_gives_it(
-    model: BaseChatModel, keyword: str
-) -> None:
-    assert output_limit(model, 7) == {keyword: 7}
-
-
-def test_the_limit_really_cuts_the_answer_of_a_server() -> None:
-    with FakeOpenAIServer([FakeModel(name="m", reply="one two three four")]) as server:
-        model = built(model="m", base_url=server.base_url)
-        message = model.invoke("hi", **output_limit(model, 2))
-    assert message.usage_metadata is not None
-    assert message.usage_metadata["output_tokens"] == 2

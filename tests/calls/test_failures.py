@@ -121,11 +121,11 @@ def test_a_refused_connection_is_free() -> None:
     assert (failure.error_class, failure.free) == (ErrorClass.CONNECTION, True)
 
 
-def test_an_unknown_model_is_a_bad_request(server: FakeOpenAIServer) -> None:
+def test_an_unknown_model_is_not_found(server: FakeOpenAIServer) -> None:
     with pytest.raises(Exception) as caught:
         chat(server.base_url, model="other").invoke("hi")
     failure = classify(caught.value)
-    assert (failure.error_class, failure.free) == (ErrorClass.BAD_REQUEST, True)
+    assert (failure.error_class, failure.free) == (ErrorClass.NOT_FOUND, True)
 
 
 def test_a_prompt_longer_than_the_models_window_is_a_context_failure() -> None:
@@ -197,7 +197,7 @@ class OddError(Exception):
         (401, "auth", True),
         (403, "auth", True),
         (402, "quota", True),
-        (404, "bad_request", True),
+        (404, "not_found", True),
         (408, "timeout", False),
         (409, "server", True),
         (413, "context_length", True),

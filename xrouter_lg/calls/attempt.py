@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
@@ -17,10 +18,21 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
-from xrouter_lg.calls.chat_model import build_chat_model, output_limit
-from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, backoff_s, classify
+from xrouter_lg.calls.chat_model import build_chat_model
+from xrouter_lg.calls.clients import OwnModel, with_own_clients
+from xrouter_lg.calls.failures import (
+    PERHAPS_THE_REQUEST,
+    RETRYABLE,
+    UNHEALTHY,
+    Failure,
+    backoff_s,
+    classify,
+    refused_parameter,
+)
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
+from xrouter_lg.calls.parameters import Bound, Prepared, prepare
+from xrouter_lg.calls.raw_usage import keep_raw_usage
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
@@ -40,6 +52,10 @@ _FLAWS = {
     ErrorClass.MALFORMED: "its tool calls can't be read",
 }
 
+logger = logging.getLogger(__name__)
+
+_ODD_FAILURES = 2
+"""What one call adds at most to a card's failures where the request may be to blame."""
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
 
@@ -62,7 +78,8 @@ class CallResult:
 
 
 class Workers:
-    """The chat models of a pool's cards, built once per event loop, and the cards' health."""
+    """The chat models of a pool's cards, with own connections in each event loop, and the cards'
+    health."""
 
     def __init__(self) -> None:
         self._shared: dict[int, tuple[ModelCard, BaseChatModel]] = {}
@@ -71,6 +88,10 @@ class Workers:
             weakref.WeakKeyDictionary()
         )
         self._breakers: dict[str, Breaker] = {}
+        self._refused: dict[str, frozenset[str]] = {}
+        """Parameters that a card's model does not take, by the card's name."""
+        self.overruns: dict[str, Decimal] = {}
+        """Cards that have cost more than their worst case, and how many times as much."""
         self._lock = threading.Lock()
 
     def prepare(self, pool: ModelPool) -> None:
@@ -88,8 +109,6 @@ class Workers:
         return self._built(card).model
 
     def _built(self, card: ModelCard) -> _Built:
-        if isinstance(card.model, BaseChatModel):
-            return _Built(card, card.model)
         loop = asyncio.get_running_loop()
         built = self._by_loop.get(loop)
         if built is None:
@@ -99,16 +118,28 @@ class Workers:
                 built = self._by_loop.setdefault(loop, {})
         entry = built.get(id(card))
         if entry is None:
-            with self._lock:
-                # The first loop takes over what prepare() built; it has not been used yet.
-                _, model = self._shared.pop(id(card), (card, None))
-            model = model or build_chat_model(card)
-            entry = _Built(card, model)
-            _close_with_loop(loop, card, model, weakref.ref(self))
+            own = with_own_clients(self._base(card))
+            # Of a model that was handed in, its own client would have asked again.
+            handed_in = isinstance(card.model, BaseChatModel)
+            if own.model is not card.model:
+                keep_raw_usage(own.model)
+            entry = _Built(card, own.model, own.retries if handed_in else 0)
+            _close_with_loop(loop, card, own, weakref.ref(self))
             if len(built) >= 256:  # cards of pools that were reloaded away
                 built.pop(next(iter(built)))
             built[id(card)] = entry
         return entry
+
+    def _base(self, card: ModelCard) -> BaseChatModel:
+        """What the models of all loops are copies of."""
+        with self._lock:
+            _, model = self._shared.get(id(card), (card, None))
+            if model is None:
+                if len(self._shared) >= 256:
+                    self._shared.pop(next(iter(self._shared)))
+                model = build_chat_model(card)
+                self._shared[id(card)] = card, model
+            return model
 
     def breaker(self, card: str) -> Breaker:
         """The health of a card, by name: it outlives a pool's reload."""
@@ -129,34 +160,56 @@ class Workers:
         kind: Literal["router", "worker"] = "worker",
         charges: list[Charge] | None = None,
         prompt_tokens_max: int = 0,
-        tools: Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Any] = (),
         tool_options: Mapping[str, Any] | None = None,
+        call_options: Mapping[str, Any] | None = None,
+        lone: bool | None = None,
     ) -> CallResult:
         """Ask a card, with retries by class of failure. Failures are returned, never raised.
 
         With an allowance (USD) another attempt is made only while its worst case still fits
         beside what the earlier ones may have cost. ``pool`` is where the price of a model that
         was served in another's place is looked up. ``charges`` gets every attempt as it ends,
-        a cancelled one too.
+        a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own:
+        see :class:`~xrouter_lg.calls.parameters.Bound`.
+
+        ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
+        waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
+        call before it begins. None where the caller looks after both.
         """
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
-        bill = _Bill(kind, card, call, pool, worst_case(card, prompt_tokens_max, call.max_tokens))
-        watch = stream_watch(config)
+        bound = Bound(tools, tool_options or {}, call_options or {})
+        worst = self._worst(card, call, prompt_tokens_max, bound.sent)
+        bill = _Bill(kind, card, call, pool, worst)
+        watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
         asked = with_hint(messages, call.hint)
+        health = _Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
-        for attempt in range(1, card.max_retries + 2):
+        omitted: set[str] = set()
+        retries, patience_s = card.max_retries, card.timeout_s if lone else RETRY_AFTER_LIMIT_S
+        attempt = tries = 0
+        while True:
+            attempt += 1
             if attempt > 1 and not _affordable(call, charges, bill.worst):
                 break
-            breaker.begin()
+            if not health.begin() and lone is False and tries == 0:
+                failure = Failure(ErrorClass.CIRCUIT_OPEN, "circuit open after repeated failures")
+                break
             started = time.perf_counter()
+            prepared = None
             try:
-                message = await self._attempt(card, call, asked, config, tools, tool_options)
+                built = self._built(card)  # held until the answer is here, whatever is reloaded
+                retries = max(card.max_retries, built.retries)
+                prepared = prepare(
+                    built.model, call, bound, omitted | self._refused.get(card.name, frozenset())
+                )
+                message = await _ask(card, prepared, asked, config)
             except asyncio.CancelledError:
-                breaker.cancel()
+                health.cancel()
                 charges.append(bill.failed(attempt, started, "cancelled", free=False))
                 raise
             except Exception as error:
@@ -164,9 +217,18 @@ class Workers:
                 charges.append(
                     bill.failed(attempt, started, failure.error_class, free=failure.free)
                 )
+                if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
+                    refused = refused_parameter(error, prepared.sent - omitted)
+                    if refused is not None and (watch is None or not watch.seen):
+                        health.cancel()
+                        omitted.add(refused[0])
+                        if refused[1]:
+                            self._remember(card, refused[0], failure)
+                        continue
             else:
                 flaw = flaw_of(message)
-                charges.append(bill.answered(attempt, started, message, flaw))
+                charge = bill.answered(attempt, started, message, flaw)
+                charges.append(self._noting_overrun(card, call, charge, bill.worst))
                 if flaw is None or (flaw in CUT and says_something(message)):
                     breaker.success()
                     return CallResult(
@@ -178,15 +240,14 @@ class Workers:
                         streamed=watch is not None and watch.seen,
                     )
                 failure = Failure(flaw, _FLAWS[flaw])
-            if failure.error_class in UNHEALTHY:
-                breaker.failure()
-            else:
-                breaker.cancel()
+            health.failed(failure.error_class)
             if watch is not None and watch.seen:
                 break  # a second attempt's text would be glued to the first one's
-            pause = _pause(failure, attempt)
-            if pause is None or attempt > card.max_retries or breaker.open:
+            tries += 1
+            pause = _pause(failure, tries, patience_s)
+            if pause is None or tries > retries or (breaker.open and not lone):
                 break
+            patience_s -= pause if lone else 0.0
             await asyncio.sleep(pause)
         return CallResult(
             call.id,
@@ -199,32 +260,83 @@ class Workers:
             retry_after_s=failure.retry_after_s,
         )
 
-    async def _attempt(
-        self,
-        card: ModelCard,
-        call: PlannedCall,
-        messages: Sequence[BaseMessage],
-        config: RunnableConfig,
-        tools: Sequence[Mapping[str, Any]],
-        tool_options: Mapping[str, Any] | None,
-    ) -> AIMessage:
-        built = self._built(card)  # held until the answer is here, whatever is reloaded meanwhile
-        model = built.model
-        kwargs: dict[str, Any] = {}
-        if call.temperature is not None:
-            kwargs["temperature"] = call.temperature
-        if call.max_tokens is not None:
-            kwargs.update(output_limit(model, call.max_tokens))
-        runnable = (
-            model.bind_tools([dict(tool) for tool in tools], **(tool_options or {}))
-            if tools
-            else model
+    def _remember(self, card: ModelCard, name: str, failure: Failure) -> None:
+        with self._lock:
+            known = self._refused.get(card.name, frozenset())
+            self._refused[card.name] = known | {name}
+        if name not in known:
+            logger.warning(
+                "card %r refuses the parameter %r; it is left out (a limit goes by its other name) "
+                "from now on: %s",
+                card.name,
+                name,
+                failure.detail,
+            )
+
+    def _worst(
+        self, card: ModelCard, call: PlannedCall, prompt_tokens_max: int, sent: Mapping[str, Any]
+    ) -> Decimal | None:
+        worst = worst_case(card, prompt_tokens_max, call.max_tokens, sent)
+        return None if worst is None else worst * self.overruns.get(card.name, 1)
+
+    def _noting_overrun(
+        self, card: ModelCard, call: PlannedCall, charge: Charge, worst: Decimal | None
+    ) -> Charge:
+        """The charge with what it has cost above its bound, which the next call reserves by."""
+        if call.allowance_usd is None or not worst or (charge.cost_usd or 0) <= worst:
+            return charge
+        assert charge.cost_usd is not None
+        over = charge.cost_usd - worst
+        with self._lock:
+            factor = self.overruns.get(card.name, Decimal(1)) * charge.cost_usd / worst
+            # Rounded up: by this factor the same call would have fitted.
+            self.overruns[card.name] = factor.quantize(Decimal("0.001"), rounding=ROUND_UP)
+        logger.warning(
+            "card %r has cost $%s more than the $%s that its limits allow; its calls are reserved "
+            "at %s times their worst case from now on",
+            card.name,
+            format(over, "f"),
+            format(worst, "f"),
+            self.overruns[card.name],
         )
-        async with asyncio.timeout(card.timeout_s):
-            message = await runnable.ainvoke(list(messages), config, **kwargs)
-        if not isinstance(message, AIMessage):
-            raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
-        return message
+        return replace(charge, overrun_usd=over)
+
+
+class _Health:
+    """What one call tells of its card's health."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker, self._odd, self._admitted = breaker, 0, False
+
+    def begin(self) -> bool:
+        self._admitted = self._breaker.begin()
+        return self._admitted
+
+    def failed(self, error_class: ErrorClass) -> None:
+        odd = error_class in PERHAPS_THE_REQUEST
+        self._odd += odd
+        if error_class in UNHEALTHY and not (odd and self._odd > _ODD_FAILURES):
+            self._breaker.failure()
+        else:
+            self.cancel()
+
+    def cancel(self) -> None:
+        if self._admitted:  # else the probe that is under way is somebody else's
+            self._breaker.cancel()
+
+
+async def _ask(
+    card: ModelCard, prepared: Prepared, messages: Sequence[BaseMessage], config: RunnableConfig
+) -> AIMessage:
+    async with asyncio.timeout(card.timeout_s):
+        message = await prepared.runnable.ainvoke(list(messages), config, **prepared.kwargs)
+    if not isinstance(message, AIMessage):
+        raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
+    return message
+
+
+def _own_callbacks(card: ModelCard) -> Any:
+    return card.params.get("callbacks") or getattr(card.model, "callbacks", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,18 +345,19 @@ class _Built:
 
     card: ModelCard
     model: BaseChatModel
+    retries: int = 0
 
 
 def _close_with_loop(
     loop: asyncio.AbstractEventLoop,
     card: ModelCard,
-    model: BaseChatModel,
+    own: OwnModel,
     workers: weakref.ref[Workers],
 ) -> None:
-    """Close the client that was made for this loop when the loop shuts down (``asyncio.run``,
+    """Close the clients that were made for this loop when the loop shuts down (``asyncio.run``,
     uvicorn) or the model goes. A loop has one hook for this: it closes its async generators."""
-    client = getattr(model, "http_async_client", None)
-    if client is None or "http_async_client" in card.params:
+    closers = own.closers
+    if not closers:
         return
     key = id(card)
 
@@ -257,11 +370,13 @@ def _close_with_loop(
             owner = workers()
             if owner is not None:
                 owner._by_loop.get(loop, {}).pop(key, None)
-            await client.aclose()
+            for close in closers:
+                with contextlib.suppress(Exception):  # a client that is closed, or of another loop
+                    await close()
 
     keeper = keep()
-    # finalize keeps the generator, and with it the client, out of what goes with the model.
-    finalizer = weakref.finalize(model, _close_soon, loop, keeper)
+    # finalize keeps the generator, and with it the clients, out of what goes with the model.
+    finalizer = weakref.finalize(own.model, _close_soon, loop, keeper)
     finalizer.atexit = False
     with contextlib.suppress(StopIteration):  # runs to the yield, and so registers with the loop
         keeper.__anext__().send(None)
@@ -304,12 +419,13 @@ def _affordable(call: PlannedCall, charges: Sequence[Charge], worst: Decimal | N
     return worst is not None and spent + worst <= call.allowance_usd
 
 
-def _pause(failure: Failure, attempt: int) -> float | None:
-    """Seconds before the next attempt, None when there should be none."""
+def _pause(failure: Failure, attempt: int, patience_s: float) -> float | None:
+    """Seconds before the next attempt, None when there should be none. ``patience_s`` is the
+    longest pause that is waited out when the provider asks for it."""
     if failure.error_class not in RETRYABLE:
         return None
     if failure.retry_after_s is not None:
-        if failure.retry_after_s > RETRY_AFTER_LIMIT_S:
+        if failure.retry_after_s > patience_s:
             return None
         return failure.retry_after_s
     return backoff_s(attempt, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)

@@ -39,12 +39,18 @@ class Breaker:
                 return False
             return self._probing or self._clock() - self._opened_at < self.cooldown_s
 
-    def begin(self) -> None:
-        """A call starts. In the half-open state it becomes the one probe."""
-        if self._opened_at is not None:
-            with self._lock:
-                if self._opened_at is not None:
-                    self._probing = True
+    def begin(self) -> bool:
+        """A call starts; False where it had better not, because the circuit is open. In the
+        half-open state the first caller becomes the one probe and all others hear False."""
+        if self._opened_at is None:
+            return True
+        with self._lock:
+            if self._opened_at is None:
+                return True
+            if self._probing or self._clock() - self._opened_at < self.cooldown_s:
+                return False
+            self._probing = True
+            return True
 
     def success(self) -> None:
         """The call was answered: closed again."""

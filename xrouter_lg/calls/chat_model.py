@@ -16,7 +16,6 @@ from pydantic import SecretStr
 
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.perplexity import perplexity_clients
-from xrouter_lg.calls.raw_usage import keep_raw_usage
 from xrouter_lg.errors import MissingKeyError, PoolError
 from xrouter_lg.pool.pool import ModelCard
 
@@ -36,11 +35,8 @@ def build_chat_model(card: ModelCard) -> BaseChatModel:
         kwargs["api_key"] = _key_of(card, card.api_key_env)
     try:
         if card.base_url is not None and card.provider in (None, "openai"):
-            model = _openai_compatible(card, kwargs)
-        else:
-            model = _by_provider(card, kwargs)
-        keep_raw_usage(model)
-        return model
+            return _openai_compatible(card, kwargs)
+        return _by_provider(card, kwargs)
     except (PoolError, MissingKeyError):
         raise
     except ImportError as error:
@@ -48,21 +44,6 @@ def build_chat_model(card: ModelCard) -> BaseChatModel:
     except Exception as error:
         # What a provider's constructor raises is its own affair; what we know is the card.
         raise _build_error(card, error, has_key="api_key" in kwargs) from error
-
-
-def output_limit(model: BaseChatModel, tokens: int) -> dict[str, int]:
-    """The keyword that limits the answer's length, by the name this provider's class has."""
-    return {_limit_name(type(model)): tokens}
-
-
-@lru_cache(maxsize=64)
-def _limit_name(kind: type[BaseChatModel]) -> str:
-    names = set(kind.model_fields)
-    names |= {field.alias for field in kind.model_fields.values() if field.alias}
-    for name in ("max_tokens", "num_predict", "max_output_tokens", "max_new_tokens"):
-        if name in names:
-            return name
-    return "max_tokens"
 
 
 def _key_of(card: ModelCard, variable: str) -> SecretStr:

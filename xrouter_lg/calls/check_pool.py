@@ -36,6 +36,7 @@ FIXES: Mapping[ErrorClass, str] = {
     ErrorClass.AUTH: "check the key in the card's api_key_env, and that it may use this model",
     ErrorClass.BAD_REQUEST: "check the model's name and the card's params",
     ErrorClass.CONTEXT_LENGTH: "check the model's name: its window is too small for one sentence",
+    ErrorClass.NOT_FOUND: "the provider knows no model of this name; check it, and base_url's path",
     ErrorClass.QUOTA: "the account is spent: add credit or use another key",
     ErrorClass.EMPTY: "the model gave no text; check its chat template and the card's params",
     ErrorClass.MALFORMED: "base_url answers, but not as an OpenAI-compatible API; check its path",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,7 +16,7 @@ from typing import Any
 from langchain_core import exceptions as core
 from pydantic import ValidationError
 
-from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
+from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError, RequestError
 
 RETRYABLE = frozenset(
     {
@@ -24,6 +25,7 @@ RETRYABLE = frozenset(
         ErrorClass.CONNECTION,
         ErrorClass.EMPTY,
         ErrorClass.MALFORMED,
+        ErrorClass.STREAM_CUT,
     }
 )
 """Worth another attempt on the same card. A timeout is not: it has cost its seconds already."""
@@ -36,14 +38,23 @@ UNHEALTHY = frozenset(
         ErrorClass.TIMEOUT,
         ErrorClass.AUTH,
         ErrorClass.QUOTA,
+        ErrorClass.NOT_FOUND,
+        ErrorClass.STREAM_CUT,
+        ErrorClass.EMPTY,
+        ErrorClass.MALFORMED,
+        ErrorClass.UNKNOWN,
     }
 )
 """Counts against a card's health; the others are about one request, not the card."""
+
+PERHAPS_THE_REQUEST = frozenset({ErrorClass.EMPTY, ErrorClass.MALFORMED, ErrorClass.UNKNOWN})
+"""Of those that count: one odd request can bring them about on every attempt."""
 
 _BY_STATUS = {
     401: ErrorClass.AUTH,
     403: ErrorClass.AUTH,
     402: ErrorClass.QUOTA,
+    404: ErrorClass.NOT_FOUND,
     408: ErrorClass.TIMEOUT,
     409: ErrorClass.SERVER,
     413: ErrorClass.CONTEXT_LENGTH,
@@ -58,7 +69,7 @@ _BY_CORE: tuple[tuple[type[BaseException], ErrorClass], ...] = (
     (core.ModelRateLimitError, ErrorClass.RATE_LIMIT),
     (core.ModelAuthenticationError, ErrorClass.AUTH),
     (core.ModelPermissionDeniedError, ErrorClass.AUTH),
-    (core.ModelNotFoundError, ErrorClass.BAD_REQUEST),
+    (core.ModelNotFoundError, ErrorClass.NOT_FOUND),
     (core.ModelInvalidRequestError, ErrorClass.BAD_REQUEST),
     (core.ModelAPIError, ErrorClass.SERVER),
     (core.ModelConnectionError, ErrorClass.CONNECTION),
@@ -78,6 +89,35 @@ _SECRET = re.compile(
     r"(?:[ ]\w+)?[\"']?(?:\s*[:=]\s*|\s+)[\"']?)(?=[^\s\"',]*[0-9*])[^\s\"',;)]{8,}"
 )
 _SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+
+_NOT_TAKEN = re.compile(
+    r"unsupported|not (be )?(supported|permitted|allowed|set)|does(n't| not) (support|accept)"
+    r"|un(known|recognized|expected)|extra[ _](inputs|forbidden)|deprecated|may only be set"
+    r"|can(not|'t) (both )?be (used|specified|set)|cannot set|already set|incompatible",
+    re.IGNORECASE,
+)
+_RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
+
+# An error that comes inside a good response has no status: its code or its words say what it is.
+_CODE_IN_TEXT = re.compile(r"\b(?:code|status)\W{1,4}([45]\d\d)\b", re.IGNORECASE)
+_BY_WORDS: tuple[tuple[re.Pattern[str], ErrorClass], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), error_class)
+    for pattern, error_class in (
+        (r"insufficient.?(quota|credit|balance)|billing|payment", ErrorClass.QUOTA),
+        (r"rate.?limit|too many requests|resource.?exhausted|throttl", ErrorClass.RATE_LIMIT),
+        (r"content.?(filter|policy)|moderation|blocked", ErrorClass.CONTENT_FILTER),
+        (r"authentication|unauthori[sz]ed|invalid.{0,12}key|permission", ErrorClass.AUTH),
+        (r"not.?found|does not exist", ErrorClass.NOT_FOUND),
+        (r"context.?length|context.?window|too many tokens", ErrorClass.CONTEXT_LENGTH),
+        (r"invalid.?request|bad.?request", ErrorClass.BAD_REQUEST),
+        (r"time.?out|timed out", ErrorClass.TIMEOUT),
+        (
+            r"overload|capacity|unavailable|internal|(server|api|provider|upstream)\w*.{0,12}error"
+            r"|bad gateway",
+            ErrorClass.SERVER,
+        ),
+    )
+)
 
 _DETAIL_CHARS = 300
 
@@ -103,20 +143,35 @@ def classify(error: BaseException) -> Failure:
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
-    free = refused or _never_sent(error) or isinstance(error, ConfigurationError)
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    asked = None if headers is None else retry_after_s(headers)
-    return Failure(error_class, detail, asked, free=free)
+    ours = isinstance(error, ConfigurationError | RequestError)
+    free = refused or _never_sent(error) or ours
+    return Failure(error_class, detail, _asked_pause_s(error), free=free)
+
+
+def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str, bool] | None:
+    """Which parameter of those that were sent a provider has refused, and whether it is the name
+    that the model does not take (True) or only this value; None for a refusal of another kind."""
+    text = _text(error)
+    lasting = _NOT_TAKEN.search(text) is not None
+    named = _parameter(error)
+    if named is not None:
+        name = named.rpartition(".")[2]
+        return (name, lasting) if name in sent else None
+    if not lasting:
+        return None
+    places = {
+        name: found.start()
+        for name in sent
+        if (found := re.search(rf"\b{re.escape(name)}\b", text))
+    }
+    return (min(places, key=places.__getitem__), True) if places else None
 
 
 def describe(error: BaseException) -> str:
     """The error in one line, without anything that looks like a key and without the value of
     any environment variable that is named like one."""
     name = type(error).__name__
-    try:
-        text = " ".join(str(error).split())
-    except Exception:
-        text = "(its text can't be read)"
+    text = _text(error)
     for variable, value in os.environ.items():
         if len(value) >= 8 and _SECRET_VARIABLE.search(variable):
             text = text.replace(value, "[hidden]")
@@ -125,16 +180,15 @@ def describe(error: BaseException) -> str:
 
 
 def _class_of(error: BaseException, status: int | None) -> ErrorClass:
-    if isinstance(error, ConfigurationError):  # a card that can't be built; nothing was sent
+    # A card that can't be built, or tools that it does not take: nothing was sent.
+    if isinstance(error, ConfigurationError | RequestError):
         is_key = isinstance(error, MissingKeyError)
         return ErrorClass.AUTH if is_key else ErrorClass.BAD_REQUEST
     for kind, error_class in _BY_CORE:
         if isinstance(error, kind):
             return error_class
     if status is not None:
-        if status in _BY_STATUS:
-            return _BY_STATUS[status]
-        return ErrorClass.SERVER if status >= 500 else ErrorClass.BAD_REQUEST
+        return _of_status(status)
     if isinstance(error, json.JSONDecodeError | ValidationError):
         return ErrorClass.MALFORMED
     for link in chain(error):
@@ -145,13 +199,30 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return ErrorClass.CONNECTION
         if isinstance(link, json.JSONDecodeError) or "ResponseValidation" in name:
             return ErrorClass.MALFORMED
+    reported = type(error) is ValueError or hasattr(error, "body") or hasattr(error, "error")
+    if reported and (said := _by_its_words(error)) is not None:
+        return said
     # A client that reads a body that is not what it expects (an HTML page, a missing field)
     # fails like this.
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
     if "error" in _code(error) and hasattr(error, "body"):
-        return ErrorClass.SERVER  # an error event inside a stream has no status
+        return ErrorClass.SERVER
     return ErrorClass.UNKNOWN
+
+
+def _by_its_words(error: BaseException) -> ErrorClass | None:
+    """The class of an error that a provider reports inside a response of status 200."""
+    text = f"{_code(error)} {_text(error)}"
+    if found := _CODE_IN_TEXT.search(text):
+        return _of_status(int(found[1]))
+    return next((kind for pattern, kind in _BY_WORDS if pattern.search(text)), None)
+
+
+def _of_status(status: int) -> ErrorClass:
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return ErrorClass.SERVER if status >= 500 else ErrorClass.BAD_REQUEST
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -184,10 +255,39 @@ def _code(error: BaseException) -> str:
     return " ".join(str(part) for part in parts if part)
 
 
+def _parameter(error: BaseException) -> str | None:
+    body = getattr(error, "body", None)
+    inner = body.get("error") if isinstance(body, Mapping) else None
+    for holder in (body, inner):
+        if isinstance(holder, Mapping) and isinstance(named := holder.get("param"), str):
+            return named
+    return None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "(its text can't be read)"
+
+
+def _asked_pause_s(error: BaseException) -> float | None:
+    for link in chain(error):
+        headers = getattr(getattr(link, "response", None), "headers", None)
+        if isinstance(headers, Mapping) and (asked := retry_after_s(headers)) is not None:
+            return asked
+    found = _RETRY_DELAY.search(_text(error))  # Google says it in the body
+    return float(found[1]) if found else None
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None without one
     that can be read."""
-    value = headers.get("retry-after") or headers.get("Retry-After")
+    named = {name.lower(): value for name, value in headers.items()}
+    if (milliseconds := named.get("retry-after-ms")) is not None:
+        with contextlib.suppress(ValueError):
+            return max(0.0, float(milliseconds) / 1000)
+    value = named.get("retry-after")
     if not value:
         return None
     try:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
+
+_TOKEN_METHODS = ("on_llm_new_token", "on_stream_event")
+_IDLE = tuple(
+    getattr(base, name)
+    for base in (BaseCallbackHandler, AsyncCallbackHandler)
+    for name in _TOKEN_METHODS
+    if hasattr(base, name)  # the second is new in langchain-core 1.8
+)
 
 
 class StreamWatch(BaseCallbackHandler):
@@ -19,8 +28,24 @@ class StreamWatch(BaseCallbackHandler):
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         message = getattr(kwargs.get("chunk"), "message", None)
-        if token or getattr(message, "tool_call_chunks", None):
+        if token or getattr(message, "tool_call_chunks", None) or _says(message):
             self.seen = True
+
+    def on_stream_event(self, event: Any, **kwargs: Any) -> None:
+        if isinstance(event, Mapping) and event.get("event") == "content-block-delta":
+            self.seen = True
+
+
+def _says(message: Any) -> bool:
+    """Whether a chunk holds words that are not its token: thoughts, in any provider's shape."""
+    extra = getattr(message, "additional_kwargs", None) or {}
+    if extra.get("reasoning_content"):
+        return True
+    content = getattr(message, "content", None)
+    return isinstance(content, list) and any(
+        isinstance(block, Mapping) and any(map(block.get, ("text", "thinking", "reasoning")))
+        for block in content
+    )
 
 
 def handlers_of(config: RunnableConfig) -> Sequence[Any]:
@@ -31,16 +56,26 @@ def handlers_of(config: RunnableConfig) -> Sequence[Any]:
     return callbacks if isinstance(callbacks, list) else callbacks.handlers
 
 
-def stream_watch(config: RunnableConfig) -> StreamWatch | None:
+def stream_watch(config: RunnableConfig, own: Any = None) -> StreamWatch | None:
     """A watch when somebody takes the tokens as they come, and this call is not hidden from it.
+    ``own`` are the callbacks that the model itself was built with.
 
-    LangChain marks such handlers by a method pair of their own (``tap_output_iter``); plain
-    callbacks that only look on do not count, since nothing of a failed attempt reaches a user.
+    Whoever has a method for tokens may show them to a user, but for those that only write down:
+    tracers, whose method LangChain needs for its own records.
     """
     if "nostream" in (config.get("tags") or ()):
         return None
-    taking = any(hasattr(handler, "tap_output_iter") for handler in handlers_of(config))
-    return StreamWatch() if taking else None
+    handlers = [*handlers_of(config), *handlers_of({"callbacks": own})]
+    return StreamWatch() if any(map(_takes_tokens, handlers)) else None
+
+
+def _takes_tokens(handler: Any) -> bool:
+    if hasattr(handler, "tap_output_iter"):  # LangGraph's and LangChain's own streams
+        return True
+    if isinstance(handler, BaseTracer | AsyncBaseTracer | StreamWatch):
+        return False
+    methods = (getattr(type(handler), name, None) for name in _TOKEN_METHODS)
+    return any(method is not None and method not in _IDLE for method in methods)
 
 
 def with_handler(config: RunnableConfig, handler: BaseCallbackHandler) -> RunnableConfig:

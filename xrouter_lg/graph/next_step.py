@@ -97,6 +97,23 @@ def next_step(
     raise AllCandidatesFailedError(_attempts(results))
 
 
+def others_left(
+    turn: Decision,
+    call: PlannedCall,
+    results: Sequence[CallResult],
+    pool: ModelPool,
+    request: RouteRequest,
+    is_open: Callable[[str], bool],
+) -> bool:
+    """Whether another card could be asked now if ``call`` failed."""
+    asked = [*results, CallResult(call.id, call.card, None, ())]
+    busy = {planned.card for planned in turn.calls}
+    following = _next_candidate(
+        turn, asked, pool, request, lambda name: name in busy or is_open(name)
+    )
+    return following is not None and following.card not in busy and not is_open(following.card)
+
+
 def answers_of(results: Sequence[CallResult]) -> tuple[Answer, ...]:
     """The answers so far, in the order in which they were asked for."""
     return tuple(

@@ -10,7 +10,6 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.graph.state import CompiledStateGraph
 
 from xrouter_lg.calls.ledger import Budget
@@ -18,7 +17,7 @@ from xrouter_lg.calls.stream_watch import handlers_of, with_handler
 from xrouter_lg.errors import ConfigurationError, NoCandidateError
 from xrouter_lg.graph.add_router import RUN_NAME, graph_of
 from xrouter_lg.graph.request import to_messages
-from xrouter_lg.graph.steps import OUTER_KEY, POOL_KEY, ToolBinding
+from xrouter_lg.graph.steps import OPTIONS_KEY, OUTER_KEY, POOL_KEY, ToolBinding
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router
@@ -55,6 +54,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     beyond what LangSmith is told by its own settings. ``exploration``: see
     :class:`~xrouter_lg.routing.router.Router`, whose defaults hold for what is left out.
 
+    Keywords of an invocation, and those of ``node.bind(...)``, reach the chat model that answers.
     Per request, ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
     ``deny``, ``max_cost_usd``, ``thread_id`` and ``tenant``.
 
@@ -109,15 +109,11 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
 
     def bind_tools(self, tools: Sequence[Any], **options: Any) -> XRouterNode:
         """The same node with the app's tools bound to whichever model answers; a card without
-        the capability ``tools`` is then no candidate. Options (``tool_choice`` ...) are the chat
-        model's own."""
+        the capability ``tools`` is then no candidate. Tools and options (``tool_choice``,
+        ``strict``, ``response_format`` ...) reach the chat model's own ``bind_tools`` as given."""
         bound = copy.copy(self)
         bound._compiled = None
-        bound._tools = replace(
-            self._tools,
-            tools=tuple(convert_to_openai_tool(tool) for tool in tools),
-            options=tuple(options.items()),
-        )
+        bound._tools = replace(self._tools, tools=tuple(tools), options=tuple(options.items()))
         return bound
 
     def invoke(
@@ -125,7 +121,9 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     ) -> dict[str, Any]:
         value, messages = self._read(input)
         pool = self.router.pool
-        state = self._graph_for(pool).invoke({"messages": messages}, self._config(config, pool))
+        state = self._graph_for(pool).invoke(
+            {"messages": messages}, self._config(config, pool, kwargs)
+        )
         return self._write(value, state)
 
     async def ainvoke(
@@ -134,7 +132,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         value, messages = self._read(input)
         pool = self.router.pool
         state = await self._graph_for(pool).ainvoke(
-            {"messages": messages}, self._config(config, pool)
+            {"messages": messages}, self._config(config, pool, kwargs)
         )
         return self._write(value, state)
 
@@ -159,10 +157,16 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
             return {self.output_key: text_of(message)}
         return {self.output_key: [message]}
 
-    def _config(self, config: RunnableConfig | None, pool: ModelPool) -> RunnableConfig:
+    def _config(
+        self, config: RunnableConfig | None, pool: ModelPool, options: Mapping[str, Any]
+    ) -> RunnableConfig:
         merged: RunnableConfig = {**config} if config else {}
         metadata = merged.get("metadata") or {}
-        configurable = {**(merged.get("configurable") or {}), POOL_KEY: pool.fingerprint}
+        configurable = {
+            **(merged.get("configurable") or {}),
+            POOL_KEY: pool.fingerprint,
+            OPTIONS_KEY: options,
+        }
         if "langgraph_node" in metadata:
             outer = {key: metadata[key] for key in _STREAM_KEYS if key in metadata}
             configurable[OUTER_KEY] = outer

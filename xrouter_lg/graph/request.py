@@ -65,6 +65,7 @@ def build_request(
     router: Router,
     *,
     tools: Sequence[Mapping[str, Any]] = (),
+    sent: Mapping[str, Any] | None = None,
     needs: Iterable[str] = (),
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
@@ -92,6 +93,7 @@ def build_request(
         thread_id=_text(configurable.get("thread_id")),
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
+        sent=sent or {},
         needs=frozenset(wanted),
         prompt_tokens=size.likely,
         prompt_tokens_max=size.at_most,

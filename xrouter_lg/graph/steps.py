@@ -16,13 +16,16 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
+from xrouter_lg.graph.bound import shown_tools
 from xrouter_lg.graph.next_step import (
     Finish,
     NextCall,
     NextTurn,
     answers_of,
     next_step,
+    others_left,
     outcomes_of,
 )
 from xrouter_lg.graph.record import build_record
@@ -40,6 +43,9 @@ from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRe
 OUTER_KEY = "xrouter_outer"
 """Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
 is, so that a worker's tokens stream as that node's own."""
+
+OPTIONS_KEY = "__xrouter_options"
+"""Key in ``configurable``: keywords that :class:`XRouterNode` was invoked with, for the worker."""
 
 POOL_KEY = "__xrouter_pool"
 """Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
@@ -63,10 +69,11 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class ToolBinding:
-    """The app's own tools, in OpenAI's format, and how they are bound (``tool_choice`` ...).
-    ``needs`` are capabilities that a card must have beyond those that the request shows."""
+    """The app's own tools and options (``tool_choice``, ``strict`` ...), which reach the worker's
+    own ``bind_tools`` as they are; options without tools reach its ``bind``. ``needs`` are
+    capabilities that a card must have beyond those that the request shows."""
 
-    tools: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Any, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
     needs: frozenset[str] = frozenset()
 
@@ -97,6 +104,7 @@ class Steps:
 
     def __init__(self, router: Router, names: Names, tools: ToolBinding) -> None:
         self.router, self.names, self.tools = router, names, tools
+        self._shown = shown_tools(tools.tools)
 
     async def route(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
         """Decide, and send each call on its way with its share of the budget."""
@@ -132,8 +140,13 @@ class Steps:
         if not decision.calls:
             return Command(update=update, goto=self.names.collect)
         alone = decision.final and len(decision.calls) == 1
+        lone = len(decision.calls) == 1 and not others_left(
+            decision, decision.calls[0], results, pool, request, self.router.circuit_open
+        )
         sends = [
-            self._send(call, messages, turn, bound_for(pool[call.card], request), alone=alone)
+            self._send(
+                call, messages, turn, bound_for(pool[call.card], request), alone=alone, lone=lone
+            )
             for call in decision.calls
         ]
         return Command(update=update, goto=sends)
@@ -156,6 +169,8 @@ class Steps:
                 prompt_tokens_max=context["prompt_tokens_max"],
                 tools=self.tools.tools,
                 tool_options=dict(self.tools.options),
+                call_options=_call_options(config),
+                lone=context.get("lone"),
             )
         return {"xrouter_results": [_result_to_dict(result)]}
 
@@ -173,9 +188,11 @@ class Steps:
         if isinstance(step, NextTurn):
             return Command(goto=self.names.route)
         if isinstance(step, NextCall):
-            bound = bound_for(pool[step.call.card], request())
-            alone = decisions[-1].final
-            return Command(goto=[self._send(step.call, messages, turns[-1], bound, alone=alone)])
+            asked, last = request(), decisions[-1]
+            lone = not others_left(last, step.call, results, pool, asked, self.router.circuit_open)
+            bound = bound_for(pool[step.call.card], asked)
+            send = self._send(step.call, messages, turns[-1], bound, alone=last.final, lone=lone)
+            return Command(goto=[send])
         turns = [replace(turn, decision=await settled(turn.decision)) for turn in turns]
         return self._answer(step, turns, results, messages, config)
 
@@ -228,11 +245,13 @@ class Steps:
         results: Sequence[CallResult],
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left."""
+        asked = _call_options(config)
         request = build_request(
             messages,
             config.get("configurable") or {},
             self.router,
-            tools=self.tools.tools,
+            tools=(*self._shown, *shown_tools(asked.get("tools") or ())),
+            sent=Bound(self.tools.tools, dict(self.tools.options), asked).sent,
             needs=self.tools.needs,
         )
         reachable = frozenset(self.names.cards)
@@ -241,6 +260,7 @@ class Steps:
             default=pool.default,
             unreachable=frozenset(pool.names) - reachable,
             remaining_usd=request.max_cost_usd,
+            overruns=self.router.workers.overruns,
             request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
         )
         if not turns:
@@ -299,6 +319,7 @@ class Steps:
         prompt_tokens_max: int,
         *,
         alone: bool,
+        lone: bool,
     ) -> Send:
         return Send(
             self.names.call(call.card),
@@ -312,9 +333,15 @@ class Steps:
                     "propensity": turn.decision.propensity,
                     "prompt_tokens_max": prompt_tokens_max,
                     "alone": alone,
+                    "lone": lone,
                 },
             },
         )
+
+
+def _call_options(config: RunnableConfig) -> Mapping[str, Any]:
+    options = (config.get("configurable") or {}).get(OPTIONS_KEY)
+    return options if isinstance(options, Mapping) else {}
 
 
 def _pool_pin(config: RunnableConfig) -> str | None:
@@ -385,9 +412,11 @@ def _worker_config(
         "xrouter_propensity": context["propensity"],
     }
     tags = list(config.get("tags") or [])
-    outer = (config.get("configurable") or {}).get(OUTER_KEY)
+    configurable = {**(config.get("configurable") or {})}
+    configurable.pop(OPTIONS_KEY, None)  # a routed graph below has options of its own
+    outer = configurable.get(OUTER_KEY)
     if not context["alone"]:
         tags.append("nostream")
     elif outer is not None:
         metadata.update(outer)
-    return {**config, "metadata": metadata, "tags": tags}
+    return {**config, "metadata": metadata, "tags": tags, "configurable": configurable}

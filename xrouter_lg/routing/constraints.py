@@ -117,7 +117,8 @@ def cheapest_that_can(
         if card.effective_price is None or why is None or why.rule is not Constraint.BUDGET:
             continue
         assert request.remaining_usd is not None
-        room = output_tokens_for(card, request.remaining_usd, bound_for(card, request))
+        pays_for = request.remaining_usd / request.overruns.get(card.name, 1)
+        room = output_tokens_for(card, pays_for, bound_for(card, request), request.sent)
         cap = output_cap(card, request)
         tokens = cap if room is None else min(room, cap)
         if tokens >= LEAST_ANSWER_TOKENS and (best is None or tokens > best[1]):
@@ -144,7 +145,9 @@ def reserve_for(
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
     top of the user's messages. None where its price is unknown."""
     bound = bound_for(card, request) + hint_tokens(hint)
-    return worst_case(card, bound, max_tokens or output_cap(card, request))
+    limit = max_tokens or output_cap(card, request)
+    worst = worst_case(card, bound, limit, request.sent)
+    return None if worst is None else worst * request.overruns.get(card.name, 1)
 
 
 def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:

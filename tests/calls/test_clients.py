@@ -1,0 +1,177 @@
+"""Connections of one's own: every provider's class in any number of event loops and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_openai import ChatOpenAI
+
+from tests.support.apps import record, scripted
+from tests.support.providers import PROVIDERS, Loopback, keys, loopback
+from xrouter_lg import ModelCard, ModelPool, XRouterNode
+from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.clients import with_own_clients
+from xrouter_lg.types import PlannedCall
+
+EACH_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS)
+HANDED_IN = pytest.mark.parametrize("handed_in", [False, True], ids=["named", "handed in"])
+ASK = {"messages": [HumanMessage("What is the capital of France?")]}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    with loopback() as running:
+        keys(monkeypatch, running.url)
+        yield running
+
+
+def node_of(server: Loopback, provider: str, handed_in: bool, **fields: Any) -> XRouterNode:
+    card = server.card(provider, **fields)
+    if handed_in:
+        model = server.by_hand(provider)
+        card = ModelCard(name="one", model=model, price={"input": 1, "output": 10}, **fields)
+    return XRouterNode(ModelPool([card]))
+
+
+def attempts(state: Any) -> list[Any]:
+    found = record(state)
+    return [(charge["error"], charge["cost_usd"]) for charge in found["charges"]]
+
+
+@EACH_PROVIDER
+@HANDED_IN
+def test_one_request_a_call_in_loops_one_after_another(
+    server: Loopback, provider: str, handed_in: bool
+) -> None:
+    node = node_of(server, provider, handed_in)
+    for _ in range(3):
+        assert attempts(asyncio.run(node.ainvoke(ASK))) == [(None, "0.0002")]
+        assert attempts(node.invoke(ASK)) == [(None, "0.0002")]
+    assert len(server.requests) == 6
+
+
+@EACH_PROVIDER
+@HANDED_IN
+def test_one_request_a_call_in_loops_and_threads_side_by_side(
+    server: Loopback, provider: str, handed_in: bool
+) -> None:
+    node, seen = node_of(server, provider, handed_in), []
+
+    async def several() -> None:
+        for _ in range(2):
+            states = await asyncio.gather(*(node.ainvoke(ASK) for _ in range(2)))
+            seen.extend(map(attempts, states))
+
+    def waiting() -> None:
+        seen.append(attempts(node.invoke(ASK)))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(several())) for _ in range(2)]
+    threads += [threading.Thread(target=waiting) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [[(None, "0.0002")]] * 10
+    assert len(server.requests) == 10
+
+
+@EACH_PROVIDER
+def test_a_model_goes_on_in_the_hands_of_its_owner(server: Loopback, provider: str) -> None:
+    model = server.by_hand(provider)
+    node = XRouterNode(ModelPool([ModelCard(name="one", model=model)]))
+
+    async def both() -> None:
+        await node.ainvoke(ASK)
+        await model.ainvoke("Hi")
+        await node.ainvoke(ASK)
+
+    asyncio.run(both())
+    assert len(server.requests) == 3
+
+
+@EACH_PROVIDER
+@HANDED_IN
+def test_no_client_asks_again_behind_our_back(
+    monkeypatch: pytest.MonkeyPatch, provider: str, handed_in: bool
+) -> None:
+    monkeypatch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.001)
+    with loopback(lambda path, body, number: (500, {"error": {"message": "boom"}})) as server:
+        keys(monkeypatch, server.url)
+        node = node_of(server, provider, handed_in, max_retries=0)
+        with pytest.raises(Exception, match="every candidate failed") as caught:
+            node.invoke(ASK)
+        (attempt,) = caught.value.attempts  # type: ignore[attr-defined]
+        assert attempt["attempts"] == len(server.requests)
+        assert handed_in or len(server.requests) == 1
+
+
+def test_a_clients_own_retries_are_made_by_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.001)
+    with loopback(lambda path, body, number: (500, {"error": {"message": "boom"}})) as server:
+        keys(monkeypatch, server.url)
+        model = server.by_hand("openai:gpt-x", max_retries=4)
+        pool = ModelPool([ModelCard(name="one", model=model, max_retries=1)])
+        with pytest.raises(Exception, match="every candidate failed"):
+            XRouterNode(pool).invoke(ASK)
+        assert len(server.requests) == 5
+
+
+def test_what_the_user_made_stays_as_it_was(server: Loopback) -> None:
+    model = server.by_hand("openai:gpt-x")
+    before = dict(vars(model))
+    own = with_own_clients(model).model
+    assert vars(model) == before
+    assert own is not model
+    assert own.root_async_client is not model.root_async_client  # type: ignore[attr-defined]
+    assert own.async_client._client is own.root_async_client  # type: ignore[attr-defined]
+
+
+def test_a_client_with_settings_of_the_users_keeps_them(server: Loopback) -> None:
+    seen: list[str] = []
+
+    async def note(request: httpx.Request) -> None:
+        seen.append(str(request.url))
+
+    mine = openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+    model = ChatOpenAI(model="m", base_url=f"{server.url}/v1", http_async_client=mine)
+    node = XRouterNode(ModelPool([ModelCard(name="one", model=model)]))
+    for _ in range(2):
+        asyncio.run(node.ainvoke(ASK))
+    assert len(seen) == len(server.requests) == 2
+
+
+def test_a_model_without_a_client_is_used_as_it_is() -> None:
+    model = scripted("small").model
+    assert with_own_clients(model).model is model  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("provider", "client"),
+    [
+        ("openai:gpt-x", "root_async_client._client"),
+        ("anthropic:claude-x", "_async_client._client"),
+        ("mistralai:mistral-x", "async_client"),
+        ("ollama:llama-x", "_async_client._client"),
+        ("openrouter:vendor/x", "client.sdk_configuration.async_client"),
+        ("perplexity:sonar", "async_client._client"),
+    ],
+)
+def test_connections_are_closed_with_their_loop(
+    server: Loopback, provider: str, client: str
+) -> None:
+    workers, card = Workers(), server.card(provider)
+
+    async def ask() -> Any:
+        call = PlannedCall("c1", card.name)
+        assert (await workers.call(card, call, ASK["messages"], {})).message is not None
+        return operator.attrgetter(client)(workers.model(card))
+
+    assert asyncio.run(ask()).is_closed

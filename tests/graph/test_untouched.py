@@ -1,0 +1,158 @@
+"""What the app bound reaches every provider as it would reach it from the same model by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+
+from tests.support.providers import PROVIDERS, Loopback, keys, loopback
+from xrouter_lg import ModelPool, XRouterNode
+
+EACH_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS)
+ASK = [HumanMessage("What is the capital of France?")]
+
+
+@tool
+def weather(city: str, days: int = 1) -> str:
+    """Weather of a city."""
+    return f"sunny in {city} for {days} days"
+
+
+class Report(BaseModel):
+    """The report."""
+
+    text: str = Field(description="what was found")
+    count: int | None = None
+
+
+def population(city: str) -> int:
+    """Population of a city."""
+    return len(city)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    with loopback() as running:
+        keys(monkeypatch, running.url)
+        yield running
+
+
+def bodies(server: Loopback, provider: str, ask: Any, **params: Any) -> tuple[Any, Any]:
+    """What is sent by hand and through the router; an error of binding stands for itself."""
+    node = XRouterNode(ModelPool([server.card(provider, params=params)]))
+    sent = []
+    for runnable, request in ((server.by_hand(provider, **params), ASK), (node, {"messages": ASK})):
+        server.requests.clear()
+        try:
+            ask(runnable, request)
+        except Exception as error:
+            if not server.requests:
+                sent.append(type(error).__name__)
+                continue
+        sent.append([(asked.path, asked.body) for asked in server.requests])
+    return sent[0], sent[1]
+
+
+def same(server: Loopback, provider: str, ask: Any, **params: Any) -> None:
+    hand, routed = bodies(server, provider, ask, **params)
+    if isinstance(hand, str):  # the class itself does not take this
+        assert isinstance(routed, str)
+    else:
+        assert routed == hand
+
+
+@EACH_PROVIDER
+@pytest.mark.parametrize(
+    ("tools", "options"),
+    [
+        ([weather], {}),
+        ([weather], {"strict": True}),
+        ([weather], {"tool_choice": "any"}),
+        ([weather], {"tool_choice": "weather"}),
+        ([Report], {"strict": True}),
+        ([Report, population], {}),
+        ([weather], {"stop": ["END"]}),
+        ([weather], {"parallel_tool_calls": False}),
+    ],
+    ids=["tool", "strict", "any", "named", "class", "function", "stop", "one at a time"],
+)
+def test_tools_and_options_are_those_of_the_models_own_bind_tools(
+    server: Loopback, provider: str, tools: Any, options: dict[str, Any]
+) -> None:
+    same(server, provider, lambda it, ask: it.bind_tools(tools, **options).invoke(ask))
+
+
+@EACH_PROVIDER
+def test_keywords_of_bind_and_of_the_invocation_reach_the_models_call(
+    server: Loopback, provider: str
+) -> None:
+    same(server, provider, lambda it, ask: it.bind(stop=["END"]).invoke(ask))
+    same(server, provider, lambda it, ask: it.invoke(ask, stop=["END"]))
+
+
+@EACH_PROVIDER
+def test_a_response_format_reaches_the_models_call(server: Loopback, provider: str) -> None:
+    schema = {"name": "report", "schema": Report.model_json_schema()}
+    wanted = {"type": "json_schema", "json_schema": schema}
+    same(server, provider, lambda it, ask: it.bind(response_format=wanted).invoke(ask))
+
+
+def test_tools_run_by_a_provider_reach_it_as_given(server: Loopback) -> None:
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+    same(server, "anthropic:claude-x", lambda it, ask: it.bind_tools([search]).invoke(ask))
+    web = {"type": "web_search_preview"}
+    same(server, "openai:gpt-x", lambda it, ask: it.bind_tools([web]).invoke(ask))
+    google = {"google_search": {}}
+    same(server, PROVIDERS[2], lambda it, ask: it.bind_tools([google]).invoke(ask))
+
+
+def test_cache_marks_on_tools_and_messages_reach_the_provider(server: Loopback) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    lookup = {"name": "lookup", "description": "d", "input_schema": {"type": "object"}, **mark}
+    said = [HumanMessage([{"type": "text", "text": "Hi", **mark}])]
+    same(
+        server,
+        "anthropic:claude-x",
+        lambda it, ask: it.bind_tools([lookup]).invoke({"messages": said} if ask != ASK else said),
+    )
+    assert server.requests[-1].body["tools"][0]["cache_control"] == {"type": "ephemeral"}
+    assert server.requests[-1].body["messages"][0]["content"][0]["cache_control"]
+
+
+def test_the_responses_api_gets_the_same_body(server: Loopback) -> None:
+    params = {"use_responses_api": True, "reasoning": {"effort": "low"}}
+    same(
+        server,
+        "openai:gpt-x",
+        lambda it, ask: it.bind_tools([weather], strict=True).invoke(ask),
+        **params,
+    )
+
+
+async def test_the_async_calls_are_the_same(server: Loopback) -> None:
+    node = XRouterNode(ModelPool([server.card("openai:gpt-x")]))
+    await node.bind(stop=["END"]).ainvoke({"messages": ASK})
+    await server.by_hand("openai:gpt-x").bind(stop=["END"]).ainvoke(ASK)
+    assert server.requests[0].body == server.requests[1].body
+
+
+def test_keywords_of_one_request_are_not_those_of_the_next(server: Loopback) -> None:
+    node = XRouterNode(ModelPool([server.card("openai:gpt-x")]))
+    node.invoke({"messages": ASK}, stop=["END"])
+    node.invoke({"messages": ASK})
+    assert ["stop" in asked.body for asked in server.requests] == [True, False]
+
+
+def test_tools_given_as_a_keyword_need_a_card_with_tools(server: Loopback) -> None:
+    from xrouter_lg.errors import NoCandidateError
+
+    node = XRouterNode(ModelPool([server.card("openai:gpt-x", capabilities=[])]))
+    spec = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    with pytest.raises(NoCandidateError, match="tools"):
+        node.bind(tools=[spec]).invoke({"messages": ASK})
+    assert not server.requests

@@ -1,0 +1,258 @@
+"""What a worker is called with: the app's own tools and options as they were given, the limit and
+temperature of a call by the names that a provider's class takes, less what the model refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+
+from xrouter_lg.calls.clients import is_a
+from xrouter_lg.errors import RequestError
+from xrouter_lg.types import PlannedCall
+
+LIMITS = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "num_predict",
+    "max_new_tokens",
+    "max_tokens_to_sample",
+)
+"""The names by which providers limit an answer's length."""
+
+OPTIONAL = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "repetition_penalty",
+        "seed",
+        "stop",
+        "logprobs",
+        "top_logprobs",
+        "logit_bias",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "verbosity",
+        "user",
+        "stream_options",
+    }
+)
+"""What a request does without when a model refuses it: how to draw an answer, not what is asked."""
+
+_CONTAINERS = ("extra_body", "options", "generation_config", "model_kwargs")
+_OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the app bound to the model, untouched. ``options`` go to the model's ``bind_tools``
+    (without tools: to its ``bind``), ``call`` are the keywords of the invocation."""
+
+    tools: Sequence[Any]
+    options: Mapping[str, Any]
+    call: Mapping[str, Any]
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """All of it by name, ``tools`` among it."""
+        tools = [*self.tools, *(self.call.get("tools") or ())]
+        return {**self.options, **self.call, "tools": tools}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A worker's call. ``sent`` names what of it a model may refuse."""
+
+    runnable: Runnable[Any, Any]
+    kwargs: dict[str, Any]
+    sent: frozenset[str]
+
+
+def prepare(
+    model: BaseChatModel, call: PlannedCall, bound: Bound, refused: Collection[str] = ()
+) -> Prepared:
+    """Everything that an attempt is made with. ``refused``: names that this model does not take;
+    they are left out, and a limit goes by its other name.
+
+    Raises:
+        RequestError: the model does not take these tools or options, or none of the names of the
+            limit that a budget needs.
+    """
+    options, kwargs = dict(bound.options), dict(bound.call)
+    limit = call.max_tokens
+    told_off = any(name in refused for name in LIMITS)
+    if told_off:
+        # Whoever set it, it goes by a name that the model takes.
+        given = [*_limits_in(options), *_limits_in(kwargs), *_limits_in(_fields(model))]
+        limit = min([*given, *([] if limit is None else [limit])], default=None)
+        model = _without(model, LIMITS)
+    if limit is not None:
+        # The app may ask for less than the router allows, never for more.
+        limit = min([limit, *_limits_in(options), *_limits_in(kwargs)])
+        options, kwargs = _without_limits(options), _without_limits(kwargs)
+        if not _limit_names(model, refused):
+            if call.allowance_usd is not None:
+                raise RequestError(
+                    f"the model refuses the limit of {limit} tokens by every name "
+                    f"({', '.join(sorted(set(LIMITS).intersection(refused)))}), and a budget can't "
+                    "be kept without it; ask another card, or without a budget"
+                )
+            limit = None
+    for name in OPTIONAL.intersection(refused):
+        options.pop(name, None)
+        kwargs.pop(name, None)
+    model = _without(model, OPTIONAL.intersection(refused))
+    temperature = None if "temperature" in refused else call.temperature
+    if is_a(model, "ChatOllama"):  # it takes them as its own fields or all in one
+        model = _ollama(model, limit, temperature, options, kwargs)
+        limit = temperature = None
+    if temperature is not None:
+        kwargs["temperature"] = temperature
+    runnable = _bind(model, bound.tools, options)
+    if limit is not None:
+        names = _limit_names(model, refused)
+        kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})
+    sent = {*options, *kwargs, *_fields(model), *_inner(options), *_inner(kwargs)}
+    if getattr(model, "stream_usage", None):
+        sent.add("stream_options")
+    return Prepared(runnable, kwargs, frozenset(sent & (OPTIONAL | set(LIMITS))))
+
+
+def _bind(model: BaseChatModel, tools: Sequence[Any], options: dict[str, Any]) -> Any:
+    try:
+        if tools:
+            return model.bind_tools(list(tools), **options)
+        return model.bind(**options) if options else model
+    except Exception as error:  # what a provider's package raises for a bad tool is its affair
+        raise RequestError(
+            f"{type(model).__name__} does not take what was bound: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _limit_names(model: BaseChatModel, refused: Collection[str]) -> tuple[str, ...]:
+    """The names by which a limit goes out at call time, best first."""
+    if is_a(model, "ChatOpenAI", "AzureChatOpenAI"):
+        names = ("max_completion_tokens", "max_tokens")
+        left = tuple(name for name in names if name not in refused)
+        # OpenAI's reasoning models know the first only; many other servers read the second only
+        # and pass over what they don't know.
+        return left[:1] if _is_openai(model) else left
+    if is_a(model, "BaseChatOpenAI"):
+        names = ("max_tokens", "max_completion_tokens")
+        return tuple(name for name in names if name not in refused)[:1]
+    name = _field_name(type(model))
+    return () if name in refused else (name,)
+
+
+def _limit_kwargs(
+    model: BaseChatModel,
+    runnable: Any,
+    limit: int,
+    names: Sequence[str],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    if not is_a(model, "ChatOpenAI", "AzureChatOpenAI"):
+        return dict.fromkeys(names, limit)
+    payload = {**model.model_kwargs, **getattr(runnable, "kwargs", {}), **given}  # type: ignore[attr-defined]
+    body = given.get("extra_body") or getattr(model, "extra_body", None) or {}
+    kept = {key: value for key, value in body.items() if key not in LIMITS}
+    responses = getattr(model, "_use_responses_api", None)
+    found: dict[str, Any] = {}
+    if responses is not None and responses(payload):
+        found["max_completion_tokens"] = limit  # the class gives it the Responses API's name
+    else:
+        if "max_completion_tokens" in names:
+            found["max_completion_tokens"] = limit
+        if "max_tokens" in names:  # given as a keyword it would be renamed
+            kept["max_tokens"] = limit
+    return {**found, "extra_body": kept} if kept or body else found
+
+
+def _is_openai(model: Any) -> bool:
+    client = getattr(model, "root_async_client", None)
+    url = getattr(client, "base_url", None) or getattr(model, "openai_api_base", None)
+    host = urlsplit(str(url or "https://api.openai.com")).hostname or ""
+    return host.endswith(_OPENAI_HOSTS)
+
+
+def _ollama(
+    model: Any,
+    limit: int | None,
+    temperature: float | None,
+    options: Mapping[str, Any],
+    kwargs: dict[str, Any],
+) -> Any:
+    wanted = {"num_predict": limit, "temperature": temperature}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    given = kwargs.get("options") or options.get("options")
+    if changes and isinstance(given, Mapping):
+        kwargs["options"] = {**given, **changes}
+    elif changes:
+        return model.model_copy(update=changes)
+    return model
+
+
+@lru_cache(maxsize=64)
+def _field_name(kind: type[BaseChatModel]) -> str:
+    """The keyword that limits the answer's length: the class's field, never the field's alias,
+    which is for its constructor."""
+    return next((name for name in LIMITS if name in kind.model_fields), "max_tokens")
+
+
+def _fields(model: BaseChatModel) -> dict[str, Any]:
+    """The model's own parameters that are set."""
+    names = [name for name in (*LIMITS, *OPTIONAL) if name in type(model).model_fields]
+    found = {name: value for name in names if (value := getattr(model, name)) is not None}
+    extra = getattr(model, "model_kwargs", None)
+    return {**extra, **found} if isinstance(extra, Mapping) else found
+
+
+def _without(model: BaseChatModel, names: Collection[str]) -> BaseChatModel:
+    """The model without some of the parameters that it was built with."""
+    fields = type(model).model_fields
+    changes: dict[str, Any] = {
+        name: None
+        for name in names
+        if name in fields and getattr(model, name) is not None and not fields[name].is_required()
+    }
+    extra = getattr(model, "model_kwargs", None)
+    if isinstance(extra, Mapping) and any(name in extra for name in names):
+        changes["model_kwargs"] = {key: extra[key] for key in extra if key not in names}
+    if "stream_options" in names and getattr(model, "stream_usage", None):
+        changes["stream_usage"] = False
+    return model.model_copy(update=changes) if changes else model
+
+
+def _inner(given: Mapping[str, Any]) -> Iterator[str]:
+    for name in _CONTAINERS:
+        if isinstance(inner := given.get(name), Mapping):
+            yield from inner
+
+
+def _limits_in(given: Mapping[str, Any]) -> Iterator[int]:
+    """Limits that stand in options, also inside those that hold others."""
+    for inner in (given, *(given.get(name) for name in _CONTAINERS)):
+        if isinstance(inner, Mapping):
+            values = (inner.get(name) for name in LIMITS)
+            yield from (value for value in values if isinstance(value, int) and value > 0)
+
+
+def _without_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in LIMITS:
+            continue
+        if name in _CONTAINERS and isinstance(value, Mapping):
+            value = {key: inner for key, inner in value.items() if key not in LIMITS}
+        kept[name] = value
+    return kept

@@ -1,0 +1,36 @@
+"""What policies, prompts and estimates see of tools that the app bound in any shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+
+def shown_tools(tools: Iterable[Any]) -> tuple[Mapping[str, Any], ...]:
+    """Tools in OpenAI's format, JSON-safe. The worker gets them as they were given; this form is
+    for estimates and prompts alone, so that a tool that no format is known for (a provider's own,
+    one of a newer kind) stands there by its name and its text."""
+    return tuple(_shown(tool) for tool in tools)
+
+
+def _shown(tool: Any) -> Mapping[str, Any]:
+    try:
+        found = convert_to_openai_tool(tool)
+    except Exception:  # whatever it is, the model's own class may know it
+        found = {}
+    if not isinstance(found.get("function"), Mapping):
+        found = {"type": "function", "function": _by_text(tool)}
+    plain: Mapping[str, Any] = json.loads(json.dumps(found, default=str))
+    return plain
+
+
+def _by_text(tool: Any) -> dict[str, Any]:
+    if isinstance(tool, Mapping):
+        name = tool.get("name") or tool.get("type") or "tool"
+        described = str(tool.get("description") or name)
+        return {"name": str(name), "description": described, "parameters": dict(tool)}
+    name = getattr(tool, "name", None) or type(tool).__name__
+    return {"name": str(name), "description": str(tool)}
