@@ -33,7 +33,11 @@ from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.parameters import Bound, Prepared, prepare
 from xrouter_lg.calls.raw_usage import keep_raw_usage
+from xrouter_lg.calls.sent.encodable import encodable
+from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
+from xrouter_lg.calls.told.notices import notice_failed_call
+from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -183,6 +187,7 @@ class Workers:
         bound = Bound(tools, tool_options or {}, call_options or {})
         worst = self._worst(card, call, prompt_tokens_max, bound.sent)
         bill = _Bill(kind, card, call, pool, worst)
+        config = with_traced_cost(config, card, pool)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
@@ -249,6 +254,7 @@ class Workers:
                 break
             patience_s -= pause if lone else 0.0
             await asyncio.sleep(pause)
+        notice_failed_call(card.name, failure)
         return CallResult(
             call.id,
             card.name,
@@ -329,7 +335,8 @@ async def _ask(
     card: ModelCard, prepared: Prepared, messages: Sequence[BaseMessage], config: RunnableConfig
 ) -> AIMessage:
     async with asyncio.timeout(card.timeout_s):
-        message = await prepared.runnable.ainvoke(list(messages), config, **prepared.kwargs)
+        sent = encodable(without_foreign_thoughts(messages, card))
+        message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
     if not isinstance(message, AIMessage):
         raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
     if (provider := _provider(card)) is not None:
