@@ -292,7 +292,17 @@ async def _ask(
         message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
     if not isinstance(message, AIMessage):
         raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
+    if (provider := _provider(card)) is not None:
+        # Ollama's class says it with the end of a stream, and so not of one that has none.
+        message.response_metadata.setdefault("model_provider", provider)
     return message
+
+
+def _provider(card: ModelCard) -> str | None:
+    """Who answers, also where the app made the chat model itself."""
+    package = type(card.model).__module__.partition(".")[0]
+    made_by = package.removeprefix("langchain_")
+    return card.provider or (None if made_by == package else made_by)
 
 
 def _own_callbacks(card: ModelCard) -> Any:
