@@ -63,9 +63,8 @@ class Loopback:
 
     def card(self, provider: str, **fields: Any) -> ModelCard:
         """A card of the same model."""
-        fields = {"price": {"input": 1, "output": 10}, "max_output_tokens": 500, **fields}
-        # What a profile says that a model can't do would keep some situations from it.
-        fields.setdefault("capabilities", {"tools", "structured_output"})
+        usual = {"price": {"input": 1, "output": 10}, "max_output_tokens": 500}
+        fields = {**usual, "capabilities": ["tools", "structured_output"], **fields}
         return ModelCard(name="one", model=provider, **self.settings(provider), **fields)
 
 
