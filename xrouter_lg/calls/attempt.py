@@ -31,8 +31,8 @@ from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
-from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.notices import notice_failed_call
+from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool

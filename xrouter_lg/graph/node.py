@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from xrouter_lg.calls.ledger import Budget
-from xrouter_lg.calls.stream_watch import handlers_of, with_handler
+from xrouter_lg.calls.told.stream_watch import handlers_of, with_handler
 from xrouter_lg.errors import ConfigurationError, NoCandidateError
 from xrouter_lg.graph.add_router import RUN_NAME, graph_of
 from xrouter_lg.graph.request import OUTER_KEY, to_messages

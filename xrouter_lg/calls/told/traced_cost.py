@@ -20,7 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers import LangChainTracer
 
 from xrouter_lg.calls.money import cost_of
-from xrouter_lg.calls.stream_watch import handlers_of
+from xrouter_lg.calls.told.stream_watch import handlers_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import served_model, usage_of
