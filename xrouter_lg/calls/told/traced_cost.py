@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
@@ -68,7 +67,7 @@ def _is_told(handler: object) -> bool:
     return isinstance(handler, LangChainTracer | Recorder)
 
 
-def _told(handler: BaseCallbackHandler, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
+def _told(handler: Any, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
     """The handler, or a copy of a tracer that shares its runs and knows this card."""
     if not _is_told(handler):
         return handler
