@@ -31,7 +31,8 @@ def with_traced_cost(
 ) -> RunnableConfig:
     """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run."""
     callbacks = config.get("callbacks")
-    if callbacks is None or not any(map(_is_told, handlers_of(config))):
+    told = LangChainTracer | Recorder
+    if callbacks is None or not any(isinstance(h, told) for h in handlers_of(config)):
         return config
     if isinstance(callbacks, list):
         return {**config, "callbacks": [_told(handler, card, pool) for handler in callbacks]}
@@ -63,13 +64,9 @@ def costs_of(message: AIMessage, card: ModelCard, pool: Iterable[ModelCard]) -> 
     return found
 
 
-def _is_told(handler: object) -> bool:
-    return isinstance(handler, LangChainTracer | Recorder)
-
-
-def _told(handler: Any, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
+def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
     """The handler, or a copy of a tracer that shares its runs and knows this card."""
-    if not _is_told(handler):
+    if not isinstance(handler, LangChainTracer | Recorder):
         return handler
     told = copy.copy(handler)
     told.__class__ = _telling(type(handler))
