@@ -133,8 +133,15 @@ def test_a_thought_of_unknown_origin_is_judged_by_its_kind(server: Thinkers) -> 
     content: Any = [{"type": "thinking", "thinking": "hm", "signature": "s"}, "Yes."]
     message = AIMessage(content)
     assert without_foreign_thoughts([message], server.cards["anthropic"]) == [message]
-    (sent,) = without_foreign_thoughts([message], server.cards["openai"])
-    assert sent.content == "Yes."
+    for reader in ("openai", "google", "openrouter"):
+        (sent,) = without_foreign_thoughts([message], server.cards[reader])
+        assert sent.content == "Yes."
+    signed = AIMessage(
+        "Yes.", additional_kwargs={"__gemini_function_call_thought_signatures__": {"c1": "s"}}
+    )
+    assert without_foreign_thoughts([signed], server.cards["google"]) == [signed]
+    (sent,) = without_foreign_thoughts([signed], server.cards["anthropic"])
+    assert sent.additional_kwargs == {}
 
 
 @pytest.mark.parametrize("thinker", ["anthropic", "openai", "google"])

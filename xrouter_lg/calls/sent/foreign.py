@@ -33,12 +33,16 @@ _MARKS = frozenset(
 
 _ANSWER_IDS = ("resp_", "msg_", "rs_")
 
-_SIGNERS = {
-    "thinking": frozenset({"anthropic", "google_genai", "google_vertexai"}),
-    "redacted_thinking": frozenset({"anthropic"}),
-    "reasoning": frozenset({"openai"}),
+_MAKERS = {
+    "thinking": "anthropic",
+    "redacted_thinking": "anthropic",
+    "reasoning": "openai",
+    "reasoning_content": "bedrock_converse",
+    "__gemini_function_call_thought_signatures__": "google_genai",
+    "reasoning_details": "openrouter",
 }
-"""Whose a thought may be where nothing else says who had it, by the first word of a provider."""
+"""Whose a thought is, by its block or its place in ``additional_kwargs``, where nothing else says
+who had it."""
 
 
 def without_foreign_thoughts(
@@ -69,10 +73,11 @@ def _is_foreign(message: AIMessage, card: ModelCard) -> bool:
     served = served_model(message)
     if served is not None:
         return not same_model(served, card.model_name)
-    if provider is None and own is not None and isinstance(message.content, list):
-        kinds = [block.get("type") for block in message.content if isinstance(block, Mapping)]
-        signers = [_SIGNERS[kind] for kind in kinds if kind in _SIGNERS]
-        return any(_family(own) not in families for families in signers)
+    if provider is None and own is not None:
+        blocks = message.content if isinstance(message.content, list) else []
+        kinds = [str(block.get("type")) for block in blocks if isinstance(block, Mapping)]
+        makers = [_MAKERS[kind] for kind in (*message.additional_kwargs, *kinds) if kind in _MAKERS]
+        return bool(makers) and _family(makers[0]) != _family(own)
     return False
 
 
@@ -87,10 +92,10 @@ def card_provider(card: ModelCard) -> str | None:
 
 def _family(provider: str) -> str:
     """Azure's OpenAI and Anthropic on a cloud speak as their makers do."""
-    for maker in ("openai", "anthropic"):
-        if maker in provider or (maker == "openai" and provider == "azure"):
+    for maker in ("openai", "anthropic", "google"):
+        if maker in provider:
             return maker
-    return provider
+    return "openai" if provider == "azure" else provider
 
 
 def _asked(record: Mapping[str, Any], card: str) -> str | None:
@@ -148,7 +153,7 @@ def _content(content: Any) -> Any:
 def _block(item: Any) -> dict[str, Any] | None:
     if isinstance(item, str):
         return {"type": "text", "text": item}
-    if not isinstance(item, Mapping) or item.get("type", "text") not in _SAID:
+    if not isinstance(item, Mapping) or str(item.get("type", "text")) not in _SAID:
         return None
     if item.get("type") == "refusal":
         return {"type": "text", "text": str(item.get("refusal") or "")}
