@@ -12,6 +12,7 @@ import time
 
 from xrouter_lg.calls.failures import Failure
 from xrouter_lg.errors import ErrorClass, PolicyTimeoutError
+from xrouter_lg.tracing.runs.redact import known_secrets, scrub_text
 
 logger = logging.getLogger("xrouter_lg")
 
@@ -68,10 +69,11 @@ notices = Seldom()
 
 
 def notice(key: object, text: str) -> None:
-    """Log a warning, unless this one was logged a moment ago."""
+    """Log a warning without credentials, unless this one was logged a moment ago."""
     held = notices.passes(key)
     if held is not None:
-        logger.warning("%s%s", text, f" ({held} more since the last notice)" if held else "")
+        said = scrub_text(text, known_secrets())
+        logger.warning("%s%s", said, f" ({held} more since the last notice)" if held else "")
 
 
 def notice_failed_call(card: str, failure: Failure) -> None:
