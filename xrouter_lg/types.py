@@ -138,8 +138,6 @@ class RouteRequest:
     thread_id: str | None = None
     tenant: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
-    sent: Mapping[str, Any] = field(default_factory=dict)
-    """What the app bound, as it bound it: ``tools`` and options such as ``n`` by name."""
     needs: frozenset[str] = frozenset()
     """Capabilities that this request needs: ``tools``, ``structured_output``, ``vision``,
     ``files``, ``audio``, ``video``."""
@@ -158,6 +156,8 @@ class RouteRequest:
     """Cards that joined the pool after the graph was built, and so have no node in it."""
     request_id: str | None = None
     """The same on every turn of a request; None outside a graph."""
+    bound: Mapping[str, Any] = field(default_factory=dict)
+    """What the app bound and may cost something: ``n``, schemas, tools run by the provider."""
     overruns: Mapping[str, Decimal] = field(default_factory=dict)
     """Cards that have cost more than their worst case, and the factor to reserve them by."""
     attempt: Attempt = field(default_factory=Attempt)

@@ -117,7 +117,7 @@ def test_the_model_that_was_built_on_construction_is_the_first_one_used(
     workers, chosen = Workers(), card(fake, "small")
     workers.prepare(ModelPool([chosen]))
     monkeypatch.setattr(
-        "xrouter_lg.calls.attempt.build_chat_model", lambda card: pytest.fail("again")
+        "xrouter_lg.calls.loop_models.build_chat_model", lambda card: pytest.fail("again")
     )
     assert asyncio.run(call(chosen, workers)).message is not None
 
@@ -137,7 +137,7 @@ def test_event_loops_that_are_gone_are_not_kept(fake: FakeOpenAIServer) -> None:
     for _ in range(3):
         asyncio.run(call(chosen, workers))
     gc.collect()
-    assert len(workers._by_loop) == 0
+    assert len(workers._models._by_loop) == 0
 
 
 async def test_connections_are_closed_when_nobody_needs_the_workers(

@@ -13,8 +13,15 @@ import pytest
 from langchain_openai import ChatOpenAI
 
 from xrouter_lg import testing
-from xrouter_lg.calls.failures import RETRYABLE, UNHEALTHY, Failure, classify, describe
-from xrouter_lg.errors import ErrorClass, MissingKeyError, PoolError
+from xrouter_lg.calls.failures import (
+    RETRYABLE,
+    UNHEALTHY,
+    Failure,
+    classify,
+    describe,
+    retry_after_s,
+)
+from xrouter_lg.errors import ErrorClass, MissingKeyError, PoolError, RequestError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Fault, FaultPlan
 
 PLANTED = "sk-planted-9f8e7d6c5b4a"
@@ -345,3 +352,34 @@ def test_a_provider_that_echoes_the_key_leaks_nothing() -> None:
         failure = failure_of(server, fault)
     assert "Incorrect API key provided" in failure.detail
     assert "planted" not in failure.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "error_class"),
+    [
+        ("vendor/x is not a valid model ID", "not_found"),
+        ("The model `x` has been decommissioned and is no longer supported", "not_found"),
+        ("Invalid model: x", "not_found"),
+        ("messages: at least one message is required", "bad_request"),
+        ("Unsupported parameter: 'x' is not supported with this model", "bad_request"),
+    ],
+)
+def test_a_bad_request_that_names_no_known_model_is_not_found(text: str, error_class: str) -> None:
+    class RefusedError(Exception):
+        status_code = 400
+
+    assert classify(RefusedError(text)).error_class == error_class
+
+
+def test_a_retry_after_in_milliseconds_is_read() -> None:
+    assert retry_after_s({"Retry-After-Ms": "1500", "Retry-After": "2"}) == 1.5
+
+
+def test_googles_retry_delay_is_read_from_the_body() -> None:
+    error = RuntimeError("429 RESOURCE_EXHAUSTED. {'details': [{'retryDelay': '7s'}]}")
+    assert classify(error).retry_after_s == 7.0
+
+
+def test_tools_that_a_model_does_not_take_cost_nothing() -> None:
+    failure = classify(RequestError("ChatX does not take what was bound"))
+    assert (failure.error_class, failure.free) == (ErrorClass.BAD_REQUEST, True)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from langchain_openai import ChatOpenAI
 from typer.testing import CliRunner, Result
 
 from xrouter_lg import testing
@@ -20,7 +19,7 @@ from xrouter_lg.cli.pool import app
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.pricing import price_list
-from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan, ScriptedChatModel
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
 
 PLANTED = "sk-planted-9f8e7d6c5b4a"
 LOCAL = "http://127.0.0.1:9/v1"
@@ -173,36 +172,6 @@ def test_a_deprecated_model_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_own_server_is_not_compared_with_any_list() -> None:
     found = report(card(model="gpt-4o-mini"))
     assert found.findings == ()
-
-
-@pytest.mark.parametrize(
-    ("made", "words"),
-    [
-        ({"max_retries": 2}, "makes 2 retries of its own"),
-        ({}, "its client's usual number of retries"),
-    ],
-)
-def test_a_chat_model_with_retries_of_its_own_is_told(made: dict[str, Any], words: str) -> None:
-    model = ChatOpenAI(model="m", base_url=LOCAL, api_key="x", **made)
-    (text,) = texts(report(ModelCard(name="a", model=model, **COMPLETE)), "own_retries")
-    assert words in text
-    assert "not charged" in text
-
-
-def test_retries_asked_for_in_the_params_are_told() -> None:
-    assert texts(report(card(params={"max_retries": 3})), "own_retries")
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        ChatOpenAI(model="m", base_url=LOCAL, api_key="x", max_retries=0),
-        ScriptedChatModel(["hi"]),
-    ],
-    ids=["none", "no such setting"],
-)
-def test_a_chat_model_without_retries_is_not_told(model: Any) -> None:
-    assert texts(report(ModelCard(name="a", model=model, **COMPLETE)), "own_retries") == []
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
-import weakref
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
 from typing import Any, Literal
@@ -18,8 +16,6 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
-from xrouter_lg.calls.chat_model import build_chat_model
-from xrouter_lg.calls.clients import OwnModel, with_own_clients
 from xrouter_lg.calls.failures import (
     PERHAPS_THE_REQUEST,
     RETRYABLE,
@@ -30,9 +26,9 @@ from xrouter_lg.calls.failures import (
     refused_parameter,
 )
 from xrouter_lg.calls.ledger import counted
+from xrouter_lg.calls.loop_models import LoopModels
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
-from xrouter_lg.calls.parameters import Bound, Prepared, prepare
-from xrouter_lg.calls.raw_usage import keep_raw_usage
+from xrouter_lg.calls.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
@@ -82,15 +78,10 @@ class CallResult:
 
 
 class Workers:
-    """The chat models of a pool's cards, with own connections in each event loop, and the cards'
-    health."""
+    """Calls the cards of a pool, and knows how they are: health, refusals, overruns."""
 
     def __init__(self) -> None:
-        self._shared: dict[int, tuple[ModelCard, BaseChatModel]] = {}
-        # An HTTP connection pool belongs to the event loop that opened it.
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, _Built]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._models = LoopModels()
         self._breakers: dict[str, Breaker] = {}
         self._refused: dict[str, frozenset[str]] = {}
         """Parameters that a card's model does not take, by the card's name."""
@@ -105,45 +96,11 @@ class Workers:
             PoolError, MissingKeyError: as :func:`build_chat_model`.
         """
         for card in pool:
-            if not isinstance(card.model, BaseChatModel):
-                self._shared.setdefault(id(card), (card, build_chat_model(card)))
+            self._models.prepare(card)
 
     def model(self, card: ModelCard) -> BaseChatModel:
         """The card's chat model for the running event loop."""
-        return self._built(card).model
-
-    def _built(self, card: ModelCard) -> _Built:
-        loop = asyncio.get_running_loop()
-        built = self._by_loop.get(loop)
-        if built is None:
-            with self._lock:
-                for old in [old for old in self._by_loop if old.is_closed()]:
-                    del self._by_loop[old]
-                built = self._by_loop.setdefault(loop, {})
-        entry = built.get(id(card))
-        if entry is None:
-            own = with_own_clients(self._base(card))
-            # Of a model that was handed in, its own client would have asked again.
-            handed_in = isinstance(card.model, BaseChatModel)
-            if own.model is not card.model:
-                keep_raw_usage(own.model)
-            entry = _Built(card, own.model, own.retries if handed_in else 0)
-            _close_with_loop(loop, card, own, weakref.ref(self))
-            if len(built) >= 256:  # cards of pools that were reloaded away
-                built.pop(next(iter(built)))
-            built[id(card)] = entry
-        return entry
-
-    def _base(self, card: ModelCard) -> BaseChatModel:
-        """What the models of all loops are copies of."""
-        with self._lock:
-            _, model = self._shared.get(id(card), (card, None))
-            if model is None:
-                if len(self._shared) >= 256:
-                    self._shared.pop(next(iter(self._shared)))
-                model = build_chat_model(card)
-                self._shared[id(card)] = card, model
-            return model
+        return self._models.of(card).model
 
     def breaker(self, card: str) -> Breaker:
         """The health of a card, by name: it outlives a pool's reload."""
@@ -185,7 +142,9 @@ class Workers:
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
         bound = Bound(tools, tool_options or {}, call_options or {})
-        worst = self._worst(card, call, prompt_tokens_max, bound.sent)
+        worst = worst_case(card, prompt_tokens_max, call.max_tokens, bound.costly())
+        if worst is not None:
+            worst *= self.overruns.get(card.name, 1)
         bill = _Bill(kind, card, call, pool, worst)
         config = with_traced_cost(config, card, pool)
         watch = stream_watch(config, _own_callbacks(card))
@@ -207,7 +166,7 @@ class Workers:
             started = time.perf_counter()
             prepared = None
             try:
-                built = self._built(card)  # held until the answer is here, whatever is reloaded
+                built = self._models.of(card)  # held until the answer is here, whatever is reloaded
                 retries = max(card.max_retries, built.retries)
                 prepared = prepare(
                     built.model, call, bound, omitted | self._refused.get(card.name, frozenset())
@@ -224,7 +183,7 @@ class Workers:
                 )
                 if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
                     refused = refused_parameter(error, prepared.sent - omitted)
-                    if refused is not None and (watch is None or not watch.seen):
+                    if refused is not None and (refused[1] or refused[0] not in LIMITS):
                         health.cancel()
                         omitted.add(refused[0])
                         if refused[1]:
@@ -278,12 +237,6 @@ class Workers:
                 name,
                 failure.detail,
             )
-
-    def _worst(
-        self, card: ModelCard, call: PlannedCall, prompt_tokens_max: int, sent: Mapping[str, Any]
-    ) -> Decimal | None:
-        worst = worst_case(card, prompt_tokens_max, call.max_tokens, sent)
-        return None if worst is None else worst * self.overruns.get(card.name, 1)
 
     def _noting_overrun(
         self, card: ModelCard, call: PlannedCall, charge: Charge, worst: Decimal | None
@@ -354,58 +307,6 @@ def _provider(card: ModelCard) -> str | None:
 
 def _own_callbacks(card: ModelCard) -> Any:
     return card.params.get("callbacks") or getattr(card.model, "callbacks", None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """A card's chat model in one event loop. The card keeps its id from being given again."""
-
-    card: ModelCard
-    model: BaseChatModel
-    retries: int = 0
-
-
-def _close_with_loop(
-    loop: asyncio.AbstractEventLoop,
-    card: ModelCard,
-    own: OwnModel,
-    workers: weakref.ref[Workers],
-) -> None:
-    """Close the clients that were made for this loop when the loop shuts down (``asyncio.run``,
-    uvicorn) or the model goes. A loop has one hook for this: it closes its async generators."""
-    closers = own.closers
-    if not closers:
-        return
-    key = id(card)
-
-    async def keep() -> AsyncGenerator[None, None]:
-        # Neither model nor workers may be reached from here: that would keep them for ever.
-        try:
-            yield
-        finally:
-            finalizer.detach()
-            owner = workers()
-            if owner is not None:
-                owner._by_loop.get(loop, {}).pop(key, None)
-            for close in closers:
-                with contextlib.suppress(Exception):  # a client that is closed, or of another loop
-                    await close()
-
-    keeper = keep()
-    # finalize keeps the generator, and with it the clients, out of what goes with the model.
-    finalizer = weakref.finalize(own.model, _close_soon, loop, keeper)
-    finalizer.atexit = False
-    with contextlib.suppress(StopIteration):  # runs to the yield, and so registers with the loop
-        keeper.__anext__().send(None)
-
-
-def _close_soon(loop: asyncio.AbstractEventLoop, keeper: AsyncGenerator[None, None]) -> None:
-    async def close() -> None:
-        await keeper.aclose()
-
-    if not loop.is_closed():
-        with contextlib.suppress(RuntimeError):  # closed in this moment
-            loop.call_soon_threadsafe(lambda: loop.create_task(close()))
 
 
 def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[BaseMessage]:

@@ -232,13 +232,6 @@ def _findings(card: ModelCard, build_error: ConfigurationError | None) -> Iterab
             "no_description",
             "no description; policies that read cards know it by name and price alone",
         )
-    own = _own_retries(card)
-    if own:
-        yield warn(
-            "own_retries",
-            f"its chat model makes {own} of its own; those attempts are not charged to the "
-            "ledger and delay failover; build it with max_retries=0",
-        )
     url = card.base_url
     if url is not None and urlsplit(url).scheme == "http" and not is_local(url):
         yield warn(
@@ -292,19 +285,6 @@ def _listed(card: ModelCard) -> ModelInfo | None:
         return calc_price(Usage(), card.model_name, provider_id=card.provider).model
     except (LookupError, ValueError):
         return None
-
-
-def _own_retries(card: ModelCard) -> str | None:
-    """The retries of the chat model itself, in words; None where there are none."""
-    if isinstance(card.model, BaseChatModel):
-        if "max_retries" not in type(card.model).model_fields:
-            return None
-        count = getattr(card.model, "max_retries", None)
-    else:
-        count = card.params.get("max_retries", 0)
-    if count == 0:
-        return None
-    return "its client's usual number of retries" if count is None else f"{count} retries"
 
 
 def _live_result(result: CallResult) -> LiveResult:

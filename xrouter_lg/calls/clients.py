@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
+
+logger = logging.getLogger(__name__)
 
 Closer = Callable[[], Awaitable[None]]
 
@@ -30,6 +33,21 @@ def with_own_clients(model: BaseChatModel) -> OwnModel:
     client per model, or one per process, and so fail in every further loop. A model in which no
     client is found is given back as it is: it may have a state that others look at.
     """
+    try:
+        return _own(model)
+    except Exception as error:
+        # What a package's client is made of may change: a shared connection is better than none.
+        logger.warning(
+            "the connections of %s can't be told apart, so that it may fail in a second event "
+            "loop: %s: %s",
+            type(model).__name__,
+            type(error).__name__,
+            error,
+        )
+        return OwnModel(model)
+
+
+def _own(model: BaseChatModel) -> OwnModel:
     retries = _retries(model)
     own = model.model_copy(update={"max_retries": 0} if retries else {})
     if is_a(own, "ChatOpenRouter", "ChatGoogleGenerativeAI"):

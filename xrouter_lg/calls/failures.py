@@ -79,6 +79,7 @@ _CONNECTION_NAME = re.compile(
     r"Connect(ion)?(Error|Reset|Refused|Aborted)|ProtocolError|ReadError|WriteError|ServerDisconnected"
     r"|IncompleteRead|ClosedResource|BrokenPipe"
 )
+_MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
 _CONTEXT_TEXT = re.compile(
     r"context.?length|context.?window|maximum context|too many tokens", re.IGNORECASE
 )
@@ -94,6 +95,11 @@ _NOT_TAKEN = re.compile(
     r"unsupported|not (be )?(supported|permitted|allowed|set)|does(n't| not) (support|accept)"
     r"|un(known|recognized|expected)|extra[ _](inputs|forbidden)|deprecated|may only be set"
     r"|can(not|'t) (both )?be (used|specified|set)|cannot set|already set|incompatible",
+    re.IGNORECASE,
+)
+_NO_SUCH_MODEL = re.compile(
+    r"model_not_found|model_decommissioned|not a valid model|invalid model\b"
+    r"|\bmodel\b.{0,80}(does not exist|not found|(deprecated|decommissioned|retired))",
     re.IGNORECASE,
 )
 _RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
@@ -140,6 +146,8 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
+    if error_class is ErrorClass.BAD_REQUEST and _NO_SUCH_MODEL.search(f"{_code(error)} {detail}"):
+        error_class = ErrorClass.NOT_FOUND
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
@@ -197,23 +205,24 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return ErrorClass.TIMEOUT
         if isinstance(link, ConnectionError) or _CONNECTION_NAME.search(name):
             return ErrorClass.CONNECTION
-        if isinstance(link, json.JSONDecodeError) or "ResponseValidation" in name:
+        if "ResponseValidation" in name and '"error"' in str(getattr(link, "body", "")):
+            return _by_words(str(link.body)) or ErrorClass.SERVER  # type: ignore[attr-defined]
+        if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
-    reported = type(error) is ValueError or hasattr(error, "body") or hasattr(error, "error")
-    if reported and (said := _by_its_words(error)) is not None:
-        return said
+    told = hasattr(error, "body") or hasattr(error, "error")
+    if told or type(error) is ValueError:
+        said = _by_words(f"{_code(error)} {_text(error)}")
+        if said is not None or told:
+            return said or ErrorClass.SERVER
     # A client that reads a body that is not what it expects (an HTML page, a missing field)
     # fails like this.
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
-    if "error" in _code(error) and hasattr(error, "body"):
-        return ErrorClass.SERVER
     return ErrorClass.UNKNOWN
 
 
-def _by_its_words(error: BaseException) -> ErrorClass | None:
+def _by_words(text: str) -> ErrorClass | None:
     """The class of an error that a provider reports inside a response of status 200."""
-    text = f"{_code(error)} {_text(error)}"
     if found := _CODE_IN_TEXT.search(text):
         return _of_status(int(found[1]))
     return next((kind for pattern, kind in _BY_WORDS if pattern.search(text)), None)

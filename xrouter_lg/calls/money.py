@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
 from typing import Any
 
 from xrouter_lg.errors import ConfigurationError
@@ -16,7 +17,8 @@ from xrouter_lg.types import TokenUsage
 _HINT_FRAME_TOKENS = 64
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict")
-_NESTED = ("model_kwargs", "extra_body")
+_NESTED = ("model_kwargs", "generation_config", "extra_body")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SEARCHES_A_TOOL = 10
 
 
@@ -37,27 +39,27 @@ def worst_case(
     card: ModelCard,
     prompt_tokens_max: int,
     max_tokens: int | None,
-    sent: Mapping[str, Any] | None = None,
+    bound: Mapping[str, Any] = _NOTHING,
 ) -> Decimal | None:
     """The most one attempt can cost (USD), None where the card's price is unknown.
 
-    What the card's own ``params`` and the app (``sent``: its tools and options by name) send along
-    counts: several answers (``n``), a limit in ``extra_body`` that takes the place of ours,
-    schemas, and tools that the provider runs itself.
+    What the card's own ``params`` send along counts, and what the app ``bound``: several answers
+    (``n``), a limit in the card's ``extra_body`` that takes the place of ours, schemas, and tools
+    that the provider runs itself.
     """
     price = card.effective_price
     if price is None:
         return None
     outputs = max_tokens or card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
-    sent = _sent_along(card, sent)
+    sent = _sent_along(card, bound)
     outputs = max([outputs, *(n for name in _LIMITS if (n := _count(sent.get(name))))])
     outputs *= _answers(sent)
-    inputs = prompt_tokens_max + _size(card, sent)
-    return price.worst_case(inputs, outputs, _searches(sent))
+    inputs = prompt_tokens_max + _size(sent)
+    return price.worst_case(inputs, outputs, _searches(sent.get("tools")))
 
 
 def output_tokens_for(
-    card: ModelCard, usd: Decimal, prompt_tokens_max: int, sent: Mapping[str, Any] | None = None
+    card: ModelCard, usd: Decimal, prompt_tokens_max: int, bound: Mapping[str, Any] = _NOTHING
 ) -> int | None:
     """How many output tokens a card can be allowed for ``usd``, so that its worst case fits; None
     when its output is free.
@@ -65,68 +67,54 @@ def output_tokens_for(
     Raises:
         ValueError: the card's price is unknown.
     """
-    price = card.effective_price
+    price, sent = card.effective_price, _sent_along(card, bound)
     if price is None:
         raise ValueError(f"the price of card {card.name!r} is unknown")
-    least = worst_case(card, prompt_tokens_max, 1, sent)
+    least = worst_case(card, prompt_tokens_max, 1, bound)
     if least is None or least > usd:
         return 0
-    sent = _sent_along(card, sent)
-    inputs = prompt_tokens_max + _size(card, sent)
-    room = price.output_tokens_for(usd, inputs, _searches(sent))
+    inputs = prompt_tokens_max + _size(sent)
+    room = price.output_tokens_for(usd, inputs, _searches(sent.get("tools")))
     return None if room is None else room // _answers(sent)
 
 
-def _sent_along(card: ModelCard, sent: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a card's params and the app put into a request's body, beside our own limit. Of what
-    stands in ``extra_body`` the body has that; no limit of the app's is above ours."""
-    params = {name: value for name, value in card.params.items() if name not in _LIMITS}
-    app = {name: value for name, value in _flat(sent or {}).items() if name not in _LIMITS}
-    found = {**_flat(params), **app}
-    listed = (params.get("tools"), app.get("tools"))
-    tools = [tool for part in listed if isinstance(part, list | tuple) for tool in part]
-    return {**found, "tools": tools}
-
-
-def _flat(body: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in body.items() if name not in _NESTED}
+def _sent_along(card: ModelCard, bound: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card's params and the app's options put into a request's body, beside what belongs
+    to the client. What a body holds twice goes by the last: ``extra_body``. The app's own limits
+    are none here: they never lift ours."""
+    params = dict(card.params)
+    own = {name: value for name, value in params.items() if name not in (*_LIMITS, *_NESTED)}
     for name in _NESTED:
-        inner = body.get(name)
-        found |= inner if isinstance(inner, Mapping) else {}
-    return found
+        inner = params.get(name)
+        own |= inner if isinstance(inner, Mapping) else {}
+    for given in (bound, *(bound.get(name) for name in _NESTED)):
+        if isinstance(given, Mapping):
+            own |= {k: v for k, v in given.items() if k not in (*_LIMITS, *_NESTED, "tools")}
+    if bound.get("tools"):
+        own["tools"] = [*(own.get("tools") or ()), *bound["tools"]]
+    return own
 
 
-def _size(card: ModelCard, sent: Mapping[str, Any]) -> int:
-    """An upper bound of the tokens that schemas and texts in a body's own fields add. The app's
-    tools are part of the prompt's size."""
-    fields = {**sent, "tools": card.params.get("tools")}
-    kept = {n: v for n, v in fields.items() if v and isinstance(v, Mapping | list | tuple | type)}
-    return len(json.dumps(kept, default=_words)) if kept else 0
-
-
-def _words(value: Any) -> Any:
-    schema = getattr(value, "model_json_schema", None)  # a class in the place of a schema
-    return schema() if isinstance(value, type) and schema is not None else str(value)
+def _size(sent: Mapping[str, Any]) -> int:
+    """An upper bound of the tokens that schemas and texts in a body's own fields add."""
+    kept = {n: value for n, value in sent.items() if value and isinstance(value, Mapping | list)}
+    return len(json.dumps(kept, default=str)) if kept else 0
 
 
 def _answers(sent: Mapping[str, Any]) -> int:
-    return max(1, _count(sent.get("n")), _count(sent.get("best_of")))
+    return max(1, *(_count(sent.get(name)) for name in ("n", "best_of", "candidate_count")))
 
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _searches(sent: Mapping[str, Any]) -> int:
+def _searches(tools: Any) -> int:
     """Searches that tools which run at the provider may make: their own limit, else ten each."""
-    tools = sent.get("tools")
     listed = tools if isinstance(tools, list | tuple) else ()
-    server = [tool for tool in listed if isinstance(tool, Mapping) and _runs_a_search(tool)]
+    kinds = [tool for tool in listed if isinstance(tool, Mapping)]
+    server = [tool for tool in kinds if "search" in str(tool.get("type", ""))]
     return sum(_count(tool.get("max_uses")) or _SEARCHES_A_TOOL for tool in server)
-
-
-def _runs_a_search(tool: Mapping[str, Any]) -> bool:
-    return "search" in f"{tool.get('type', '')} {' '.join(tool)}"  # Google's names it by its key
 
 
 def hint_tokens(hint: str | None) -> int:

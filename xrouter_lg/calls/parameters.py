@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
+from pydantic import PydanticUserError, TypeAdapter
 
 from xrouter_lg.calls.clients import is_a
 from xrouter_lg.errors import RequestError
@@ -62,11 +63,16 @@ class Bound:
     options: Mapping[str, Any]
     call: Mapping[str, Any]
 
-    @property
-    def sent(self) -> dict[str, Any]:
-        """All of it by name, ``tools`` among it."""
-        tools = [*self.tools, *(self.call.get("tools") or ())]
-        return {**self.options, **self.call, "tools": tools}
+    def costly(self) -> dict[str, Any]:
+        """What of it a worst case has to reckon with, in plain values. Of the tools only those
+        that the provider runs: the others are a part of the prompt."""
+        given = {name: _plain(value) for name, value in {**self.options, **self.call}.items()}
+        listed = (*self.tools, *(self.call.get("tools") or ()))
+        kinds = [tool for tool in listed if isinstance(tool, Mapping) and tool]
+        # Google's tools are named by their only key.
+        named = [{"type": next(iter(tool)), **tool} for tool in kinds]
+        given["tools"] = [tool for tool in named if "search" in str(tool["type"])]
+        return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +103,10 @@ def prepare(
         limit = min([*given, *([] if limit is None else [limit])], default=None)
         model = _without(model, LIMITS)
     if limit is not None:
-        # The app may ask for less than the router allows, never for more.
-        limit = min([limit, *_limits_in(options), *_limits_in(kwargs)])
-        options, kwargs = _without_limits(options), _without_limits(kwargs)
+        # App and card may ask for less than the router allows, never for more.
+        places = (options, kwargs, _fields(model))
+        limit = min([limit, *(own for place in places for own in _limits_in(place))])
+        options, kwargs = _less(options, LIMITS), _less(kwargs, LIMITS)
         if not _limit_names(model, refused):
             if call.allowance_usd is not None:
                 raise RequestError(
@@ -108,10 +115,9 @@ def prepare(
                     "be kept without it; ask another card, or without a budget"
                 )
             limit = None
-    for name in OPTIONAL.intersection(refused):
-        options.pop(name, None)
-        kwargs.pop(name, None)
-    model = _without(model, OPTIONAL.intersection(refused))
+    if unwanted := OPTIONAL.intersection(refused):
+        options, kwargs = _less(options, unwanted), _less(kwargs, unwanted)
+        model = _without(model, unwanted)
     temperature = None if "temperature" in refused else call.temperature
     if is_a(model, "ChatOllama"):  # it takes them as its own fields or all in one
         model = _ollama(model, limit, temperature, options, kwargs)
@@ -122,7 +128,9 @@ def prepare(
     if limit is not None:
         names = _limit_names(model, refused)
         kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})
-    sent = {*options, *kwargs, *_fields(model), *_inner(options), *_inner(kwargs)}
+    sent = {*_names_in(options), *_names_in(kwargs), *_names_in(_fields(model))}
+    if not sent.isdisjoint(LIMITS):
+        sent.update(LIMITS)  # a class may give the limit another name than ours
     if getattr(model, "stream_usage", None):
         sent.add("stream_options")
     return Prepared(runnable, kwargs, frozenset(sent & (OPTIONAL | set(LIMITS))))
@@ -210,49 +218,53 @@ def _field_name(kind: type[BaseChatModel]) -> str:
 
 
 def _fields(model: BaseChatModel) -> dict[str, Any]:
-    """The model's own parameters that are set."""
-    names = [name for name in (*LIMITS, *OPTIONAL) if name in type(model).model_fields]
-    found = {name: value for name in names if (value := getattr(model, name)) is not None}
-    extra = getattr(model, "model_kwargs", None)
-    return {**extra, **found} if isinstance(extra, Mapping) else found
+    """The model's own parameters that are set, and what it holds for its provider alone."""
+    names = (*LIMITS, *OPTIONAL, *_CONTAINERS)
+    known = [name for name in names if name in type(model).model_fields]
+    return {name: value for name in known if (value := getattr(model, name)) is not None}
 
 
 def _without(model: BaseChatModel, names: Collection[str]) -> BaseChatModel:
     """The model without some of the parameters that it was built with."""
-    fields = type(model).model_fields
-    changes: dict[str, Any] = {
-        name: None
-        for name in names
-        if name in fields and getattr(model, name) is not None and not fields[name].is_required()
-    }
-    extra = getattr(model, "model_kwargs", None)
-    if isinstance(extra, Mapping) and any(name in extra for name in names):
-        changes["model_kwargs"] = {key: extra[key] for key in extra if key not in names}
+    given = _fields(model)
+    kept = _less(given, names)
+    changes = {name: kept.get(name) for name in given if kept.get(name) != given[name]}
     if "stream_options" in names and getattr(model, "stream_usage", None):
         changes["stream_usage"] = False
     return model.model_copy(update=changes) if changes else model
 
 
-def _inner(given: Mapping[str, Any]) -> Iterator[str]:
+def _less(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Options without some, also inside those that hold others."""
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in names:
+            continue
+        if name in _CONTAINERS and isinstance(value, Mapping):
+            value = {key: inner for key, inner in value.items() if key not in names}
+        kept[name] = value
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    """A schema that is given as a class, by its JSON."""
+    if isinstance(value, type):
+        try:
+            return TypeAdapter(value).json_schema()
+        except PydanticUserError:  # of a kind that has none
+            return str(value)
+    return value
+
+
+def _names_in(given: Mapping[str, Any]) -> Iterator[str]:
+    yield from given
     for name in _CONTAINERS:
         if isinstance(inner := given.get(name), Mapping):
             yield from inner
 
 
 def _limits_in(given: Mapping[str, Any]) -> Iterator[int]:
-    """Limits that stand in options, also inside those that hold others."""
     for inner in (given, *(given.get(name) for name in _CONTAINERS)):
         if isinstance(inner, Mapping):
             values = (inner.get(name) for name in LIMITS)
             yield from (value for value in values if isinstance(value, int) and value > 0)
-
-
-def _without_limits(given: Mapping[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in LIMITS:
-            continue
-        if name in _CONTAINERS and isinstance(value, Mapping):
-            value = {key: inner for key, inner in value.items() if key not in LIMITS}
-        kept[name] = value
-    return kept

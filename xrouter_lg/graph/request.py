@@ -89,7 +89,6 @@ def build_request(
     router: Router,
     *,
     tools: Sequence[Mapping[str, Any]] = (),
-    sent: Mapping[str, Any] | None = None,
     needs: Iterable[str] = (),
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
@@ -117,7 +116,6 @@ def build_request(
         thread_id=_text(configurable.get("thread_id")),
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
-        sent=sent or {},
         needs=frozenset(wanted),
         prompt_tokens=size.likely,
         prompt_tokens_max=size.at_most,

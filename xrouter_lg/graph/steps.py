@@ -243,13 +243,12 @@ class Steps:
         results: Sequence[CallResult],
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left."""
-        asked = _call_options(config)
+        bound = Bound(self.tools.tools, dict(self.tools.options), _call_options(config))
         request = build_request(
             messages,
             config.get("configurable") or {},
             self.router,
-            tools=(*self._shown, *shown_tools(asked.get("tools") or ())),
-            sent=Bound(self.tools.tools, dict(self.tools.options), asked).sent,
+            tools=(*self._shown, *shown_tools(bound.call.get("tools") or ())),
             needs=self.tools.needs,
         )
         reachable = frozenset(self.names.cards)
@@ -258,6 +257,7 @@ class Steps:
             default=pool.default,
             unreachable=frozenset(pool.names) - reachable,
             remaining_usd=request.max_cost_usd,
+            bound=bound.costly(),
             overruns=self.router.workers.overruns,
             request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
         )

@@ -118,7 +118,7 @@ def cheapest_that_can(
             continue
         assert request.remaining_usd is not None
         pays_for = request.remaining_usd / request.overruns.get(card.name, 1)
-        room = output_tokens_for(card, pays_for, bound_for(card, request), request.sent)
+        room = output_tokens_for(card, pays_for, bound_for(card, request), request.bound)
         cap = output_cap(card, request)
         tokens = cap if room is None else min(room, cap)
         if tokens >= LEAST_ANSWER_TOKENS and (best is None or tokens > best[1]):
@@ -145,8 +145,7 @@ def reserve_for(
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
     top of the user's messages. None where its price is unknown."""
     bound = bound_for(card, request) + hint_tokens(hint)
-    limit = max_tokens or output_cap(card, request)
-    worst = worst_case(card, bound, limit, request.sent)
+    worst = worst_case(card, bound, max_tokens or output_cap(card, request), request.bound)
     return None if worst is None else worst * request.overruns.get(card.name, 1)
 
 

@@ -20,6 +20,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers import LangChainTracer
 
 from xrouter_lg.calls.money import cost_of
+from xrouter_lg.calls.stream_watch import handlers_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import served_model, usage_of
@@ -31,7 +32,7 @@ def with_traced_cost(
 ) -> RunnableConfig:
     """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run."""
     callbacks = config.get("callbacks")
-    if callbacks is None:
+    if callbacks is None or not any(map(_is_told, handlers_of(config))):
         return config
     if isinstance(callbacks, list):
         return {**config, "callbacks": [_told(handler, card, pool) for handler in callbacks]}
@@ -63,9 +64,13 @@ def costs_of(message: AIMessage, card: ModelCard, pool: Iterable[ModelCard]) -> 
     return found
 
 
+def _is_told(handler: object) -> bool:
+    return isinstance(handler, LangChainTracer | Recorder)
+
+
 def _told(handler: BaseCallbackHandler, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
     """The handler, or a copy of a tracer that shares its runs and knows this card."""
-    if not isinstance(handler, LangChainTracer | Recorder):
+    if not _is_told(handler):
         return handler
     told = copy.copy(handler)
     told.__class__ = _telling(type(handler))

@@ -1,0 +1,340 @@
+"""Limits and sampling by names that a provider reads, and without those that a model refuses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import HumanMessage
+from langchain_openai import AzureChatOpenAI, ChatOpenAI
+from pydantic import Field
+
+from tests.support.providers import PROVIDERS, Answer, Loopback, keys, loopback, plain_answer
+from xrouter_lg import Budget, ModelCard, ModelPool, XRouterNode
+from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.parameters import Bound, prepare
+from xrouter_lg.errors import AllCandidatesFailedError, ErrorClass
+from xrouter_lg.types import PlannedCall
+
+HI = [HumanMessage("Hi")]
+ASK = {"messages": HI}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    with loopback() as running:
+        keys(monkeypatch, running.url)
+        yield running
+
+
+async def call(
+    card: ModelCard, workers: Workers | None = None, *, call: Mapping[str, Any], **options: Any
+) -> CallResult:
+    made = PlannedCall("c1", card.name, **call)
+    return await (workers or Workers()).call(card, made, HI, {}, **options)
+
+
+def limits(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Every limit of the answer's length in a body, wherever its provider has it."""
+    inner = body.get("generationConfig") or body.get("options") or {}
+    return {
+        key: value
+        for key, value in {**body, **inner}.items()
+        if "max" in key.lower() or key == "num_predict"
+    }
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("provider", "sent"),
+    [
+        # A server of another's: some read the one name only, some the other.
+        ("openai:gpt-x", {"max_completion_tokens": 77, "max_tokens": 77}),
+        ("anthropic:claude-x", {"max_tokens": 77}),
+        ("google_genai:gemini-2.5-flash", {"maxOutputTokens": 77}),
+        ("mistralai:mistral-x", {"max_tokens": 77}),
+        ("ollama:llama-x", {"num_predict": 77}),
+        ("openrouter:vendor/x", {"max_completion_tokens": 77}),
+        ("deepseek:deepseek-chat", {"max_tokens": 77}),
+        ("xai:grok-x", {"max_tokens": 77}),
+        ("perplexity:sonar", {"max_tokens": 77}),
+    ],
+)
+async def test_a_limit_and_a_temperature_reach_every_provider(
+    server: Loopback, provider: str, sent: dict[str, int]
+) -> None:
+    result = await call(server.card(provider), call={"max_tokens": 77, "temperature": 0.5})
+    assert result.message is not None, result.detail
+    body = server.requests[0].body
+    assert limits(body) == sent
+    inner = body.get("generationConfig") or body.get("options") or body
+    assert inner["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_budget_breaks_no_providers_calls(server: Loopback, provider: str) -> None:
+    node = XRouterNode(ModelPool([server.card(provider)]), budget=Budget(per_request_usd="0.5"))
+    assert node.invoke(ASK)["messages"][0].text == "Paris."
+    assert set(limits(server.requests[0].body).values()) == {500}
+
+
+async def test_ollama_keeps_its_other_options(server: Loopback) -> None:
+    card = server.card("ollama:llama-x", params={"num_ctx": 2048, "top_p": 0.9})
+    await call(card, call={"max_tokens": 7})
+    await call(card, call={"max_tokens": 7}, call_options={"options": {"num_ctx": 512}})
+    assert [asked.body["options"] for asked in server.requests] == [
+        {"num_ctx": 2048, "top_p": 0.9, "num_predict": 7},
+        {"num_ctx": 512, "num_predict": 7},
+    ]
+
+
+async def test_the_responses_api_has_a_name_of_its_own(server: Loopback) -> None:
+    card = server.card("openai:gpt-x", params={"use_responses_api": True})
+    await call(card, call={"max_tokens": 77})
+    assert limits(server.requests[0].body) == {"max_output_tokens": 77}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ChatOpenAI(model="o-x", api_key="k"),  # type: ignore[arg-type]
+        AzureChatOpenAI(
+            azure_endpoint="https://mine.openai.azure.com",
+            azure_deployment="d",
+            api_version="2025-01-01",
+            api_key="k",  # type: ignore[arg-type]
+        ),
+    ],
+    ids=["openai", "azure"],
+)
+def test_openais_own_servers_get_the_name_that_every_model_of_theirs_takes(model: Any) -> None:
+    made = prepare(model, PlannedCall("c1", "one", max_tokens=7), Bound((), {}, {}))
+    assert made.kwargs == {"max_completion_tokens": 7}
+
+
+class Plain(FakeListChatModel):
+    responses: list[str] = Field(default_factory=list)
+
+
+class GoogleLike(Plain):
+    max_output_tokens: int | None = Field(default=None, alias="max_tokens")
+
+
+class HuggingFaceLike(Plain):
+    max_new_tokens: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("model", "keyword"),
+    [
+        (GoogleLike(), "max_output_tokens"),
+        (HuggingFaceLike(), "max_new_tokens"),
+        (Plain(), "max_tokens"),
+    ],
+    ids=lambda it: it if isinstance(it, str) else type(it).__name__,
+)
+def test_another_class_gets_the_limit_by_its_fields_name(model: Any, keyword: str) -> None:
+    made = prepare(model, PlannedCall("c1", "one", max_tokens=7), Bound((), {}, {}))
+    assert made.kwargs == {keyword: 7}
+
+
+# --- limits of the app's own ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_tokens": 9000},
+        {"max_completion_tokens": 9000},
+        {"extra_body": {"max_tokens": 9000, "top_k": 3}},
+    ],
+    ids=["max_tokens", "max_completion_tokens", "extra_body"],
+)
+async def test_what_the_app_bound_never_lifts_a_limit(
+    server: Loopback, options: dict[str, Any]
+) -> None:
+    await call(server.card("openai:gpt-x"), call={"max_tokens": 77}, call_options=options)
+    body = server.requests[0].body
+    assert set(limits(body).values()) == {77}
+    assert body.get("top_k") == options.get("extra_body", {}).get("top_k")
+
+
+async def test_geminis_own_config_never_lifts_a_limit(server: Loopback) -> None:
+    options = {"generation_config": {"max_output_tokens": 9000, "top_k": 3}}
+    card = server.card("google_genai:gemini-2.5-flash")
+    await call(card, call={"max_tokens": 77}, call_options=options)
+    config = server.requests[0].body["generationConfig"]
+    assert (config["maxOutputTokens"], config["topK"]) == (77, 3)
+
+
+async def test_a_lower_limit_of_the_apps_stays(server: Loopback) -> None:
+    await call(server.card("openai:gpt-x"), call={"max_tokens": 77}, tool_options={"max_tokens": 5})
+    assert set(limits(server.requests[0].body).values()) == {5}
+
+
+# --- refused parameters --------------------------------------------------------------------
+
+
+def refusing(*names: str, **error: Any) -> Any:
+    """A model that takes none of these names and says so as OpenAI does."""
+
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        for name in names:
+            if body.get(name) is not None:
+                text = f"Unsupported parameter: '{name}' is not supported with this model."
+                said = {"message": text, "type": "invalid_request_error", "param": name, **error}
+                return 400, {"error": said}
+        return plain_answer(path, body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("card", "wanted", "options"),
+    [
+        ({}, {"temperature": 0.2}, {}),
+        ({"params": {"temperature": 0.2}}, {}, {}),
+        ({}, {}, {"temperature": 0.2}),
+        ({"params": {"extra_body": {"top_k": 5}}}, {}, {}),
+        ({}, {}, {"stop": ["END"]}),
+        ({}, {}, {"seed": 3}),
+    ],
+    ids=["a policy's", "the card's", "the app's", "extra_body", "stop", "seed"],
+)
+async def test_a_refused_parameter_is_left_out_at_no_cost_in_retries(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    card: dict[str, Any],
+    wanted: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    with loopback(refusing("temperature", "top_k", "stop", "seed")) as server:
+        keys(monkeypatch, server.url)
+        chosen, workers = server.card("openai:gpt-x", max_retries=0, **card), Workers()
+        for _ in range(3):
+            result = await call(chosen, workers, call=wanted, tool_options=options)
+            assert result.message is not None
+        assert len(server.requests) == 4  # only the first call had to learn it
+        told = [it for it in caplog.records if it.levelno == logging.WARNING]
+        assert len(told) == 1
+        assert "refuses the parameter" in told[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Unsupported value: 'temperature' does not support 0.2 with this model.",
+        "temperature: Extra inputs are not permitted",
+        "`temperature` is deprecated for this model.",
+        "`temperature` and `top_p` cannot both be specified for this model",
+        "Unrecognized request argument supplied: temperature",
+        "`temperature` may only be set to 1 when thinking is enabled",
+    ],
+)
+async def test_providers_that_name_the_parameter_in_their_words_only_are_understood(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        error = {"type": "invalid_request_error", "message": text}
+        if "temperature" in body:
+            return 400, {"type": "error", "error": error}
+        return plain_answer(path, body)
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        card = server.card("anthropic:claude-x", max_retries=0)
+        assert (await call(card, call={"temperature": 0.2})).message is not None
+
+
+@pytest.mark.parametrize(
+    ("refused", "sent"),
+    [
+        ("max_completion_tokens", {"max_tokens": 77}),
+        ("max_tokens", {"max_completion_tokens": 77}),
+    ],
+)
+async def test_a_limit_goes_by_its_other_name(
+    monkeypatch: pytest.MonkeyPatch, refused: str, sent: dict[str, int]
+) -> None:
+    with loopback(refusing(refused)) as server:
+        keys(monkeypatch, server.url)
+        card = server.card("openai:gpt-x", max_retries=0)
+        limit = {"max_tokens": 77, "allowance_usd": Decimal(1)}
+        assert (await call(card, call=limit)).message is not None
+        assert limits(server.requests[-1].body) == sent
+
+
+async def test_the_cards_own_limit_goes_by_its_other_name_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with loopback(refusing("max_completion_tokens")) as server:
+        keys(monkeypatch, server.url)
+        card = server.card("openai:gpt-x", params={"max_tokens": 9})
+        assert (await call(card, call={})).message is not None
+        assert limits(server.requests[-1].body) == {"max_tokens": 9}
+
+
+def test_a_limit_that_a_budget_needs_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    with loopback(refusing("max_completion_tokens", "max_tokens")) as server:
+        keys(monkeypatch, server.url)
+        pool = ModelPool([server.card("openai:gpt-x", max_retries=0)])
+        with pytest.raises(AllCandidatesFailedError, match="a budget can't be kept without it"):
+            XRouterNode(pool, budget=Budget(per_request_usd=1)).invoke(ASK)
+        assert all(limits(asked.body) for asked in server.requests)
+        # Without one, an answer of any length will do.
+        node = XRouterNode(pool)
+        assert node.invoke(ASK)["messages"][0].text == "Paris."
+
+
+async def test_a_refused_value_is_left_out_of_this_call_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        if body.get("temperature", 0) > 1:
+            error = {"message": "temperature must be at most 1", "param": "temperature"}
+            return 400, {"error": error}
+        return plain_answer(path, body)
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        card, workers = server.card("openai:gpt-x", max_retries=0), Workers()
+        assert (await call(card, workers, call={"temperature": 1.5})).message is not None
+        assert (await call(card, workers, call={"temperature": 0.5})).message is not None
+        assert [asked.body.get("temperature") for asked in server.requests] == [1.5, None, 0.5]
+
+
+async def test_a_bad_request_of_another_kind_is_no_refused_parameter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = {"message": "messages: the first must be the user's", "param": "messages"}
+    with loopback(lambda path, body, number: (400, {"error": error})) as server:
+        keys(monkeypatch, server.url)
+        result = await call(server.card("openai:gpt-x"), call={"temperature": 0.2})
+        assert (result.error, len(server.requests)) == (ErrorClass.BAD_REQUEST, 1)
+
+
+async def test_the_cards_own_lower_limit_stays_under_a_budgets(server: Loopback) -> None:
+    card = server.card("openai:gpt-x", params={"max_tokens": 9})
+    await call(card, call={"max_tokens": 77})
+    assert set(limits(server.requests[0].body).values()) == {9}
+
+
+async def test_a_server_that_refuses_stream_options_is_asked_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        if "stream_options" in body:
+            return 400, {"error": {"message": "Unrecognized argument: stream_options"}}
+        return 500, {"error": {"message": "enough"}}
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        card = server.card("openai:gpt-x", max_retries=0, params={"streaming": True})
+        await call(card, call={})
+        assert ["stream_options" in asked.body for asked in server.requests] == [True, False]
