@@ -574,3 +574,57 @@ async def test_a_broken_table_is_refused_before_anything_is_asked(world: World) 
 def test_a_bad_option_is_named(world: World, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(BackfillError, match=said):
         world.open(**changed)
+
+
+async def test_half_an_emoji_in_an_answer_is_kept_as_a_replacement(
+    world: World, server: FakeOpenAIServer
+) -> None:
+    server.add_model(FakeModel(name="small", reply="cut \ud83d"))
+    tally = await world.run(grader=Grader.from_yaml(world.verifiers("exact")))
+    assert tally.answered == {"small": 12, "medium": 12}
+    assert world.outcome("p3", "small")["response"] == "cut �"
+
+
+@pytest.mark.parametrize("broken", ["flaw_of", "served_model"])
+async def test_an_answer_that_breaks_its_reader_costs_its_own_outcome(
+    world: World, server: FakeOpenAIServer, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    from xrouter_lg.calls import attempt
+
+    read = getattr(attempt, broken)
+
+    def reader(message: Any) -> Any:
+        if message.content == "3":
+            raise RuntimeError("nobody thought of this")
+        return read(message)
+
+    monkeypatch.setattr(attempt, broken, reader)
+    tally = await world.run()
+    assert tally.stopped == "done"
+    assert tally.failed == {("small", "malformed"): 1, ("medium", "malformed"): 1}
+    assert tally.answered == {"small": 11, "medium": 11}
+    row = world.outcome("p3", "medium")
+    assert (row["response"], row["score"]) == (None, None)
+    assert "nobody thought of this" in row["scored_by"]
+    lost = [charge for charge in world.charges() if charge["error"] == "malformed"]
+    assert all(charge["held_usd"] is not None for charge in lost), "it may have been paid"
+
+
+async def test_an_answer_that_cannot_be_kept_is_a_failed_outcome_and_paid_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xrouter_lg.backfill import cache
+
+    keep = cache.to_json
+
+    def keeper(message: Any) -> str:
+        if message["data"]["content"] == "5":
+            raise OverflowError("too large for this file")
+        return keep(message)
+
+    monkeypatch.setattr(cache, "to_json", keeper)
+    tally = await world.run()
+    assert tally.failed == {("small", "malformed"): 1, ("medium", "malformed"): 1}
+    assert "too large for this file" in world.outcome("p5", "small")["scored_by"]
+    paid = [charge for charge in world.charges() if charge["cost_usd"] is not None]
+    assert len(paid) == 24

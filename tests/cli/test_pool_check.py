@@ -139,8 +139,16 @@ def test_a_published_price_fills_in_for_the_cards(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_window_that_the_list_knows_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
-    (text,) = texts(report(openai_card(monkeypatch, context_window=None)), "no_context_window")
+    # A model that LangChain has no profile of.
+    unknown = openai_card(monkeypatch, model="openai:gpt-4o-audio-preview", context_window=None)
+    (text,) = texts(report(unknown), "no_context_window")
     assert f"({price_list()} says 128000)" in text
+
+
+def test_a_window_that_the_profile_knows_needs_no_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report(openai_card(monkeypatch, context_window=None))
+    assert texts(found, "no_context_window") == []
+    assert found.cards[0].context_window == 128_000
 
 
 def test_a_model_that_the_list_does_not_know_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +200,9 @@ def test_an_unset_key_breaks_the_card_and_names_the_variable() -> None:
 
 
 def test_a_provider_without_its_package_breaks_the_card() -> None:
-    found = report(card(model="anthropic:claude-haiku-4-5", base_url=None))
+    found = report(card(model="cohere:command-r", base_url=None))
     (text,) = texts(found, "broken")
-    assert "pip install langchain-anthropic" in text
+    assert "pip install langchain-cohere" in text
     assert not found.ok
 
 
@@ -206,7 +214,7 @@ def test_a_provider_without_its_package_breaks_the_card() -> None:
         ({}, {}, None),
         ({"model": "openai:gpt-4o-mini", "base_url": None}, {"OPENAI_API_KEY": "x"}, True),
         ({"model": "openai:gpt-4o-mini", "base_url": None}, {}, False),
-        ({"model": "anthropic:claude", "base_url": None}, {}, None),
+        ({"model": "cohere:command-r", "base_url": None}, {}, None),
     ],
     ids=["set", "unset", "not needed", "provider's set", "provider's unset", "can't tell"],
 )

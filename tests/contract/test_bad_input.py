@@ -67,8 +67,8 @@ async def test_a_pool_with_one_card_just_works(fake: FakeOpenAIServer) -> None:
     assert record(await app(XRouterNode(pool(fake, "large"))).ainvoke(ask()))["route"] == "large"
 
 
-async def test_an_allow_list_of_unknown_names_leaves_nobody(fake: FakeOpenAIServer) -> None:
-    with pytest.raises(NoCandidateError, match=r"'small': not in the request's allow list"):
+async def test_an_allow_list_of_unknown_names_is_refused(fake: FakeOpenAIServer) -> None:
+    with pytest.raises(RequestOptionError, match=r"'huge', which is no card .* small, large"):
         await app(XRouterNode(pool(fake))).ainvoke(ask(), {"configurable": {"allow": ["huge"]}})
 
 

@@ -71,7 +71,7 @@ def _a_token_a_byte(body: dict[str, Any]) -> int:
 @pytest.fixture(scope="module")
 def talkative(monkeypatch_module: pytest.MonkeyPatch) -> Any:
     patch = monkeypatch_module
-    patch.setattr("xrouter_lg.testing.completion.count_prompt_tokens", _a_token_a_byte)
+    patch.setattr("xrouter_lg.testing.dialects.openai_chat.count_prompt_tokens", _a_token_a_byte)
     patch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.001)
     names = ("small", "medium", "large", "guide")
     with FakeOpenAIServer([FakeModel(name=name, reply=LONG) for name in names]) as server:

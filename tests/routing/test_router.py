@@ -125,7 +125,8 @@ def tool_loop(route: str | None) -> RouteRequest:
     meta = {} if route is None else {"xrouter": {"route": route}}
     asked = AIMessage("", tool_calls=[{"name": "t", "args": {}, "id": "1"}], response_metadata=meta)
     talk = [HumanMessage("Why?"), asked, ToolMessage("42", tool_call_id="1")]
-    return replace(REQUEST, messages=talk)
+    bound = {"type": "function", "function": {"name": "t", "parameters": {}}}
+    return replace(REQUEST, messages=talk, tools=(bound,))
 
 
 async def test_a_tool_loop_stays_with_its_model() -> None:

@@ -22,6 +22,7 @@ from xrouter_lg.testing import (
     content_filter,
     cut_stream,
     empty,
+    error_in_answer,
     hang,
     html_page,
     malformed_json,
@@ -152,6 +153,21 @@ def test_words_before_a_cut_arrive(server: FakeOpenAIServer, chat: ChatFactory) 
     with pytest.raises(openai.APIConnectionError):
         words.extend(chunk.content for chunk in chat().stream("hi"))
     assert [word for word in words if word] == ["one", " two"]
+
+
+def test_a_clean_cut_looks_like_an_end(server: FakeOpenAIServer, chat: ChatFactory) -> None:
+    server.faults = FaultPlan(default=cut_stream(2, clean=True))
+    chunks = list(chat().stream("hi"))
+    assert "".join(str(chunk.content) for chunk in chunks) == "one two"
+    assert not any("finish_reason" in chunk.response_metadata for chunk in chunks)
+
+
+def test_an_error_in_an_answer_has_the_status_200(server: FakeOpenAIServer) -> None:
+    server.faults = FaultPlan(default=error_in_answer())
+    request = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+    answer = httpx.post(f"{server.base_url}/chat/completions", json=request)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (200, "502")
+    assert server.bill == ()
 
 
 def test_words_before_an_error_event_arrive(server: FakeOpenAIServer, chat: ChatFactory) -> None:

@@ -17,9 +17,11 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base
+from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base, unfinished_charge
+from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import verdict_on, verdict_usd
-from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import RequestAccount, Reservation
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import PromptSize
@@ -154,13 +156,27 @@ class Asker:
             self.cache.end(intent, "cancelled", paid)
             self.account.settle(held, paid)
             raise
+        except Exception as problem:
+            # Whatever one answer holds that nobody thought of costs its own outcome, not the run.
+            lost = unfinished_charge(
+                "backfill", order.card.name, order.card.model_name, order.worst_usd, "malformed"
+            )
+            charges.append(lost)
+            result, may_repeat = _unreadable(call, describe(problem)), False
         paid = _as_backfill(charges)
         if result.message is not None:
-            stored = self.cache.answered(
-                intent, order.key, result.message, paid, truncated=result.truncated
-            )
-            self.account.settle(held, paid)
-            return Asked(stored, paid)
+            try:
+                stored = self.cache.answered(
+                    intent, order.key, result.message, paid, truncated=result.truncated
+                )
+            except BackfillError:
+                raise
+            except Exception as problem:
+                detail = f"the answer can't be kept: {describe(problem)}"
+                result, may_repeat = _unreadable(call, detail), False
+            else:
+                self.account.settle(held, paid)
+                return Asked(stored, paid)
         error, kept = result.error or ErrorClass.UNKNOWN, None
         again = error is ErrorClass.RATE_LIMIT or (may_repeat and error in _WORTH_REPEATING)
         if error in FOR_GOOD and not again:
@@ -221,6 +237,11 @@ def handed_in(of: Submission, cache: AnswerCache, stored: Stored) -> Submission:
     """A submission with a stored answer's text in it, and the call that gave it."""
     call = "/".join(map(str, stored.key))
     return dataclasses.replace(of, text=cache.response_of(stored.id) or "", call=call)
+
+
+def _unreadable(call: PlannedCall, detail: str) -> CallResult:
+    """The result of a call whose answer broke what was to read or keep it."""
+    return CallResult(call.id, call.card, None, (), ErrorClass.MALFORMED, detail)
 
 
 def answer_limit(card: ModelCard, asked: int | None, prompt_tokens: int) -> int:

@@ -34,6 +34,7 @@ from xrouter_lg.backfill.schema import (
     VERSION,
 )
 from xrouter_lg.calls.ledger import counted
+from xrouter_lg.json_text import encodable_value, to_json
 from xrouter_lg.outcomes.conversation import Conversation, digest_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import answer_of
@@ -269,7 +270,7 @@ class AnswerCache:
             charges,
             "answered",
             response=answer_of(message),
-            message=json.dumps(message_to_dict(message), ensure_ascii=False, default=str),
+            message=to_json(message_to_dict(message)),
             input_tokens=None if last.usage is None else last.usage.input_tokens,
             output_tokens=None if last.usage is None else last.usage.output_tokens,
             cost_usd=usd_str(last.cost_usd),
@@ -353,7 +354,9 @@ class AnswerCache:
             )
 
     def _insert(self, table: Any, **values: Any) -> int:
-        key = self._connection.execute(insert(table).values(**values)).inserted_primary_key
+        # A provider may have cut an answer in the middle of an emoji.
+        row = encodable_value(values)
+        key = self._connection.execute(insert(table).values(**row)).inserted_primary_key
         return 0 if key is None or not isinstance(key[0], int) else key[0]
 
     def _rows(self, query: Select[Any]) -> list[Mapping[str, Any]]:

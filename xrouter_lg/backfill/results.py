@@ -13,6 +13,7 @@ from xrouter_lg.backfill.cache import AnswerCache, Stored
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.known import Known
 from xrouter_lg.backfill.selection import Cell, submission
+from xrouter_lg.json_text import encodable_value
 from xrouter_lg.outcomes import OUTCOME_COLUMNS, OutcomeTable
 from xrouter_lg.outcomes.schema import KEY
 from xrouter_lg.verifiers.grading import Grade, Submission
@@ -43,7 +44,7 @@ def rows_of(
 def merged(table: OutcomeTable, rows: Sequence[Mapping[str, Any]]) -> OutcomeTable:
     """The table with these rows. A row goes in the place of one of the same prompt and model
     that has no score, or that holds the same answer; any other outcome there is kept."""
-    new = pl.DataFrame(rows, OUTCOME_COLUMNS)
+    new = pl.DataFrame([encodable_value(dict(row)) for row in rows], OUTCOME_COLUMNS)
     key = [*KEY, "model"]
     old = table.outcomes
     if "response" not in old.collect_schema().names():

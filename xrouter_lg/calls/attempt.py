@@ -29,7 +29,11 @@ from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.loop_models import LoopModels
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
 from xrouter_lg.calls.parameters import LIMITS, Bound, Prepared, prepare
+from xrouter_lg.calls.sent.encodable import encodable
+from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
+from xrouter_lg.calls.told.notices import notice_failed_call
+from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -142,6 +146,7 @@ class Workers:
         if worst is not None:
             worst *= self.overruns.get(card.name, 1)
         bill = _Bill(kind, card, call, pool, worst)
+        config = with_traced_cost(config, card, pool)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
@@ -208,6 +213,7 @@ class Workers:
                 break
             patience_s -= pause if lone else 0.0
             await asyncio.sleep(pause)
+        notice_failed_call(card.name, failure)
         return CallResult(
             call.id,
             card.name,
@@ -282,10 +288,21 @@ async def _ask(
     card: ModelCard, prepared: Prepared, messages: Sequence[BaseMessage], config: RunnableConfig
 ) -> AIMessage:
     async with asyncio.timeout(card.timeout_s):
-        message = await prepared.runnable.ainvoke(list(messages), config, **prepared.kwargs)
+        sent = encodable(without_foreign_thoughts(messages, card))
+        message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
     if not isinstance(message, AIMessage):
         raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
+    if (provider := _provider(card)) is not None:
+        # Ollama's class says it with the end of a stream, and so not of one that has none.
+        message.response_metadata.setdefault("model_provider", provider)
     return message
+
+
+def _provider(card: ModelCard) -> str | None:
+    """Who answers, also where the app made the chat model itself."""
+    package = type(card.model).__module__.partition(".")[0]
+    made_by = package.removeprefix("langchain_")
+    return card.provider or (None if made_by == package else made_by)
 
 
 def _own_callbacks(card: ModelCard) -> Any:

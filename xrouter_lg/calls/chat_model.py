@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from xrouter_lg.calls.failures import describe
-from xrouter_lg.calls.raw_usage import keep_raw_usage
+from xrouter_lg.calls.perplexity import perplexity_clients
 from xrouter_lg.errors import MissingKeyError, PoolError
 from xrouter_lg.pool.pool import ModelCard
 
@@ -35,11 +35,8 @@ def build_chat_model(card: ModelCard) -> BaseChatModel:
         kwargs["api_key"] = _key_of(card, card.api_key_env)
     try:
         if card.base_url is not None and card.provider in (None, "openai"):
-            model = _openai_compatible(card, kwargs)
-        else:
-            model = _by_provider(card, kwargs)
-        keep_raw_usage(model)
-        return model
+            return _openai_compatible(card, kwargs)
+        return _by_provider(card, kwargs)
     except (PoolError, MissingKeyError):
         raise
     except ImportError as error:
@@ -101,7 +98,9 @@ def _by_provider(card: ModelCard, kwargs: dict[str, Any]) -> BaseChatModel:
     from langchain.chat_models import init_chat_model
 
     assert isinstance(card.model, str)
-    if card.base_url is not None:
+    if card.base_url is not None and card.provider == "perplexity":
+        kwargs = perplexity_clients(card.base_url, kwargs.get("api_key")) | kwargs
+    elif card.base_url is not None:
         kwargs["base_url"] = card.base_url
     if card.provider == "openai":
         kwargs.setdefault("stream_usage", True)

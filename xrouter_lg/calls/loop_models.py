@@ -13,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.clients import OwnModel, with_own_clients
+from xrouter_lg.calls.raw_usage import keep_raw_usage
 from xrouter_lg.pool.pool import ModelCard
 
 _KEPT = 256
@@ -71,6 +72,8 @@ class LoopModels:
         entry = mine.get(id(card))
         if entry is None:
             own = with_own_clients(self.prepare(card))
+            if own.model is not card.model:
+                keep_raw_usage(own.model)
             entry = LoopModel(card, own.model, own.retries)
             _close_with_loop(loop, card, own, weakref.ref(self))
             if len(mine) >= _KEPT:

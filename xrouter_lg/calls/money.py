@@ -97,7 +97,7 @@ def _sent_along(card: ModelCard, bound: Mapping[str, Any]) -> dict[str, Any]:
 
 def _size(sent: Mapping[str, Any]) -> int:
     """An upper bound of the tokens that schemas and texts in a body's own fields add."""
-    kept = {name: value for name, value in sent.items() if isinstance(value, Mapping | list)}
+    kept = {n: value for n, value in sent.items() if value and isinstance(value, Mapping | list)}
     return len(json.dumps(kept, default=str)) if kept else 0
 
 

@@ -104,8 +104,8 @@ def prepare(
         model = _without(model, LIMITS)
     if limit is not None:
         # App and card may ask for less than the router allows, never for more.
-        holders = (options, kwargs, _fields(model))
-        limit = min([limit, *(own for holder in holders for own in _limits_in(holder))])
+        places = (options, kwargs, _fields(model))
+        limit = min([limit, *(own for place in places for own in _limits_in(place))])
         options, kwargs = _less(options, LIMITS), _less(kwargs, LIMITS)
         if not _limit_names(model, refused):
             if call.allowance_usd is not None:

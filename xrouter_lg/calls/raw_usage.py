@@ -8,17 +8,22 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from xrouter_lg.calls.perplexity import keeping_perplexity
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
 def keep_raw_usage(model: BaseChatModel) -> None:
-    """Have a chat model of OpenAI's dialect keep its stream's own counts in
+    """Have a chat model of OpenAI's dialect, or Perplexity's, keep its stream's own counts in
     ``response_metadata``; any other model stays as it is."""
     from langchain_openai.chat_models.base import BaseChatOpenAI
 
-    kind = type(model)
-    if isinstance(model, BaseChatOpenAI) and not getattr(kind, "_keeps_raw_usage", False):
+    kind: Any = type(model)
+    if getattr(kind, "_keeps_raw_usage", False):
+        return
+    if isinstance(model, BaseChatOpenAI):
         model.__class__ = _keeping(kind)
+    elif kind.__module__.startswith("langchain_perplexity."):
+        model.__class__ = keeping_perplexity(kind)
 
 
 @lru_cache(maxsize=32)

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xrouter_lg.types import known_fields
+from xrouter_lg.types import TokenUsage, known_fields
 
 EPISODE_SCHEMA_VERSION = 1
+
+
+def sum_usage(usages: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """Tokens by kind (:meth:`TokenUsage.to_dict`) of those that are known; None where none is."""
+    total: dict[str, Any] | None = None
+    for usage in usages:
+        if usage is None:
+            continue
+        total = TokenUsage(0, 0).to_dict() if total is None else total
+        for name, tokens in usage.items():
+            if isinstance(tokens, Mapping):  # what is billed apart, by its own names
+                total[name] = dict(Counter(total.get(name, {})) + Counter(tokens))
+            else:
+                total[name] = total.get(name, 0) + int(tokens or 0)
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +36,7 @@ class EpisodeCall:
     model: str
     answer: str | None
     """Its text, or its tool calls as JSON; None where it failed."""
-    usage: dict[str, int] | None
+    usage: dict[str, Any] | None
     """Tokens of all attempts, by kind; None where unknown."""
     cost_usd: str | None
     """Decimal USD of all attempts; None where unknown."""

@@ -10,7 +10,6 @@ recorder's own clock and differ by microseconds.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 
 from xrouter_lg import said
 from xrouter_lg.episodes import runs as read
-from xrouter_lg.episodes.episode import Episode, EpisodeCall
+from xrouter_lg.episodes.episode import Episode, EpisodeCall, sum_usage
 from xrouter_lg.episodes.feedback import with_feedback
 from xrouter_lg.episodes.plain_calls import (
     PlainCall,
@@ -42,7 +41,6 @@ from xrouter_lg.tracing.runs.extract import (
 )
 from xrouter_lg.tracing.runs.facts import SAMPLE_RATE_KEY, THREAD_KEYS
 from xrouter_lg.tracing.runs.importing import feedback_said, plain_run
-from xrouter_lg.types import TokenUsage
 
 HIDDEN = "hidden inputs: the messages were not recorded"
 HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
@@ -142,7 +140,7 @@ class _Trace:
         run_id = route.run_id or route.collect_run_id
         below = [r for r in innermost_models(self.runs) if run_id in read.ancestors_of(r)]
         worked = [r for r in below if said.metadata_of(r).get("xrouter_call_id")]
-        tools, options = read.tools_of(worked[0]) if worked else ((), {})
+        tools, options = said.asked_tools(worked[0]) if worked else ((), {})
         return Episode(
             **{**self._common(collect), "thread_id": record.thread_id or self._thread(collect)},
             run_id=run_id,
@@ -179,10 +177,11 @@ class _Trace:
         answer = said.answer_of(last.reply)
         if (reason := self._unusable(last.run, first.messages, answer)) is not None:
             return reason
-        name, price = names_of(first.run, self.pool)
+        name, _ = names_of(first, self.pool)
         made = []
         for call in calls:
             usage = said.run_usage(call.run)
+            _, price = names_of(call, self.pool)
             error = call.run.get("error")
             made.append(
                 EpisodeCall(
@@ -197,7 +196,7 @@ class _Trace:
                     truncated=said.was_cut(call.reply),
                 )
             )
-        tools, options = read.tools_of(first.run)
+        tools, options = said.asked_tools(first.run)
         return Episode(
             **self._common(first.run),
             thread_id=self._thread(first.run),
@@ -276,7 +275,7 @@ def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[Epis
                 card=str(last["card"]),
                 model=str(last["model"]),
                 answer=answer,
-                usage=_sum_usage([charge.get("usage") for charge in paid]),
+                usage=sum_usage([charge.get("usage") for charge in paid]),
                 cost_usd=_sum_usd([charge.get("cost_usd") for charge in paid]),
                 latency_s=float(sum(charge.get("latency_s") or 0.0 for charge in paid)),
                 error=result.get("error") if answer is None else None,
@@ -299,14 +298,6 @@ def _messages_key(outputs: Any) -> str:
 
 def _start(run: Run) -> str:
     return str(run["start_time"])
-
-
-def _sum_usage(usages: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:
-    known = [usage for usage in usages if usage is not None]
-    if not known:
-        return None
-    names = [f.name for f in dataclasses.fields(TokenUsage)]
-    return {name: sum(int(usage.get(name) or 0) for usage in known) for name in names}
 
 
 def _sum_usd(values: Sequence[str | None]) -> str | None:

@@ -21,6 +21,7 @@ from xrouter_lg.errors import PoolError
 from xrouter_lg.outcomes.schema import normalise_prompt
 from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
 from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.pool.served import price_as_served, same_model
 from xrouter_lg.said import Message, Run
 from xrouter_lg.types import TokenUsage
 
@@ -37,7 +38,7 @@ class PlainCall:
 
     @classmethod
     def of(cls, run: Run) -> PlainCall:
-        messages = read.model_messages(run)
+        messages = said.asked_messages(run)
         keys = tuple(message_key(m) for m in messages if m["role"] != "system")
         reply = None if run.get("error") else said.reply_of(run)
         return cls(run=run, messages=messages, reply=reply, keys=keys)
@@ -92,17 +93,22 @@ def message_key(message: Mapping[str, Any]) -> str:
     return f"{message['role']}:{whole}"
 
 
-def names_of(run: Run, pool: ModelPool | None) -> tuple[str, Price | None]:
+def names_of(call: PlainCall, pool: ModelPool | None) -> tuple[str, Price | None]:
     """What a model is called in the outcomes, and its price; None where nobody knows it.
 
-    The pool's card for this model names and prices it. A model that the pool does not have has
-    its list price. Two cards for one model: no telling which was called, so neither.
+    The pool's card for this model names it, and prices it as it was served. A model that the pool
+    does not have has its list price. Two cards for one model: no telling which was called, so
+    neither.
     """
+    run = call.run
     model = read.model_of(run)
     if pool is not None:
         cards = _cards(pool, model)
         if len(cards) == 1:
-            return cards[0].name, cards[0].effective_price
+            served = said.served_model(call.reply)
+            if served is None or same_model(served, model):
+                return cards[0].name, cards[0].effective_price
+            return cards[0].name, price_as_served(cards[0], served, pool)
         if not cards:
             provider = said.metadata_of(run).get("ls_provider")
             listed = published_price(str(provider), model) if provider else None
@@ -131,7 +137,8 @@ def _cards(pool: ModelPool, model: str) -> list[ModelCard]:
     if by_model:
         return by_model
     wanted = {model, _normal(model), _normal(model.rpartition("/")[2])}
-    return [card for card in pool if card.name in wanted]
+    by_name = [card for card in pool if card.name in wanted]
+    return by_name or [card for card in pool if same_model(model, card.model_name)]
 
 
 def _normal(model: str) -> str:

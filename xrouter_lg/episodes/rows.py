@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.episodes.episode import Episode, EpisodeCall
+from xrouter_lg.episodes.episode import Episode, EpisodeCall, sum_usage
 from xrouter_lg.episodes.plain_calls import message_key
 from xrouter_lg.outcomes.schema import KEY
 from xrouter_lg.said import other_blocks, text_of
@@ -100,14 +100,13 @@ def _answered(episode: Episode) -> Sequence[EpisodeCall]:
     calls = episode.calls
     if episode.routed or len(calls) == 1:
         return [call for call in calls if call.answer is not None]
-    known = [call.usage for call in calls if call.usage is not None]
-    total = {name: sum(usage[name] for usage in known) for name in (known[0] if known else ())}
+    usages = [call.usage for call in calls]
     return [
         EpisodeCall(
             card=calls[-1].card,
             model=calls[-1].model,
             answer=episode.answer,
-            usage=total if len(known) == len(calls) else None,
+            usage=None if None in usages else sum_usage(usages),
             cost_usd=episode.cost_usd,
             latency_s=sum(call.latency_s for call in calls),
             served_model=calls[-1].served_model,

@@ -13,14 +13,11 @@ from xrouter_lg.said import (
     asked_model,
     fields_of,
     metadata_of,
-    params_of,
-    plain_messages,
     text_of,
 )
 from xrouter_lg.tracing.runs.facts import PROMPTS_KEY
 from xrouter_lg.tracing.runs.redact import MASK
 
-_TOOL_OPTIONS = ("tool_choice", "parallel_tool_calls")
 _HASH = re.compile(r"hashed:[0-9a-f]{32}:\d+\Z")
 
 
@@ -32,24 +29,6 @@ def ancestors_of(run: Run) -> list[str]:
 def model_of(run: Run) -> str:
     """The model that was asked for, as its provider knows it, else as the run was named."""
     return asked_model(run) or str(run.get("name"))
-
-
-def tools_of(run: Run) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
-    """The tools that were bound, as the model got them, and how (``tool_choice`` ...)."""
-    params = params_of(run)
-    tools = params.get("tools")
-    if not isinstance(tools, list | tuple) or not tools:
-        return (), {}
-    options = {name: params[name] for name in _TOOL_OPTIONS if params.get(name) is not None}
-    return tuple(dict(tool) for tool in tools if isinstance(tool, Mapping)), options
-
-
-def model_messages(run: Run) -> tuple[Message, ...]:
-    """What a chat model was asked. LangChain wraps the messages of one call in a batch of one."""
-    messages = (run.get("inputs") or {}).get("messages")
-    if isinstance(messages, Sequence) and messages and isinstance(messages[0], list | tuple):
-        messages = messages[0]
-    return plain_messages(messages)
 
 
 def last_answer(outputs: Any, key: str = "messages") -> str | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from xrouter_lg.json_text import encodable_value
+
 PIECE = 2000
 """Rows held in memory, and in one file."""
 
@@ -27,7 +29,7 @@ class Rows:
         self._files: list[Path] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
-        self._waiting.append(row)
+        self._waiting.append(encodable_value(dict(row)))
         self.count += 1
         if len(self._waiting) == PIECE:
             self._write(self._waiting)

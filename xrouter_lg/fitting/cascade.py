@@ -23,7 +23,7 @@ from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel, log_length
 from xrouter_lg.final_answer import final_answer
 from xrouter_lg.fitting.family_head import fit_family_head
-from xrouter_lg.fitting.family_means import group_means
+from xrouter_lg.fitting.family_means import cost_ratios, group_means
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.policy import group_numbers
 from xrouter_lg.pool.pool import normalise_name
@@ -196,10 +196,7 @@ def _fit_lengths(
     sd = np.sqrt(spread) + 1e-3
     usual = (log_N_M - mean[kind_N]) / sd[kind_N]
     kinds, cards = mean.shape
-    over = (
-        table.cost
-        / np.maximum(group_means(table.cost, table.families, strength=0.0), 1e-12)[kind_N]
-    )
+    over = cost_ratios(table.cost, group_means(table.cost, table.families, strength=0.0)[kind_N])
     counts = np.zeros((kinds, posterior_N_Q.shape[1], _BINS))
     ratio, seen = np.zeros((kinds, _BINS)), np.zeros((kinds, _BINS))
     cuts, sets = [], 0

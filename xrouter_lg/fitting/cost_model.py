@@ -43,8 +43,11 @@ def fit_cost_model(
 
 def _fit_costs(z_N_M: Floats, prompt_tokens_N: Floats, cost_usd_N_M: Floats) -> CostModel:
     """The regression for cards whose costs are known on all of these prompts."""
-    floor_M = 1e-3 * cost_usd_N_M.mean(0)
-    ratio_N_M = np.log(np.maximum(cost_usd_N_M, floor_M) / cost_usd_N_M.mean(0))
+    mean_M = cost_usd_N_M.mean(0)
+    paid_M = np.where(mean_M > 0, mean_M, 1.0)
+    # What a free card costs does not vary: its ratio is 1 everywhere.
+    varied_N_M = np.where(mean_M > 0, cost_usd_N_M, 1.0)
+    ratio_N_M = np.log(np.maximum(varied_N_M, 1e-3 * paid_M) / paid_M)
     x = np.concatenate([z_N_M, np.log(np.maximum(prompt_tokens_N, 1.0))[:, None]], axis=1)
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
     standard = (x - mean) / scale

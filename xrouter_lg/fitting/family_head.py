@@ -20,7 +20,7 @@ from xrouter_lg.checkpoints.tool_fit import (
     stems,
     tool_features,
 )
-from xrouter_lg.fitting.family_means import STRENGTH, family_means, group_means
+from xrouter_lg.fitting.family_means import STRENGTH, cost_ratios, family_means, group_means
 
 _SEEN_IN = 2
 """Prompts that a word must occur in to count as known: once may be a typing error."""
@@ -89,7 +89,7 @@ def fit_family_head(
         "weight_F_K": np.ascontiguousarray(weight, dtype=np.float16),
         "bias_F": bias.astype(np.float32),
         "quality_F_M": np.clip(quality, 0.0, 1.0).astype(np.float32),
-        "cost_ratio_F_M": (cost / np.nanmean(cost_usd_N_M, axis=0)).astype(np.float32),
+        "cost_ratio_F_M": cost_ratios(cost, np.nanmean(cost_usd_N_M, axis=0)).astype(np.float32),
         **tools,
     }
     return FamilyHead(arrays, names, cards)

@@ -9,6 +9,7 @@ import numpy as np
 
 from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.routed_utility import DENSE_WEIGHTS, routed_utility
+from xrouter_lg.outcomes.grid import unit_usd
 
 STRENGTH = 3.0
 """Prompts' worth of the overall mean that a mean is mixed with."""
@@ -33,8 +34,8 @@ def family_means(score_N_M: Floats, cost_usd_N_M: Floats, families: Sequence[str
         return pooled_means(score_N_M, families)
     cost_F_M = group_means(cost_usd_N_M, families, strength=STRENGTH)
     of_N, row_N = np.array(families), np.searchsorted(sorted(set(families)), families)
-    # Any unit of money does, so long as the weights below are of the order of what is at stake.
-    unit = float(np.nanmean(cost_usd_N_M[:, int(np.nanargmax(np.nanmean(score_N_M, axis=0)))]))
+    best = int(np.nanargmax(np.nanmean(score_N_M, axis=0)))
+    unit = unit_usd(np.array([np.nanmean(column) for column in cost_usd_N_M.T]), best)
     rules = (_plain_means, pooled_means)
     won_N = np.zeros(len(families))
     for repeat in range(_REPEATS):
@@ -112,6 +113,13 @@ def _pools(count_F_M: Floats, total_F_M: Floats) -> list[list[int]]:
         members[b], count[b], total[b] = [], 0.0, 0.0
         apart_F_F[a] = apart_F_F[:, a] = apart(a)
         apart_F_F[b] = apart_F_F[:, b] = np.inf
+
+
+def cost_ratios(cost_G_M: Floats, mean_M: Floats) -> Floats:
+    """[G, M] costs over each card's mean; 1 for a card that is free, whose costs do not vary."""
+    free_M = mean_M <= 0
+    ratio: Floats = np.where(free_M, 1.0, cost_G_M / np.where(free_M, 1.0, mean_M))
+    return ratio
 
 
 def group_means(values_N_M: Floats, groups: Sequence[str], *, strength: float) -> Floats:

@@ -64,9 +64,10 @@ def probe_quality(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> Flo
 
 
 def probe_cost(shares_N_F: Floats, cost_usd_N: Floats, known_usd_F_M: Floats) -> Floats:
-    """Expected USD [F] of a newcomer: the trained cards' pattern over families at the newcomer's
-    own level, mixed with its own costs per family."""
-    pattern_F = np.exp(np.log(known_usd_F_M).mean(1))
+    """Expected USD [F] of a newcomer: the pattern over families of the trained cards that cost
+    something, at the newcomer's own level, mixed with its own costs per family."""
+    paid_F_M = known_usd_F_M[:, (known_usd_F_M > 0).all(0)]
+    pattern_F = np.exp(np.log(paid_F_M).mean(1)) if paid_F_M.size else np.ones(len(known_usd_F_M))
     level_F = pattern_F * cost_usd_N.sum() / float((shares_N_F @ pattern_F).sum())
     count_F = shares_N_F.sum(0)
     mixed: Floats = (cost_usd_N @ shares_N_F + _COST_STRENGTH * level_F) / (

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.calls.tokens import prompt_size
+from xrouter_lg.calls.told.notices import notice
 from xrouter_lg.errors import (
     EmptyMessagesError,
     NoHumanMessageError,
@@ -19,6 +23,26 @@ from xrouter_lg.errors import (
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.routing.router import Router, check_cost_weight
 from xrouter_lg.types import RouteRequest
+
+OPTIONS = (
+    "cost_weight",
+    "quality_target",
+    "allow",
+    "deny",
+    "max_cost_usd",
+    "thread_id",
+    "tenant",
+)
+"""Keys of ``config["configurable"]`` that a request may carry."""
+
+OUTER_KEY = "xrouter_outer"
+"""Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
+is, so that a worker's tokens stream as that node's own."""
+
+_INTERNAL = frozenset({OUTER_KEY})
+_NO_LETTERS = re.compile(r"[^a-z]+")
+_ALIKE = 0.8
+"""Likeness (difflib's ratio) from which a key counts as a misspelt option."""
 
 
 def to_messages(value: Any, where: str) -> list[BaseMessage]:
@@ -98,6 +122,52 @@ def build_request(
         images=size.images,
         max_turns=router.max_turns,
     )
+
+
+def check_options(request: RouteRequest, configurable: Mapping[str, Any], router: Router) -> None:
+    """Names that a request's options get wrong: cards that nobody knows are an error, a key that
+    looks like one of ours is told once in a while.
+
+    A card that an earlier version of a reloaded pool had is still known.
+
+    Raises:
+        RequestOptionError: ``allow`` or ``deny`` names no card.
+    """
+    known: tuple[str, ...] = ()
+    for where, names in (("allow", request.allow), ("deny", request.deny)):
+        for name in sorted(names or ()):
+            known = known or router.card_names
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                meant = f"; did you mean {near[0]!r}?" if near else "."
+                raise RequestOptionError(
+                    f"{_where(where)} names {name!r}, which is no card of the pool{meant} "
+                    f"Its cards: {', '.join(known)}"
+                )
+    for key in configurable:
+        if key not in OPTIONS and (option := _meant(str(key))) is not None:
+            fix = f"write {_where(option)}, or drop it" if option else "drop it"
+            notice(
+                ("option", key),
+                f"{_where(str(key))} is no option of xrouter and has no effect. Fix: {fix}. "
+                f"Options: {', '.join(OPTIONS)}.",
+            )
+
+
+@lru_cache(maxsize=1024)
+def _meant(key: str) -> str | None:
+    """The option that a key seems to mean, empty where it is merely named as if it were ours; None
+    for a key of other libraries."""
+    plain = _NO_LETTERS.sub("_", key.lower())
+    if key in _INTERNAL or key.startswith("__") or plain.startswith(("thread", "checkpoint")):
+        return None
+    bare = plain.removeprefix("xrouter_")
+    for suffix in ("_list", "_models", "_cards"):
+        bare = bare.removesuffix(suffix)
+    near = difflib.get_close_matches(bare, OPTIONS, 1, cutoff=_ALIKE)
+    if near:
+        return near[0]
+    return "" if bare != plain and plain.startswith("xrouter_") else None
 
 
 def _limit(value: Any, router: Router) -> Decimal | None:

@@ -29,7 +29,7 @@ from xrouter_lg.graph.next_step import (
     outcomes_of,
 )
 from xrouter_lg.graph.record import build_record
-from xrouter_lg.graph.request import build_request, to_messages
+from xrouter_lg.graph.request import OUTER_KEY, build_request, check_options, to_messages
 from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
 from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
@@ -37,12 +37,8 @@ from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
-from xrouter_lg.tracing.runs.extract import annotate, run_ids
+from xrouter_lg.tracing.runs.extract import annotate_request, run_ids
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
-
-OUTER_KEY = "xrouter_outer"
-"""Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
-is, so that a worker's tokens stream as that node's own."""
 
 OPTIONS_KEY = "__xrouter_options"
 """Key in ``configurable``: keywords that :class:`XRouterNode` was invoked with, for the worker."""
@@ -206,8 +202,9 @@ class Steps:
     ) -> Any:
         _, run_id, trace_id = run_ids(config)
         record = build_record(finish, turns, results, run_id=run_id, trace_id=trace_id)
-        annotate(
+        annotate_request(
             config,
+            record,
             {
                 "xrouter_route": record.route,
                 "xrouter_policy": record.policy,
@@ -215,6 +212,7 @@ class Steps:
                 "xrouter_propensity": record.propensity,
                 "xrouter_cost_weight": record.cost_weight,
                 "xrouter_cost_usd": record.cost_usd,
+                "xrouter_known_cost_usd": record.known_cost_usd,
                 "xrouter_router_cost_usd": record.router_cost_usd,
                 "xrouter_fallbacks": len(record.fallbacks),
                 **_live_metadata(record),
@@ -264,6 +262,7 @@ class Steps:
             request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
         )
         if not turns:
+            check_options(request, config.get("configurable") or {}, self.router)
             return request
         # A human may have raised the limit on an earlier turn.
         request = replace(request, max_cost_usd=turns[-1].context.limit_usd)

@@ -24,6 +24,10 @@ from xrouter_lg.pool.pool import normalise_name
 
 Column = npt.NDArray[Any]
 
+FREE_UNIT_USD = 0.001
+"""The unit of a cost weight where no model costs anything: about what a request to a small hosted
+model costs, so that the weight means something once a paid one joins."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -251,11 +255,13 @@ class OutcomeGrid:
         return int(np.lexsort((-grid.score.mean(0), grid.cost.mean(0)))[0])
 
     def reference_cost(self) -> float:
-        """c_ref: mean USD of the best fixed model, the unit that a cost weight is counted in. Of
-        several pools the mean, weighted by their prompts, of each one's own: λ means the same
-        money whatever the pool."""
+        """c_ref: the unit that a cost weight is counted in (:func:`unit_usd`). Of several pools the
+        mean, weighted by their prompts, of each one's own: λ means the same money whatever the
+        pool."""
         if not self.declared:
-            return float(self.cost[:, self.best_fixed()].mean())
+            # Column by column: the sum over all at once would round otherwise.
+            means = np.array([column.mean() for column in self._whole().cost.T])
+            return unit_usd(means, self.best_fixed())
         return sum(len(part) * part.reference_cost() for part in self.parts()) / len(self)
 
     def fingerprint(self) -> str:
@@ -278,6 +284,15 @@ class OutcomeGrid:
                 "needs each of them on every prompt; take complete(), or one of parts()"
             )
         return self
+
+
+def unit_usd(mean_usd_M: Floats, best: int) -> float:
+    """What a cost weight counts in: mean USD of the best fixed model. Where that is free, of the
+    cheapest model that is not; :data:`FREE_UNIT_USD` where all are."""
+    if mean_usd_M[best] > 0:
+        return float(mean_usd_M[best])
+    paid = mean_usd_M[mean_usd_M > 0]
+    return float(paid.min()) if len(paid) else FREE_UNIT_USD
 
 
 def fingerprint_of(parts: Sequence[OutcomeGrid]) -> str:

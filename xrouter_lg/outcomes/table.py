@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from xrouter_lg.files import whole
+from xrouter_lg.json_text import encodable_value
 from xrouter_lg.outcomes import formats
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.read_grid import read_grid
@@ -197,4 +198,4 @@ def _row(row: Mapping[str, Any], columns: Mapping[str, pl.DataType]) -> dict[str
     unknown = sorted(set(row) - set(columns))
     if unknown:
         raise OutcomeError(f"row {dict(row)!r}: unknown {unknown[0]!r}; use {', '.join(columns)}")
-    return {name: row.get(name) for name in columns}
+    return {name: encodable_value(row.get(name)) for name in columns}

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
+from xrouter_lg.json_text import encodable
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import text_of
 
@@ -85,7 +86,7 @@ def role_of(message: BaseMessage) -> str:
 
 def spoken(message: BaseMessage) -> str:
     """A message's text, and the names of the tools that it calls."""
-    text = text_of(message)
+    text = encodable(text_of(message))  # a tokenizer or a server could not take it else
     if isinstance(message, AIMessage) and message.tool_calls:
         text = f"{text} [called {', '.join(call['name'] for call in message.tool_calls)}]".strip()
     return text

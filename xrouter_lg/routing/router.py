@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from langchain_core.messages import AIMessage, ToolMessage
-
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import Budget, RequestAccount
+from xrouter_lg.calls.told.notices import notice_failed_policy
 from xrouter_lg.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -24,6 +23,7 @@ from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposa
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
+from xrouter_lg.routing.tool_loop import caller_in_loop
 from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
@@ -89,6 +89,14 @@ class Router:
             self._versions[pool.fingerprint] = pool
         return pool
 
+    @property
+    def card_names(self) -> tuple[str, ...]:
+        """Cards of the pool as it is now, and of the versions that requests may still refer to."""
+        names = dict.fromkeys(self.pool.names)
+        for version in list(self._versions.values()):
+            names |= dict.fromkeys(version.names)
+        return tuple(names)
+
     def pool_of(self, fingerprint: str) -> ModelPool:
         """The version of the pool that a request began with; the newest one where that is gone
         (a request resumed by another process)."""
@@ -108,10 +116,20 @@ class Router:
         found = constraints.apply(pool, request, self.circuit_open)
         if not found.cards:
             return self._over_budget(policy, request, pool, found.removed)
-        plan = _sticky(request, found.cards) or self._forced(request, found.cards)
+        plan = self._in_loop(request, found.cards) or self._forced(request, found.cards)
         if plan is None:
             plan = await self._ask(policy, request, found.cards)
         return self._settle(plan, policy, request, pool, found)
+
+    def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
+        """Inside a tool loop the model that asked for the tools goes on."""
+        if request.turn > 1:
+            return None
+        name = caller_in_loop(request.messages, request.tools)
+        if name is None or all(card.name != name for card in cards):
+            return None
+        reason = "same model in a tool loop"
+        return _Plan(Proposal(one_hot(name, cards), propensity=1.0, reason=reason), sticky=True)
 
     def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
         """With one card left and no further turn there is nothing to ask a policy about."""
@@ -142,13 +160,21 @@ class Router:
             if task is None or task.cancelling():
                 raise
             # Nobody has cancelled the request: it leaked out of something the policy ran.
-            return self._fallback(request, cards, describe(error))
+            return self._fallback(policy, request, cards, error)
         except Exception as error:
             # Whatever a policy does wrong costs a fallback, never the request.
-            return self._fallback(request, cards, describe(error))
+            return self._fallback(policy, request, cards, error)
         return _Plan(proposal)
 
-    def _fallback(self, request: RouteRequest, cards: Sequence[ModelCard], error: str) -> _Plan:
+    def _fallback(
+        self,
+        policy: Policy,
+        request: RouteRequest,
+        cards: Sequence[ModelCard],
+        problem: BaseException,
+    ) -> _Plan:
+        error = describe(problem)
+        notice_failed_policy(str(policy.name), str(policy.version), problem, error)
         best = best_answer(request.answers)
         if best is not None:
             action = Action("select", call_id=best.call_id)
@@ -397,20 +423,3 @@ def _check_affordable(
             f"asking the policy may cost {'an unknown sum' if cost is None else f'${cost:f}'}, "
             f"the answer at least ${least:f}, and ${request.remaining_usd:f} is left"
         )
-
-
-def _sticky(request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
-    """Inside a tool loop the model that asked for the tool reads its result."""
-    if request.turn > 1 or not isinstance(request.messages[-1], ToolMessage):
-        return None
-    for message in reversed(request.messages):
-        if isinstance(message, AIMessage) and message.tool_calls:
-            record = message.response_metadata.get("xrouter") or {}
-            route = record.get("route")
-            if isinstance(route, str) and any(card.name == route for card in cards):
-                proposal = Proposal(
-                    one_hot(route, cards), propensity=1.0, reason="same model in a tool loop"
-                )
-                return _Plan(proposal, sticky=True)
-            return None
-    return None

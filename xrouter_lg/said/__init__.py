@@ -18,7 +18,9 @@ from xrouter_lg.said.message import (
 )
 from xrouter_lg.said.runs import (
     Run,
+    asked_messages,
     asked_model,
+    asked_tools,
     metadata_of,
     params_of,
     replies_of,
@@ -33,7 +35,9 @@ __all__ = [
     "Message",
     "Run",
     "answer_of",
+    "asked_messages",
     "asked_model",
+    "asked_tools",
     "counted",
     "fields_of",
     "flaw_of",

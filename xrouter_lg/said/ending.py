@@ -36,7 +36,7 @@ _FILTERED = frozenset(
 _BROKEN_OFF = frozenset(
     {
         "error", "abort", "aborted", "cancelled", "failed", "insufficient_system_resource",
-        "engine_overloaded", "server_error",
+        "engine_overloaded", "server_error", "other", "image_other",
     }
 )  # fmt: skip
 _MALFORMED = frozenset(

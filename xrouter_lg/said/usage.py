@@ -219,7 +219,8 @@ def _searches(content: Any, meta: Mapping[str, Any]) -> int:
         and (block.get("type") != "server_tool_use" or block.get("name") == "web_search")
         for block in blocks
     )
-    return said or shown
+    grounded = mapping(meta.get("grounding_metadata")).get("web_search_queries")  # Gemini's
+    return said or shown or (len(grounded) if isinstance(grounded, list | tuple) else 0)
 
 
 def _first(count: Mapping[str, Any], *names: str) -> int:

@@ -1,8 +1,9 @@
 """Official fakes for tests of apps that route between paid model APIs.
 
-`ScriptedChatModel` stands for a chat model inside the process, `FakeOpenAIServer` for a
-provider behind HTTP, `FaultPlan` and the fault functions for everything that goes wrong with
-one. Nothing here imports the rest of xrouter_lg, so the fakes cannot share its mistakes.
+`ScriptedChatModel` stands for a chat model inside the process, `FakeProviders` for the
+providers behind HTTP (`FakeOpenAIServer` for one that speaks OpenAI), `FaultPlan` and the fault
+functions for everything that goes wrong with one. Nothing here imports the rest of xrouter_lg, so
+the fakes cannot share its mistakes.
 """
 
 from xrouter_lg.testing.answers import Call, FaultPlan, always, first, on_call, sometimes
@@ -14,6 +15,7 @@ from xrouter_lg.testing.faults import (
     content_filter,
     cut_stream,
     empty,
+    error_in_answer,
     hang,
     html_page,
     malformed_json,
@@ -32,7 +34,7 @@ from xrouter_lg.testing.scripted import (
     ScriptedChatModel,
     ScriptExhaustedError,
 )
-from xrouter_lg.testing.server import FakeOpenAIServer
+from xrouter_lg.testing.server import FakeOpenAIServer, FakeProviders
 
 __all__ = [
     "Bill",
@@ -40,6 +42,7 @@ __all__ = [
     "Call",
     "FakeModel",
     "FakeOpenAIServer",
+    "FakeProviders",
     "Fault",
     "FaultPlan",
     "ModelCall",
@@ -56,6 +59,7 @@ __all__ = [
     "content_filter",
     "cut_stream",
     "empty",
+    "error_in_answer",
     "first",
     "hang",
     "html_page",

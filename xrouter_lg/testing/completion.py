@@ -9,13 +9,64 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from xrouter_lg.testing.tokens import count_prompt_tokens, split_tokens
+from xrouter_lg.testing.tokens import split_tokens
 
 _FRAGMENT = 4  # characters of tool call arguments per token
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens and USD of one answer, told to each provider's client in its own terms.
+
+    The first two are whole sums; every other kind of token is a share of one of them.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt: read from the cache."""
+    reasoning_tokens: int = 0
+    """Of the output: thoughts."""
+    cost_usd: Decimal | None = None
+    """The provider's own bill, where it sends one."""
+    cache_write_tokens: int = 0
+    """Of the prompt: written to the cache for five minutes."""
+    cache_write_1h_tokens: int = 0
+    """Of the prompt: written to the cache for an hour."""
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    tool_prompt_tokens: int = 0
+    """Of the prompt: what the provider's own tools put into it."""
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    citation_tokens: int = 0
+    """Beside both sums: the sources that a search put before the model."""
+    searches: int = 0
+    """Searches of the provider's own, billed per request."""
+
+    def generated(self, part: int, whole: int) -> Usage:
+        """The usage when only `part` of `whole` visible pieces were generated."""
+        if part >= whole:
+            return self
+        visible = self.completion_tokens - self.reasoning_tokens
+        return self.with_completion(
+            self.reasoning_tokens + round(visible * part / whole), self.reasoning_tokens
+        )
+
+    def with_completion(self, completion: int, reasoning: int) -> Usage:
+        """The usage with another output; the cost shrinks with the total of tokens."""
+        cost, total = self.cost_usd, self.prompt_tokens + self.completion_tokens
+        if cost is not None and total:
+            cost = cost * (self.prompt_tokens + completion) / total
+        return replace(
+            self, completion_tokens=completion, reasoning_tokens=reasoning, cost_usd=cost
+        )
 
 
 @dataclass(frozen=True)
@@ -35,8 +86,12 @@ class Reply:
 
     content: str | None = None
     tool_calls: Sequence[ToolCall] = ()
+    thoughts: str | None = None
+    """Reasoning before the answer, where the provider shows it."""
     finish_reason: str | None = None
-    """Left out: `tool_calls` if there are any, else `stop`; `length` when a limit cuts."""
+    """`stop`, `tool_calls`, `length`, `content_filter` or `error`, said in the provider's own
+    words; any other word is sent as it is. Left out: `tool_calls` if there are any, else
+    `stop`; `length` when a limit cuts."""
     refusal: str | None = None
     top_logprobs: Mapping[str, float] | None = None
     """Log probabilities shown for the first token, if the request asks for logprobs."""
@@ -44,6 +99,8 @@ class Reply:
     """Billed for this answer, whatever the model's own figure is."""
     completion_tokens: int | None = None
     """The same for the output."""
+    usage: Usage | None = None
+    """Billed for this answer, kind by kind, in place of every other figure."""
 
 
 ReplySource = str | Reply | Callable[[dict[str, Any]], "str | Reply"]
@@ -88,46 +145,42 @@ class FakeModel:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FakeRequest:
+    """What a request asks for, whichever way it was written."""
+
+    number: int
+    """The request's; answers and tool calls have it in their ids."""
+    model: str
+    body: dict[str, Any]
+    prompt_tokens: int
+    """Counted from the text."""
+    limit: int | None = None
+    """Output tokens at most, by the names that the provider reads."""
+    stops: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
-class Usage:
-    """Tokens and USD of one answer."""
+class Said:
+    """A completion's parts, as a response without `stream` has them."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_usd: Decimal | None = None
+    thoughts: str
+    text: str
+    refusal: str
+    calls: list[dict[str, str]] = field(default_factory=list)
+    """`id`, `name` and `arguments` (JSON) of each tool call."""
 
-    def generated(self, part: int, whole: int) -> Usage:
-        """The usage when only `part` of `whole` visible pieces were generated."""
-        if part >= whole:
-            return self
-        visible = self.completion_tokens - self.reasoning_tokens
-        return self.with_completion(
-            self.reasoning_tokens + round(visible * part / whole), self.reasoning_tokens
-        )
-
-    def with_completion(self, completion: int, reasoning: int) -> Usage:
-        """The usage with another output; the cost shrinks with the total of tokens."""
-        cost, total = self.cost_usd, self.prompt_tokens + self.completion_tokens
-        if cost is not None and total:
-            cost = cost * (self.prompt_tokens + completion) / total
-        return replace(
-            self, completion_tokens=completion, reasoning_tokens=reasoning, cost_usd=cost
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """The `usage` block of a response."""
-        block: dict[str, Any] = {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
-        }
-        if self.cost_usd is not None:
-            block["cost"] = float(self.cost_usd)
-        return block
+    @property
+    def parsed_calls(self) -> list[dict[str, Any]]:
+        """The calls for a protocol whose arguments are objects; broken JSON is an empty one."""
+        parsed = []
+        for call in self.calls:
+            try:
+                arguments = json.loads(call["arguments"])
+            except ValueError:
+                arguments = {}
+            parsed.append({**call, "arguments": arguments})
+        return parsed
 
 
 @dataclass(frozen=True)
@@ -135,7 +188,7 @@ class Completion:
     """A finished answer: its pieces, why it ended, what it costs, which model it names."""
 
     pieces: tuple[dict[str, Any], ...]
-    """Streaming deltas, one per visible token."""
+    """OpenAI's streaming deltas, one per visible token, and `thought` for one of reasoning."""
     finish_reason: str
     usage: Usage
     served_model: str
@@ -143,6 +196,22 @@ class Completion:
     """No text at all, rather than an empty one."""
     show_usage: bool = True
     first_logprobs: Mapping[str, float] | None = None
+
+    @property
+    def said(self) -> Said:
+        """The pieces put together."""
+        thoughts, text, refusal = (
+            "".join(piece.get(key, "") for piece in self.pieces)
+            for key in ("thought", "content", "refusal")
+        )
+        said = Said(thoughts, text, refusal)
+        for piece in self.pieces:
+            for call in piece.get("tool_calls", ()):
+                if "id" in call:
+                    said.calls.append({"id": call["id"], "name": call["function"]["name"]})
+                arguments = call["function"]["arguments"]
+                said.calls[-1]["arguments"] = said.calls[-1].get("arguments", "") + arguments
+        return said
 
     def truncated(self, keep: int, finish_reason: str = "length") -> Completion:
         """The completion with only its first `keep` pieces, and a bill to match."""
@@ -164,24 +233,23 @@ class Completion:
         )
 
 
-def complete(model: FakeModel, body: dict[str, Any], number: int) -> Completion:
-    """Ask a fake model for its answer to a request body; `number` makes call ids unique."""
-    source = model.reply(body) if callable(model.reply) else model.reply
+def complete(model: FakeModel, asked: FakeRequest) -> Completion:
+    """Ask a fake model for its answer to a request."""
+    source = model.reply(asked.body) if callable(model.reply) else model.reply
     reply = Reply(content=source) if isinstance(source, str) else source
-    pieces = _pieces(reply, _stops(body), number)
-    usage = _usage(model, body, len(pieces), reply)
+    pieces = _pieces(reply, asked.stops, asked.number)
+    usage = reply.usage or _usage(model, asked, len(pieces), reply)
     completion = Completion(
         pieces=pieces,
         finish_reason=reply.finish_reason or ("tool_calls" if reply.tool_calls else "stop"),
         usage=usage,
-        served_model=model.served_name or str(body.get("model", model.name)),
+        served_model=model.served_name or asked.model,
         null_content=reply.content is None,
         first_logprobs=reply.top_logprobs,
     )
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    if limit is None or usage.completion_tokens <= limit:
+    if asked.limit is None or usage.completion_tokens <= asked.limit:
         return completion
-    return _limited(completion, limit)
+    return _limited(completion, asked.limit)
 
 
 def _limited(completion: Completion, limit: int) -> Completion:
@@ -200,11 +268,11 @@ def _limited(completion: Completion, limit: int) -> Completion:
     )
 
 
-def _usage(model: FakeModel, body: dict[str, Any], pieces: int, reply: Reply) -> Usage:
+def _usage(model: FakeModel, asked: FakeRequest, pieces: int, reply: Reply) -> Usage:
     prompt = model.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
     output = model.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
     return Usage(
-        prompt_tokens=count_prompt_tokens(body) if prompt is None else prompt,
+        prompt_tokens=asked.prompt_tokens if prompt is None else prompt,
         completion_tokens=pieces + model.reasoning_tokens if output is None else output,
         cached_tokens=model.cached_tokens,
         reasoning_tokens=model.reasoning_tokens,
@@ -212,16 +280,13 @@ def _usage(model: FakeModel, body: dict[str, Any], pieces: int, reply: Reply) ->
     )
 
 
-def _stops(body: Mapping[str, Any]) -> Sequence[str]:
-    stop = body.get("stop") or ()
-    return (stop,) if isinstance(stop, str) else stop
-
-
 def _pieces(reply: Reply, stops: Sequence[str], number: int) -> tuple[dict[str, Any], ...]:
     text = reply.content or ""
     for stop in stops:
         text = text.split(stop, 1)[0]
-    pieces: list[dict[str, Any]] = [{"content": token} for token in split_tokens(text)]
+    thoughts = split_tokens(reply.thoughts or "")
+    pieces: list[dict[str, Any]] = [{"thought": token} for token in thoughts]
+    pieces += [{"content": token} for token in split_tokens(text)]
     pieces += [{"refusal": token} for token in split_tokens(reply.refusal or "")]
     for index, call in enumerate(reply.tool_calls):
         args = call.args if isinstance(call.args, str) else json.dumps(call.args)

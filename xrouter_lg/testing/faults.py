@@ -9,6 +9,7 @@ rate_limit             429 with Retry-After                                     
 server_error           500, 502, 503, 504 or 529                                   nothing
 bad_request            400                                                         nothing
 auth_error             401                                                         nothing
+error_in_answer        200 whose body is an error                                  nothing
 html_page              a page of HTML with any status                              nothing
 reset                  connection reset before the headers                         nothing
 hang                   silence, then the connection closes                         nothing
@@ -81,6 +82,8 @@ class BrokenTransfer(Fault):
     """Before every chunk."""
     stop_after: int | None = None
     """Tokens sent before the transfer ends early; None: it does not."""
+    clean: bool = False
+    """The body ends as if it were whole; else the connection breaks."""
     error_event: bytes | None = None
     """Sent where the transfer ends early."""
     garbled: bool = False
@@ -121,6 +124,12 @@ def auth_error() -> Fault:
     """401 with the code `invalid_api_key`."""
     body = error_body("Incorrect API key (fake).", "invalid_request_error", "invalid_api_key")
     return ErrorAnswer(kind="auth_error", status=401, body=body)
+
+
+def error_in_answer() -> Fault:
+    """200 whose body is an error, as gateways send when the model behind them failed."""
+    body = error_body("The provider returned an error (fake).", "server_error", "502")
+    return ErrorAnswer(kind="error_in_answer", status=200, body=body)
 
 
 def html_page(status: int = 200) -> Fault:
@@ -174,9 +183,12 @@ def slow_stream(delay: float = 0.1) -> Fault:
     return BrokenTransfer(kind="slow_stream", pause_s=delay)
 
 
-def cut_stream(after_chunks: int = 1) -> Fault:
-    """The connection closes after `after_chunks` tokens, without a finish or `[DONE]`."""
-    return BrokenTransfer(kind="cut_stream", stop_after=after_chunks)
+def cut_stream(after_chunks: int = 1, *, clean: bool = False) -> Fault:
+    """The connection closes after `after_chunks` tokens, without a finish or `[DONE]`.
+
+    `clean`: the HTTP body ends properly, as behind a proxy, and only what it says is cut.
+    """
+    return BrokenTransfer(kind="cut_stream", stop_after=after_chunks, clean=clean)
 
 
 def stream_error(after_chunks: int = 1) -> Fault:

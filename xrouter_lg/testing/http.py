@@ -96,15 +96,16 @@ class HttpConnection:
             data += self._send(h11.Data(data=body[:send_bytes]))
         await self._write(data)
 
-    async def start_stream(self, first: bytes) -> None:
-        """Write the head of an event stream, and its first event."""
-        fields = [("content-type", "text/event-stream; charset=utf-8")]
+    async def start_stream(self, first: bytes, content_type: str) -> None:
+        """Write the head of a stream, and its first event."""
+        fields = [("content-type", content_type)]
         head = self._send(h11.Response(status_code=200, headers=fields, reason=b"OK"))
-        await self._write(head + self._send(h11.Data(data=first)))
+        await self._write(head + (self._send(h11.Data(data=first)) if first else b""))
 
     async def send_event(self, event: bytes) -> None:
         """Write one more event."""
-        await self._write(self._send(h11.Data(data=event)))
+        if event:
+            await self._write(self._send(h11.Data(data=event)))
 
     async def end_stream(self) -> None:
         """Finish the event stream; the connection may go on."""

@@ -15,12 +15,12 @@ from typing import Any
 
 from xrouter_lg.testing.completion import Usage
 
-_SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "cookie"})
+_SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"})
 
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """A chat completion request as it arrived."""
+    """A request for an answer as it arrived."""
 
     number: int
     """Position among the server's requests, from 0; the bill refers to it."""
@@ -29,7 +29,7 @@ class RecordedRequest:
     headers: dict[str, str]
     """Lower-case names; keys and cookies are never kept."""
     authenticated: bool
-    """A bearer key came with it, and was the right one if the server requires one."""
+    """A key came with it, and was the right one if the server requires one."""
     stream: bool
     fault: str | None
     """Kind of the fault it met."""

@@ -1,4 +1,4 @@
-"""`FakeOpenAIServer`: a paid model API that costs nothing, over real HTTP on loopback."""
+"""Paid model APIs that cost nothing, over real HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from xrouter_lg.testing.answers import FaultPlan
 from xrouter_lg.testing.completion import FakeModel
+from xrouter_lg.testing.dialects import BASE_PATHS
 from xrouter_lg.testing.http import HttpConnection, NotHttpError
 from xrouter_lg.testing.journal import Bill, Journal, RecordedRequest
 from xrouter_lg.testing.payloads import error_body
@@ -18,15 +19,17 @@ _BACKLOG = 4096  # a burst of 1,000 clients must not meet a full accept queue
 _START_TIMEOUT_S = 10.0
 
 
-class FakeOpenAIServer:
-    """Speaks OpenAI's chat completions on 127.0.0.1, with faults on demand and its own bill.
+class FakeProviders:
+    """Speaks the APIs of many providers on 127.0.0.1, with faults on demand and its own bill.
 
-    Use it as a context manager, sync or async; its event loop runs in a thread of its own.
+    `base_url_of` tells where each is; what a model says is said once, and told by each provider
+    in its own words. Use it as a context manager, sync or async; its event loop runs in a thread
+    of its own.
     Without `models` it answers to any name. `api_key` makes other keys a 401.
     `keep_requests` limits how many requests are remembered (None: all), never the counts or
     the bill. What each fault is billed is told in `xrouter_lg.testing.faults`.
 
-    Routes: `POST /v1/chat/completions`, `GET /v1/models`, `GET /health`, `GET /_stats`.
+    Further routes: `GET /v1/models`, `GET /health`, `GET /_stats`.
     """
 
     def __init__(
@@ -57,13 +60,22 @@ class FakeOpenAIServer:
     def url(self) -> str:
         """Where the server listens, e.g. `http://127.0.0.1:40321`."""
         if self._thread is None:
-            raise RuntimeError("the fake server is not running; use `with FakeOpenAIServer()`")
+            name = type(self).__name__
+            raise RuntimeError(f"the fake server is not running; use `with {name}()`")
         return f"http://127.0.0.1:{self._port}"
 
-    @property
-    def base_url(self) -> str:
-        """What an OpenAI client takes as its base URL."""
-        return f"{self.url}/v1"
+    def base_url_of(self, provider: str) -> str:
+        """What a provider's client takes as its base URL; `provider` as in LangChain's
+        `init_chat_model`. `openai` answers chat completions and the Responses API, `compatible` is
+        a server that speaks OpenAI in part.
+
+        Raises:
+            ValueError: a provider that the server can't imitate.
+        """
+        if provider not in BASE_PATHS:
+            known = ", ".join(BASE_PATHS)
+            raise ValueError(f"no fake of provider {provider!r}; known: {known}")
+        return self.url + BASE_PATHS[provider]
 
     @property
     def faults(self) -> FaultPlan:
@@ -76,12 +88,12 @@ class FakeOpenAIServer:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """Chat requests so far, refused and faulty ones among them."""
+        """Requests for answers so far, refused and faulty ones among them."""
         return self._journal.requests
 
     @property
     def calls(self) -> dict[str, int]:
-        """Chat requests per model."""
+        """Requests for answers per model."""
         return self._journal.counts
 
     @property
@@ -109,7 +121,7 @@ class FakeOpenAIServer:
         ready = threading.Event()
         self._failure = None
         thread = threading.Thread(
-            target=self._run, args=(ready,), name="fake-openai-server", daemon=True
+            target=self._run, args=(ready,), name="fake-providers", daemon=True
         )
         thread.start()
         if not ready.wait(_START_TIMEOUT_S):
@@ -183,3 +195,12 @@ class FakeOpenAIServer:
             pass  # the client left: nobody to tell
         finally:
             connection.abort()
+
+
+class FakeOpenAIServer(FakeProviders):
+    """`FakeProviders`, for tests of OpenAI-compatible servers alone."""
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as its base URL."""
+        return self.base_url_of("openai")

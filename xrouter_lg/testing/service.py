@@ -8,11 +8,13 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.testing import payloads
 from xrouter_lg.testing.answers import Call, FaultPlan
-from xrouter_lg.testing.completion import Completion, FakeModel, complete
+from xrouter_lg.testing.completion import Completion, FakeModel, FakeRequest, complete
+from xrouter_lg.testing.dialects import OPENAI, Dialect, dialect_of
 from xrouter_lg.testing.faults import (
     BrokenTransfer,
     ChangedAnswer,
@@ -35,7 +37,8 @@ class FakeRefusedError(XRouterError):
     def __init__(self, status: int, message: str, code: str | None, param: str | None = None):
         super().__init__(message)
         self.status = status
-        self.body = payloads.error_body(message, "invalid_request_error", code, param)
+        kind = "invalid_request_error"
+        self.error = {"message": message, "type": kind, "param": param, "code": code}
 
 
 class ChatService:
@@ -73,13 +76,14 @@ class ChatService:
 
     async def answer(self, connection: HttpConnection, request: HttpRequest) -> bool:
         """Answer one request; False if the connection is over."""
-        route = request.method, request.path
+        dialect = dialect_of(request.path) if request.method == "POST" else None
         try:
-            if route == ("POST", "/v1/chat/completions"):
-                return await self._chat(connection, request)
+            if dialect is not None:
+                return await self._chat(connection, request, dialect)
             body = self._page(request)
         except FakeRefusedError as refused:
-            return await self._respond(connection, refused.status, refused.body)
+            body = (dialect or OPENAI).error(refused.status, refused.error)
+            return await self._respond(connection, refused.status, body)
         return await self._respond(connection, 200, body)
 
     def _page(self, request: HttpRequest) -> bytes:
@@ -99,14 +103,19 @@ class ChatService:
                 return payloads.encode({"object": "list", "data": data})
         raise FakeRefusedError(404, f"Unknown route GET {request.path}.", None)
 
-    async def _chat(self, connection: HttpConnection, request: HttpRequest) -> bool:
-        recorded, fault = self._record(request)
+    async def _chat(
+        self, connection: HttpConnection, request: HttpRequest, dialect: Dialect
+    ) -> bool:
+        recorded, fault = self._record(request, dialect)
         if self._api_key is not None and not recorded.authenticated:
             raise FakeRefusedError(401, "Incorrect API key provided.", "invalid_api_key")
         if isinstance(fault, ErrorAnswer):
             self.journal.status(fault.status)
+            body = fault.body
+            if fault.content_type == "application/json":
+                body = dialect.error(fault.status, json.loads(body)["error"])
             await connection.respond(
-                fault.status, fault.body, content_type=fault.content_type, headers=fault.headers
+                fault.status, body, content_type=fault.content_type, headers=fault.headers
             )
             return True
         if isinstance(fault, NoAnswer):
@@ -115,24 +124,27 @@ class ChatService:
             else:
                 await connection.wait_for_client_to_leave(fault.seconds)
             return False
-        model = self._checked(recorded)
-        completion = self._completion(model, recorded)
+        model = self._checked(recorded, dialect)
+        asked = dialect.asked(request.path, recorded.body, recorded.number)
+        completion = self._completion(model, asked)
         if isinstance(fault, ChangedAnswer):
             completion = fault.change(completion)
         if model.latency_s:
             await asyncio.sleep(model.latency_s)
         transfer = fault if isinstance(fault, BrokenTransfer) else _GOOD_TRANSFER
-        send = self._stream if recorded.stream else self._send
-        return await send(connection, recorded, completion, transfer)
+        exchange = _Exchange(connection, recorded, dialect, asked, completion, transfer)
+        return await (self._stream if recorded.stream else self._send)(exchange)
 
-    def _record(self, request: HttpRequest) -> tuple[RecordedRequest, Fault | None]:
+    def _record(
+        self, request: HttpRequest, dialect: Dialect
+    ) -> tuple[RecordedRequest, Fault | None]:
         try:
             body = json.loads(request.body)
         except ValueError:
             body = None
         if not isinstance(body, dict):
             raise FakeRefusedError(400, "The request body is not a JSON object.", None)
-        name = str(body.get("model"))
+        name = dialect.model(request.path, body)
         authenticated = self._authenticated(request)
         with self._lock:
             plan, call_number, number = self.faults, self._calls[name], self._received
@@ -146,7 +158,7 @@ class ChatService:
             body=body,
             headers=public_headers(request.headers),
             authenticated=authenticated,
-            stream=bool(body.get("stream")),
+            stream=dialect.streamed(request.path, body),
             fault=None if fault is None else fault.kind,
         )
         self.journal.request(recorded)
@@ -154,34 +166,27 @@ class ChatService:
 
     def _authenticated(self, request: HttpRequest) -> bool:
         scheme, _, key = (request.header(b"authorization") or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        if scheme.lower() != "bearer":
+            key = request.header(b"x-api-key") or request.header(b"x-goog-api-key") or ""
+        if not key:
             return False
         return self._api_key is None or hmac.compare_digest(key, self._api_key)
 
-    def _checked(self, request: RecordedRequest) -> FakeModel:
-        body = request.body
+    def _checked(self, request: RecordedRequest, dialect: Dialect) -> FakeModel:
         model = self._models.get(request.model)
         if model is None and self._any_name:
             model = self._default
         if model is None:
             message = f"The model {request.model!r} does not exist."
             raise FakeRefusedError(404, message, "model_not_found", "model")
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not all(isinstance(it, dict) for it in messages):
-            raise FakeRefusedError(400, "'messages' is not a list of objects.", None, "messages")
-        if not messages:
-            raise FakeRefusedError(400, "'messages' is empty.", None, "messages")
-        if body.get("n") not in (None, 1):
-            raise FakeRefusedError(400, "Only n=1 is supported.", None, "n")
-        for name in ("max_tokens", "max_completion_tokens"):
-            limit = body.get(name)
-            if limit is not None and (not isinstance(limit, int) or limit < 1):
-                raise FakeRefusedError(400, f"{name!r} is not a positive integer.", None, name)
+        if problem := dialect.problem(request.body):
+            message, param = problem
+            raise FakeRefusedError(400, message, None, param)
         return model
 
-    def _completion(self, model: FakeModel, request: RecordedRequest) -> Completion:
+    def _completion(self, model: FakeModel, asked: FakeRequest) -> Completion:
         try:
-            completion = complete(model, request.body, request.number)
+            completion = complete(model, asked)
         except Exception as error:
             # A broken reply function is the test's own mistake: say so where it will be read.
             message = f"The reply function of fake model {model.name!r} raised {error!r}."
@@ -192,47 +197,40 @@ class ChatService:
             raise FakeRefusedError(400, message, "context_length_exceeded", "messages")
         return completion
 
-    async def _send(
-        self,
-        connection: HttpConnection,
-        request: RecordedRequest,
-        completion: Completion,
-        transfer: BrokenTransfer,
-    ) -> bool:
+    async def _send(self, it: _Exchange) -> bool:
+        connection, transfer = it.connection, it.transfer
         if transfer.error_event is not None:
-            return await self._respond(connection, 500, transfer.error_event)
+            body = it.dialect.error(500, json.loads(transfer.error_event)["error"])
+            return await self._respond(connection, 500, body)
         if transfer.pause_s:
-            await asyncio.sleep(transfer.pause_s * max(1, len(completion.pieces)))
-        body = payloads.response_body(completion, request.number, request.body)
+            await asyncio.sleep(transfer.pause_s * max(1, len(it.completion.pieces)))
+        body = it.dialect.body(it.completion, it.asked)
         if transfer.garbled:
             body = body[: len(body) // 2]
         # Billed before the bytes leave: who has read the answer finds it on the bill.
-        self._charge(connection, request, completion)
+        self._charge(it)
         if transfer.stop_after is None:
             return await self._respond(connection, 200, body)
         self.journal.status(200)
         await connection.respond(200, body, send_bytes=len(body) // 2)
         return False
 
-    async def _stream(
-        self,
-        connection: HttpConnection,
-        request: RecordedRequest,
-        completion: Completion,
-        transfer: BrokenTransfer,
-    ) -> bool:
+    async def _stream(self, it: _Exchange) -> bool:
+        connection, dialect, transfer = it.connection, it.dialect, it.transfer
         self.journal.status(200)
-        opening = payloads.first_chunk(completion, request.number)
+        opening = dialect.opening(it.completion, it.asked)
         if transfer.garbled:
-            self._charge(connection, request, completion)
-            await connection.start_stream(opening[: len(opening) // 2] + b"\n\n")
+            self._charge(it)
+            opening = opening or b'{"garbled":'
+            first = opening[: len(opening) // 2] + b"\n\n"
+            await connection.start_stream(first, dialect.media_type)
             return False
-        sent, whole = 0, len(completion.pieces)
+        sent, whole = 0, len(it.completion.pieces)
         stop = whole if transfer.stop_after is None else min(transfer.stop_after, whole)
         try:
-            await connection.start_stream(opening)
-            for chunk in payloads.piece_chunks(completion, request.number, request.body):
-                if sent == stop:
+            await connection.start_stream(opening, dialect.media_type)
+            for chunk in dialect.pieces(it.completion, it.asked):
+                if sent == stop and transfer.stop_after is not None:
                     break
                 if transfer.pause_s:
                     await asyncio.sleep(transfer.pause_s)
@@ -241,38 +239,35 @@ class ChatService:
                 await connection.send_event(chunk)
                 sent += 1
         except (ConnectionError, asyncio.CancelledError):
-            self._charge(connection, request, completion, tokens=sent)
+            self._charge(it, tokens=sent)
             raise
-        self._charge(connection, request, completion, tokens=stop)
+        self._charge(it, tokens=stop)
         if transfer.error_event is not None:
-            await connection.send_event(b"data: " + transfer.error_event + b"\n\n")
-            return False
+            error = json.loads(transfer.error_event)["error"]
+            await connection.send_event(dialect.error_event(error, it.completion, it.asked))
+            await connection.end_stream()
+            return True
         if transfer.stop_after is not None:
-            return False
-        for chunk in payloads.last_chunks(completion, request.number, request.body):
+            if transfer.clean:
+                await connection.end_stream()
+            return transfer.clean
+        for chunk in dialect.closing(it.completion, it.asked):
             await connection.send_event(chunk)
         await connection.end_stream()
         return True
 
-    def _charge(
-        self,
-        connection: HttpConnection,
-        request: RecordedRequest,
-        completion: Completion,
-        *,
-        tokens: int | None = None,
-    ) -> None:
-        usage = completion.usage
+    def _charge(self, it: _Exchange, *, tokens: int | None = None) -> None:
+        usage = it.completion.usage
         if tokens is not None:
-            usage = usage.generated(tokens, len(completion.pieces))
+            usage = usage.generated(tokens, len(it.completion.pieces))
         line = BillLine(
-            number=request.number,
-            model=request.model,
-            served_model=completion.served_model,
-            stream=request.stream,
-            fault=request.fault,
+            number=it.request.number,
+            model=it.request.model,
+            served_model=it.completion.served_model,
+            stream=it.request.stream,
+            fault=it.request.fault,
             usage=usage,
-            delivered=not connection.client_gone,
+            delivered=not it.connection.client_gone,
         )
         self.journal.charge(line)
 
@@ -283,3 +278,15 @@ class ChatService:
 
 
 _GOOD_TRANSFER = BrokenTransfer(kind="none")
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """A request that is being answered."""
+
+    connection: HttpConnection
+    request: RecordedRequest
+    dialect: Dialect
+    asked: FakeRequest
+    completion: Completion
+    transfer: BrokenTransfer

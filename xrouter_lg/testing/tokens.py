@@ -47,3 +47,14 @@ def count_prompt_tokens(body: Mapping[str, Any]) -> int:
     for tool in body.get("tools") or ():
         total += count_tokens(json.dumps(tool))
     return total
+
+
+def count_words(value: Any) -> int:
+    """Count the tokens of every text in a piece of JSON; base64 is one."""
+    if isinstance(value, str):
+        return count_tokens(value)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return sum(map(count_words, value))

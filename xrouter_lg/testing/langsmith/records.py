@@ -152,7 +152,8 @@ class Records:
         return read
 
     def _usage(self, run: Json) -> Json:
-        """Token columns and costs, which LangSmith derives itself."""
+        """Token columns and costs, which LangSmith derives itself where a run does not bring its
+        own."""
         metadata = (run.get("extra") or {}).get("metadata") or {}
         usage = metadata.get("usage_metadata") if run.get("run_type") == "llm" else None
         if not usage:
@@ -162,6 +163,11 @@ class Records:
             "completion_tokens": usage.get("output_tokens"),
             "total_tokens": usage.get("total_tokens"),
         }
+        own = {"prompt_cost": "input_cost", "completion_cost": "output_cost"}
+        own["total_cost"] = "total_cost"
+        if any(usage.get(name) is not None for name in own.values()):
+            brought = {ours: usage.get(name) for ours, name in own.items()}
+            return {**tokens, **{n: str(v) for n, v in brought.items() if v is not None}}
         price = self.prices.get(str(metadata.get("ls_model_name")))
         if price is None:
             return tokens

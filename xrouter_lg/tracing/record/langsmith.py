@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
 from langsmith import Client
 
+from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.tracing.runs.redact import known_secrets, scrub_value
-from xrouter_lg.tracing.store.rows import to_json
 
 _DESCRIBING = ("name", "tags", "events", "extra", "serialized")
 """Fields of a run that LangSmith's own anonymizer leaves as they are."""
@@ -73,7 +72,7 @@ class _RedactingClient(Client):
         return cleaned if isinstance(cleaned, dict) else {"redacted": cleaned}
 
     def _cleaned(self, value: Any) -> Any:
-        plain = orjson.loads(to_json(value))
+        plain = from_json(to_json(value))
         if self._redact is not None:
             try:
                 plain = self._redact(plain)

@@ -6,7 +6,9 @@ One code path for the recorder's runs, the store's rows and LangSmith's runs, di
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -14,7 +16,7 @@ from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
 from xrouter_lg.said import response_metadata_of
-from xrouter_lg.types import RouteRecord
+from xrouter_lg.types import RouteRecord, usd, usd_str
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ ROLE_KEY = "xrouter_role"
 """Node metadata that says which part of the router a run is: ``route``, ``call``, ``collect``."""
 
 COLLECT = "collect"
+
+_ROOTS = threading.Lock()
 
 
 class ExtractedRoute(NamedTuple):
@@ -84,9 +88,24 @@ def annotate(config: RunnableConfig, metadata: Mapping[str, Any]) -> None:
         parent = None if parent_id is None else tracer.run_map.get(str(parent_id))
         for target in (run, parent):
             if target is not None:
-                # A new dict: the old one is shared with other handlers and the run's children.
-                old = target.extra.get("metadata") or {}
-                target.extra["metadata"] = {**old, **metadata}
+                _add(target, metadata)
+
+
+def annotate_request(
+    config: RunnableConfig, record: RouteRecord, metadata: Mapping[str, Any]
+) -> None:
+    """:func:`annotate`, and route and cost to the root run of the trace.
+
+    Of several requests in one trace the route is the latest one's and the costs are sums, in USD
+    as decimal strings: ``xrouter_cost_usd`` is None as soon as one is unknown, while
+    ``xrouter_known_cost_usd`` adds up what is known. ``xrouter_requests`` counts them.
+    """
+    with _ROOTS:  # requests of one trace may end at the same time
+        # Read first: where the router's steps are the app's own, the parent is the root.
+        roots = [(root, _with_request(root, record)) for root in _roots(config)]
+        annotate(config, metadata)
+        for root, sums in roots:
+            _add(root, sums)
 
 
 def run_ids(config: RunnableConfig) -> RunIds:
@@ -141,6 +160,38 @@ def _tracers(config: RunnableConfig) -> Iterator[tuple[BaseTracer, str]]:
         for handler in getattr(config.get("callbacks"), "handlers", ()):
             if isinstance(handler, BaseTracer):
                 yield handler, run_id
+
+
+def _roots(config: RunnableConfig) -> Iterator[Any]:
+    """The outermost open run above the node, in every tracer; the app's own where it traces."""
+    for tracer, run_id in _tracers(config):
+        run = tracer.run_map.get(run_id)
+        while run is not None and run.parent_run_id is not None:
+            above = tracer.run_map.get(str(run.parent_run_id)) or getattr(run, "parent_run", None)
+            if above is None:
+                break
+            run = above
+        if run is not None:
+            yield run
+
+
+def _with_request(root: Any, record: RouteRecord) -> dict[str, Any]:
+    old = root.extra.get("metadata") or {}
+    before = int(old.get("xrouter_requests") or 0)
+    cost = usd(old.get("xrouter_cost_usd")) if before else Decimal(0)
+    known = (usd(old.get("xrouter_known_cost_usd")) if before else None) or Decimal(0)
+    own = usd(record.cost_usd)
+    return {
+        "xrouter_requests": before + 1,
+        "xrouter_route": record.route,
+        "xrouter_cost_usd": None if cost is None or own is None else usd_str(cost + own),
+        "xrouter_known_cost_usd": usd_str(known + (usd(record.known_cost_usd) or Decimal(0))),
+    }
+
+
+def _add(run: Any, metadata: Mapping[str, Any]) -> None:
+    # A new dict: the old one is shared with other handlers and the run's children.
+    run.extra["metadata"] = {**(run.extra.get("metadata") or {}), **metadata}
 
 
 def _record_in(outputs: Any, run_id: str) -> RouteRecord | None:

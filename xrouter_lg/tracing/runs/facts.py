@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
+from xrouter_lg.json_text import from_json
 from xrouter_lg.said import asked_model
 
 THREAD_KEYS = ("thread_id", "session_id", "conversation_id")
@@ -34,7 +33,7 @@ def trace_facts(
     traces: dict[str, dict[str, Any]] = {}
     labels: dict[tuple[str, str, str], None] = {}
     for row in run_rows:
-        extra = orjson.loads(row["extra"]) if row["extra"] else {}
+        extra = from_json(row["extra"]) if row["extra"] else {}
         metadata = extra.get("metadata") if isinstance(extra, dict) else None
         said = metadata if isinstance(metadata, dict) else {}
         trace_id = row["trace_id"]
@@ -79,7 +78,7 @@ def _labels(
         if model is not None:
             yield "model", model
     if row["tags"]:
-        tags = orjson.loads(row["tags"])
+        tags = from_json(row["tags"])
         for tag in tags if isinstance(tags, list) else ():
             if isinstance(tag, str) and not _OWN_TAGS.match(tag):
                 yield "tag", tag

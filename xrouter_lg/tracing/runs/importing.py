@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from xrouter_lg.errors import StoreError
+from xrouter_lg.json_text import from_json
 from xrouter_lg.tracing.runs.extract import field_of, parent_id_of
 
 MORE_FIELDS = (
@@ -162,8 +161,8 @@ def _json(value: Any, where: str, name: str) -> Any:
     if not value:
         return None
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
+        return from_json(value)
+    except ValueError as error:
         raise StoreError(f"{where}: {name} holds text that is no JSON ({error})") from error
 
 

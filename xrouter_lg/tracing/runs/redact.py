@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
+from xrouter_lg.json_text import from_json, to_json
 
 MASK = "[redacted]"
 
@@ -81,9 +81,9 @@ def known_secrets() -> tuple[str, ...]:
 def scrub_json(text: str, secrets: Sequence[str] = ()) -> str:
     """JSON text without credentials: values under telling keys, and ``secrets`` anywhere."""
     if _among(text.lower(), _KEY_ENDS):
-        value = orjson.loads(text)
+        value = from_json(text)
         if _drop_secret_values(value):
-            text = orjson.dumps(value).decode()
+            text = to_json(value)
     return _replace(text, secrets)
 
 
@@ -134,8 +134,8 @@ def scrub_value(value: Any, secrets: Sequence[str] = ()) -> Any:
     """A JSON value without credentials."""
     if isinstance(value, str):
         return scrub_text(value, secrets)
-    text = orjson.dumps(value).decode()
-    return orjson.loads(scrub_tokens(scrub_json(text, secrets)))
+    text = to_json(value)
+    return from_json(scrub_tokens(scrub_json(text, secrets)))
 
 
 def redact_patterns(*patterns: str, replacement: str = MASK) -> Callable[[Any], Any]:

@@ -11,6 +11,7 @@ from typing import Literal
 from sqlalchemy import Connection, Engine, Select, func, select, union
 
 from xrouter_lg.errors import StoreError
+from xrouter_lg.json_text import storable
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.connect import write_transaction
@@ -40,9 +41,9 @@ def chosen_ids(connection: Connection, by: By, value: str) -> list[str]:
     if by in ("thread", "user"):
         queries.append(labelled(by, value))
     if by == "thread":
-        queries.append(select(routes.c.trace_id).where(routes.c.thread_id == value))
+        queries.append(select(routes.c.trace_id).where(routes.c.thread_id == storable(value)))
     if by == "tenant":
-        queries.append(select(routes.c.trace_id).where(routes.c.tenant == value))
+        queries.append(select(routes.c.trace_id).where(routes.c.tenant == storable(value)))
     return sorted(connection.scalars(union(*queries)))
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, or_, select
 
+from xrouter_lg.json_text import to_json
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.read import runs_of
-from xrouter_lg.tracing.store.rows import RowMaker, to_json
+from xrouter_lg.tracing.store.rows import RowMaker
 from xrouter_lg.tracing.store.write import RunWriter, pieces
 
 Cursor = tuple[str, Mapping[str, Any]]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
-import orjson
 from sqlalchemy import Select, exists, or_, select
 
 from xrouter_lg.errors import StoreError
+from xrouter_lg.json_text import from_json, storable
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store.schema import feedback, labels, routes, traces
@@ -95,7 +95,7 @@ def route_query(filters: RouteFilters) -> Select[Any]:
     names = ("route", "policy", "policy_version", "thread_id", "tenant", "project", "trace_id")
     for name in names:
         if (wanted := filters.get(name)) is not None:
-            query = query.where(routes.c[name] == wanted)
+            query = query.where(routes.c[name] == storable(str(wanted)))
     for kind in ("user", "tag", "model"):
         if (wanted := filters.get(kind)) is not None:
             query = query.where(routes.c.trace_id.in_(labelled(kind, str(wanted))))
@@ -116,7 +116,7 @@ def route_query(filters: RouteFilters) -> Select[Any]:
 
 def labelled(kind: str, value: str) -> Select[Any]:
     """Ids of the traces with that label."""
-    return select(labels.c.trace_id).where(labels.c.kind == kind, labels.c.value == value)
+    return select(labels.c.trace_id).where(labels.c.kind == kind, labels.c.value == storable(value))
 
 
 def _with_feedback(query: Select[Any], filters: RouteFilters) -> Select[Any]:
@@ -125,7 +125,7 @@ def _with_feedback(query: Select[Any], filters: RouteFilters) -> Select[Any]:
         return query
     said = select(feedback.c.trace_id)
     if key is not None:
-        said = said.where(feedback.c.key == key)
+        said = said.where(feedback.c.key == storable(str(key)))
     if low is not None:
         said = said.where(feedback.c.score >= low)
     if high is not None:
@@ -140,7 +140,7 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
         StoreError: the record lacks a field, i.e. another version wrote it.
     """
     try:
-        record = RouteRecord.from_dict(orjson.loads(unpack(row["record"])))
+        record = RouteRecord.from_dict(from_json(unpack(row["record"])))
     except (TypeError, ValueError) as error:
         raise StoreError(
             f"route {row['id']!r}: its record was written by another version of xrouter_lg "
@@ -154,7 +154,7 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
 def feedback_dict(row: Mapping[str, Any]) -> dict[str, Any]:
     entry = dict(row)
     for name in ("value", "correction"):
-        entry[name] = None if entry[name] is None else orjson.loads(entry[name])
+        entry[name] = None if entry[name] is None else from_json(entry[name])
     return entry
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import decimal
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from enum import Enum
+from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
+from xrouter_lg.json_text import from_json, storable, to_json
 from xrouter_lg.said import replies_of
 from xrouter_lg.tracing.runs.extract import COLLECT, ExtractedRoute, role_of, route_records
 from xrouter_lg.tracing.runs.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
@@ -196,7 +192,7 @@ class RowMaker:
         if self._redact is None or value is None:
             return value
         try:
-            return self._redact(orjson.loads(_json_text(value)))
+            return self._redact(from_json(_json_text(value)))
         except Exception as error:
             return {"redaction_failed": type(error).__name__}
 
@@ -228,44 +224,11 @@ class RowMaker:
 
 def _plain(value: Any) -> Any:
     """A run's frozen side, or any value, as dicts and lists."""
-    return orjson.loads(value) if isinstance(value, bytes) else value
+    return from_json(value) if isinstance(value, bytes) else value
 
 
 def _json_text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else to_json(value)
-
-
-def to_json(value: Any) -> str:
-    """JSON text of anything; what JSON doesn't know becomes a string."""
-    try:
-        return orjson.dumps(value, default=_leaf, option=orjson.OPT_NON_STR_KEYS).decode()
-    except TypeError:  # a lone surrogate, an integer beyond 64 bits, a key that is a tuple
-        return storable(json.dumps(_with_string_keys(value), default=_leaf, ensure_ascii=False))
-
-
-def storable(text: str) -> str:
-    """Text that every database takes: no lone surrogates, no NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\x00", "")
-
-
-def _leaf(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, decimal.Decimal):
-        return str(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Enum):
-        return value.value
-    return str(value)
-
-
-def _with_string_keys(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _with_string_keys(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_with_string_keys(item) for item in value]
-    return value
 
 
 def _usage_of(outputs: Mapping[str, Any] | None) -> UsageMetadata | None:

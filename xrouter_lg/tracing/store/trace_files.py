@@ -6,18 +6,16 @@ records stand in the Parquet folder for whoever reads it; an import derives them
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
 from xrouter_lg.errors import StoreError
 from xrouter_lg.extras import need
 from xrouter_lg.files import whole
+from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.tracing.runs.importing import MORE_FIELDS
 
 Format = Literal["jsonl", "parquet"]
@@ -70,7 +68,7 @@ def write_jsonl(path: Path, parts: Iterable[Part]) -> dict[str, int]:
     with _completed(path) as temporary, temporary.open("wb") as file:
         for kind, fields in parts:
             line = {"feedback": fields} if kind == "feedback" else fields
-            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            file.write(f"{to_json(line)}\n".encode())
             counts[kind] = counts.get(kind, 0) + 1
     return counts
 
@@ -180,7 +178,7 @@ def _cell(value: Any, kind: str) -> Any:
     if value is None:
         return None
     if kind == _JSON:
-        return orjson.dumps(value).decode()
+        return to_json(value)
     if kind == _TIME:
         return value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return value
@@ -245,12 +243,9 @@ def _read_jsonl(path: Path) -> Iterator[Part]:
 
 def _parsed(text: str | bytes, path: Path, where: str = "") -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as first:
-        try:
-            return json.loads(text)  # NaN, which Python's json writes
-        except ValueError:
-            raise StoreError(f"{str(path)!r}{where} holds no JSON: {first}") from first
+        return from_json(text)
+    except ValueError as error:
+        raise StoreError(f"{str(path)!r}{where} holds no JSON: {error}") from error
 
 
 def _polars() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import secrets
@@ -12,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack, get_args
 
-import orjson
 from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import StoreError
+from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run, utc_text
 from xrouter_lg.tracing.store import connect as _engine
 from xrouter_lg.tracing.store import erase, intake, schema, transfer
@@ -178,7 +179,7 @@ class TraceStore:
         table = schema.cursors
         statement = select(table.c.value).where(table.c.name == name)
         for row in self.rows(statement):
-            value: dict[str, Any] = orjson.loads(row["value"])
+            value: dict[str, Any] = from_json(row["value"])
             return value
         return None
 
@@ -277,8 +278,9 @@ class TraceStore:
         if value is None:
             return None
         try:
-            return orjson.dumps(value).decode()
-        except TypeError as error:
+            json.dumps(value)  # refuses what is no JSON, where to_json finds a form for it
+            return to_json(value)
+        except (TypeError, ValueError) as error:
             raise StoreError(
                 f"feedback {key!r}: {value!r} can't be stored as JSON ({error}). "
                 "Use numbers, strings, lists and dicts."

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
 from sqlalchemy import Column, Connection, Table, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.expression import Executable
 
+from xrouter_lg.json_text import from_json, storable, to_json
 from xrouter_lg.tracing.runs.facts import trace_facts
 from xrouter_lg.tracing.runs.pack import pack, unpack
 from xrouter_lg.tracing.store import schema
@@ -120,11 +119,15 @@ class RunWriter:
         if self._connection.dialect.name == "sqlite":
             for start in range(0, len(rows), _ROWS_PER_STATEMENT):
                 piece = rows[start : start + _ROWS_PER_STATEMENT]
-                values = tuple(row[name] for row in piece for name in names)
+                values = tuple(_value(row[name]) for row in piece for name in names)
                 self._connection.exec_driver_sql(_sqlite_upsert(table, len(piece)), values)
         else:
-            given = [{name: row[name] for name in names} for row in rows]
+            given = [{name: _value(row[name]) for name in names} for row in rows]
             self._connection.execute(postgres_upsert(table), given)
+
+
+def _value(value: Any) -> Any:
+    return storable(value) if type(value) is str else value
 
 
 def pieces(items: Iterable[Any], size: int = IDS_PER_STATEMENT) -> Iterator[list[Any]]:
@@ -136,18 +139,13 @@ def pieces(items: Iterable[Any], size: int = IDS_PER_STATEMENT) -> Iterator[list
 
 def _line(row: Mapping[str, Any]) -> str:
     """The bulk of a run as one line of JSON; see :func:`read_line`."""
-    head = orjson.dumps(
-        [row["parent_run_id"], row["dotted_order"], row["session_name"], row["error"]]
-    ).decode()
+    head = to_json([row["parent_run_id"], row["dotted_order"], row["session_name"], row["error"]])
     return f"{head[:-1]},{','.join([row.get(name) or 'null' for name in _PACKED])}]"
 
 
 def read_line(line: bytes) -> dict[str, Any]:
     """The fields of a run that its payload holds, parsed."""
-    try:
-        fields = orjson.loads(line)
-    except orjson.JSONDecodeError:  # NaN, which Python's json writes where orjson can't
-        fields = json.loads(line)
+    fields = from_json(line)
     parent, order, session, error, tags, inputs, outputs, extra, events, more = fields
     return {
         "parent_run_id": parent,

@@ -1,0 +1,109 @@
+"""Tracers are told what an answer has cost, in the fields that LangSmith has for it.
+
+LangSmith reads ``input_cost``, ``output_cost`` and ``total_cost`` (USD, numbers) beside the token
+counts of a model's run, and prices a run without them by a list of its own. They are put into what
+tracers get, never into the message: LangChain can't add up counts that hold fractions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers import LangChainTracer
+
+from xrouter_lg.calls.money import cost_of
+from xrouter_lg.calls.stream_watch import handlers_of
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.served import price_as_served
+from xrouter_lg.said import served_model, usage_of
+from xrouter_lg.tracing.record.recorder import Recorder
+
+
+def with_traced_cost(
+    config: RunnableConfig, card: ModelCard, pool: Iterable[ModelCard]
+) -> RunnableConfig:
+    """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run."""
+    callbacks = config.get("callbacks")
+    if callbacks is None or not any(map(_is_told, handlers_of(config))):
+        return config
+    if isinstance(callbacks, list):
+        return {**config, "callbacks": [_told(handler, card, pool) for handler in callbacks]}
+    copied = callbacks.copy()
+    found = {id(h): _told(h, card, pool) for h in (*copied.handlers, *copied.inheritable_handlers)}
+    copied.handlers = [found[id(handler)] for handler in copied.handlers]
+    copied.inheritable_handlers = [found[id(handler)] for handler in copied.inheritable_handlers]
+    return {**config, "callbacks": copied}
+
+
+def costs_of(message: AIMessage, card: ModelCard, pool: Iterable[ModelCard]) -> dict[str, float]:
+    """LangSmith's cost fields for an answer; empty where nobody knows what it cost. A sum that the
+    provider itself named is not split into sides."""
+    usage, price = usage_of(message), price_as_served(card, served_model(message), pool)
+    cost, source = cost_of(message, usage, price)
+    if cost is None:
+        return {}
+    found = {"total_cost": float(cost)}
+    if usage is not None and price is not None and source != "provider":
+        asked = replace(
+            usage,
+            output_tokens=0,
+            reasoning_tokens=0,
+            kinds={k: n for k, n in usage.kinds.items() if k.startswith(("input_", "cache_"))},
+            unknown={k: n for k, n in usage.unknown.items() if k.startswith("input_")},
+        )
+        inputs = price.cost(asked)
+        found |= {"input_cost": float(inputs), "output_cost": float(cost - inputs)}
+    return found
+
+
+def _is_told(handler: object) -> bool:
+    return isinstance(handler, LangChainTracer | Recorder)
+
+
+def _told(handler: BaseCallbackHandler, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
+    """The handler, or a copy of a tracer that shares its runs and knows this card."""
+    if not _is_told(handler):
+        return handler
+    told = copy.copy(handler)
+    told.__class__ = _telling(type(handler))
+    told.__dict__["_called"] = (card, pool)
+    return told
+
+
+@lru_cache(maxsize=32)
+def _telling(kind: type[Any]) -> type[Any]:
+    def on_llm_end(self: Any, response: LLMResult, **kwargs: Any) -> Any:
+        return kind.on_llm_end(self, _with_costs(response, *self._called), **kwargs)
+
+    def copy_with_metadata_defaults(self: Any, **kwargs: Any) -> Any:
+        # LangChain makes a tracer anew for a run with metadata of its own.
+        made = kind.copy_with_metadata_defaults(self, **kwargs)
+        made.__dict__["_called"] = self._called
+        return made
+
+    body = {"on_llm_end": on_llm_end, "copy_with_metadata_defaults": copy_with_metadata_defaults}
+    return type(kind.__name__, (kind,), {**body, "__module__": kind.__module__})
+
+
+def _with_costs(response: LLMResult, card: ModelCard, pool: Iterable[ModelCard]) -> LLMResult:
+    """A copy of the response with its cost, where it has one answer and that was counted."""
+    generations = [one for batch in response.generations for one in batch]
+    if len(generations) != 1 or not isinstance(generations[0], ChatGeneration):
+        return response
+    message = generations[0].message
+    if not isinstance(message, AIMessage) or not message.usage_metadata:
+        return response
+    costs = costs_of(message, card, pool)
+    if not costs:
+        return response
+    counted = message.model_copy(update={"usage_metadata": {**message.usage_metadata, **costs}})
+    generation = generations[0].model_copy(update={"message": counted})
+    return response.model_copy(update={"generations": [[generation]]})
