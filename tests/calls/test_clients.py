@@ -16,29 +16,30 @@ from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 
 from tests.support.apps import record, scripted
-from tests.support.providers import PROVIDERS, Loopback, keys, loopback
+from tests.support.provider_matrix import EACH_PROVIDER, PRICE, PROVIDERS, Provider, fake_providers
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.clients import with_own_clients
+from xrouter_lg.testing import FakeProviders, FaultPlan, server_error
 from xrouter_lg.types import PlannedCall
 
-EACH_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS)
 HANDED_IN = pytest.mark.parametrize("handed_in", [False, True], ids=["named", "handed in"])
 ASK = {"messages": [HumanMessage("What is the capital of France?")]}
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    with loopback() as running:
-        keys(monkeypatch, running.url)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProviders]:
+    with fake_providers(monkeypatch) as running:
         yield running
 
 
-def node_of(server: Loopback, provider: str, handed_in: bool, **fields: Any) -> XRouterNode:
-    card = server.card(provider, **fields)
+def node_of(
+    server: FakeProviders, provider: Provider, handed_in: bool, **fields: Any
+) -> XRouterNode:
+    card = provider.card(server, **fields)
     if handed_in:
-        model = server.by_hand(provider)
-        card = ModelCard(name="one", model=model, price={"input": 1, "output": 10}, **fields)
+        model = provider.by_hand(server)
+        card = ModelCard(name="one", model=model, price=PRICE, **fields)
     return XRouterNode(ModelPool([card]))
 
 
@@ -50,7 +51,7 @@ def attempts(state: Any) -> list[Any]:
 @EACH_PROVIDER
 @HANDED_IN
 def test_one_request_a_call_in_loops_one_after_another(
-    server: Loopback, provider: str, handed_in: bool
+    server: FakeProviders, provider: Provider, handed_in: bool
 ) -> None:
     node = node_of(server, provider, handed_in)
     for _ in range(3):
@@ -62,7 +63,7 @@ def test_one_request_a_call_in_loops_one_after_another(
 @EACH_PROVIDER
 @HANDED_IN
 def test_one_request_a_call_in_loops_and_threads_side_by_side(
-    server: Loopback, provider: str, handed_in: bool
+    server: FakeProviders, provider: Provider, handed_in: bool
 ) -> None:
     node, seen = node_of(server, provider, handed_in), []
 
@@ -85,8 +86,10 @@ def test_one_request_a_call_in_loops_and_threads_side_by_side(
 
 
 @EACH_PROVIDER
-def test_a_model_goes_on_in_the_hands_of_its_owner(server: Loopback, provider: str) -> None:
-    model = server.by_hand(provider)
+def test_a_model_goes_on_in_the_hands_of_its_owner(
+    server: FakeProviders, provider: Provider
+) -> None:
+    model = provider.by_hand(server)
     node = XRouterNode(ModelPool([ModelCard(name="one", model=model)]))
 
     async def both() -> None:
@@ -101,32 +104,32 @@ def test_a_model_goes_on_in_the_hands_of_its_owner(server: Loopback, provider: s
 @EACH_PROVIDER
 @HANDED_IN
 def test_no_client_asks_again_behind_our_back(
-    monkeypatch: pytest.MonkeyPatch, provider: str, handed_in: bool
+    server: FakeProviders, monkeypatch: pytest.MonkeyPatch, provider: Provider, handed_in: bool
 ) -> None:
     monkeypatch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.001)
-    with loopback(lambda path, body, number: (500, {"error": {"message": "boom"}})) as server:
-        keys(monkeypatch, server.url)
-        node = node_of(server, provider, handed_in, max_retries=0)
-        with pytest.raises(Exception, match="every candidate failed") as caught:
-            node.invoke(ASK)
-        (attempt,) = caught.value.attempts  # type: ignore[attr-defined]
-        assert attempt["attempts"] == len(server.requests)
-        assert handed_in or len(server.requests) == 1
+    server.faults = FaultPlan(default=server_error(500))
+    node = node_of(server, provider, handed_in, max_retries=0)
+    with pytest.raises(Exception, match="every candidate failed") as caught:
+        node.invoke(ASK)
+    (attempt,) = caught.value.attempts  # type: ignore[attr-defined]
+    assert attempt["attempts"] == len(server.requests)
+    assert handed_in or len(server.requests) == 1
 
 
-def test_a_clients_own_retries_are_made_by_us(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clients_own_retries_are_made_by_us(
+    server: FakeProviders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("xrouter_lg.calls.attempt._BACKOFF_S", 0.001)
-    with loopback(lambda path, body, number: (500, {"error": {"message": "boom"}})) as server:
-        keys(monkeypatch, server.url)
-        model = server.by_hand("openai:gpt-x", max_retries=4)
-        pool = ModelPool([ModelCard(name="one", model=model, max_retries=1)])
-        with pytest.raises(Exception, match="every candidate failed"):
-            XRouterNode(pool).invoke(ASK)
-        assert len(server.requests) == 5
+    server.faults = FaultPlan(default=server_error(500))
+    model = PROVIDERS["openai"].by_hand(server, max_retries=4)
+    pool = ModelPool([ModelCard(name="one", model=model, max_retries=1)])
+    with pytest.raises(Exception, match="every candidate failed"):
+        XRouterNode(pool).invoke(ASK)
+    assert len(server.requests) == 5
 
 
-def test_what_the_user_made_stays_as_it_was(server: Loopback) -> None:
-    model = server.by_hand("openai:gpt-x")
+def test_what_the_user_made_stays_as_it_was(server: FakeProviders) -> None:
+    model = PROVIDERS["openai"].by_hand(server)
     before = dict(vars(model))
     own = with_own_clients(model).model
     assert vars(model) == before
@@ -135,14 +138,16 @@ def test_what_the_user_made_stays_as_it_was(server: Loopback) -> None:
     assert own.async_client._client is own.root_async_client  # type: ignore[attr-defined]
 
 
-def test_a_client_with_settings_of_the_users_keeps_them(server: Loopback) -> None:
+def test_a_client_with_settings_of_the_users_keeps_them(server: FakeProviders) -> None:
     seen: list[str] = []
 
     async def note(request: httpx.Request) -> None:
         seen.append(str(request.url))
 
     mine = openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
-    model = ChatOpenAI(model="m", base_url=f"{server.url}/v1", http_async_client=mine)
+    model = ChatOpenAI(
+        model="m", api_key="test", base_url=server.base_url_of("openai"), http_async_client=mine
+    )
     node = XRouterNode(ModelPool([ModelCard(name="one", model=model)]))
     for _ in range(2):
         asyncio.run(node.ainvoke(ASK))
@@ -157,18 +162,18 @@ def test_a_model_without_a_client_is_used_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("provider", "client"),
     [
-        ("openai:gpt-x", "root_async_client._client"),
-        ("anthropic:claude-x", "_async_client._client"),
-        ("mistralai:mistral-x", "async_client"),
-        ("ollama:llama-x", "_async_client._client"),
-        ("openrouter:vendor/x", "client.sdk_configuration.async_client"),
-        ("perplexity:sonar", "async_client._client"),
+        ("openai", "root_async_client._client"),
+        ("anthropic", "_async_client._client"),
+        ("mistralai", "async_client"),
+        ("ollama", "_async_client._client"),
+        ("openrouter", "client.sdk_configuration.async_client"),
+        ("perplexity", "async_client._client"),
     ],
 )
 def test_connections_are_closed_with_their_loop(
-    server: Loopback, provider: str, client: str
+    server: FakeProviders, provider: str, client: str
 ) -> None:
-    workers, card = Workers(), server.card(provider)
+    workers, card = Workers(), PROVIDERS[provider].card(server)
 
     async def ask() -> Any:
         call = PlannedCall("c1", card.name)

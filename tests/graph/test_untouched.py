@@ -10,10 +10,10 @@ from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from tests.support.providers import PROVIDERS, Loopback, keys, loopback
+from tests.support.provider_matrix import EACH_PROVIDER, PROVIDERS, Provider, fake_providers
 from xrouter_lg import ModelPool, XRouterNode
+from xrouter_lg.testing import FakeProviders
 
-EACH_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS)
 ASK = [HumanMessage("What is the capital of France?")]
 
 
@@ -36,18 +36,18 @@ def population(city: str) -> int:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    with loopback() as running:
-        keys(monkeypatch, running.url)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProviders]:
+    with fake_providers(monkeypatch) as running:
         yield running
 
 
-def bodies(server: Loopback, provider: str, ask: Any, **params: Any) -> tuple[Any, Any]:
+def bodies(server: FakeProviders, provider: Provider, ask: Any, **params: Any) -> tuple[Any, Any]:
     """What is sent by hand and through the router; an error of binding stands for itself."""
-    node = XRouterNode(ModelPool([server.card(provider, params=params)]))
+    node = XRouterNode(ModelPool([provider.card(server, params={**provider.params, **params})]))
     sent = []
-    for runnable, request in ((server.by_hand(provider, **params), ASK), (node, {"messages": ASK})):
-        server.requests.clear()
+    by_hand = provider.by_hand(server, **params)
+    for runnable, request in ((by_hand, ASK), (node, {"messages": ASK})):
+        server.clear()
         try:
             ask(runnable, request)
         except Exception as error:
@@ -58,7 +58,7 @@ def bodies(server: Loopback, provider: str, ask: Any, **params: Any) -> tuple[An
     return sent[0], sent[1]
 
 
-def same(server: Loopback, provider: str, ask: Any, **params: Any) -> None:
+def same(server: FakeProviders, provider: Provider, ask: Any, **params: Any) -> None:
     hand, routed = bodies(server, provider, ask, **params)
     if isinstance(hand, str):  # the class itself does not take this
         assert isinstance(routed, str)
@@ -82,76 +82,78 @@ def same(server: Loopback, provider: str, ask: Any, **params: Any) -> None:
     ids=["tool", "strict", "any", "named", "class", "function", "stop", "one at a time"],
 )
 def test_tools_and_options_are_those_of_the_models_own_bind_tools(
-    server: Loopback, provider: str, tools: Any, options: dict[str, Any]
+    server: FakeProviders, provider: Provider, tools: Any, options: dict[str, Any]
 ) -> None:
     same(server, provider, lambda it, ask: it.bind_tools(tools, **options).invoke(ask))
 
 
 @EACH_PROVIDER
 def test_keywords_of_bind_and_of_the_invocation_reach_the_models_call(
-    server: Loopback, provider: str
+    server: FakeProviders, provider: Provider
 ) -> None:
     same(server, provider, lambda it, ask: it.bind(stop=["END"]).invoke(ask))
     same(server, provider, lambda it, ask: it.invoke(ask, stop=["END"]))
 
 
 @EACH_PROVIDER
-def test_a_response_format_reaches_the_models_call(server: Loopback, provider: str) -> None:
+def test_a_response_format_reaches_the_models_call(
+    server: FakeProviders, provider: Provider
+) -> None:
     schema = {"name": "report", "schema": Report.model_json_schema()}
     wanted = {"type": "json_schema", "json_schema": schema}
     same(server, provider, lambda it, ask: it.bind(response_format=wanted).invoke(ask))
 
 
-def test_tools_run_by_a_provider_reach_it_as_given(server: Loopback) -> None:
+def test_tools_run_by_a_provider_reach_it_as_given(server: FakeProviders) -> None:
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
-    same(server, "anthropic:claude-x", lambda it, ask: it.bind_tools([search]).invoke(ask))
+    same(server, PROVIDERS["anthropic"], lambda it, ask: it.bind_tools([search]).invoke(ask))
     web = {"type": "web_search_preview"}
-    same(server, "openai:gpt-x", lambda it, ask: it.bind_tools([web]).invoke(ask))
+    same(server, PROVIDERS["openai"], lambda it, ask: it.bind_tools([web]).invoke(ask))
     google = {"google_search": {}}
-    same(server, PROVIDERS[2], lambda it, ask: it.bind_tools([google]).invoke(ask))
+    same(server, PROVIDERS["google_genai"], lambda it, ask: it.bind_tools([google]).invoke(ask))
 
 
-def test_cache_marks_on_tools_and_messages_reach_the_provider(server: Loopback) -> None:
+def test_cache_marks_on_tools_and_messages_reach_the_provider(server: FakeProviders) -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     lookup = {"name": "lookup", "description": "d", "input_schema": {"type": "object"}, **mark}
     said = [HumanMessage([{"type": "text", "text": "Hi", **mark}])]
     same(
         server,
-        "anthropic:claude-x",
+        PROVIDERS["anthropic"],
         lambda it, ask: it.bind_tools([lookup]).invoke({"messages": said} if ask != ASK else said),
     )
     assert server.requests[-1].body["tools"][0]["cache_control"] == {"type": "ephemeral"}
     assert server.requests[-1].body["messages"][0]["content"][0]["cache_control"]
 
 
-def test_the_responses_api_gets_the_same_body(server: Loopback) -> None:
+def test_the_responses_api_gets_the_same_body(server: FakeProviders) -> None:
     params = {"use_responses_api": True, "reasoning": {"effort": "low"}}
     same(
         server,
-        "openai:gpt-x",
+        PROVIDERS["openai"],
         lambda it, ask: it.bind_tools([weather], strict=True).invoke(ask),
         **params,
     )
 
 
-async def test_the_async_calls_are_the_same(server: Loopback) -> None:
-    node = XRouterNode(ModelPool([server.card("openai:gpt-x")]))
+async def test_the_async_calls_are_the_same(server: FakeProviders) -> None:
+    node = XRouterNode(ModelPool([PROVIDERS["openai"].card(server)]))
     await node.bind(stop=["END"]).ainvoke({"messages": ASK})
-    await server.by_hand("openai:gpt-x").bind(stop=["END"]).ainvoke(ASK)
+    await PROVIDERS["openai"].by_hand(server).bind(stop=["END"]).ainvoke(ASK)
     assert server.requests[0].body == server.requests[1].body
 
 
-def test_keywords_of_one_request_are_not_those_of_the_next(server: Loopback) -> None:
-    node = XRouterNode(ModelPool([server.card("openai:gpt-x")]))
+def test_keywords_of_one_request_are_not_those_of_the_next(server: FakeProviders) -> None:
+    node = XRouterNode(ModelPool([PROVIDERS["openai"].card(server)]))
     node.invoke({"messages": ASK}, stop=["END"])
     node.invoke({"messages": ASK})
     assert ["stop" in asked.body for asked in server.requests] == [True, False]
 
 
-def test_tools_given_as_a_keyword_need_a_card_with_tools(server: Loopback) -> None:
+def test_tools_given_as_a_keyword_need_a_card_with_tools(server: FakeProviders) -> None:
     from xrouter_lg.errors import NoCandidateError
 
-    node = XRouterNode(ModelPool([server.card("openai:gpt-x", capabilities=[])]))
+    node = XRouterNode(ModelPool([PROVIDERS["openai"].card(server, capabilities=[])]))
     spec = {"type": "function", "function": {"name": "f", "parameters": {}}}
     with pytest.raises(NoCandidateError, match="tools"):
         node.bind(tools=[spec]).invoke({"messages": ASK})

@@ -8,7 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from tests.support.provider_matrix import KEY, PERPLEXITY_URL
+from tests.support.provider_matrix import point_at
 from xrouter_lg.testing import FakeProviders
 
 
@@ -26,8 +26,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeProviders
 @pytest.fixture
 def server(_running: FakeProviders, monkeypatch: pytest.MonkeyPatch) -> FakeProviders:
     """A running server without requests and faults; tests give it the models they need."""
-    monkeypatch.setenv(KEY, "test")
-    monkeypatch.setenv(PERPLEXITY_URL, _running.base_url_of("perplexity"))
+    point_at(_running, monkeypatch)
     _running.clear()
     _running.faults = None  # type: ignore[assignment]
     return _running

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from langchain_core.messages import AIMessage
 
 from tests.support.apps import Graph, answer, app, ask
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
-from xrouter_lg.testing import FakeProviders
+from xrouter_lg.testing import FakeModel, FakeProviders
 
 KEY = "FAKE_PROVIDER_KEY"
 PERPLEXITY_URL = "PERPLEXITY_BASE_URL"
@@ -80,6 +81,25 @@ PROVIDERS = {
         Provider("perplexity", "Perplexity", "perplexity"),
     )
 }
+
+
+EACH_PROVIDER = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda it: it.name)
+
+
+@contextmanager
+def fake_providers(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProviders]:
+    """A running server whose every answer is "Paris.", of 100 tokens in and 10 out."""
+    says = FakeModel(name="any", reply="Paris.", prompt_tokens=100, completion_tokens=10)
+    with FakeProviders(default=says) as server:
+        point_at(server, monkeypatch)
+        yield server
+
+
+def point_at(server: FakeProviders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that open nothing, and an address for the class that asks the environment."""
+    monkeypatch.setenv(KEY, "test")
+    monkeypatch.setenv(PERPLEXITY_URL, server.base_url_of("perplexity"))
+
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
-from tests.support.provider_matrix import PERPLEXITY_URL, PROVIDERS, Provider
+from tests.support.provider_matrix import EACH_PROVIDER, Provider, fake_providers
 from xrouter_lg.testing import (
     FakeModel,
     FakeProviders,
@@ -21,13 +21,11 @@ from xrouter_lg.testing import (
 )
 
 USAGE = Usage(prompt_tokens=1000, completion_tokens=200, cached_tokens=300, reasoning_tokens=70)
-FORMATS = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=lambda it: it.name)
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProviders]:
-    with FakeProviders() as running:
-        monkeypatch.setenv(PERPLEXITY_URL, running.base_url_of("perplexity"))
+    with fake_providers(monkeypatch) as running:
         yield running
 
 
@@ -41,7 +39,7 @@ def said(provider: Provider, server: FakeProviders) -> list[AIMessage]:
     return [model.invoke("Hello"), whole]
 
 
-@FORMATS
+@EACH_PROVIDER
 def test_every_client_reads_the_same_answer(provider: Provider, server: FakeProviders) -> None:
     server.add_model(FakeModel(name="m", reply=Reply("It is Paris.", usage=USAGE)))
     for message in said(provider, server):
@@ -54,7 +52,7 @@ def test_every_client_reads_the_same_answer(provider: Provider, server: FakeProv
             assert usage["input_tokens"] == 1000
 
 
-@FORMATS
+@EACH_PROVIDER
 def test_every_client_reads_tool_calls(provider: Provider, server: FakeProviders) -> None:
     if provider.name == "perplexity":
         pytest.skip("Sonar takes no tools")
@@ -65,7 +63,7 @@ def test_every_client_reads_tool_calls(provider: Provider, server: FakeProviders
         assert called == [("look", {"city": "Rome"}), ("look", {"city": "Oslo"})]
 
 
-@FORMATS
+@EACH_PROVIDER
 def test_every_client_raises_what_the_status_says(
     provider: Provider, server: FakeProviders
 ) -> None:
@@ -77,7 +75,7 @@ def test_every_client_raises_what_the_status_says(
         assert status in f"{raised.value} {getattr(raised.value, 'status_code', '')}"
 
 
-@FORMATS
+@EACH_PROVIDER
 def test_the_answer_is_on_the_servers_own_bill(provider: Provider, server: FakeProviders) -> None:
     usage = Usage(prompt_tokens=100, completion_tokens=10, cost_usd=Decimal("0.0123"))
     server.add_model(FakeModel(name="m", reply=Reply("It is Paris.", usage=usage)))

@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from xrouter_lg.calls.failures import describe
-from xrouter_lg.calls.perplexity import perplexity_clients
+from xrouter_lg.calls.raw.perplexity import perplexity_clients
 from xrouter_lg.errors import MissingKeyError, PoolError
 from xrouter_lg.pool.pool import ModelCard
 

@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.clients import OwnModel, with_own_clients
-from xrouter_lg.calls.raw_usage import keep_raw_usage
+from xrouter_lg.calls.raw.usage import keep_raw_usage
 from xrouter_lg.pool.pool import ModelCard
 
 _KEPT = 256

@@ -319,7 +319,7 @@ def _side(
     as the dearest part that it may be of."""
     strange = sum(n for name, n in unknown.items() if name.startswith(side))
     rated = [(price.rate(kind), n) for kind, n in parts.items()]
-    left, cost = total, Decimal(0)
+    left, cost = max(total, strange, *parts.values()), Decimal(0)
     for rate, tokens in sorted([*rated, (price.dearest(side), strange)], reverse=True):
         counted = min(tokens, left)
         cost += counted * rate

@@ -25,6 +25,8 @@ class RecordedRequest:
     number: int
     """Position among the server's requests, from 0; the bill refers to it."""
     model: str
+    path: str
+    """Which of a provider's APIs it asks."""
     body: dict[str, Any]
     headers: dict[str, str]
     """Lower-case names; keys and cookies are never kept."""

@@ -155,6 +155,7 @@ class ChatService:
         recorded = RecordedRequest(
             number=number,
             model=name,
+            path=request.path,
             body=body,
             headers=public_headers(request.headers),
             authenticated=authenticated,

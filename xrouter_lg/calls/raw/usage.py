@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from xrouter_lg.calls.perplexity import keeping_perplexity
+from xrouter_lg.calls.raw.perplexity import keeping_perplexity
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
