@@ -19,7 +19,7 @@ from tests.support.apps import record, scripted
 from tests.support.provider_matrix import EACH_PROVIDER, PRICE, PROVIDERS, Provider, fake_providers
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import Workers
-from xrouter_lg.calls.clients import with_own_clients
+from xrouter_lg.calls.worker.clients import with_own_clients
 from xrouter_lg.testing import FakeProviders, FaultPlan, server_error
 from xrouter_lg.types import PlannedCall
 
@@ -186,7 +186,7 @@ def test_connections_are_closed_with_their_loop(
 @EACH_PROVIDER
 @HANDED_IN
 def test_a_loop_that_is_closed_without_notice_leaves_no_error(
-    server: Loopback, caplog: pytest.LogCaptureFixture, provider: str, handed_in: bool
+    server: FakeProviders, caplog: pytest.LogCaptureFixture, provider: Provider, handed_in: bool
 ) -> None:
     node = node_of(server, provider, handed_in)
     for _ in range(3):

@@ -17,10 +17,7 @@ from xrouter_lg.errors import AllCandidatesFailedError, BudgetExceededError
 from xrouter_lg.testing import (
     FakeModel,
     FakeOpenAIServer,
-    Fault,
     FaultPlan,
-    auth_error,
-    bad_request,
     content_filter,
     first,
     html_page,
@@ -78,35 +75,6 @@ async def test_a_content_filter_speaks_of_the_request_not_of_the_card(
     for _ in range(7):
         await graph.ainvoke(ask())
     assert fake.calls["small"] == 7
-
-
-# --- what a person is told ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fault", "fix"),
-    [
-        (bad_request("model_not_found"), "check the model's name and base_url"),
-        (auth_error(), "check the key in its api_key_env"),
-        (server_error(), "keeps failing and is left alone for 30 s"),
-    ],
-    ids=["not found", "auth", "down"],
-)
-async def test_a_card_that_needs_mending_is_told_once_with_the_fix(
-    fake: FakeOpenAIServer,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: Fault,
-    fix: str,
-) -> None:
-    monkeypatch.setattr("xrouter_lg.calls.health._told", {})
-    fake.faults = FaultPlan({"small": fault})
-    graph = app(XRouterNode(pool(fake)))
-    for _ in range(8):
-        assert record(await graph.ainvoke(ask()))["route"] == "large"
-    (told,) = [it.getMessage() for it in caplog.records if it.name == "xrouter_lg.calls.health"]
-    assert told.startswith("card 'small'")
-    assert fix in told
 
 
 # --- the probe -----------------------------------------------------------------------------

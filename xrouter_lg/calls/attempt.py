@@ -25,14 +25,14 @@ from xrouter_lg.calls.failures import (
 )
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.calls.loop_models import LoopModels
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
-from xrouter_lg.calls.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
+from xrouter_lg.calls.worker.loop_models import LoopModels
+from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -129,7 +129,7 @@ class Workers:
         beside what the earlier ones may have cost. ``pool`` is where the price of a model that
         was served in another's place is looked up. ``charges`` gets every attempt as it ends,
         a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own:
-        see :class:`~xrouter_lg.calls.parameters.Bound`.
+        see :class:`~xrouter_lg.calls.worker.parameters.Bound`.
 
         ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
         waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
@@ -148,7 +148,7 @@ class Workers:
         if watch is not None:
             config = with_handler(config, watch)
         asked = with_hint(messages, call.hint)
-        health = Health(card.name, breaker)
+        health = Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         omitted: set[str] = set()
         retries, patience_s = card.max_retries, card.timeout_s if lone else RETRY_AFTER_LIMIT_S
@@ -201,7 +201,7 @@ class Workers:
                         streamed=watch is not None and watch.seen,
                     )
                 failure = Failure(flaw, _FLAWS[flaw])
-            health.failed(failure)
+            health.failed(failure.error_class)
             if watch is not None and watch.seen:
                 break  # a second attempt's text would be glued to the first one's
             tries += 1
