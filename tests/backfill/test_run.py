@@ -354,9 +354,10 @@ async def test_a_dead_card_is_given_up_on_and_the_others_go_on(
         (faults.auth_error(), "auth"),
         (faults.rate_limit(insufficient_quota=True), "quota"),
         (faults.rate_limit(retry_after=3600), "left alone for 3600 s"),
-        (faults.bad_request("model_not_found"), "refuses every call"),
+        (faults.bad_request("model_not_found"), "not_found"),
+        (faults.bad_request(), "refuses every call"),
     ],
-    ids=["auth", "quota", "long pause", "bad request"],
+    ids=["auth", "quota", "long pause", "no such model", "bad request"],
 )
 async def test_a_card_that_wont_answer_anybody_is_given_up_on(
     world: World, server: FakeOpenAIServer, fault: Any, why: str

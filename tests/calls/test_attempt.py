@@ -117,7 +117,7 @@ def test_the_model_that_was_built_on_construction_is_the_first_one_used(
     workers, chosen = Workers(), card(fake, "small")
     workers.prepare(ModelPool([chosen]))
     monkeypatch.setattr(
-        "xrouter_lg.calls.loop_models.build_chat_model", lambda card: pytest.fail("again")
+        "xrouter_lg.calls.worker.loop_models.build_chat_model", lambda card: pytest.fail("again")
     )
     assert asyncio.run(call(chosen, workers)).message is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tests.support.apps import record, scripted
 from tests.support.provider_matrix import EACH_PROVIDER, PRICE, PROVIDERS, Provider, fake_providers
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import Workers
-from xrouter_lg.calls.clients import with_own_clients
+from xrouter_lg.calls.worker.clients import with_own_clients
 from xrouter_lg.testing import FakeProviders, FaultPlan, server_error
 from xrouter_lg.types import PlannedCall
 
@@ -180,3 +181,18 @@ def test_connections_are_closed_with_their_loop(
         return operator.attrgetter(client)(workers.model(card))
 
     assert asyncio.run(ask()).is_closed
+
+
+@EACH_PROVIDER
+@HANDED_IN
+def test_a_loop_that_is_closed_without_notice_leaves_no_error(
+    server: FakeProviders, caplog: pytest.LogCaptureFixture, provider: Provider, handed_in: bool
+) -> None:
+    node = node_of(server, provider, handed_in)
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        assert attempts(loop.run_until_complete(node.ainvoke(ASK))) == [(None, "0.0002")]
+        loop.close()
+    gc.collect()
+    asyncio.run(asyncio.sleep(0))
+    assert [it.getMessage() for it in caplog.records if it.name == "asyncio"] == []

@@ -16,7 +16,7 @@ from pydantic import Field
 from tests.support.providers import PROVIDERS, Answer, Loopback, keys, loopback, plain_answer
 from xrouter_lg import Budget, ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import CallResult, Workers
-from xrouter_lg.calls.parameters import Bound, prepare
+from xrouter_lg.calls.worker.parameters import Bound, prepare
 from xrouter_lg.errors import AllCandidatesFailedError, ErrorClass
 from xrouter_lg.types import PlannedCall
 

@@ -24,8 +24,7 @@ _POLL_S = 0.1
 """How often an open circuit is looked at."""
 _FIRST_PAUSE_S = 2.0
 
-_HOPELESS = (ErrorClass.AUTH, ErrorClass.QUOTA)
-_REFUSED = (ErrorClass.BAD_REQUEST, ErrorClass.NOT_FOUND)
+_HOPELESS = (ErrorClass.AUTH, ErrorClass.QUOTA, ErrorClass.NOT_FOUND)
 
 
 @dataclass
@@ -131,7 +130,7 @@ class Schedule:
         if card in self.gave_up:
             return
         limited = error is ErrorClass.RATE_LIMIT
-        line.refusals = line.refusals + 1 if error in _REFUSED else 0
+        line.refusals = line.refusals + 1 if error is ErrorClass.BAD_REQUEST else 0
         if (line.breaker.open or limited) and began >= line.struck_at:
             # Calls that were in flight together are one strike.
             line.strikes, line.struck_at = line.strikes + 1, now

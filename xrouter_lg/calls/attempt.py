@@ -17,23 +17,22 @@ from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
-    PERHAPS_THE_REQUEST,
     RETRYABLE,
-    UNHEALTHY,
     Failure,
     backoff_s,
     classify,
     refused_parameter,
 )
+from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.calls.loop_models import LoopModels
 from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
-from xrouter_lg.calls.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
+from xrouter_lg.calls.worker.loop_models import LoopModels
+from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -54,8 +53,6 @@ _FLAWS = {
 
 logger = logging.getLogger(__name__)
 
-_ODD_FAILURES = 2
-"""What one call adds at most to a card's failures where the request may be to blame."""
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
 
@@ -132,7 +129,7 @@ class Workers:
         beside what the earlier ones may have cost. ``pool`` is where the price of a model that
         was served in another's place is looked up. ``charges`` gets every attempt as it ends,
         a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own:
-        see :class:`~xrouter_lg.calls.parameters.Bound`.
+        see :class:`~xrouter_lg.calls.worker.parameters.Bound`.
 
         ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
         waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
@@ -151,7 +148,7 @@ class Workers:
         if watch is not None:
             config = with_handler(config, watch)
         asked = with_hint(messages, call.hint)
-        health = _Health(breaker)
+        health = Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         omitted: set[str] = set()
         retries, patience_s = card.max_retries, card.timeout_s if lone else RETRY_AFTER_LIMIT_S
@@ -259,29 +256,6 @@ class Workers:
             self.overruns[card.name],
         )
         return replace(charge, overrun_usd=over)
-
-
-class _Health:
-    """What one call tells of its card's health."""
-
-    def __init__(self, breaker: Breaker) -> None:
-        self._breaker, self._odd, self._admitted = breaker, 0, False
-
-    def begin(self) -> bool:
-        self._admitted = self._breaker.begin()
-        return self._admitted
-
-    def failed(self, error_class: ErrorClass) -> None:
-        odd = error_class in PERHAPS_THE_REQUEST
-        self._odd += odd
-        if error_class in UNHEALTHY and not (odd and self._odd > _ODD_FAILURES):
-            self._breaker.failure()
-        else:
-            self.cancel()
-
-    def cancel(self) -> None:
-        if self._admitted:  # else the probe that is under way is somebody else's
-            self._breaker.cancel()
 
 
 async def _ask(

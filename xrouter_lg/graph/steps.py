@@ -16,7 +16,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
-from xrouter_lg.calls.parameters import Bound
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.graph.bound import shown_tools
 from xrouter_lg.graph.next_step import (

@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from pydantic import PydanticUserError, TypeAdapter
 
-from xrouter_lg.calls.clients import is_a
+from xrouter_lg.calls.worker.clients import is_a
 from xrouter_lg.errors import RequestError
 from xrouter_lg.types import PlannedCall
 

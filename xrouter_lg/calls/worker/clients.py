@@ -123,6 +123,9 @@ def _without_connections(client: Any) -> Any:
     """An ``httpx.AsyncClient`` with the same settings, proxies and certificates, and no open
     connection. A transport of the user's own making is shared: what is in it is theirs."""
     fresh = copy.copy(client)
+    if is_a(client, "_AsyncHttpxClientWrapper", "AsyncHttpxClientWrapper"):
+        # When one of these is collected it is closed by whatever loop runs then: not its own.
+        fresh.__class__ = type(client).__mro__[1]
     fresh._transport = _without_pool(client._transport)
     fresh._mounts = {
         pattern: None if transport is None else _without_pool(transport)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.chat_model import build_chat_model
-from xrouter_lg.calls.clients import OwnModel, with_own_clients
 from xrouter_lg.calls.raw.usage import keep_raw_usage
+from xrouter_lg.calls.worker.clients import OwnModel, with_own_clients
 from xrouter_lg.pool.pool import ModelCard
 
 _KEPT = 256
