@@ -15,12 +15,11 @@ from xrouter_lg.said import RAW_USAGE_KEY
 def keep_raw_usage(model: BaseChatModel) -> None:
     """Have a chat model of OpenAI's dialect, or Perplexity's, keep its stream's own counts in
     ``response_metadata``; any other model stays as it is."""
-    from langchain_openai.chat_models.base import BaseChatOpenAI
-
     kind: Any = type(model)
     if getattr(kind, "_keeps_raw_usage", False):
         return
-    if isinstance(model, BaseChatOpenAI):
+    # By name: importing OpenAI's package takes a second, and another provider's app has no need.
+    if any(base.__name__ == "BaseChatOpenAI" for base in kind.__mro__):
         model.__class__ = _keeping(kind)
     elif kind.__module__.startswith("langchain_perplexity."):
         model.__class__ = keeping_perplexity(kind)
