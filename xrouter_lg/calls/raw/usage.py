@@ -1,4 +1,5 @@
-"""Keep what a provider itself counts in a stream, of which LangChain keeps a sum of tokens only."""
+"""Keep what LangChain drops of a stream: the provider's own counts, of which it keeps a sum of
+tokens only, and a refusal's words."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from xrouter_lg.said import RAW_USAGE_KEY
 
 def keep_raw_usage(model: BaseChatModel) -> None:
     """Have a chat model of OpenAI's dialect, or Perplexity's, keep its stream's own counts in
-    ``response_metadata``; any other model stays as it is."""
+    ``response_metadata``, and a refusal where an answer that is not streamed has it; any other
+    model stays as it is."""
     from langchain_openai.chat_models.base import BaseChatOpenAI
 
     kind: Any = type(model)
@@ -37,6 +39,8 @@ def _keeping(kind: type[Any]) -> type[Any]:
         usage = chunk.get("usage") or (chunk.get("chunk") or {}).get("usage")
         if found is not None and usage:
             found.message.response_metadata[RAW_USAGE_KEY] = [dict(usage)]
+        if found is not None and (refusal := _refusal(chunk)):
+            found.message.additional_kwargs["refusal"] = refusal
         return found
 
     # Same name and module: traces and LangChain's serialisation know the class by them.
@@ -46,3 +50,11 @@ def _keeping(kind: type[Any]) -> type[Any]:
         "_convert_chunk_to_generation_chunk": _convert_chunk_to_generation_chunk,
     }
     return types.new_class(kind.__name__, (kind,), exec_body=lambda names: names.update(body))
+
+
+def _refusal(chunk: Any) -> str | None:
+    """What a chunk says of a refusal. Of a stream with a schema (whose events hold their chunk) the
+    class keeps it by itself."""
+    choices = chunk.get("choices")
+    delta = choices[0].get("delta") if choices else None
+    return (delta or {}).get("refusal")
