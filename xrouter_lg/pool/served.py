@@ -34,7 +34,7 @@ def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCar
     for other in pool:
         if same_model(served, other.model_name):
             return other.effective_price
-    if (listed := listed_as(served)) is not None and listed == listed_as(card.model_name):
+    if (listed := listed_as(_bare(served))) and listed == listed_as(_bare(card.model_name)):
         return card.effective_price  # an alias: claude-opus-4-0 and claude-opus-4-20250514
     if card.base_url is None:
         stranger = published_price(card.provider, served)
@@ -56,7 +56,12 @@ def same_model(one: str, other: str) -> bool:
     return one == other or _plain(one) == _plain(other)
 
 
-def _plain(name: str) -> str:
+def _bare(name: str) -> str:
+    """A model's name without who offers it."""
     name = name.lower().rpartition("/")[2].removesuffix(".gguf")
-    name = _BEFORE_NAME.sub("", name)
+    return _BEFORE_NAME.sub("", name)
+
+
+def _plain(name: str) -> str:
+    name = _bare(name)
     return _SNAPSHOT.sub("", name) or name
