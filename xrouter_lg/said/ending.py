@@ -153,7 +153,6 @@ def _once(word: str) -> str:
         return _once(word[:half])
     if word in _WORDS or not _JOINED.fullmatch(word):
         return word
-    words: list[str] = re.findall(
-        _WORD, word
-    )  # ``stoptool_calls``: whichever says that something is wrong
+    # ``stoptool_calls``: whichever says that something is wrong.
+    words: list[str] = re.findall(_WORD, word)
     return next((each for each in words if each not in _WHOLE), words[-1])

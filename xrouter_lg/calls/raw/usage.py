@@ -9,12 +9,13 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from xrouter_lg.calls.raw.gemini import keeping_gemini
 from xrouter_lg.calls.raw.perplexity import keeping_perplexity
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
 def keep_raw_usage(model: BaseChatModel) -> None:
-    """Have a chat model of OpenAI's dialect, or Perplexity's, keep its stream's own counts in
+    """Have a chat model of OpenAI's dialect, Perplexity's or Gemini's keep its own counts in
     ``response_metadata``, and a refusal where an answer that is not streamed has it; any other
     model stays as it is."""
     from langchain_openai.chat_models.base import BaseChatOpenAI
@@ -26,6 +27,8 @@ def keep_raw_usage(model: BaseChatModel) -> None:
         model.__class__ = _keeping(kind)
     elif kind.__module__.startswith("langchain_perplexity."):
         model.__class__ = keeping_perplexity(kind)
+    elif kind.__module__.startswith("langchain_google_genai."):
+        model.__class__ = keeping_gemini(kind)
 
 
 @lru_cache(maxsize=32)
