@@ -159,7 +159,7 @@ def test_two_images_count_twice_beside_their_text() -> None:
 
 def test_images_are_found_in_any_message() -> None:
     size = prompt_size([SystemMessage("s"), HumanMessage([IMAGE])])
-    assert (size.images, size.needs) == (1, {"vision"})
+    assert (size.images, size.needs) == (1, frozenset({"vision"}))
 
 
 @pytest.mark.parametrize("content", ["image_url", [{"type": "text", "text": "image"}], ["image"]])
@@ -232,7 +232,7 @@ def test_pictures_are_found_wherever_they_stand() -> None:
     ]
     for result in results:
         size = prompt_size([ToolMessage([result], tool_call_id="c")])
-        assert (size.images, size.needs) == (1, {"vision"})
+        assert (size.images, size.needs) == (1, frozenset({"vision"}))
         assert size.likely < 2 * IMAGE_TOKENS
     made = {"type": "image_generation_call", "id": "i", "result": data}
     kept = AIMessage("x", additional_kwargs={"tool_outputs": [made]})
