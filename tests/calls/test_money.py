@@ -122,7 +122,12 @@ SENT_ALONG: list[dict[str, Any]] = [
 def card(**params: Any) -> ModelCard:
     price = {"input": 1, "output": 10, "web_search": "0.02"}
     return ModelCard(
-        name="a", model="m", base_url="http://127.0.0.1:1/v1", price=price, params=params
+        name="a",
+        model="m",
+        base_url="http://127.0.0.1:1/v1",
+        price=price,
+        params=params,
+        context_window=128_000,
     )
 
 
@@ -139,7 +144,34 @@ def test_several_answers_and_searches_are_counted_one_by_one() -> None:
     plain, four = worst_case(card(), 0, 100), worst_case(card(**SENT_ALONG[4]), 0, 100)
     assert plain is not None
     assert four is not None
-    assert Decimal("0.08") < four - plain < Decimal("0.0802")  # and the tool's own words
+    window = Decimal("0.128")  # which what they find may fill
+    assert four - plain == window + Decimal("0.08")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"model_kwargs": {"previous_response_id": "resp_1"}},
+        {"model_kwargs": {"prompt": {"id": "pmpt_1"}}},
+        {"cached_content": "cachedContents/1"},
+        {"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]},
+        {"tools": [{"type": "mcp", "server_label": "a", "server_url": "https://a.example"}]},
+        {"tools": [{"code_execution": {}}]},
+    ],
+    ids=str,
+)
+def test_what_only_the_provider_knows_may_fill_the_window(params: dict[str, Any]) -> None:
+    assert worst_case(card(**params), 100, 100) == Decimal("0.129")
+    bound: dict[str, Any] = {"previous_response_id": "resp_1"}
+    assert worst_case(card(), 100, 100, bound) == Decimal("0.129")
+
+
+def test_a_tool_of_the_apps_own_fills_no_window() -> None:
+    own = {"type": "function", "function": {"name": "search", "parameters": {}}}
+    more, plain = worst_case(card(tools=[own]), 100, 100), worst_case(card(), 100, 100)
+    assert more is not None
+    assert plain is not None
+    assert more - plain < Decimal("0.001")
 
 
 @pytest.mark.parametrize("params", [{}, *SENT_ALONG])

@@ -159,7 +159,7 @@ def test_two_images_count_twice_beside_their_text() -> None:
 
 def test_images_are_found_in_any_message() -> None:
     size = prompt_size([SystemMessage("s"), HumanMessage([IMAGE])])
-    assert (size.images, size.needs) == (1, {"vision"})
+    assert (size.images, size.needs) == (1, frozenset({"vision"}))
 
 
 @pytest.mark.parametrize("content", ["image_url", [{"type": "text", "text": "image"}], ["image"]])
@@ -211,3 +211,36 @@ def test_media_are_bounded_by_the_cards_window() -> None:
     card = ModelCard(name="a", model="m", base_url="http://127.0.0.1:1/v1", context_window=8_000)
     assert prompt_size([file]).at_most > 1_000_000
     assert prompt_size([file]).bound_for(card) == 8_000
+
+
+def test_a_spoken_answer_is_no_text() -> None:
+    spoken = {"id": "audio_1", "data": "A" * 900_000, "transcript": "Paris."}
+    said = AIMessage("", additional_kwargs={"audio": spoken})
+    size = prompt_size([said])
+    assert size.likely < 10_000
+    assert not size.needs
+
+
+def test_pictures_are_found_wherever_they_stand() -> None:
+    data = "A" * 400_000
+    url = f"data:image/png;base64,{data}"
+    resource = {"uri": "file:///a.png", "mimeType": "image/png", "blob": data}
+    results = [
+        {"type": "computer_screenshot", "image_url": url},
+        {"type": "custom", "shown": url},
+        {"type": "resource", "resource": resource},
+    ]
+    for result in results:
+        size = prompt_size([ToolMessage([result], tool_call_id="c")])
+        assert (size.images, size.needs) == (1, frozenset({"vision"}))
+        assert size.likely < 2 * IMAGE_TOKENS
+    made = {"type": "image_generation_call", "id": "i", "result": data}
+    kept = AIMessage("x", additional_kwargs={"tool_outputs": [made]})
+    assert prompt_size([kept]).likely < 2 * IMAGE_TOKENS
+
+
+def test_a_search_in_files_is_no_file() -> None:
+    search = {"type": "file_search_call", "id": "fs_1", "queries": ["q"], "results": None}
+    size = prompt_size([AIMessage([search, {"type": "text", "text": "x"}])])
+    assert not size.needs
+    assert size.at_most < 1_000

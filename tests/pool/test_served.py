@@ -32,6 +32,7 @@ SMALL, LARGE = card("small", "gpt-4.1-nano", 1), card("large", "claude-opus-4-1"
         ("deepseek/deepseek-r1:free", "deepseek-r1"),
         ("qwen2.5-0.5b", "/weights/Qwen2.5-0.5B.gguf"),
         ("grok-4", "grok-4-0709"),
+        ("openai.gpt-oss-120b-1:0", "gpt-oss-120b"),
     ],
 )
 def test_names_of_one_model(one: str, other: str) -> None:
@@ -77,3 +78,22 @@ def test_a_server_of_the_users_own_names_its_models_as_it_likes() -> None:
     price = price_as_served(own, "whatever-it-is-called", [own])
     assert price is not None
     assert price.input == 1
+
+
+@pytest.mark.parametrize("alias", ["claude-opus-4-0", "anthropic/claude-opus-4-0"])
+def test_an_alias_that_the_published_list_knows_is_the_cards(alias: str) -> None:
+    asked = card("a", alias, 3)
+    price = price_as_served(asked, "claude-opus-4-20250514", [asked])
+    assert price is not None
+    assert price.input == 3
+
+
+def test_a_deployment_at_azure_has_its_cards_price() -> None:
+    asked = card("a", "azure_openai:our-deployment", 3, base_url=None)
+    price = price_as_served(asked, "gpt-4o-2024-11-20", [asked])
+    assert price is not None
+    assert price.input == 3
+    unpriced = ModelCard(name="b", model="azure_openai:our-deployment")
+    published = price_as_served(unpriced, "gpt-4o-2024-11-20", [unpriced])
+    assert published is not None
+    assert published.source.startswith("genai-prices")

@@ -18,6 +18,7 @@ from xrouter_lg.said import RAW_USAGE_KEY, reported_cost, served_model
         ({"usage": {"cost": "0.0123"}}, "0.0123"),
         ({RAW_USAGE_KEY: [{"prompt_tokens": 1}, {"cost": 0.0123}]}, "0.0123"),
         ({"cost": 0.0123}, "0.0123"),
+        ({"token_usage": {"estimated_cost": 0.0123}}, "0.0123"),
         ({"token_usage": {"cost": {"request_cost": 0.01, "total_cost": 0.0123}}}, "0.0123"),
         ({"token_usage": {"cost_in_usd_ticks": 123_000_000}}, "0.0123"),
         ({"headers": {"x-litellm-response-cost": "0.0123"}}, "0.0123"),
@@ -38,6 +39,12 @@ def test_with_a_key_of_the_users_own_the_upstream_bill_counts_too() -> None:
     assert reported_cost(AIMessage("x", response_metadata={"token_usage": usage})) == Decimal(
         "0.001"
     )
+
+
+@pytest.mark.parametrize(("cost", "usd"), [(0, "0.02"), (0.001, "0.021"), (0.02, "0.02")])
+def test_a_bill_below_the_upstream_one_is_of_a_key_of_the_users_own(cost: float, usd: str) -> None:
+    meta = {"cost": cost, "cost_details": {"upstream_inference_cost": 0.02}}
+    assert reported_cost(AIMessage("x", response_metadata=meta)) == Decimal(usd)
 
 
 def test_an_answer_out_of_langchains_cache_costs_nothing() -> None:

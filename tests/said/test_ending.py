@@ -21,6 +21,7 @@ def answer(content: Any = "half an answer", **meta: Any) -> AIMessage:
         ("finish_reason", "stop"),
         ("finish_reason", "STOP"),
         ("finish_reason", "stopstop"),
+        ("finish_reason", "stoptool_calls"),
         ("finish_reason", "tool_calls"),
         ("finish_reason", "COMPLETE"),
         ("stop_reason", "end_turn"),
@@ -46,6 +47,9 @@ def test_good_endings(key: str, word: str) -> None:
         ("SAFETY", ErrorClass.CONTENT_FILTER),
         ("RECITATION", ErrorClass.CONTENT_FILTER),
         ("refusal", ErrorClass.CONTENT_FILTER),
+        ("stoplength", ErrorClass.TRUNCATED),
+        ("sensitive", ErrorClass.CONTENT_FILTER),
+        ("network_error", ErrorClass.SERVER),
         ("error", ErrorClass.SERVER),
         ("insufficient_system_resource", ErrorClass.SERVER),
         ("MALFORMED_FUNCTION_CALL", ErrorClass.MALFORMED),
@@ -101,3 +105,49 @@ def test_an_answer_without_an_ending_was_cut_off_where_the_provider_always_says_
 def test_a_prompt_that_was_blocked_has_no_answer() -> None:
     blocked = answer("", prompt_feedback={"block_reason": "SAFETY"})
     assert flaw_of(blocked) is ErrorClass.CONTENT_FILTER
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<think>\nThe user asks for the capital.\n</think>\n\n",
+        "<think>\nThe user asks for",
+        "The user asks for the capital.\n</think>\n",
+        "\n\u200b \ufeff",
+        [{"type": "redacted_thinking", "data": "x"}],
+        [
+            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+            {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+        ],
+        [{"type": "web_search_call", "id": "w", "status": "completed"}],
+    ],
+)
+def test_what_stands_on_the_way_to_an_answer_is_none(content: Any) -> None:
+    assert flaw_of(answer(content, finish_reason="stop")) is ErrorClass.EMPTY
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<think>Hm.</think>\nParis.",
+        "Hm.</think>Paris.",
+        "Write <think> before and </think>",
+        [{"type": "image_generation_call", "id": "i", "result": "AAAA"}],
+    ],
+)
+def test_an_answer_behind_thoughts_is_whole(content: Any) -> None:
+    assert flaw_of(answer(content, finish_reason="stop")) is None
+
+
+def test_sound_alone_is_an_answer() -> None:
+    sound = {"id": "audio_1", "data": "AAAA", "transcript": "Paris."}
+    spoken = AIMessage("", additional_kwargs={"audio": sound})
+    spoken.response_metadata["finish_reason"] = "stop"
+    assert flaw_of(spoken) is None
+
+
+def test_a_call_that_can_not_be_read_is_not_lost_behind_text() -> None:
+    call = {"type": "invalid_tool_call", "name": "f", "args": "{", "id": "c", "error": None}
+    said = AIMessage("Let me look.", invalid_tool_calls=[call])
+    said.response_metadata["finish_reason"] = "tool_calls"
+    assert flaw_of(said) is ErrorClass.MALFORMED

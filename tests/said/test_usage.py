@@ -118,6 +118,51 @@ def test_a_stream_that_counts_its_parts_is_summed() -> None:
     assert (found.input_tokens, found.output_tokens) == (1000, 7)
 
 
+@pytest.mark.parametrize(
+    ("counts", "right"),
+    [
+        ([(713, 1)] * 5, (713, 5)),
+        ([(713, 1), (713, 1), (713, 2), (713, 1)], (713, 5)),
+        ([(0, 0), (1000, 2), (1000, 3)], (1000, 3)),
+        ([(1000, 5), (1001, 10), (1003, 15)], (1003, 15)),
+        ([(20, 9), (20, 9)], (20, 9)),
+    ],
+)
+def test_a_prompt_that_a_stream_repeats_is_billed_once(
+    counts: list[tuple[int, int]], right: tuple[int, int]
+) -> None:
+    chunks = [
+        {
+            "prompt_tokens": i,
+            "completion_tokens": o,
+            "prompt_tokens_details": {"cached_tokens": i // 2},
+        }
+        for i, o in counts
+    ]
+    found = usage(langchain(1, 1), **{RAW_USAGE_KEY: chunks})
+    assert (found.input_tokens, found.output_tokens) == right
+    assert found.cached_input_tokens == right[0] // 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "total", "right"), [(98_805, 103_925, 98_805), (10, 103_925, 98_805)]
+)
+def test_a_gateway_may_have_the_cache_in_the_prompt_or_beside_it(
+    prompt: int, total: int, right: int
+) -> None:
+    count = {
+        "prompt_tokens": prompt,
+        "completion_tokens": 5_120,
+        "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": 66_360},
+        "cache_read_input_tokens": 66_360,
+        "cache_creation_input_tokens": 32_435,
+    }
+    found = usage(langchain(prompt, 5_120, {"cache_read": 66_360}, total=total), token_usage=count)
+    assert (found.input_tokens, found.output_tokens) == (right, 5_120)
+    assert (found.cached_input_tokens, found.cache_write_tokens) == (66_360, 32_435)
+
+
 def test_searches_are_counted_by_their_blocks_where_nobody_says_how_many() -> None:
     blocks = [
         {"type": "server_tool_use", "name": "web_search", "id": "1"},

@@ -53,6 +53,7 @@ _FILM_RATE, _FILM_RATE_LEAST = 125_000, 12_500
 
 _TYPES: tuple[tuple[str, Kind], ...] = (
     ("image", "image"),
+    ("screenshot", "image"),
     ("audio", "audio"),
     ("video", "video"),
     ("file", "file"),
@@ -117,6 +118,14 @@ def medium_of(block: Mapping[str, Any]) -> Medium | None:
     )
 
 
+def medium_in(text: str) -> Medium | None:
+    """What a string holds as a ``data:`` address; None for any other."""
+    head = _DATA_URL.match(text)
+    if head is None or ";base64" not in head[0]:
+        return None
+    return medium_of({"type": _by_mime(head[1] or ""), "data": text})
+
+
 def _times(size: int, unit: int, tokens: int) -> int:
     return -(-size // unit) * tokens
 
@@ -127,7 +136,10 @@ def _kind(block: Mapping[str, Any]) -> Kind | None:
     source = block.get("source")
     if isinstance(source, Mapping) and source.get("type") in ("text", "content"):
         return None  # a document whose text stands here
-    if text == "media" or (not text and "inline_data" in block):  # Google's
+    if text.endswith("_call") and not text.startswith("image"):
+        return None  # what a provider's own tool was asked
+    # Google's, and a resource out of a tool's result.
+    if text == "media" or (not text and ("inline_data" in block or "blob" in block)):
         return _by_mime(_data(block)[0])
     for part, kind in _TYPES:
         if part in text:
@@ -153,7 +165,14 @@ def _data(block: Mapping[str, Any]) -> tuple[str, str | bytes | None]:
             mime = mime or value
         elif isinstance(value, bytes):
             found = value
-        elif isinstance(value, str) and key in ("base64", "data", "file_data", "bytes", "url"):
+        elif isinstance(value, str) and key in (
+            "base64",
+            "data",
+            "file_data",
+            "bytes",
+            "blob",
+            "url",
+        ):
             head = _DATA_URL.match(value)
             if head is not None:
                 mime, found = mime or head[1] or "", value[head.end() :]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any
 
+from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
 from xrouter_lg.pool.pricing import Price
@@ -20,6 +22,9 @@ _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_pred
 _NESTED = ("model_kwargs", "generation_config", "extra_body")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SEARCHES_A_TOOL = 10
+_UNSEEN = ("previous_response_id", "conversation", "prompt", "cached_content", "mcp_servers")
+"""Parts of a body that stand for a prompt which only the provider knows."""
+_FINDS = re.compile(r"search|fetch|url_context|mcp|code_(interpreter|execution)")
 
 
 def cost_of(
@@ -54,8 +59,8 @@ def worst_case(
     sent = _sent_along(card, bound)
     outputs = max([outputs, *(n for name in _LIMITS if (n := _count(sent.get(name))))])
     outputs *= _answers(sent)
-    inputs = prompt_tokens_max + _size(sent)
-    return price.worst_case(inputs, outputs, _searches(sent.get("tools")))
+    inputs = _inputs(card, prompt_tokens_max, sent)
+    return price.worst_case(inputs, outputs, _searches(sent))
 
 
 def output_tokens_for(
@@ -73,8 +78,8 @@ def output_tokens_for(
     least = worst_case(card, prompt_tokens_max, 1, bound)
     if least is None or least > usd:
         return 0
-    inputs = prompt_tokens_max + _size(sent)
-    room = price.output_tokens_for(usd, inputs, _searches(sent.get("tools")))
+    inputs = _inputs(card, prompt_tokens_max, sent)
+    room = price.output_tokens_for(usd, inputs, _searches(sent))
     return None if room is None else room // _answers(sent)
 
 
@@ -95,6 +100,31 @@ def _sent_along(card: ModelCard, bound: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
+def _inputs(card: ModelCard, prompt_tokens_max: int, sent: Mapping[str, Any]) -> int:
+    """The most tokens of a prompt with what rides along. What the provider adds to it by itself
+    (an earlier talk, what its own tools find) may fill the window."""
+    inputs = prompt_tokens_max + _size(sent)
+    if any(sent.get(name) for name in _UNSEEN) or any(map(finds_by_itself, _tools(sent))):
+        return max(inputs, card.context_window or UNSIZED_TOKENS)
+    return inputs
+
+
+def finds_by_itself(tool: Mapping[str, Any]) -> bool:
+    """Whether the provider runs a tool, the results of which it bills as prompt."""
+    return _FINDS.search(_kind(tool)) is not None
+
+
+def _kind(tool: Mapping[str, Any]) -> str:
+    """A tool's type; Google's tools are named by their only key."""
+    return str(tool.get("type") or next(iter(tool), ""))
+
+
+def _tools(sent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed = sent.get("tools")
+    given = listed if isinstance(listed, list | tuple) else ()
+    return [tool for tool in given if isinstance(tool, Mapping)]
+
+
 def _size(sent: Mapping[str, Any]) -> int:
     """An upper bound of the tokens that schemas and texts in a body's own fields add."""
     kept = {n: value for n, value in sent.items() if value and isinstance(value, Mapping | list)}
@@ -109,11 +139,9 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _searches(tools: Any) -> int:
+def _searches(sent: Mapping[str, Any]) -> int:
     """Searches that tools which run at the provider may make: their own limit, else ten each."""
-    listed = tools if isinstance(tools, list | tuple) else ()
-    kinds = [tool for tool in listed if isinstance(tool, Mapping)]
-    server = [tool for tool in kinds if "search" in str(tool.get("type", ""))]
+    server = [tool for tool in _tools(sent) if "search" in _kind(tool)]
     return sum(_count(tool.get("max_uses")) or _SEARCHES_A_TOOL for tool in server)
 
 

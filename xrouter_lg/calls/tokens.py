@@ -10,7 +10,15 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from xrouter_lg.calls.media import IMAGE_BOUND, NEEDS, Kind, image_bound, medium_of
+from xrouter_lg.calls.media import (
+    IMAGE_BOUND,
+    NEEDS,
+    Kind,
+    Medium,
+    image_bound,
+    medium_in,
+    medium_of,
+)
 from xrouter_lg.pool.pool import ModelCard
 
 CHARS_PER_TOKEN = 4
@@ -59,7 +67,7 @@ def prompt_size(
             total.text(json.dumps(extra, default=str))
         kept = {k: v for k, v in message.additional_kwargs.items() if k not in _SAID_AGAIN}
         if kept:  # thoughts, which some providers are sent again
-            total.text(json.dumps(kept, default=str))
+            total.kept(kept)
         likely += TOKENS_PER_MESSAGE
         bound += BOUND_PER_MESSAGE
     for index, tool in enumerate(tools):
@@ -108,17 +116,35 @@ class _Measure:
         elif content is not None:
             self.text(str(content))
 
+    def kept(self, beside: Mapping[str, Any]) -> None:
+        """What LangChain keeps beside a message's content."""
+        rest = dict(beside)
+        spoken = rest.get("audio")
+        if isinstance(spoken, Mapping):  # goes back by its id, to be read as its words or sound
+            rest["audio"] = {name: value for name, value in spoken.items() if name != "data"}
+            self._sized(medium_of({"type": "audio", "data": spoken.get("data")}))
+        self.add(rest)
+
+    def _sized(self, medium: Medium | None) -> None:
+        if medium is not None:
+            self.media_likely += medium.likely
+            self.media_at_most += medium.at_most
+
     def _block(self, block: Mapping[str, Any], depth: int) -> None:
         medium = medium_of(block)
         if medium is not None:
             self.media[medium.kind] += 1
-            self.media_likely += medium.likely
-            self.media_at_most += medium.at_most
+            self._sized(medium)
         elif isinstance(text := block.get("text"), str) and block.get("type") != "json":
             self.text(text)
         elif depth:
             for key, value in block.items():
                 self.text(f'"{key}":')
-                self.add(value, depth - 1)
+                held = medium_in(value) if isinstance(value, str) else None
+                if held is not None:
+                    self.media[held.kind] += 1
+                    self._sized(held)
+                else:
+                    self.add(value, depth - 1)
         else:
             self.text(json.dumps(block, default=str))

@@ -244,6 +244,20 @@ def published_price(provider: str | None, model: str) -> PublishedPrice | None:
     )
 
 
+@lru_cache(maxsize=512)
+def listed_as(model: str) -> tuple[str, str] | None:
+    """The provider and the name under which the published list knows a model by any of its names;
+    None where it does not."""
+    from genai_prices import Usage as PricedUsage
+    from genai_prices import calc_price
+
+    try:
+        found = calc_price(PricedUsage(input_tokens=1), model)
+    except (LookupError, ValueError):
+        return None
+    return found.provider.id, found.model.id
+
+
 def price_list() -> str:
     """The published list by name. It carries no date of its own: its version is what tells its
     age."""

@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterable
 
 from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.pool.pricing import Price, published_price
+from xrouter_lg.pool.pricing import Price, listed_as, published_price
 
-# Dated snapshots (-2025-04-14, -20250805, @20250805, -0709, -001), "-latest", Bedrock's version and
-# OpenRouter's variant.
+# Dated snapshots (-2025-04-14, -20250805, @20250805, -0709, -001), "-latest", Bedrock's versions
+# and OpenRouter's variant.
 _SNAPSHOT = re.compile(
-    r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest)|-v\d+(?::\d+)?|:[a-z]+)+$"
+    r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest)|-v\d+(?::\d+)?|-\d:\d|:[a-z]+)+$"
 )
-_BEFORE_NAME = re.compile(r"^(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|deepseek)\.")
+_BEFORE_NAME = re.compile(
+    r"^(?:[a-z-]{2,6}\.)?"
+    r"(?:anthropic|amazon|meta|mistral|cohere|deepseek|openai|qwen|google|minimax|moonshot|nvidia)\."
+)
 
 
 def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCard]) -> Price | None:
@@ -26,9 +29,13 @@ def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCar
     """
     if served is None or same_model(served, card.model_name):
         return card.effective_price
+    if card.price is not None and _is_deployment(card):
+        return card.effective_price
     for other in pool:
         if same_model(served, other.model_name):
             return other.effective_price
+    if (listed := listed_as(_bare(served))) and listed == listed_as(_bare(card.model_name)):
+        return card.effective_price  # an alias: claude-opus-4-0 and claude-opus-4-20250514
     if card.base_url is None:
         stranger = published_price(card.provider, served)
         if stranger is not None:
@@ -38,13 +45,23 @@ def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCar
     return None
 
 
+def _is_deployment(card: ModelCard) -> bool:
+    """Whether the card's model has a name that its user gave it, at Azure."""
+    return card.provider == "azure_openai" and listed_as(card.model_name) is None
+
+
 def same_model(one: str, other: str) -> bool:
     """Whether two names are of one model: a vendor in front and a snapshot's date behind are no
     part of it."""
     return one == other or _plain(one) == _plain(other)
 
 
-def _plain(name: str) -> str:
+def _bare(name: str) -> str:
+    """A model's name without who offers it."""
     name = name.lower().rpartition("/")[2].removesuffix(".gguf")
-    name = _BEFORE_NAME.sub("", name)
+    return _BEFORE_NAME.sub("", name)
+
+
+def _plain(name: str) -> str:
+    name = _bare(name)
     return _SNAPSHOT.sub("", name) or name

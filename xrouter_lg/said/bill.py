@@ -12,7 +12,7 @@ RAW_USAGE_KEY = "usage_chunks"
 """Key in ``response_metadata``: a stream's counts as the provider sent them, one a chunk. LangChain
 keeps their sum alone, which has no cost in it and counts a repeated prompt again."""
 
-_COSTS = ("cost", "total_cost", "cost_usd", "response_cost")
+_COSTS = ("cost", "total_cost", "cost_usd", "response_cost", "estimated_cost")
 _TICKS_PER_USD = Decimal(10**10)  # xAI's unit of money
 
 
@@ -29,7 +29,7 @@ def raw_usages(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def reported_cost(message: Any) -> Decimal | None:
     """The cost in USD that a provider itself put into the response, as OpenRouter, LiteLLM,
-    Perplexity and xAI do; 0 for an answer out of LangChain's cache.
+    DeepInfra, Perplexity and xAI do; 0 for an answer out of LangChain's cache.
 
     It wins over any price list.
     """
@@ -43,7 +43,7 @@ def reported_cost(message: Any) -> Decimal | None:
         if cost is None and (ticks := _usd(said.get("cost_in_usd_ticks"))) is not None:
             cost = ticks / _TICKS_PER_USD
         if cost is not None:
-            return cost + _upstream(said)
+            return cost + _upstream(said, cost)
     return _usd(headers.get("x-litellm-response-cost"))
 
 
@@ -70,8 +70,14 @@ def _usd(value: Any) -> Decimal | None:
     return None if cost is None or cost < 0 else cost
 
 
-def _upstream(said: Mapping[str, Any]) -> Decimal:
-    """What a gateway has the user pay to the model's own provider, with the user's own key."""
-    if said.get("is_byok") is not True:
+def _upstream(said: Mapping[str, Any], cost: Decimal) -> Decimal:
+    """What a gateway has the user pay to the model's own provider, with the user's own key.
+
+    OpenRouter's own class drops ``is_byok``: a bill below what the model's provider asks says it
+    as well.
+    """
+    upstream = _usd(mapping(said.get("cost_details")).get("upstream_inference_cost"))
+    own_key = said.get("is_byok")
+    if upstream is None or not (own_key is True or (own_key is None and cost < upstream)):
         return Decimal(0)
-    return _usd(mapping(said.get("cost_details")).get("upstream_inference_cost")) or Decimal(0)
+    return upstream

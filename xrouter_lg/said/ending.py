@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,8 @@ from xrouter_lg.said.message import (
 CUT = frozenset({ErrorClass.TRUNCATED, ErrorClass.CONTENT_FILTER})
 """Flaws that may leave a part of an answer, which is handed on marked as cut."""
 
-# The words of OpenAI (and those who speak its dialect), Anthropic, Google, Mistral, Cohere, Ollama
-# and Bedrock, in lower case.
+# The words of OpenAI (and those who speak its dialect), Anthropic, Google, Mistral, Cohere, Ollama,
+# Bedrock and GLM, in lower case.
 _WHOLE = frozenset(
     {
         "stop", "tool_calls", "function_call",
@@ -30,18 +31,34 @@ _FILTERED = frozenset(
     {
         "content_filter", "content_filtered", "refusal", "guardrail_intervened",
         "safety", "recitation", "blocklist", "prohibited_content", "spii", "image_safety",
-        "image_prohibited_content", "image_recitation", "language", "error_toxic",
+        "image_prohibited_content", "image_recitation", "language", "error_toxic", "sensitive",
     }
 )  # fmt: skip
 _BROKEN_OFF = frozenset(
     {
         "error", "abort", "aborted", "cancelled", "failed", "insufficient_system_resource",
-        "engine_overloaded", "server_error", "other", "image_other",
+        "engine_overloaded", "server_error", "network_error", "other", "image_other",
     }
 )  # fmt: skip
 _MALFORMED = frozenset(
     {"malformed_function_call", "unexpected_tool_call", "too_many_tool_calls", "malformed_response"}
 )
+_LENGTH = frozenset({"length", "max_tokens"})
+_WORDS = sorted(_WHOLE | _FILTERED | _BROKEN_OFF | _MALFORMED | _LENGTH, key=len, reverse=True)
+_WORD = "|".join(_WORDS)
+_JOINED = re.compile(f"(?:{_WORD})(?:{_WORD})+")
+
+_UNSHOWN = frozenset(
+    {
+        "redacted_thinking", "server_tool_use", "server_tool_call", "server_tool_result",
+        "web_search_call", "file_search_call", "code_interpreter_call", "mcp_call",
+        "mcp_list_tools",
+    }
+)  # fmt: skip
+"""What a provider does on its own way to an answer."""
+_TAGGED_THOUGHTS = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_BLANKS = "\u200b\u200c\u200d\u2060\ufeff"
+
 _PROVIDERS_SAY_IT = frozenset(
     {
         "openai", "azure_openai", "anthropic", "google_genai", "google_vertexai", "mistralai",
@@ -61,9 +78,9 @@ def flaw_of(message: Any) -> ErrorClass | None:
     flaw = None if ending is None else _flaw(ending)
     if flaw is not None:
         return flaw
+    if fields.get("invalid_tool_calls"):
+        return ErrorClass.MALFORMED
     if not says_something(fields):
-        if fields.get("invalid_tool_calls"):
-            return ErrorClass.MALFORMED
         refused = mapping(fields.get("additional_kwargs")).get("refusal") or fields.get("refusal")
         return None if refused else ErrorClass.EMPTY
     if ending is None and meta.get("model_provider") in _PROVIDERS_SAY_IT:
@@ -72,11 +89,28 @@ def flaw_of(message: Any) -> ErrorClass | None:
 
 
 def says_something(message: Any) -> bool:
-    """Whether an answer has anything for a user: text that is not blank, tool calls, an image.
-    Thoughts alone are nothing."""
+    """Whether an answer has anything for a user: text that is not blank, tool calls, an image,
+    sound. Thoughts alone are nothing, nor is what a provider's own tools were asked and gave."""
     fields = fields_of(message)
-    content = fields.get("content")
-    return bool(fields.get("tool_calls") or text_of(fields).strip() or other_blocks(content))
+    return bool(
+        fields.get("tool_calls")
+        or _shown(text_of(fields))
+        or mapping(fields.get("additional_kwargs")).get("audio")
+        or any(_is_shown(block.get("type")) for block in other_blocks(fields.get("content")))
+    )
+
+
+def _shown(text: str) -> str:
+    """The text without thoughts that a server left in it, between tags, and blanks."""
+    while (thoughts := _TAGGED_THOUGHTS.match(text)) is not None:
+        text = text[thoughts.end() :]
+    if "<think>" not in text:  # several chat templates write the opening tag themselves
+        text = text.rpartition("</think>")[2]
+    return text.translate(dict.fromkeys(map(ord, _BLANKS))).strip()
+
+
+def _is_shown(kind: Any) -> bool:
+    return kind not in _UNSHOWN and not str(kind).endswith("_tool_result")
 
 
 def was_cut(message: Any) -> bool:
@@ -113,6 +147,12 @@ def _flaw(ending: str) -> ErrorClass | None:
 
 
 def _once(word: str) -> str:
-    """LangChain joins the texts of a stream's chunks, repeated ones too: ``stopstop``."""
+    """One word, where LangChain has joined those of a stream's chunks: ``stopstop``."""
     half = len(word) // 2
-    return _once(word[:half]) if half > 2 and word[:half] * 2 == word else word
+    if half > 2 and word[:half] * 2 == word:
+        return _once(word[:half])
+    if word in _WORDS or not _JOINED.fullmatch(word):
+        return word
+    # ``stoptool_calls``: whichever says that something is wrong.
+    words: list[str] = re.findall(_WORD, word)
+    return next((each for each in words if each not in _WHOLE), words[-1])

@@ -161,7 +161,7 @@ def _read(count: Mapping[str, Any]) -> _Count:
             for details in (f"{name}_token_details", f"{name}_tokens_details"):
                 _details(mapping(count.get(details)), side, known, found)
     _details(mapping(count.get("cache_creation")), "input", _INPUT, found)
-    if excludes_cache:  # Anthropic's own count
+    if excludes_cache and not _adds_up(count, found):  # Anthropic's own count
         apart = sum(found.kinds[kind] for kind in _WRITES)
         found.inputs += found.kinds["cache_read_tokens"] + max(
             apart, found.kinds["cache_write_tokens"]
@@ -171,6 +171,12 @@ def _read(count: Mapping[str, Any]) -> _Count:
     if searches:
         found.kinds["web_searches"] = searches
     return found
+
+
+def _adds_up(count: Mapping[str, Any], found: _Count) -> bool:
+    """Whether a count of OpenAI's dialect is whole by its own total: a gateway (LiteLLM) repeats
+    Anthropic's names beside a prompt that has the cache in it."""
+    return "prompt_tokens" in count and found.total == found.inputs + found.outputs
 
 
 def _details(
@@ -194,10 +200,13 @@ def _details(
 
 def _streamed(counts: Sequence[_Count]) -> _Count:
     """The count of a stream from those of its chunks: the last one where each repeats what was
-    said before and adds to it, else their sum."""
-    inputs = {count.inputs for count in counts}
+    said before and adds to it, else their sum, in which a repeated prompt counts once."""
+    counts = [count for count in counts if count.inputs or count.outputs] or list(counts)
+    inputs = [count.inputs for count in counts]
     outputs = [count.outputs for count in counts]
-    if len(inputs) == 1 and outputs == sorted(outputs):
+    # A token each, as often as that, is what a chunk has and no repeated total.
+    singly = len(outputs) > 2 and set(outputs) == {1}
+    if all(inputs) and inputs == sorted(inputs) and outputs == sorted(outputs) and not singly:
         return counts[-1]
     summed = _Count()
     for count in counts:
@@ -206,6 +215,15 @@ def _streamed(counts: Sequence[_Count]) -> _Count:
         summed.total += count.total
         summed.kinds += count.kinds
         summed.unknown += count.unknown
+    if all(inputs) and len(set(inputs)) == 1:
+        summed.inputs, summed.total = inputs[0], 0
+        for parts, each in (
+            (summed.kinds, [count.kinds for count in counts]),
+            (summed.unknown, [count.unknown for count in counts]),
+        ):
+            for name in parts:
+                if not name.startswith("output_"):
+                    parts[name] = max(part[name] for part in each)
     return summed
 
 

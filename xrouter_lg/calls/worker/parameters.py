@@ -13,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from pydantic import PydanticUserError, TypeAdapter
 
+from xrouter_lg.calls.money import finds_by_itself
 from xrouter_lg.calls.worker.clients import is_a
 from xrouter_lg.errors import RequestError
 from xrouter_lg.types import PlannedCall
@@ -68,10 +69,8 @@ class Bound:
         that the provider runs: the others are a part of the prompt."""
         given = {name: _plain(value) for name, value in {**self.options, **self.call}.items()}
         listed = (*self.tools, *(self.call.get("tools") or ()))
-        kinds = [tool for tool in listed if isinstance(tool, Mapping) and tool]
-        # Google's tools are named by their only key.
-        named = [{"type": next(iter(tool)), **tool} for tool in kinds]
-        given["tools"] = [tool for tool in named if "search" in str(tool["type"])]
+        kinds = [tool for tool in listed if isinstance(tool, Mapping)]
+        given["tools"] = [tool for tool in kinds if finds_by_itself(tool)]
         return given
 
 

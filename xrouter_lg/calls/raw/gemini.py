@@ -1,0 +1,137 @@
+"""Gemini's chat model, with what its class drops: tokens by modality, of which sound and pictures
+have rates of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
+from typing import Any
+
+from xrouter_lg.said import RAW_USAGE_KEY
+
+_APART = ("audio", "image", "video")
+
+
+@lru_cache(maxsize=8)
+def keeping_gemini(kind: Any) -> type[Any]:
+    """A class that keeps the provider's own count in ``response_metadata``."""
+
+    def _generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        client = _Watched(self.client)
+        watched = self.model_copy(update={"client": client})
+        return _told(kind._generate(watched, *args, **kwargs), client)
+
+    async def _agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        client = _Watched(self.client)
+        watched = self.model_copy(update={"client": client})
+        return _told(await kind._agenerate(watched, *args, **kwargs), client)
+
+    def _stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        client = _Watched(self.client)
+        watched = self.model_copy(update={"client": client})
+        for chunk in kind._stream(watched, *args, **kwargs):
+            yield _last(chunk, client)
+
+    async def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        client = _Watched(self.client)
+        watched = self.model_copy(update={"client": client})
+        async for chunk in kind._astream(watched, *args, **kwargs):
+            yield _last(chunk, client)
+
+    # Same name and module: traces and LangChain's serialisation know the class by them.
+    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    asked = {it.__name__: it for it in (_generate, _agenerate, _stream, _astream)}
+    made: type[Any] = type(kind)(kind.__name__, (kind,), names | asked | {"_keeps_raw_usage": True})
+    return made
+
+
+class _Watched:
+    """A client of Gemini's that notes what its answers count. It is asked once."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.models = _Models(client.models, self)
+        self.aio = _Async(client.aio, self)
+        self.usage: dict[str, Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def noted(self, answer: Any) -> Any:
+        count = getattr(answer, "usage_metadata", None)
+        self.usage = None if count is None else _count(count)
+        return answer
+
+
+class _Models:
+    def __init__(self, models: Any, watched: _Watched) -> None:
+        self._models, self._watched = models, watched
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._models, name)
+
+    def generate_content(self, **request: Any) -> Any:
+        return self._watched.noted(self._models.generate_content(**request))
+
+    def generate_content_stream(self, **request: Any) -> Any:
+        return map(self._watched.noted, self._models.generate_content_stream(**request))
+
+
+class _AsyncModels(_Models):
+    async def generate_content(self, **request: Any) -> Any:
+        return self._watched.noted(await self._models.generate_content(**request))
+
+    async def generate_content_stream(self, **request: Any) -> Any:
+        return self._each(await self._models.generate_content_stream(**request))
+
+    async def _each(self, stream: Any) -> AsyncIterator[Any]:
+        async for chunk in stream:
+            yield self._watched.noted(chunk)
+
+
+class _Async:
+    def __init__(self, client: Any, watched: _Watched) -> None:
+        self._client, self.models = client, _AsyncModels(client.models, watched)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+def _count(count: Any) -> dict[str, Any]:
+    """The parts of a count that LangChain's lacks; the totals are in its own."""
+    return {
+        "prompt_tokens": (count.prompt_token_count or 0) + (count.tool_use_prompt_token_count or 0),
+        "completion_tokens": (count.candidates_token_count or 0)
+        + (count.thoughts_token_count or 0),
+        "total_tokens": count.total_token_count or 0,
+        "prompt_tokens_details": {
+            "cached_tokens": count.cached_content_token_count or 0,
+            **_by_modality(count.prompt_tokens_details),
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": count.thoughts_token_count or 0,
+            **_by_modality(count.candidates_tokens_details),
+        },
+    }
+
+
+def _by_modality(details: Any) -> dict[str, int]:
+    found = {str(getattr(d.modality, "value", d.modality)).lower(): d for d in details or ()}
+    return {name: found[name].token_count or 0 for name in _APART if name in found}
+
+
+def _told(result: Any, client: _Watched) -> Any:
+    for generation in result.generations:
+        if client.usage is not None:
+            generation.message.response_metadata[RAW_USAGE_KEY] = [client.usage]
+    return result
+
+
+def _last(chunk: Any, client: _Watched) -> Any:
+    """A chunk with its count, where it is the last one: each repeats what was said before."""
+    meta = chunk.message.response_metadata
+    if client.usage is not None and (
+        meta.get("finish_reason") or (chunk.generation_info or {}).get("finish_reason")
+    ):
+        meta[RAW_USAGE_KEY] = [client.usage]
+    return chunk
