@@ -89,3 +89,29 @@ def test_a_value_without_odd_text_is_the_very_same() -> None:
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(ValueError, match="Expecting"):
         from_json("{'a': 1}")
+
+
+class Speechless:
+    def __str__(self) -> str:
+        raise RuntimeError("nothing to say")
+
+
+@pytest.mark.parametrize("beside", ["plain", "\ud83d"], ids=["plain", "odd"])
+def test_an_object_without_a_text_is_there_by_its_kind(beside: str) -> None:
+    said = from_json(to_json({"it": Speechless(), "beside": beside}))
+    assert said == {"it": "<Speechless>", "beside": encodable(beside)}
+
+
+def test_what_holds_itself_ends_and_what_is_deep_stays() -> None:
+    circle: dict[str, Any] = {"name": "circle", "twice": []}
+    circle["twice"] += [circle, circle]
+    again = "<nested without end>"
+    assert from_json(to_json(circle)) == {"name": "circle", "twice": [again, again]}
+    deep: list[Any] = []
+    for _ in range(280):
+        deep = [deep]
+    assert from_json(to_json(deep)) == deep
+    endless: list[Any] = []
+    for _ in range(5000):
+        endless = [endless]
+    assert again in to_json(endless)

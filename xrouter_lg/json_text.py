@@ -23,6 +23,9 @@ import orjson
 _BEYOND_64_BITS = re.compile(rb"\d{19}")
 """Such an integer is a float to orjson."""
 
+_MOST_LEVELS = 300
+"""Deeper nesting would exhaust Python's stack."""
+
 _MOST_DIGITS = 4300
 """Python's own limit for turning text into an integer or back."""
 _MOST_BITS = int(_MOST_DIGITS / math.log10(2)) - 1
@@ -83,6 +86,13 @@ def from_json(text: str | bytes) -> Any:
 
 
 def _leaf(value: Any) -> Any:
+    try:
+        return _known_leaf(value)
+    except Exception:  # an object of the user's whose text can't be had
+        return f"<{type(value).__name__}>"
+
+
+def _known_leaf(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, decimal.Decimal):
@@ -98,11 +108,16 @@ def _leaf_text(value: Any) -> Any:
     return _plain(_leaf(value))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """``inside``: the ids of what the value stands in."""
+    if isinstance(value, Mapping | list | tuple):
+        if id(value) in inside or len(inside) >= _MOST_LEVELS:
+            return "<nested without end>"
+        inside = (*inside, id(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, inside) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item, inside) for item in value]
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         return hex(value)
     if isinstance(value, float) and not math.isfinite(value):

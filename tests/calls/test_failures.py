@@ -12,6 +12,7 @@ import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 
+from tests.support.providers import loopback
 from xrouter_lg import testing
 from xrouter_lg.calls.failures import (
     RETRYABLE,
@@ -116,6 +117,39 @@ async def test_our_own_deadline_is_a_timeout_too(server: FakeOpenAIServer) -> No
         async with asyncio.timeout(0.1):
             await chat(server.base_url).ainvoke("hi")
     assert classify(caught.value).error_class == "timeout"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_class"),
+    [
+        (410, {"error": {"message": "gone"}}, ErrorClass.NOT_FOUND),
+        (405, {"error": {"message": "method not allowed"}}, ErrorClass.NOT_FOUND),
+        (400, {"error": {"message": "Model Not Exist"}}, ErrorClass.NOT_FOUND),
+        (400, {"error": {"message": "Your credit balance is too low"}}, ErrorClass.QUOTA),
+        (400, {"error": {"message": "Billing hard limit has been reached"}}, ErrorClass.QUOTA),
+        (400, {"error": {"message": "API key not valid."}}, ErrorClass.AUTH),
+        (400, {"code": "invalid", "error": "Incorrect API key provided: x"}, ErrorClass.AUTH),
+        (400, {"error": {"message": "User location is not supported"}}, ErrorClass.AUTH),
+        (400, {"error": {"message": "messages: billing is no role"}}, ErrorClass.BAD_REQUEST),
+        (
+            403,
+            {"error": {"message": "You are not allowed to request logprobs from this model."}},
+            ErrorClass.BAD_REQUEST,
+        ),
+    ],
+)
+def test_a_plain_refusal_is_read_by_its_words(
+    status: int, body: dict[str, Any], error_class: ErrorClass
+) -> None:
+    with (
+        loopback(lambda path, asked, number: (status, body)) as server,
+        pytest.raises(Exception) as caught,
+    ):
+        chat(f"{server.url}/v1").invoke("hi")
+    failure = classify(caught.value)
+    assert failure.error_class is error_class
+    words = body["error"] if isinstance(body["error"], str) else body["error"]["message"]
+    assert words[:20] in failure.detail
 
 
 def test_a_refused_connection_is_free() -> None:

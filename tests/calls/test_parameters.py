@@ -94,6 +94,19 @@ async def test_ollama_keeps_its_other_options(server: Loopback) -> None:
     ]
 
 
+async def test_an_ollama_option_never_lifts_a_limit(server: Loopback) -> None:
+    options = {"options": {"num_predict": 9000}}
+    await call(server.card("ollama:llama-x"), call={"max_tokens": 7}, call_options=options)
+    await call(server.card("ollama:llama-x"), call={"max_tokens": 7}, tool_options=options)
+    assert [asked.body["options"] for asked in server.requests] == [{"num_predict": 7}] * 2
+
+
+async def test_no_second_name_of_the_cards_own_lifts_a_limit(server: Loopback) -> None:
+    card = server.card("openrouter:vendor/x", params={"max_tokens": 9000})
+    await call(card, call={"max_tokens": 77})
+    assert set(limits(server.requests[0].body).values()) == {77}
+
+
 async def test_the_responses_api_has_a_name_of_its_own(server: Loopback) -> None:
     card = server.card("openai:gpt-x", params={"use_responses_api": True})
     await call(card, call={"max_tokens": 77})
@@ -235,6 +248,8 @@ async def test_a_refused_parameter_is_left_out_at_no_cost_in_retries(
         "`temperature` and `top_p` cannot both be specified for this model",
         "Unrecognized request argument supplied: temperature",
         "`temperature` may only be set to 1 when thinking is enabled",
+        "`temperature` must be unset when thinking is enabled.",
+        "this model and its relatives don't support temperature=0.2",
     ],
 )
 async def test_providers_that_name_the_parameter_in_their_words_only_are_understood(
@@ -250,6 +265,45 @@ async def test_providers_that_name_the_parameter_in_their_words_only_are_underst
         keys(monkeypatch, server.url)
         card = server.card("anthropic:claude-x", max_retries=0)
         assert (await call(card, call={"temperature": 0.2})).message is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter"),
+    [
+        (
+            {"code": "x", "error": "Argument not supported on this model: presencePenalty"},
+            "presence_penalty",
+        ),
+        ({"error": "Model x does not support parameter reasoningEffort."}, "reasoning_effort"),
+        (
+            {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]},
+            "seed",
+        ),
+        ({"error": {"message": "Penalty is not enabled for this model"}}, "frequency_penalty"),
+        ({"error": {"message": "Unknown name 'stopSequences': Cannot find field."}}, "stop"),
+        ({"error": {"message": "x don't support seed=3", "param": "None"}}, "seed"),
+        (
+            {"error": {"message": "Unsupported parameter.", "param": "reasoning.effort"}},
+            "reasoning_effort",
+        ),
+    ],
+    ids=["xai", "xai effort", "pydantic", "google", "google stop", "litellm", "responses"],
+)
+async def test_a_parameter_is_known_by_any_spelling_in_any_body(
+    monkeypatch: pytest.MonkeyPatch, body: dict[str, Any], parameter: str
+) -> None:
+    values = {"stop": ["END"], "reasoning_effort": "low", "seed": 3}
+    value = values.get(parameter, 0.5)
+
+    def answer(path: str, asked: dict[str, Any], number: int) -> Answer:
+        return (400, body) if parameter in asked else plain_answer(path, asked)
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        card = server.card("openai:gpt-x", max_retries=0)
+        result = await call(card, call={}, call_options={parameter: value})
+        assert result.message is not None, result.detail
+        assert [parameter in asked.body for asked in server.requests] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -144,10 +144,11 @@ def test_a_router_beside_a_policy_is_refused(fake: FakeOpenAIServer) -> None:
         wired(Router(pool(fake)), policy="cheapest")
 
 
-async def test_tools_of_the_app_reach_the_worker(fake: FakeOpenAIServer) -> None:
+@pytest.mark.parametrize("bound", [lambda it: ToolBinding((it,)), lambda it: [it]])
+async def test_tools_of_the_app_reach_the_worker(fake: FakeOpenAIServer, bound: Any) -> None:
     fake.add_model(FakeModel(name="small", reply=Reply(tool_calls=[ToolCall("look", {})])))
     spec = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
-    state = await wired(pool(fake), tools=ToolBinding((spec,))).ainvoke(ask())
+    state = await wired(pool(fake), tools=bound(spec)).ainvoke(ask())
     assert [c["name"] for c in answer(state).tool_calls] == ["look"]
 
 

@@ -143,6 +143,16 @@ async def test_the_async_calls_are_the_same(server: FakeProviders) -> None:
     assert server.requests[0].body == server.requests[1].body
 
 
+@EACH_PROVIDER
+def test_options_of_an_empty_list_of_tools_break_no_call(
+    server: FakeProviders, provider: Provider
+) -> None:
+    node = XRouterNode(ModelPool([provider.card(server)]))
+    options = {"tool_choice": "auto", "strict": True, "parallel_tool_calls": False}
+    node.bind_tools([], **options).invoke({"messages": ASK})
+    assert options.keys().isdisjoint(server.requests[0].body)
+
+
 def test_keywords_of_one_request_are_not_those_of_the_next(server: FakeProviders) -> None:
     node = XRouterNode(ModelPool([PROVIDERS["openai"].card(server)]))
     node.invoke({"messages": ASK}, stop=["END"])

@@ -55,8 +55,10 @@ _BY_STATUS = {
     403: ErrorClass.AUTH,
     402: ErrorClass.QUOTA,
     404: ErrorClass.NOT_FOUND,
+    405: ErrorClass.NOT_FOUND,
     408: ErrorClass.TIMEOUT,
     409: ErrorClass.SERVER,
+    410: ErrorClass.NOT_FOUND,
     413: ErrorClass.CONTEXT_LENGTH,
     429: ErrorClass.RATE_LIMIT,
 }
@@ -92,16 +94,28 @@ _SECRET = re.compile(
 _SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 _NOT_TAKEN = re.compile(
-    r"unsupported|not (be )?(supported|permitted|allowed|set)|does(n't| not) (support|accept)"
+    r"unsupported|not (be )?(supported|permitted|allowed|set|enabled)|must be unset"
+    r"|do(es)?(n't| not) (support|accept)"
     r"|un(known|recognized|expected)|extra[ _](inputs|forbidden)|deprecated|may only be set"
     r"|can(not|'t) (both )?be (used|specified|set)|cannot set|already set|incompatible",
     re.IGNORECASE,
 )
 _NO_SUCH_MODEL = re.compile(
     r"model_not_found|model_decommissioned|not a valid model|invalid model\b"
-    r"|\bmodel\b.{0,80}(does not exist|not found|(deprecated|decommissioned|retired))",
+    r"|\bmodel\b.{0,80}(does not exist|not exist|not found|(deprecated|decommissioned|retired))",
     re.IGNORECASE,
 )
+# Several providers answer with a plain 400 where no request of this account will ever pass.
+_NO_MONEY = re.compile(
+    r"credit balance|billing.{0,6}limit|insufficient.?(quota|credit|balance)", re.IGNORECASE
+)
+_NO_ACCESS = re.compile(
+    r"api[ _]key(_invalid| not valid| expired)|(incorrect|invalid) api[ _]key"
+    r"|location is not supported|organization must be verified",
+    re.IGNORECASE,
+)
+_NO_ACCESS_TO_PARAMETER = re.compile(r"not allowed to request \w+ from", re.IGNORECASE)
+_STATUS_ALONE = re.compile(r"(error code: \d+)?", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
 
 # An error that comes inside a good response has no status: its code or its words say what it is.
@@ -146,8 +160,10 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
-    if error_class is ErrorClass.BAD_REQUEST and _NO_SUCH_MODEL.search(f"{_code(error)} {detail}"):
-        error_class = ErrorClass.NOT_FOUND
+    if error_class is ErrorClass.BAD_REQUEST and status is not None:
+        error_class = _of_refusal(f"{_code(error)} {detail}")
+    if error_class is ErrorClass.AUTH and _NO_ACCESS_TO_PARAMETER.search(detail):
+        error_class = ErrorClass.BAD_REQUEST
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
@@ -163,16 +179,24 @@ def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str,
     lasting = _NOT_TAKEN.search(text) is not None
     named = _parameter(error)
     if named is not None:
-        name = named.rpartition(".")[2]
-        return (name, lasting) if name in sent else None
+        names = (named.rpartition(".")[2], named.replace(".", "_"))
+        return next(((name, lasting) for name in names if name in sent), None)
     if not lasting:
         return None
-    places = {
-        name: found.start()
-        for name in sent
-        if (found := re.search(rf"\b{re.escape(name)}\b", text))
-    }
+    places = {name: found.start() for name in sent if (found := re.search(_spellings(name), text))}
     return (min(places, key=places.__getitem__), True) if places else None
+
+
+def _spellings(name: str) -> str:
+    """A pattern for a parameter's name as providers write it: ``presence_penalty``,
+    ``presencePenalty``; Google says ``Penalty`` for either of the two."""
+    first, *others = name.split("_")
+    names = [re.escape(name), first + "".join(part.capitalize() for part in others)]
+    if name == "stop":
+        names += ["stop_sequences", "stopSequences"]
+    elif name.endswith("_penalty"):
+        names.append("Penalty(?= is)")
+    return rf"\b({'|'.join(names)})\b"
 
 
 def describe(error: BaseException) -> str:
@@ -219,6 +243,16 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
     return ErrorClass.UNKNOWN
+
+
+def _of_refusal(text: str) -> ErrorClass:
+    """What a plain refusal is about: the request, unless its words say that it is the model, the
+    key or the account."""
+    if _NO_SUCH_MODEL.search(text):
+        return ErrorClass.NOT_FOUND
+    if _NO_MONEY.search(text):
+        return ErrorClass.QUOTA
+    return ErrorClass.AUTH if _NO_ACCESS.search(text) else ErrorClass.BAD_REQUEST
 
 
 def _by_words(text: str) -> ErrorClass | None:
@@ -269,15 +303,21 @@ def _parameter(error: BaseException) -> str | None:
     inner = body.get("error") if isinstance(body, Mapping) else None
     for holder in (body, inner):
         if isinstance(holder, Mapping) and isinstance(named := holder.get("param"), str):
-            return named
+            return named if named not in ("", "None") else None
     return None
 
 
 def _text(error: BaseException) -> str:
     try:
-        return " ".join(str(error).split())
+        text = " ".join(str(error).split())
     except Exception:
         return "(its text can't be read)"
+    body = getattr(error, "body", None)
+    if body and _STATUS_ALONE.fullmatch(text):
+        # The client finds no message in a body that is not of OpenAI's form.
+        told = body if isinstance(body, str) else json.dumps(body, default=str)
+        text = " ".join(f"{text} - {told}".split())
+    return text
 
 
 def _asked_pause_s(error: BaseException) -> float | None:

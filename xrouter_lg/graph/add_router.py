@@ -9,6 +9,7 @@ Every step between two nodes can be checkpointed: a call that has finished is ne
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AnyMessage
@@ -41,18 +42,19 @@ def build_router_graph(
     *,
     policy: PolicyLike | None = None,
     max_turns: int | None = None,
-    tools: ToolBinding | None = None,
+    tools: ToolBinding | Sequence[Any] = (),
 ) -> StateGraph[RouterState, None, RouterState, RouterState]:
     """The router as an uncompiled graph over ``messages``: compile it with the checkpointer,
     store and interrupts that you like.
 
     A :class:`Router` brings its own policy and turns; for a bare pool they are given here.
+    ``tools``: the app's own, for whichever model answers; a :class:`ToolBinding` has options too.
 
     Raises:
         ConfigurationError: a bad card, policy or option.
     """
     router = as_router(router, policy=policy, max_turns=max_turns)
-    return graph_of(router, router.pool.names, tools or ToolBinding())
+    return graph_of(router, router.pool.names, _binding(tools))
 
 
 def graph_of(
@@ -75,13 +77,14 @@ def add_router(
     policy: PolicyLike | None = None,
     max_turns: int | None = None,
     messages_key: str = "messages",
-    tools: ToolBinding | None = None,
+    tools: ToolBinding | Sequence[Any] = (),
 ) -> str:
     """Wire the router's nodes into your own graph, where Studio shows each of them.
 
     Adds ``name``, one ``call_<card>`` per card and ``<name>_collect``; draw an edge to the
     returned name, the answer goes on to ``then``. Your state needs ``messages_key`` with a
     reducer that appends (``add_messages``); what else the router keeps is private to its nodes.
+    ``tools``: as of :func:`build_router_graph`.
 
     Raises:
         ConfigurationError: a bad card, policy or option.
@@ -106,8 +109,12 @@ def add_router(
         },
         total=False,
     )
-    _add_steps(builder, Steps(router, names, tools=tools or ToolBinding()), schema)
+    _add_steps(builder, Steps(router, names, tools=_binding(tools)), schema)
     return name
+
+
+def _binding(tools: ToolBinding | Sequence[Any]) -> ToolBinding:
+    return tools if isinstance(tools, ToolBinding) else ToolBinding(tuple(tools))
 
 
 def _add_steps(builder: StateGraph[Any, Any, Any, Any], steps: Steps, schema: Any) -> None:

@@ -51,6 +51,9 @@ OPTIONAL = frozenset(
 )
 """What a request does without when a model refuses it: how to draw an answer, not what is asked."""
 
+_OF_TOOLS = ("tool_choice", "strict", "parallel_tool_calls")
+"""Options of ``bind_tools`` that mean nothing, or are refused, where no tool is bound."""
+
 _CONTAINERS = ("extra_body", "options", "generation_config", "model_kwargs")
 _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
@@ -123,9 +126,12 @@ def prepare(
         limit = temperature = None
     if temperature is not None:
         kwargs["temperature"] = temperature
+    names = () if limit is None else _limit_names(model, refused)
+    if names and not is_a(model, "ChatOpenAI", "AzureChatOpenAI"):
+        # One that the model was built with would go out beside it.
+        model = _without(model, set(LIMITS).difference(names))
     runnable = _bind(model, bound.tools, options)
     if limit is not None:
-        names = _limit_names(model, refused)
         kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})
     sent = {*_names_in(options), *_names_in(kwargs), *_names_in(_fields(model))}
     if not sent.isdisjoint(LIMITS):
@@ -139,6 +145,7 @@ def _bind(model: BaseChatModel, tools: Sequence[Any], options: dict[str, Any]) -
     try:
         if tools:
             return model.bind_tools(list(tools), **options)
+        options = _less(options, _OF_TOOLS)
         return model.bind(**options) if options else model
     except Exception as error:  # what a provider's package raises for a bad tool is its affair
         raise RequestError(
@@ -201,8 +208,8 @@ def _ollama(
 ) -> Any:
     wanted = {"num_predict": limit, "temperature": temperature}
     changes = {name: value for name, value in wanted.items() if value is not None}
-    given = kwargs.get("options") or options.get("options")
-    if changes and isinstance(given, Mapping):
+    given = kwargs.get("options", options.get("options"))
+    if changes and isinstance(given, Mapping):  # an empty one stands for all of its fields too
         kwargs["options"] = {**given, **changes}
     elif changes:
         return model.model_copy(update=changes)
