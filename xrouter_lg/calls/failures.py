@@ -160,14 +160,14 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
-    if error_class is ErrorClass.BAD_REQUEST and status is not None:
+    ours = isinstance(error, ConfigurationError | RequestError)
+    if error_class is ErrorClass.BAD_REQUEST and not ours:
         error_class = _of_refusal(f"{_code(error)} {detail}")
     if error_class is ErrorClass.AUTH and _NO_ACCESS_TO_PARAMETER.search(detail):
         error_class = ErrorClass.BAD_REQUEST
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
-    ours = isinstance(error, ConfigurationError | RequestError)
     free = refused or _never_sent(error) or ours
     return Failure(error_class, detail, _asked_pause_s(error), free=free)
 
@@ -279,7 +279,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    for holder in (error, getattr(error, "response", None)):
+    cause = error.__cause__  # LangChain's own class for Google's error has no status
+    for holder in (error, getattr(error, "response", None), cause):
         for name in ("status_code", "http_status", "status", "code"):
             value = getattr(holder, name, None)
             if isinstance(value, int) and 400 <= value < 600:
