@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from langchain_google_genai import ChatGoogleGenerativeAI
 from langchain_openai import ChatOpenAI
 
 from tests.support.providers import loopback
@@ -150,6 +151,19 @@ def test_a_plain_refusal_is_read_by_its_words(
     assert failure.error_class is error_class
     words = body["error"] if isinstance(body["error"], str) else body["error"]["message"]
     assert words[:20] in failure.detail
+
+
+def test_what_google_refuses_is_free_and_read_by_its_words() -> None:
+    said = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT"}
+    with (
+        loopback(lambda path, asked, number: (400, {"error": said})) as server,
+        pytest.raises(Exception) as caught,
+    ):
+        ChatGoogleGenerativeAI(
+            model="gemini-x", base_url=server.url, api_key="k", max_retries=1
+        ).invoke("hi")
+    failure = classify(caught.value)
+    assert (failure.error_class, failure.free) == (ErrorClass.AUTH, True)
 
 
 def test_a_refused_connection_is_free() -> None:
