@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,3 +176,27 @@ async def test_costs_of_several_requests_add_up_on_the_root(
     root = root_of(await runs_of(builder.compile(), langsmith, client))
     assert (root["xrouter_requests"], root["xrouter_route"]) == (2, "large")
     assert root["xrouter_cost_usd"] == root["xrouter_known_cost_usd"] == "0.00142"
+
+
+async def test_calls_at_once_leave_the_recorder_as_it_was_and_each_its_own_cost(
+    fake: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    for name, tokens in (("small", 100), ("large", 700)):
+        fake.add_model(FakeModel(name=name, prompt_tokens=tokens, completion_tokens=10))
+    with Recorder(tmp_path / "traces.db") as recorder:
+        graphs = {n: app(XRouterNode(pool(fake), policy=f"fixed:{n}")) for n in ("small", "large")}
+        names = ["small", "large"] * 10
+        config: Any = {"callbacks": [recorder]}
+        states = await asyncio.gather(*(graphs[name].ainvoke(ask(), config) for name in names))
+        recorder.flush(10)
+        assert type(recorder) is Recorder
+        with TraceStore(tmp_path / "traces.db") as store:
+            runs = [run for trace in store.iter_traces() for run in trace.runs]
+    told = sorted(
+        run["extra"]["metadata"]["usage_metadata"]["total_cost"]
+        for run in runs
+        if run["run_type"] == "llm"
+    )
+    billed = [state["messages"][-1].response_metadata["xrouter"]["cost_usd"] for state in states]
+    assert told == pytest.approx(sorted(map(float, billed)))
+    assert len(set(told)) == 2

@@ -7,7 +7,6 @@ tracers get, never into the message: LangChain can't add up counts that hold fra
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -65,28 +64,35 @@ def costs_of(message: AIMessage, card: ModelCard, pool: Iterable[ModelCard]) -> 
 
 
 def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
-    """The handler, or a copy of a tracer that shares its runs and knows this card."""
+    """The handler, or one that is a tracer in everything but knows this card."""
     if not isinstance(handler, LangChainTracer | Recorder):
         return handler
-    told = copy.copy(handler)
-    told.__class__ = _telling(type(handler))
-    told.__dict__["_called"] = (card, pool)
+    kind: Any = getattr(type(handler), "_tells_for", type(handler))
+    # LangChain's tracers are never copied: copy.copy gives the tracer itself. All state stays
+    # shared; what is this call's own lies in a slot beside it.
+    told = object.__new__(_telling(kind))
+    told.__dict__ = handler.__dict__
+    told._called = (card, pool)
     return told
 
 
 @lru_cache(maxsize=32)
-def _telling(kind: type[Any]) -> type[Any]:
+def _telling(kind: Any) -> Any:
     def on_llm_end(self: Any, response: LLMResult, **kwargs: Any) -> Any:
         return kind.on_llm_end(self, _with_costs(response, *self._called), **kwargs)
 
     def copy_with_metadata_defaults(self: Any, **kwargs: Any) -> Any:
         # LangChain makes a tracer anew for a run with metadata of its own.
-        made = kind.copy_with_metadata_defaults(self, **kwargs)
-        made.__dict__["_called"] = self._called
-        return made
+        return _told(kind.copy_with_metadata_defaults(self, **kwargs), *self._called)
 
-    body = {"on_llm_end": on_llm_end, "copy_with_metadata_defaults": copy_with_metadata_defaults}
-    return type(kind.__name__, (kind,), {**body, "__module__": kind.__module__})
+    body = {
+        "__slots__": ("_called",),
+        "__module__": kind.__module__,
+        "_tells_for": kind,
+        "on_llm_end": on_llm_end,
+        "copy_with_metadata_defaults": copy_with_metadata_defaults,
+    }
+    return type(kind.__name__, (kind,), body)
 
 
 def _with_costs(response: LLMResult, card: ModelCard, pool: Iterable[ModelCard]) -> LLMResult:
