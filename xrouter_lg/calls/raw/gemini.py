@@ -3,10 +3,11 @@ have rates of their own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
+from xrouter_lg.calls.raw.watching import watching
 from xrouter_lg.said import RAW_USAGE_KEY
 
 _APART = ("audio", "image", "video")
@@ -16,33 +17,7 @@ _APART = ("audio", "image", "video")
 def keeping_gemini(kind: Any) -> type[Any]:
     """A class that keeps the provider's own count in ``response_metadata``."""
 
-    def _generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        client = _Watched(self.client)
-        watched = self.model_copy(update={"client": client})
-        return _told(kind._generate(watched, *args, **kwargs), client)
-
-    async def _agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        client = _Watched(self.client)
-        watched = self.model_copy(update={"client": client})
-        return _told(await kind._agenerate(watched, *args, **kwargs), client)
-
-    def _stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        client = _Watched(self.client)
-        watched = self.model_copy(update={"client": client})
-        for chunk in kind._stream(watched, *args, **kwargs):
-            yield _last(chunk, client)
-
-    async def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        client = _Watched(self.client)
-        watched = self.model_copy(update={"client": client})
-        async for chunk in kind._astream(watched, *args, **kwargs):
-            yield _last(chunk, client)
-
-    # Same name and module: traces and LangChain's serialisation know the class by them.
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    asked = {it.__name__: it for it in (_generate, _agenerate, _stream, _astream)}
-    made: type[Any] = type(kind)(kind.__name__, (kind,), names | asked | {"_keeps_raw_usage": True})
-    return made
+    return watching(kind, _Watched, whole=_told, chunk=_last)
 
 
 class _Watched:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from xrouter_lg.calls.raw.watching import watching
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
@@ -26,33 +27,14 @@ def keeping_perplexity(kind: Any) -> type[Any]:
     """A class that keeps the provider's own counts, its mark and its finish reason in
     ``response_metadata``."""
 
-    def _generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        client = _Watched(self.client)
-        watched = self.model_copy(update={"client": client})
-        return _told(kind._generate(watched, *args, **kwargs), client)
-
-    async def _agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        client = _AsyncWatched(self.async_client)
-        watched = self.model_copy(update={"async_client": client})
-        return _told(await kind._agenerate(watched, *args, **kwargs), client)
-
-    def _stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        client = _Watched(self.client)
-        watched = self.model_copy(update={"client": client})
-        for chunk in kind._stream(watched, *args, **kwargs):
-            yield _marked(chunk, client)
-
-    async def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        client = _AsyncWatched(self.async_client)
-        watched = self.model_copy(update={"async_client": client})
-        async for chunk in kind._astream(watched, *args, **kwargs):
-            yield _marked(chunk, client)
-
-    # Same name and module: traces and LangChain's serialisation know the class by them.
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    asked = {it.__name__: it for it in (_generate, _agenerate, _stream, _astream)}
-    made: type[Any] = type(kind)(kind.__name__, (kind,), names | asked | {"_keeps_raw_usage": True})
-    return made
+    return watching(
+        kind,
+        _Watched,
+        whole=_told,
+        chunk=_marked,
+        async_place="async_client",
+        async_watch=_AsyncWatched,
+    )
 
 
 class _Watched:

@@ -3,7 +3,6 @@ tokens only, and a refusal's words."""
 
 from __future__ import annotations
 
-import types
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +10,7 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.raw.gemini import keeping_gemini
 from xrouter_lg.calls.raw.perplexity import keeping_perplexity
+from xrouter_lg.calls.raw.watching import in_the_place_of
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
@@ -45,13 +45,9 @@ def _keeping(kind: type[Any]) -> type[Any]:
             found.message.additional_kwargs["refusal"] = refusal
         return found
 
-    # Same name and module: traces and LangChain's serialisation know the class by them.
-    body = {
-        **{name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")},
-        "_keeps_raw_usage": True,
-        "_convert_chunk_to_generation_chunk": _convert_chunk_to_generation_chunk,
-    }
-    return types.new_class(kind.__name__, (kind,), exec_body=lambda names: names.update(body))
+    return in_the_place_of(
+        kind, {"_convert_chunk_to_generation_chunk": _convert_chunk_to_generation_chunk}
+    )
 
 
 def _refusal(chunk: Any) -> str | None:

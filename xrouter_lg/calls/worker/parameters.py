@@ -254,12 +254,16 @@ def _less(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """A schema that is given as a class, by its JSON."""
-    if isinstance(value, type):
-        try:
-            return TypeAdapter(value).json_schema()
-        except PydanticUserError:  # of a kind that has none
-            return str(value)
-    return value
+    return _schema(value) if isinstance(value, type) else value
+
+
+@lru_cache(maxsize=256)
+def _schema(kind: Any) -> Any:
+    """Made once: it takes longer than the rest of a call's preparation."""
+    try:
+        return TypeAdapter(kind).json_schema()
+    except PydanticUserError:  # of a kind that has none
+        return str(kind)
 
 
 def _names_in(given: Mapping[str, Any]) -> Iterator[str]:
