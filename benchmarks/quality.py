@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.quality_rows import (
+    NO_LABELS,
     TASKS,
     Kept,
     Measured,
@@ -193,7 +194,7 @@ def _task(name: str, whole: OutcomeGrid, kept: Kept, options: argparse.Namespace
 def _line(task: dict[str, Any]) -> str:
     shown = {row.name: row for row in task["rows"]}
     wanted = [task["rows"][0].name] if task["checkpoint"] else []
-    wanted += ["kNN", "predicted family", "family head", "told the label"]
+    wanted += ["kNN", "predicted family", "family head", NO_LABELS, "told the label"]
     return f"{task['task']}: " + "; ".join(
         f"{name} {_gain(shown[name].half)} parity {_share(shown[name].half_parity)}"
         for name in wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import numpy as np
 import xrouter_lg.checkpoints.family_head
 import xrouter_lg.checkpoints.tool_fit
 import xrouter_lg.fitting.family_head
-from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.figures import curve
@@ -21,7 +21,7 @@ from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import Curve, Predictions, predicted_curve
 from xrouter_lg.figures.metrics import Reference, difference, weighted_gain
 from xrouter_lg.files import whole
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_of, head_stats
 from xrouter_lg.judge.baselines import cascades
 from xrouter_lg.judge.baselines.learned import LEARNED
 from xrouter_lg.judge.gate import compare
@@ -38,10 +38,12 @@ from xrouter_lg.outcomes import OutcomeTable, grid
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
 from xrouter_lg.policies.utility import certainty
+from xrouter_lg.value import posterior
 
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
 """Cost weights dense enough that choosing at them finds every vertex of a train half's hull."""
 ONE_HEAD = "one family head for all pools"
+NO_LABELS = "family head, no labels"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Kept:
 
     def __init__(self, folder: Path | None) -> None:
         code = hashlib.sha256()
-        for module in (cascades, compare, curve, grid):
+        for module in (cascades, compare, curve, grid, posterior):
             for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
                 code.update(path.read_bytes())
         for module in (
@@ -135,15 +137,19 @@ def family_head(
     return fit_one_head([train])[0].predict(prompts)
 
 
+def unlabelled_head(
+    train: OutcomeGrid, prompts: Sequence[str], families: Sequence[str] | None = None
+) -> Predictions:
+    """The same where nobody has told the kind of task of any prompt."""
+    untold = dataclasses.replace(train, families=("",) * len(train))
+    return fit_one_head([untold])[0].predict(prompts)
+
+
 def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[FittedHead]:
     """One head that learns from the prompts of several pools, as it serves each of them."""
-    models = tuple(dict.fromkeys(name for part in tables for name in part.models))
-    prompts = [text for part in tables for text in part.prompts]
-    families = [name for part in tables for name in part.families]
-    score = np.concatenate([_among(part.score, part.models, models) for part in tables])
-    cost = np.concatenate([_among(part.cost, part.models, models) for part in tables])
-    head = fit_family_head(prompts, families, score, cost, models)
-    stats = None if head is None else head_stats(head, prompts, share=1.0)
+    whole = functools.reduce(OutcomeGrid.joined, tables)
+    head = head_of(whole, whole.models)
+    stats = None if head is None else head_stats(head, whole.prompts, share=1.0)
     return [
         FittedHead(
             head, stats, part.models, Predictions(part.score.mean(0)[None], part.cost.mean(0)[None])
@@ -175,16 +181,13 @@ class FittedHead:
         return Predictions(quality, cost)
 
 
-def _among(values: Floats, own: Sequence[str], models: Sequence[str]) -> Floats:
-    """[N, M] under a longer list of models; NaN where a table lacks one."""
-    wide = np.full((len(values), len(models)), np.nan)
-    wide[:, [models.index(name) for name in own]] = values
-    return wide
-
-
 def builders_of(models: Sequence[str], dial: tuple[float, ...] | None = None) -> dict[str, Builder]:
     """Every baseline, then what is shipped."""
-    return {**all_builders(models, dial=dial), "family head": estimated("family head", family_head)}
+    return {
+        **all_builders(models, dial=dial),
+        "family head": estimated("family head", family_head),
+        NO_LABELS: estimated(NO_LABELS, unlabelled_head),
+    }
 
 
 def measure(

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
+from xrouter_lg.fitting.family_means import cost_ratios
 
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.cli import app
 from xrouter_lg.fitting.cost_model import fit_cost_model
-from xrouter_lg.fitting.family_means import cost_ratios
 from xrouter_lg.fitting.new_card import probe_cost
 from xrouter_lg.outcomes.grid import FREE_UNIT_USD, unit_usd
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from xrouter_lg.fitting.family_means import pooled_means
 
 from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.checkpoints.tool_fit import FEATURES, split_tools, stems, tool_features
 from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head
-from xrouter_lg.fitting.family_means import pooled_means
 
 THINGS = re.findall(
     r"\w+",

@@ -43,7 +43,7 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import LanguageModel
 from xrouter_lg.figures.curve import DIAL, Predictions
 from xrouter_lg.fitting.cost_model import fit_cost_model
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_of, head_stats
 from xrouter_lg.fitting.head_checkpoint import write_head
 from xrouter_lg.fitting.held_out import dial_points, expected_of, held_out
 from xrouter_lg.fitting.lesson import prior_log_odds, tokens_of
@@ -127,7 +127,7 @@ def finish(
     share = work.config.family_head_share
     head = None
     if share == "auto" or share > 0:
-        head = fit_family_head(train.prompts, train.families, train.score, train.cost, names)
+        head = head_of(train, names)
     prior, centre = slot.prior_M.double().numpy(), slot.centre_M.double().numpy()
     predictor = Predictor(
         cards=lesson.stats(prior, centre, work.lines),
@@ -198,7 +198,7 @@ def _head_share(
     fit, held = work.table.rows(work.fit), work.table.rows(work.validation)
     names = [card.name for card in whole.cards]
     z_N_M = predict_rows(slot, reading, work.validation)
-    head = fit_family_head(fit.prompts, fit.families, fit.score, fit.cost, names)
+    head = head_of(fit, names)
     if head is None:
         return ShareChoice(1.0, {}, 0.0, 0.0)
     stats = head_stats(head, fit.prompts, share=1.0)

@@ -1,18 +1,20 @@
-"""What kind of task is this? A second, cheap reading of a request beside the language model's.
+"""Which family is this request of? A cheap reading of it, alone or beside a language model's.
 
-A multinomial logistic regression over hashed words and word pairs gives P(family | request); what
-each card scores and costs in each family is known from training:
+A request is a point in a plane: its hashed words and word pairs along the directions in which
+training requests differ most, and how the tools that it defines fit it (``tool_fit.py``). A
+multinomial logistic regression over that point gives P(family | request); what each card scores
+and costs in each family is known from training:
 
     quality_m = sum_f P(f) · quality_fm,     cost_m = sum_f P(f) · cost_fm.
 
-Recognising the kind of task and going by what is known of it beats per-prompt estimates, and its
-errors differ from the language model's, so that the mean of both beats either (docs/quality.md).
+Families are the labels of requests where there are some, or were found from the requests
+themselves. There may be several partitions of the same requests, coarse and fine, each with
+probabilities of its own; what they expect is averaged: coarse families are known well and say
+little, fine ones the other way round, and the mean of their expectations routes better than any
+one of them (docs/quality.md).
 
 It also says how far a request lies from what was trained on: the share of its words that were seen
-in training. Far from it, both readings are shrunk towards each card's overall mean.
-
-Where training saw tool definitions, the regression also reads how they fit the question
-(``tool_fit.py``): that none of the tools offered is of use can't be told from words alone.
+in training, and its shape. Far from it, readings are shrunk towards each card's overall mean.
 
 Words are counted as (1 + log count) · idf, at unit length; a word's bucket is its CRC-32 modulo
 2^16, so no vocabulary travels with a checkpoint, and text can't be read out of it.
@@ -47,29 +49,39 @@ class FamilyReading:
     """What the head expects of one request."""
 
     quality: dict[str, float]
-    """Expected score by card."""
+    """What each card is counted on to score."""
     cost_ratio: dict[str, float]
     """Expected cost over the card's mean cost."""
     known: float
     """Share of the request's words that training has seen, 0 to 1."""
     family: str
-    """The likeliest family."""
+    """The likeliest family of the first partition."""
     near: float = 1.0
     """1 where the request's tools and length are usual for some family seen in training, falling
     to 0 outside the range of all of them."""
 
 
 class FamilyHead:
-    """A head as it lies in a checkpoint. Arrays: F families, K known buckets, M cards.
+    """A head as it lies in a checkpoint. Arrays: F families, K known buckets, D directions, T tool
+    features (none, or those of ``tool_fit.py``), M cards.
 
-    ``buckets_K`` rising; ``idf_K``; ``weight_F_K`` and ``bias_F`` of the regression;
-    ``quality_F_M`` in [0, 1]; ``cost_ratio_F_M`` above 0; ``share_F`` of the training prompts.
+    ``buckets_K`` rising; ``idf_K``; ``basis_K_D``; ``weight_F_P`` over the D + 1 + T coordinates and
+    ``bias_F`` of the regression; ``block_B``, how many families each partition has, in order;
+    ``share_F`` of the training prompts, each partition's the same in all.
 
-    With tools also: ``tool_weight_F_T`` of the regression for the T features of ``tool_fit.py``,
-    each less ``tool_mean_T``, divided by ``tool_unit_T`` and clipped to ± ``tool_reach``;
-    ``stem_weight_S`` of the stems in buckets ``stems_S``, seen in so many ``prompts``; and
-    ``shape_mean_F_S``, ``shape_unit_F_S`` of each family's features and log length, with
-    ``shape_range``, the distances at which a request begins to be strange and is a stranger.
+    Of the cards: ``quality_F_M`` in [0, 1], what they are counted on to score; ``mean_F_M``, what
+    they are expected to, and ``root_F_M_M``, the Cholesky factor of its covariance, so that an
+    expectation can be drawn; ``worth_F_M``, the effective number of outcomes behind it;
+    ``cost_ratio_F_M`` above 0, their cost over their mean cost.
+
+    ``length``: mean and unit of the logarithm of a request's characters; ``reach``, where it and
+    the tool features are clipped.
+
+    With tools also: ``tool_mean_T`` and ``tool_unit_T``, by which the features are centred and
+    scaled; ``stem_weight_S`` of the stems in buckets ``stems_S``, seen in so
+    many ``prompts``; and ``shape_mean_F_S``, ``shape_unit_F_S`` of each family's features and log
+    length, with ``shape_range``, the distances at which a request begins to be strange and is a
+    stranger.
     """
 
     def __init__(self, arrays: dict[str, Any], families: Sequence[str], cards: Sequence[str]):
@@ -79,11 +91,13 @@ class FamilyHead:
         np = self._np
         self._buckets = np.asarray(arrays["buckets_K"])
         self._idf = np.asarray(arrays["idf_K"], dtype=np.float64)
-        # One row per bucket: a request touches a few hundred of them.
-        self._weight_K_F = np.ascontiguousarray(np.asarray(arrays["weight_F_K"]).T)
+        # A request touches a few hundred rows of it.
+        self._basis = np.asarray(arrays["basis_K_D"])
+        self._weight = np.asarray(arrays["weight_F_P"], dtype=np.float64)
         self._bias = np.asarray(arrays["bias_F"], dtype=np.float64)
         self._quality = np.asarray(arrays["quality_F_M"], dtype=np.float64)
         self._ratio = np.asarray(arrays["cost_ratio_F_M"], dtype=np.float64)
+        self._starts = np.concatenate([[0], np.cumsum(arrays["block_B"])])
         self._tools = _ToolReading.of(arrays)
         self._shape = _Shapes.of(arrays, self._tools)
         expected = (len(self.families), len(self.cards))
@@ -91,6 +105,19 @@ class FamilyHead:
             raise ValueError(
                 f"the family head holds {self._quality.shape} estimates for {expected[0]} families "
                 f"and {expected[1]} cards"
+            )
+        if self._starts[-1] != len(self.families):
+            raise ValueError(
+                f"the family head's partitions have {self._starts[-1]} families in all, not "
+                f"{len(self.families)}"
+            )
+        self._mean_length, self._unit_length = (float(x) for x in arrays["length"])
+        self._reach = float(arrays["reach"][0])
+        width = self._basis.shape[1] + 1 + (0 if self._tools is None else len(FEATURES))
+        if self._weight.shape[1] != width:
+            raise ValueError(
+                f"the family head was fitted on {self._weight.shape[1]} coordinates; this "
+                f"xrouter_lg reads {width}. Train again, or install the version that wrote it"
             )
 
     @classmethod
@@ -105,12 +132,34 @@ class FamilyHead:
         arrays = need("safetensors.numpy", _PURPOSE).load_file(path)
         return cls(arrays, families, cards)
 
+    @property
+    def partition(self) -> tuple[str, ...]:
+        """The families of the first partition, by which reports tell requests apart."""
+        return self.families[: int(self._starts[1])]
+
     def probabilities(self, text: str) -> tuple[list[float], float]:
-        """P(family) in the order of ``families``, and the share of known words."""
+        """P(family) in the order of ``families``, the mean over partitions (so that all sum to 1),
+        and the share of known words."""
         np = self._np
+        point, known = self.point(text)
+        if known is None:
+            return (np.asarray(self.arrays["share_F"], dtype=np.float64)).tolist(), 0.0
+        logits = self._weight @ point + self._bias
+        shares = np.empty(len(logits))
+        blocks = len(self._starts) - 1
+        for start, stop in itertools.pairwise(self._starts):
+            mass = np.exp(logits[start:stop] - logits[start:stop].max())
+            shares[start:stop] = mass / (mass.sum() * blocks)
+        return shares.tolist(), known
+
+    def point(self, text: str) -> tuple[Any, float | None]:
+        """[P] coordinates of a request, and the share of its words that are known; None for a text
+        without a word."""
+        np = self._np
+        place = np.zeros(self._weight.shape[1])
         counts = bucket_counts(text)
         if not counts:
-            return [1.0 / len(self.families)] * len(self.families), 0.0
+            return place, None
         found = np.fromiter(counts, dtype=np.int64, count=len(counts))
         value = np.fromiter((1.0 + math.log(n) for n in counts.values()), dtype=np.float64)
         at = np.minimum(np.searchsorted(self._buckets, found), len(self._buckets) - 1)
@@ -118,48 +167,48 @@ class FamilyHead:
         known = float(value[seen].sum() / value.sum())
         at, weighted = at[seen], value[seen] * self._idf[at[seen]]
         length = float(np.sqrt((weighted**2).sum()))
-        logits = self._bias
+        width = self._basis.shape[1]
         if length > 0:
-            logits = logits + (weighted / length) @ self._weight_K_F[at].astype(np.float64)
+            place[:width] = (weighted / length) @ self._basis[at].astype(np.float64)
+        place[width] = (math.log1p(len(text)) - self._mean_length) / self._unit_length
         if self._tools is not None:
-            logits = logits + self._tools.logits(text)
-        mass = np.exp(logits - logits.max())
-        return (mass / mass.sum()).tolist(), known
+            place[width + 1 :] = self._tools.scaled(text)
+        place[width:] = place[width:].clip(-self._reach, self._reach)
+        return place, known
 
     def read(self, text: str) -> FamilyReading:
         """Expected score and cost of every card for a request's text."""
         shares, known = self.probabilities(text)
         quality = self._np.asarray(shares) @ self._quality
         ratio = self._np.asarray(shares) @ self._ratio
+        first = shares[: int(self._starts[1])]
         return FamilyReading(
             quality=dict(zip(self.cards, quality.tolist(), strict=True)),
             cost_ratio=dict(zip(self.cards, ratio.tolist(), strict=True)),
             known=known,
-            family=self.families[max(range(len(shares)), key=shares.__getitem__)],
+            family=self.families[max(range(len(first)), key=first.__getitem__)],
             near=1.0 if self._shape is None else self._shape.near(text),
         )
 
 
 class _ToolReading:
-    """The regression's part for tools that a request defines."""
+    """How the tools that a request defines fit it."""
 
     def __init__(self, arrays: dict[str, Any], weight: Weight) -> None:
         np = need("numpy", _PURPOSE)
         self._stem_weight = weight
-        self._weight = np.asarray(arrays["tool_weight_F_T"], dtype=np.float64)
         self._mean = np.asarray(arrays["tool_mean_T"], dtype=np.float64)
         self._unit = np.asarray(arrays["tool_unit_T"], dtype=np.float64)
-        self._reach = float(arrays["tool_reach"][0])
-        if self._weight.shape[1] != len(FEATURES):
+        if len(self._mean) != len(FEATURES):
             raise ValueError(
-                f"the family head was fitted on {self._weight.shape[1]} tool features; this "
+                f"the family head was fitted on {len(self._mean)} tool features; this "
                 f"xrouter_lg has {len(FEATURES)}. Train again, or install the version that wrote it"
             )
 
     @classmethod
     def of(cls, arrays: dict[str, Any]) -> _ToolReading | None:
-        """None for a head that was fitted on requests without tools, or before tools were read."""
-        if "tool_weight_F_T" not in arrays:
+        """None for a head that was fitted on requests without tools."""
+        if "tool_mean_T" not in arrays:
             return None
         seen = (arrays["stems_S"].tolist(), arrays["stem_weight_S"].tolist())
         return cls(arrays, stem_weight(*seen, int(arrays["prompts"][0])))
@@ -167,10 +216,8 @@ class _ToolReading:
     def features(self, text: str) -> Any:
         return need("numpy", _PURPOSE).asarray(tool_features(_ends(text), self._stem_weight))
 
-    def logits(self, text: str) -> Any:
-        features = self.features(text)
-        scaled = ((features - self._mean) / self._unit).clip(-self._reach, self._reach)
-        return self._weight @ scaled
+    def scaled(self, text: str) -> Any:
+        return (self.features(text) - self._mean) / self._unit
 
 
 class _Shapes:
@@ -185,7 +232,7 @@ class _Shapes:
 
     @classmethod
     def of(cls, arrays: dict[str, Any], tools: _ToolReading | None) -> _Shapes | None:
-        if tools is None or "shape_mean_F_S" not in arrays:
+        if tools is None:
             return None
         return cls(arrays, tools)
 

@@ -23,10 +23,13 @@ from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.cascade_model import AnswerModel, log_length
 from xrouter_lg.final_answer import final_answer
 from xrouter_lg.fitting.family_head import fit_family_head
-from xrouter_lg.fitting.family_means import cost_ratios, group_means
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.policy import group_numbers
 from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.value.evidence import Evidence
+from xrouter_lg.value.features import Features
+from xrouter_lg.value.grouping import one_partition
+from xrouter_lg.value.means import group_means, over_mean
 
 _OWN = 0.4
 """Prior standard deviation, in log-odds, of a card's own part on a kind."""
@@ -66,7 +69,7 @@ def fit_answers(
     """The model learned from all prompts of a table and their recorded answers.
 
     Raises:
-        ValueError: fewer than two families, or answers of another shape.
+        ValueError: prompts that can't be told apart, or answers of another shape.
     """
     if recorded.group_N_M.shape != table.score.shape:
         raise ValueError(
@@ -74,10 +77,13 @@ def fit_answers(
             f"{len(table.models)}"
         )
     cards = [normalise_name(name) for name in table.models]
-    head = fit_family_head(table.prompts, table.families, table.score, table.cost, cards)
+    features = Features.of(table.prompts)
+    grouping = one_partition(features, table.families)
+    head = fit_family_head(features, grouping, Evidence.of(table), table.cost, cards)
     if head is None:
-        raise ValueError("the prompts are all of one family; plans are made by family")
-    kind_N = np.array([head.families.index(name) for name in table.families])
+        raise ValueError("the prompts can't be told apart; plans are made by family")
+    kind_N = grouping.partitions[0].family_N
+    kinds = [f"{kind:04d}" for kind in kind_N]
     right, posterior = fit_difficulty(table.score, kind_N, len(head.families))
     same_right, same_wrong = _same_rates(table.score, recorded.group_N_M, kind_N)
     lengths = _fit_lengths(table, recorded.length_N_M, kind_N, posterior)
@@ -91,7 +97,7 @@ def fit_answers(
         length_sd_F_M=lengths.sd_F_M,
         length_cut_K_B=lengths.cut_K_B,
         length_share_F_Q_B=lengths.share_F_Q_B,
-        usd_F_M=group_means(table.cost, table.families, strength=3.0),
+        usd_F_M=group_means(table.cost, kinds),
         usd_ratio_F_B=lengths.usd_ratio_F_B,
         c_ref_usd=table.reference_cost(),
         prices=prices or {},
@@ -191,14 +197,15 @@ def _fit_lengths(
 ) -> _Lengths:
     """Bins by the mean standardised length of the first answers, over all sets of first calls."""
     log_N_M = np.vectorize(log_length)(length_N_M)
-    mean = group_means(log_N_M, table.families, strength=3.0)
-    spread = group_means((log_N_M - mean[kind_N]) ** 2, table.families, strength=3.0)
+    kinds = [f"{kind:04d}" for kind in kind_N]
+    mean = group_means(log_N_M, kinds)
+    spread = group_means((log_N_M - mean[kind_N]) ** 2, kinds)
     sd = np.sqrt(spread) + 1e-3
     usual = (log_N_M - mean[kind_N]) / sd[kind_N]
-    kinds, cards = mean.shape
-    over = cost_ratios(table.cost, group_means(table.cost, table.families, strength=0.0)[kind_N])
-    counts = np.zeros((kinds, posterior_N_Q.shape[1], _BINS))
-    ratio, seen = np.zeros((kinds, _BINS)), np.zeros((kinds, _BINS))
+    over = over_mean(table.cost, group_means(table.cost, kinds, strength=0.0)[kind_N])
+    count, cards = mean.shape
+    counts = np.zeros((count, posterior_N_Q.shape[1], _BINS))
+    ratio, seen = np.zeros((count, _BINS)), np.zeros((count, _BINS))
     cuts, sets = [], 0
     for size in range(1, min(_FIRST, cards) + 1):
         members = list(combinations(range(cards), size))

@@ -19,7 +19,7 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL, Predictions
 from xrouter_lg.fitting.cost_model import fit_cost_model
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_of, head_stats
 from xrouter_lg.fitting.held_out import dial_points, expected_of, held_out
 from xrouter_lg.fitting.lesson import Lesson, tokens_of
 from xrouter_lg.fitting.provenance import provenance
@@ -34,12 +34,11 @@ def fit_head(lesson: Lesson) -> FamilyHead:
         ConfigurationError: its prompts can't be told apart.
     """
     train = lesson.train
-    head = fit_family_head(train.prompts, train.families, train.score, train.cost, lesson.cards)
+    head = head_of(train, lesson.cards)
     if head is None:
         raise ConfigurationError(
-            f"the {len(train)} training prompts are of one family ({train.families[0]!r}) or have "
-            "no word in common: there is nothing for a family head to tell apart. Give "
-            "prompts.parquet a category, or train a language model with family_head_share=auto"
+            f"the {len(train)} training prompts have no word in common, or are all alike: there is "
+            "nothing for a family head to tell apart. Give prompts.parquet a category"
         )
     return head
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.fitting.family_head import known_shares
+from xrouter_lg.value.features import Features
 
 BINS = 8
 
@@ -25,10 +25,10 @@ def reference_of(prompts: Sequence[str], head: FamilyHead | None) -> dict[str, A
         "length": histogram([length_of(prompt) for prompt in prompts]),
     }
     if head is not None:
-        found["known"] = histogram(known_shares(prompts))
+        found["known"] = histogram(Features.of(prompts).known_shares())
         found["families"] = {
-            name: float(share)
-            for name, share in zip(head.families, head.arrays["share_F"], strict=True)
+            name: float(share) * len(head.arrays["block_B"])
+            for name, share in zip(head.partition, head.arrays["share_F"], strict=False)
         }
     return found
 

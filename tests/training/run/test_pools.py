@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from langchain_core.messages import HumanMessage
+from xrouter_lg.fitting.family_means import group_means, pooled_means
 
 from tests.support.tiny_model import write_tiny_base
 from training.config.grpo import GrpoSettings
@@ -30,7 +31,6 @@ from training.warm_start.targets import card_samples, log_loss, measure_centre, 
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.cost_model import fit_cost_model
-from xrouter_lg.fitting.family_means import group_means, pooled_means
 from xrouter_lg.fitting.lesson import prior_log_odds
 from xrouter_lg.judge.estimates import all_cards
 from xrouter_lg.judge.run import Judged, judge_checkpoint

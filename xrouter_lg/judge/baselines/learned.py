@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from xrouter_lg.arrays import Floats, most_alike
 from xrouter_lg.figures.curve import Predictions
-from xrouter_lg.fitting.family_means import STRENGTH, group_means
 from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.value.means import STRENGTH, group_means
 
 _ROWS = 512
 """Prompts compared with the whole train half at a time, so memory stays bounded."""

@@ -1,0 +1,147 @@
+"""What outcomes tell about cards, observation by observation, each with what it is worth.
+
+    worth = reliability · recency · (Σu)² / Σu² · u / Σu over the family and card,   u = min(1 / propensity, 5)
+
+An observation is worth 1 where it is a verified outcome of a card that was asked no matter what.
+A log whose rules send hard requests to one card and easy ones to another shows each card on its own
+kind of request; weighing by the logged propensity (Horvitz and Thompson 1952) undoes that, and
+Kish's effective sample size says what is left of the numbers. Where the propensity is unknown, or 1,
+nothing is undone: such a log can be confidently wrong about the card that was not asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xrouter_lg.arrays import Bools, Floats, Ints
+from xrouter_lg.outcomes.grid import OutcomeGrid
+
+THUMB_ERROR = 0.1
+"""Share of thumbs taken to be wrong where no verified answer tells it."""
+_MOST_WEIGHT = 5.0
+"""Of one observation: a rare draw must not outvote all else that is known of its card (truncated
+importance sampling, Ionides 2008)."""
+_LEAST_WORTH = 1e-3
+"""Observations that are worth less are left out."""
+THUMBS = "feedback"
+"""How ``scored_by`` names a score that users gave; see `xrouter_lg.verifiers.feedback`."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """R observations of M cards on N prompts."""
+
+    prompt_R: Ints
+    card_R: Ints
+    score_R: Floats
+    """0 to 1, as it was given: a thumb as 0 or 1."""
+    error_R: Floats
+    """Probability that the score is the opposite of the truth, below 0.5; 0 for a verified one."""
+    worth_R: Floats
+    """Above 0; 1 is one outcome, of now."""
+    propensity_R: Floats
+    """Probability with which the card was called, in (0, 1]; NaN where unknown, or where the prompt
+    was put to every card."""
+    prompts: int
+    cards: int
+
+    def __post_init__(self) -> None:
+        rows = len(self.prompt_R)
+        for name in ("card_R", "score_R", "error_R", "worth_R", "propensity_R"):
+            if len(getattr(self, name)) != rows:
+                raise ValueError(f"{name} has {len(getattr(self, name))} rows, expected {rows}")
+        if ((self.error_R < 0) | (self.error_R >= 0.5)).any():
+            raise ValueError("error must lie in [0, 0.5): at 0.5 a score says nothing")
+
+    def __len__(self) -> int:
+        return len(self.prompt_R)
+
+    @classmethod
+    def of(
+        cls,
+        table: OutcomeGrid,
+        *,
+        thumb_error: float = THUMB_ERROR,
+        half_life_s: float | None = None,
+        now: float | None = None,
+    ) -> Evidence:
+        """All known scores of a table, one observation a cell.
+
+        ``half_life_s`` halves the worth of an outcome for each such time (seconds) before ``now``
+        (Unix seconds; the newest outcome when None). Outcomes of unknown time keep their worth.
+        """
+        row, card = np.nonzero(np.isfinite(table.score))
+        score = table.score[row, card]
+        worth = np.ones(len(row))
+        seen = _more(table, "observed_at", row, card)
+        if half_life_s is not None and np.isfinite(seen).any():
+            newest = float(np.nanmax(seen)) if now is None else now
+            age = np.where(np.isfinite(seen), np.maximum(newest - seen, 0.0), 0.0)
+            worth *= 0.5 ** (age / half_life_s)
+        error = np.where(thumbs(table)[row, card], thumb_error, 0.0)
+        propensity = _more(table, "propensity", row, card)
+        keep = worth > _LEAST_WORTH
+        return cls(
+            row[keep].astype(np.int64),
+            card[keep].astype(np.int64),
+            score[keep],
+            error[keep],
+            worth[keep],
+            propensity[keep],
+            len(table),
+            len(table.models),
+        )
+
+    def of_prompts(self, chosen_N: Bools) -> Evidence:
+        """What is known of these prompts; the others stay, without any."""
+        keep = chosen_N[self.prompt_R]
+        return replace(
+            self,
+            prompt_R=self.prompt_R[keep],
+            card_R=self.card_R[keep],
+            score_R=self.score_R[keep],
+            error_R=self.error_R[keep],
+            worth_R=self.worth_R[keep],
+            propensity_R=self.propensity_R[keep],
+        )
+
+    @property
+    def explored_R(self) -> Bools:
+        """Observations of a draw: another card could have been called, with known probability."""
+        explored: Bools = np.isfinite(self.propensity_R) & (self.propensity_R < 1.0)
+        return explored
+
+    def weighed(self, family_N: Ints, families: int) -> Evidence:
+        """The same, unbiased by who was asked what: see the module's formula."""
+        u_R = np.where(np.isfinite(self.propensity_R), 1.0 / self.propensity_R, 1.0)
+        u_R = np.minimum(u_R, _MOST_WEIGHT)
+        if (u_R == 1.0).all():
+            return self
+        cell_R = family_N[self.prompt_R] * self.cards + self.card_R
+        size = families * self.cards
+        total = np.bincount(cell_R, u_R * self.worth_R, size)
+        square = np.bincount(cell_R, u_R**2 * self.worth_R, size)
+        scale = total / np.maximum(square, 1e-300)
+        return replace(self, worth_R=self.worth_R * u_R * scale[cell_R])
+
+
+def thumbs(table: OutcomeGrid) -> Bools:
+    """[N, M] cells whose score is what users said."""
+    by = table.more.get("scored_by")
+    if by is None:
+        return np.zeros(table.score.shape, dtype=np.bool_)
+    found: Bools = np.array(
+        [[isinstance(name, str) and name.startswith(THUMBS) for name in row] for row in by],
+        dtype=np.bool_,
+    ).reshape(table.score.shape)
+    return found
+
+
+def _more(table: OutcomeGrid, name: str, row: Ints, card: Ints) -> Floats:
+    values = table.more.get(name)
+    if values is None:
+        return np.full(len(row), np.nan)
+    found: Floats = np.asarray(values, dtype=np.float64)[row, card]
+    return found

@@ -1,0 +1,210 @@
+"""What is seen of requests: their words, how their tools fit, and how they are shaped.
+
+Requests are all that is needed: nothing here knows an outcome or a label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from xrouter_lg.arrays import Floats, Ints
+from xrouter_lg.checkpoints.family_head import BUCKETS, bucket_counts
+from xrouter_lg.checkpoints.tool_fit import (
+    STEM_BUCKETS,
+    stem_bucket,
+    stem_weight,
+    stems,
+    tool_features,
+)
+
+_SEEN_IN = 2
+"""Requests that a word must occur in to count as known: once may be a typing error."""
+_SCALE = 0.3
+"""Length of one standard deviation of a tool feature, or of the request's length; all words of a
+request together have 1."""
+REACH = 4.0 * _SCALE
+"""Where either is clipped: at four standard deviations."""
+_SHAPE_QUANTILES = (0.8, 0.95)
+"""Of the requests' distances to the nearest family: where trust begins to fall, and where nothing
+is left of it. Found by leaving families out; it does not hurt on families seen."""
+_LEAST_SPREAD = 0.16
+"""Least spread of a feature in a family, as a share of its spread over all requests."""
+_FOREIGN_WIDTH = 0.2
+"""Known share over which trust falls from one to nothing, below what is usual in training."""
+_DIMENSIONS = 100
+"""Of the plane in which requests are compared (latent semantic analysis of their words)."""
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Features:
+    """N requests by what they say."""
+
+    prompts: tuple[str, ...]
+    counts_N_B: csr_matrix
+    """1 + log(count) of each bucket of words and word pairs."""
+    known_K: Ints
+    """Buckets that occur in two requests or more, rising."""
+
+    @classmethod
+    def of(cls, prompts: Sequence[str]) -> Features:
+        counts = counted(prompts)
+        seen_in = np.asarray((counts > 0).sum(axis=0)).ravel()
+        return cls(tuple(prompts), counts, np.flatnonzero(seen_in >= _SEEN_IN))
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @cached_property
+    def idf_K(self) -> Floats:
+        seen_in = np.asarray((self.counts_N_B[:, self.known_K] > 0).sum(axis=0)).ravel()
+        idf: Floats = np.log((1 + len(self)) / (1 + seen_in)) + 1.0
+        return idf
+
+    @cached_property
+    def words_N_K(self) -> csr_matrix:
+        """TF-IDF over known buckets, rows of length one."""
+        rows = self.counts_N_B[:, self.known_K].multiply(self.idf_K[None, :]).tocsr()
+        length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))).ravel()
+        return csr_matrix(rows.multiply(1.0 / np.maximum(length, 1e-9)[:, None]))
+
+    @cached_property
+    def tools(self) -> ToolFeatures | None:
+        """How each request's tools fit it; None where no request defines tools."""
+        return ToolFeatures.of(self.prompts)
+
+    @cached_property
+    def basis_K_D(self) -> Floats:
+        """Directions in which the requests' words differ most (truncated singular vectors)."""
+        from sklearn.decomposition import TruncatedSVD
+
+        most = min(_DIMENSIONS, self.words_N_K.shape[0] - 1, self.words_N_K.shape[1] - 1)
+        if most < 1:
+            return np.zeros((self.words_N_K.shape[1], 0))
+        plane = TruncatedSVD(most, random_state=0).fit(self.words_N_K)
+        basis: Floats = np.ascontiguousarray(plane.components_.T)
+        return basis
+
+    @cached_property
+    def length(self) -> tuple[float, float]:
+        """Mean of the logarithm of the requests' characters, and what counts as one unit of it.
+
+        Rules that people write go by length, and so does difficulty: families must tell it.
+        """
+        log_N = np.log1p([len(prompt) for prompt in self.prompts])
+        return float(log_N.mean()), max(float(log_N.std()), 1e-6) / _SCALE
+
+    @cached_property
+    def plane_N_P(self) -> Floats:
+        """Every request as a point: its words along `basis_K_D`, its length, then how its tools
+        fit."""
+        mean, unit = self.length
+        log_N = np.log1p([len(prompt) for prompt in self.prompts])
+        length = np.clip((log_N - mean) / unit, -REACH, REACH)[:, None]
+        parts = [np.asarray(self.words_N_K @ self.basis_K_D), length]
+        if self.tools is not None:
+            parts.append(self.tools.scaled_N_T)
+        return np.hstack(parts)
+
+    def known_shares(self) -> list[float]:
+        """Of each request, the share of words that would be known if it were not among these."""
+        raw = self.counts_N_B
+        seen_in = np.asarray((raw > 0).sum(axis=0)).ravel()
+        shares = []
+        for row in range(raw.shape[0]):
+            start, stop = raw.indptr[row], raw.indptr[row + 1]
+            value = raw.data[start:stop]
+            others = seen_in[raw.indices[start:stop]] - 1
+            shares.append(float(value[others >= _SEEN_IN].sum() / max(value.sum(), 1e-9)))
+        return shares
+
+    def known_range(self) -> tuple[float, float]:
+        """Known shares between which trust rises from 0 to 1.
+
+        A request's share is taken as if it had not been learned from: its own words count as known
+        only if another one has them (twice). The upper end is what 19 of 20 requests pass.
+        """
+        high = float(np.quantile(self.known_shares(), 0.05))
+        return max(high - _FOREIGN_WIDTH, 0.0), max(high, 1e-6)
+
+
+@dataclass(frozen=True)
+class ToolFeatures:
+    """The 26 counts of ``tool_fit.py``, and how they are scaled."""
+
+    raw_N_T: Floats
+    mean_T: Floats
+    unit_T: Floats
+    stems_S: Ints
+    rarity_S: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, prompts: Sequence[str]) -> ToolFeatures | None:
+        seen_in = np.zeros(STEM_BUCKETS, dtype=np.int64)
+        for prompt in prompts:
+            seen_in[list({stem_bucket(stem) for stem in stems(prompt)})] += 1
+        at = np.flatnonzero(seen_in)
+        rarity_S = np.log((1 + len(prompts)) / (1 + seen_in[at])).astype(np.float32)
+        weight = stem_weight(at.tolist(), rarity_S.tolist(), len(prompts))
+        raw = np.array([tool_features(prompt, weight) for prompt in prompts], dtype=np.float64)
+        if not raw.any():
+            return None
+        unit = np.maximum(raw.std(0), 1e-6) / _SCALE
+        return cls(raw, raw.mean(0), unit, at, rarity_S)
+
+    @cached_property
+    def scaled_N_T(self) -> Floats:
+        scaled: Floats = np.clip((self.raw_N_T - self.mean_T) / self.unit_T, -REACH, REACH)
+        return scaled
+
+    def arrays(self) -> Arrays:
+        """What a head keeps of them."""
+        return {
+            "tool_mean_T": self.mean_T.astype(np.float32),
+            "tool_unit_T": self.unit_T.astype(np.float32),
+            "stems_S": self.stems_S.astype(np.int32),
+            "stem_weight_S": self.rarity_S,
+            "prompts": np.array([len(self.raw_N_T)], dtype=np.int64),
+        }
+
+    def shape_arrays(self, prompts: Sequence[str], family_N: Ints) -> Arrays:
+        """Mean and unit per family of what its requests look like, and the usual distances."""
+        length_N = np.log1p([len(prompt) for prompt in prompts])
+        shape_N_S = np.concatenate([self.raw_N_T, length_N[:, None]], axis=1)
+        groups = [family_N == family for family in range(int(family_N.max()) + 1)]
+        mean_F_S = np.stack([shape_N_S[rows].mean(0) for rows in groups])
+        # A feature that never varies in a small family may well vary in its next request.
+        least_S = (_LEAST_SPREAD * shape_N_S.std(0) + 1e-6) ** 2
+        unit_F_S = np.sqrt([shape_N_S[rows].var(0) + least_S for rows in groups])
+        gap_N_F = np.stack(
+            [
+                (((shape_N_S - mean) / unit) ** 2).mean(1)
+                for mean, unit in zip(mean_F_S, unit_F_S, strict=True)
+            ],
+            axis=1,
+        )
+        low, high = np.quantile(gap_N_F.min(1), _SHAPE_QUANTILES)
+        return {
+            "shape_mean_F_S": mean_F_S.astype(np.float32),
+            "shape_unit_F_S": unit_F_S.astype(np.float32),
+            "shape_range": np.array([low, max(high, low + 1e-6)], dtype=np.float32),
+        }
+
+
+def counted(prompts: Sequence[str]) -> csr_matrix:
+    """[N, BUCKETS] of 1 + log(count)."""
+    starts, columns, values = [0], [], []
+    for prompt in prompts:
+        counts = bucket_counts(prompt)
+        columns += list(counts)
+        values += [1.0 + math.log(n) for n in counts.values()]
+        starts.append(len(columns))
+    return csr_matrix((values, columns, starts), shape=(len(prompts), BUCKETS))
