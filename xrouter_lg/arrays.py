@@ -21,3 +21,8 @@ def most_alike(likeness: Floats, k: int) -> Ints:
     rank = np.rint(likeness * 1e9).astype(np.int64) * n - np.arange(n)
     nearest: Ints = np.sort(np.argpartition(-rank, k - 1, axis=1)[:, :k], axis=1)
     return nearest
+
+
+def sums(at: Ints, values: Floats, size: int) -> Floats:
+    """[size] sums of the values that fall on each place."""
+    return np.asarray(np.bincount(at, values, size), dtype=np.float64)

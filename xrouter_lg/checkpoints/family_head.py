@@ -65,8 +65,8 @@ class FamilyHead:
     """A head as it lies in a checkpoint. Arrays: F families, K known buckets, D directions, T tool
     features (none, or those of ``tool_fit.py``), M cards.
 
-    ``buckets_K`` rising; ``idf_K``; ``basis_K_D``; ``weight_F_P`` over the D + 1 + T coordinates and
-    ``bias_F`` of the regression; ``block_B``, how many families each partition has, in order;
+    ``buckets_K`` rising; ``idf_K``; ``basis_K_D``; ``weight_F_P`` over the D + 1 + T coordinates
+    and ``bias_F`` of the regression; ``block_B``, how many families each partition has, in order;
     ``share_F`` of the training prompts, each partition's the same in all.
 
     Of the cards: ``quality_F_M`` in [0, 1], what they are counted on to score; ``mean_F_M``, what

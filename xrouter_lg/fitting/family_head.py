@@ -58,11 +58,12 @@ def fit_family_head(
     parts = [
         _of_partition(own, features, evidence, cost_usd_N_M, mean_M, caution) for own in partitions
     ]
+    for part in parts:
+        part["share_F"] /= len(parts)
     for name in parts[0]:
         joined = np.concatenate([part[name] for part in parts])
         # In C order: safetensors writes an array's memory as it lies, whatever its order.
         arrays[name] = np.ascontiguousarray(joined, dtype=np.float32)
-    arrays["share_F"] = (arrays["share_F"] / len(parts)).astype(np.float32)
     if features.tools is not None:
         arrays.update(features.tools.arrays())
         arrays.update(features.tools.shape_arrays(features.prompts, partitions[-1].family_N))
@@ -90,7 +91,7 @@ def _of_partition(
         "bias_F": bias,
         "quality_F_M": value.cautious(caution),
         "mean_F_M": value.mean_F_M,
-        "root_F_M_M": np.linalg.cholesky(value.covariance_F_M_M + jitter),
+        "root_F_M_M": np.asarray(np.linalg.cholesky(value.covariance_F_M_M + jitter)),
         "worth_F_M": value.worth_F_M,
         "cost_ratio_F_M": over_mean(cost, mean_usd_M),
     }

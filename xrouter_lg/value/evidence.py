@@ -1,11 +1,11 @@
 """What outcomes tell about cards, observation by observation, each with what it is worth.
 
-    worth = reliability · recency · (Σu)² / Σu² · u / Σu over the family and card,   u = min(1 / propensity, 5)
+    worth = recency · (Σu)² / Σu² · u / Σu over the family and card,   u = min(1 / propensity, 5)
 
-An observation is worth 1 where it is a verified outcome of a card that was asked no matter what.
-A log whose rules send hard requests to one card and easy ones to another shows each card on its own
-kind of request; weighing by the logged propensity (Horvitz and Thompson 1952) undoes that, and
-Kish's effective sample size says what is left of the numbers. Where the propensity is unknown, or 1,
+An observation is worth 1 where it is an outcome of a card that was asked no matter what. A log
+whose rules send hard requests to one card and easy ones to another shows each card on its own kind
+of request; weighing by the logged propensity (Horvitz and Thompson 1952) undoes that, and Kish's
+effective sample size says what is left of the numbers. Where the propensity is unknown, or 1,
 nothing is undone: such a log can be confidently wrong about the card that was not asked.
 """
 

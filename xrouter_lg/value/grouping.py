@@ -114,9 +114,10 @@ def one_partition(features: Features, labels: Sequence[str]) -> Grouping:
 
 
 def held_out_utility(evidence: Evidence, cost_N_M: Floats, families: Sequence[Ints]) -> Floats:
-    """[N'] utility of routing by the mean over partitions [N], of each prompt with a score, by means that have not seen
-    it; the mean over cost weights. Where only some cards were asked, a prompt counts by the one that
-    routing would take, if it is among them, over the probability that it is (self-normalised)."""
+    """[N'] utility of routing by the mean over partitions [N], of each prompt with a score, by
+    means that have not seen it; the mean over cost weights. Where only some cards were asked, a
+    prompt counts by the one that routing would take, if it is among them, over the probability that
+    it is (self-normalised)."""
     rows = np.unique(evidence.prompt_R)
     score = np.full((evidence.prompts, evidence.cards), np.nan)
     flip = 1.0 - 2.0 * evidence.error_R
@@ -156,7 +157,8 @@ def held_out_utility(evidence: Evidence, cost_N_M: Floats, families: Sequence[In
             mass[judged] += weigh
     if not mass.any():
         return np.zeros(len(rows))
-    return gained[rows] / (mass[rows].sum() / len(rows))
+    worth: Floats = gained[rows] / (mass[rows].sum() / len(rows))
+    return worth
 
 
 def _usual(score_N_M: Floats) -> Floats:

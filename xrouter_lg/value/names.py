@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ _IN_AT_LEAST = 3
 _SHARE = 0.2
 """And the share of the family's requests."""
 _LONGEST = 24
+_WORD = re.compile(r"(?u)\b[^\W\d_]{3,}\b")
 
 
 def telling_words(prompts: Sequence[str], family_N: Ints) -> tuple[str, ...]:
@@ -26,7 +28,7 @@ def telling_words(prompts: Sequence[str], family_N: Ints) -> tuple[str, ...]:
 
     families = int(family_N.max()) + 1
     reader = CountVectorizer(
-        binary=True, min_df=_IN_AT_LEAST, max_features=20_000, token_pattern=r"(?u)\b[^\W\d_]{3,}\b"
+        binary=True, min_df=_IN_AT_LEAST, max_features=20_000, token_pattern=_WORD.pattern
     )
     try:
         there = reader.fit_transform([prompt[:4000] for prompt in prompts])

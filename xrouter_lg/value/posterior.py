@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from xrouter_lg.arrays import Floats, Ints
+from xrouter_lg.arrays import Floats, Ints, sums
 from xrouter_lg.value.evidence import Evidence
 
 _SHARE = 0.35
@@ -87,12 +87,13 @@ def fit_posterior(
     own_R = family_N[weighed.prompt_R]
     cells_R = own_R * weighed.cards + weighed.card_R
     shape = (families, weighed.cards)
-    worth = np.bincount(cells_R, weighed.worth_R, families * weighed.cards).reshape(shape)
+    worth = sums(cells_R, weighed.worth_R, families * weighed.cards).reshape(shape)
     state = _Fit(weighed, own_R, shape)
     for _ in range(rounds):
         state.step()
     tries = np.bincount(cells_R, minlength=families * weighed.cards).reshape(shape)
-    return Posterior(np.clip(state.mean_F_M, 0.0, 1.0), state.covariance(), tries, worth)
+    mean_F_M = np.clip(state.mean_F_M, 0.0, 1.0)
+    return Posterior(mean_F_M, state.covariance(), tries.astype(np.int64), worth)
 
 
 class _Fit:
@@ -181,4 +182,4 @@ class _Fit:
             information[family] -= rows.T @ rows
         said_P = np.bincount(self._prompt_R, load_R * self._score_R)
         pull_R = precision_R * self._score_R - (gain_P * said_P)[self._prompt_R] * load_R
-        return information, np.bincount(cell_R, pull_R, size).reshape(families, cards)
+        return information, sums(cell_R, pull_R, size).reshape(families, cards)
