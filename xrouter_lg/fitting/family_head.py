@@ -93,7 +93,7 @@ def head_of(table: OutcomeGrid, cards: Sequence[str]) -> FamilyHead | None:
     return fit_family_head(features, grouping, evidence, table.cost, cards)
 
 
-def head_stats(head: FamilyHead, prompts: Sequence[str], *, share: float) -> HeadStats:
-    """What the manifest says of a head; ``prompts`` are those it was fitted on."""
-    low, high = Features.of(prompts).known_range()
+def head_stats(head: FamilyHead, features: Features, *, share: float) -> HeadStats:
+    """What the manifest says of a head; ``features`` are those it was fitted on."""
+    low, high = features.known_range()
     return HeadStats(HEAD_FILE, head.families, head.cards, share, low, high)
