@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -375,20 +376,28 @@ class RouteRecord:
 
 def known_fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``data`` a dataclass has a field for."""
-    names = field_names(kind)
+    names, _ = _fields_of(kind)
     return {key: value for key, value in data.items() if key in names}
 
 
 def shallow(value: Any) -> dict[str, Any]:
     """A dataclass's fields by name, their values as they are."""
-    return {name: getattr(value, name) for name in field_names(type(value))}
+    names, values_of = _fields_of(type(value))
+    return dict(zip(names, values_of(value), strict=True))
 
 
-@lru_cache(maxsize=64)
-def field_names(kind: type[Any]) -> dict[str, None]:
-    """The names of a dataclass's fields, in their order; kept, since every step of a request asks
-    for those of several and ``dataclasses.fields`` finds them anew each time."""
-    return dict.fromkeys(f.name for f in dataclasses.fields(kind))
+_Fields = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]
+_FIELDS: dict[type, _Fields] = {}
+
+
+def _fields_of(kind: type[Any]) -> _Fields:
+    """The names of a dataclass's fields, in their order, and what reads them all; kept, since every
+    step of a request asks for those of several and ``dataclasses.fields`` finds them anew."""
+    found = _FIELDS.get(kind)
+    if found is None:
+        names = tuple(f.name for f in dataclasses.fields(kind))
+        found = _FIELDS[kind] = names, attrgetter(*names)
+    return found
 
 
 def usd(value: str | Decimal | None) -> Decimal | None:

@@ -191,7 +191,10 @@ class Steps:
             bound = bound_for(pool[step.call.card], asked)
             send = self._send(step.call, messages, turns[-1], bound, alone=last.final, lone=lone)
             return Command(goto=[send])
-        turns = [replace(turn, decision=await settled(turn.decision)) for turn in turns]
+        for index, turn in enumerate(turns):
+            decision = await settled(turn.decision)
+            if decision is not turn.decision:
+                turns[index] = replace(turn, decision=decision)
         return self._answer(step, turns, results, messages, config)
 
     def _answer(
@@ -253,13 +256,8 @@ class Steps:
             self.router,
             tools=(*self._shown, *shown_tools(options.get("tools") or ())),
             needs=self.tools.needs,
-        )
-        reachable = frozenset(self.names.cards)
-        request = replace(
-            request,
             default=pool.default,
-            unreachable=frozenset(pool.names) - reachable,
-            remaining_usd=request.max_cost_usd,
+            unreachable=frozenset(pool.names).difference(self.names.cards),
             bound=costly,
             overruns=self.router.workers.overruns,
             request_id=turns[0].context.request_id if turns else node_run_id_of(config),
