@@ -383,7 +383,7 @@ def known_fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
 def shallow(value: Any) -> dict[str, Any]:
     """A dataclass's fields by name, their values as they are."""
     names, values_of = _fields_of(type(value))
-    return dict(zip(names, values_of(value), strict=True))
+    return dict(zip(names, values_of(value), strict=False))
 
 
 _Fields = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]
@@ -396,7 +396,8 @@ def _fields_of(kind: type[Any]) -> _Fields:
     found = _FIELDS.get(kind)
     if found is None:
         names = tuple(f.name for f in dataclasses.fields(kind))
-        found = _FIELDS[kind] = names, attrgetter(*names)
+        # Of a single name attrgetter would give the bare value.
+        found = _FIELDS[kind] = names, attrgetter(*names, *names[:1])
     return found
 
 

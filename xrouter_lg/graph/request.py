@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from xrouter_lg.calls.money import parse_usd
-from xrouter_lg.calls.tokens import prompt_size
+from xrouter_lg.calls.tokens import ToolsSize, prompt_size
 from xrouter_lg.calls.told.notices import notice
 from xrouter_lg.errors import (
     EmptyMessagesError,
@@ -90,16 +90,18 @@ def build_request(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
     needs: Iterable[str] = (),
+    measured: ToolsSize = ToolsSize(),  # noqa: B008  a constant
     **beside: Any,
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
     ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``thread_id``,
-    ``tenant``. ``beside`` are further fields of the request.
+    ``tenant``. ``measured`` is the size of the first tools, where it is known; ``beside`` are
+    further fields of the request.
 
     Raises:
         RequestOptionError: an option with a bad value; the message names it.
     """
-    size = prompt_size(messages, tools)
+    size = prompt_size(messages, tools, measured)
     wanted = {*needs, *size.needs}
     if tools:
         wanted.add("tools")

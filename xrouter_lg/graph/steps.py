@@ -16,6 +16,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.tokens import ToolsSize
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.graph.bound import shown_tools
@@ -101,6 +102,7 @@ class Steps:
     def __init__(self, router: Router, names: Names, tools: ToolBinding) -> None:
         self.router, self.names, self.tools = router, names, tools
         self._shown = shown_tools(tools.tools)
+        self._measured = ToolsSize.of(self._shown)
         self._bound = Bound(tools.tools, dict(tools.options), {})
         self._costly = self._bound.costly()
 
@@ -256,6 +258,7 @@ class Steps:
             self.router,
             tools=(*self._shown, *shown_tools(options.get("tools") or ())),
             needs=self.tools.needs,
+            measured=self._measured,
             default=pool.default,
             unreachable=frozenset(pool.names).difference(self.names.cards),
             bound=costly,
