@@ -2,8 +2,8 @@
 
 Which cards, differs from seed to seed. An event is worth having where it matters: its stake is what
 a policy loses per request that is told everything but goes on as if nothing had happened. Events
-are drawn in proportion to the roots of their stakes, among those of at least a share
-(:data:`LEAST`) of the largest: a swap must hurt, a newcomer may be of little use.
+are drawn at random among those whose stake is at least a share (:data:`LEAST`) of the largest: a
+swap must hurt, a newcomer may be of little use.
 """
 
 from __future__ import annotations
@@ -65,25 +65,25 @@ def families(grid: OutcomeGrid) -> Ints:
 
 
 def impostors(grid: OutcomeGrid, everything: OutcomeGrid) -> Floats:
-    """[N, M] the score of what each card could be swapped for: in each source the model outside the
-    pool whose mean is nearest to :data:`DROP` below the card's own, of those that answered every
-    prompt there and are worse by half of that at least. Where there is none, the worst card of the
-    pool."""
+    """[N, M] the score of what each card could be swapped for: in each source, of the models
+    outside the pool that answered every prompt there (of the other cards, where there are none) and
+    are worse than the card, the one whose mean is nearest to :data:`DROP` below its own. Where none
+    is worse, the card stays what it is."""
     row_of = {key: row for row, key in enumerate(everything.keys)}
     score = everything.score[[row_of[key] for key in grid.keys]]
     outside = [m for m, name in enumerate(everything.models) if name not in grid.models]
-    swapped = np.repeat(grid.score[:, [int(grid.score.mean(0).argmin())]], len(grid.models), axis=1)
+    swapped = grid.score.copy()
     for source in dict.fromkeys(key[0] for key in grid.keys):
         rows = np.flatnonzero(grid.within_sources([source]))
-        there = [m for m in outside if np.isfinite(score[rows, m]).all()]
-        if not there:
-            continue
-        mean = score[rows][:, there].mean(0)
-        for card in range(len(grid.models)):
-            own = grid.score[rows, card].mean()
-            worse = np.where(mean <= own - DROP / 2, np.abs(mean - own + DROP), np.inf)
-            if np.isfinite(worse).any():
-                swapped[rows, card] = score[rows, there[int(worse.argmin())]]
+        there = score[rows][:, outside]
+        there = there[:, np.isfinite(there).all(0)]
+        if not there.shape[1]:
+            there = grid.score[rows]
+        mean = there.mean(0)
+        for card, own in enumerate(grid.score[rows].mean(0)):
+            away = np.where(mean < own, np.abs(mean - (own - DROP)), np.inf)
+            if np.isfinite(away).any():
+                swapped[rows, card] = there[:, int(away.argmin())]
     return swapped
 
 
@@ -140,9 +140,7 @@ def draw(
 
 def _pick(stakes: Sequence[float], least: float, rng: np.random.Generator) -> int:
     stake = np.maximum(np.array(stakes), 0.0)
-    root = np.where(stake >= least * stake.max(), np.sqrt(stake), 0.0)
-    share = root / root.sum() if root.sum() > 0 else np.full(len(root), 1 / len(root))
-    return int(rng.choice(len(root), p=share))
+    return int(rng.choice(np.flatnonzero(stake >= least * stake.max())))
 
 
 def _column(values: Floats, column: int, factor: float) -> Floats:

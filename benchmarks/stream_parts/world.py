@@ -76,16 +76,7 @@ class World:
             [phase.means(events.families(grid), self.weight) for phase in self.phases]
         )
         """[phases, families, cards] mean utility: all that is told to who is told everything."""
-        self._offers = [
-            {
-                name: float(usd)
-                for name, usd, there in zip(
-                    self.cards, phase.cost.mean(0), phase.present, strict=True
-                )
-                if there
-            }
-            for phase in self.phases
-        ]
+        self._offers = [self._usual_usd(phase) for phase in self.phases]
 
     @property
     def always(self) -> list[str]:
@@ -109,6 +100,14 @@ class World:
             features=features,
             own_features=own_features,
         )
+
+    def _usual_usd(self, phase: Phase) -> dict[str, float]:
+        # Each column by itself and contiguous: a sum must not round anew where no price changed.
+        return {
+            name: float(np.ascontiguousarray(phase.cost[:, card]).mean())
+            for card, name in enumerate(self.cards)
+            if phase.present[card]
+        }
 
     def phase(self, t: int) -> Phase:
         return self.phases[int(self.phase_T[t])]
