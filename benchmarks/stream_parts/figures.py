@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.stream_parts.world import Played, World
+from benchmarks.stream_parts.world import Played, StreamWorld
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.bootstrap import Figure, figure
 
@@ -78,26 +78,25 @@ class Resamples:
 
 
 def row(
-    run: Run, runs: Mapping[str, Floats], resamples: Resamples, *, rival: Run | None
+    run: Run, bases: Mapping[str, Floats], resamples: Resamples, *, rivals: Sequence[Run]
 ) -> dict[str, Any]:
-    """A learner's figures. ``runs`` has the utilities [S, T] of ``told``, ``best fixed`` and
-    ``random``; ``rival`` is whose regret removed its own is divided by."""
+    """A learner's figures. ``bases`` has the utilities [S, T] of ``told``, ``best fixed`` and
+    ``random``; ``rivals`` are those whose regret removed its own is divided by, for each base:
+    nothing where a rival removes none."""
     own = run.utility_ST
 
     def regret(utility_ST: Floats) -> Floats:
-        return resamples.total(runs["told"] - utility_ST)
+        return resamples.total(bases["told"] - utility_ST)
 
     def removed(utility_ST: Floats, base: str) -> Floats:
-        return 1.0 - regret(utility_ST) / regret(runs[base])
+        return 1.0 - regret(utility_ST) / regret(bases[base])
 
-    def times(base: str) -> Figure | None:
-        """How many times the rival's regret removed; nothing where the rival removes none."""
-        if rival is None or removed(rival.utility_ST, base)[0] <= 0:
-            return None
+    def times(rival: Run, base: str) -> Figure | None:
         theirs = removed(rival.utility_ST, base)
-        return figure(
-            np.where(theirs > 0, removed(own, base) / np.where(theirs > 0, theirs, 1), np.inf)
-        )
+        if theirs[0] <= 0:
+            return None
+        ratio = removed(own, base) / np.where(theirs > 0, theirs, np.nan)
+        return figure(np.where(theirs > 0, ratio, np.inf))
 
     count = own.shape[1]
     return {
@@ -105,11 +104,13 @@ def row(
         "utility": figure(resamples.total(own) / count),
         "cumulative_utility": figure(resamples.total(own)),
         "regret": figure(regret(own)),
-        "over_best_fixed": figure(resamples.total(own - runs["best fixed"])),
+        "over_best_fixed": figure(resamples.total(own - bases["best fixed"])),
         "removed_of_best_fixed": figure(removed(own, "best fixed")),
         "removed_of_random": figure(removed(own, "random")),
-        "times_rival_of_best_fixed": times("best fixed"),
-        "times_rival_of_random": times("random"),
+        "times": {
+            rival.name: {base: times(rival, base) for base in ("best fixed", "random")}
+            for rival in rivals
+        },
         "score": float(np.mean([one.score_T.mean() for one in run.played])),
         "cost_usd": float(np.mean([one.usd_T.mean() for one in run.played])),
         "explored": float(np.mean([one.explored_T.mean() for one in run.played])),
@@ -129,7 +130,7 @@ class Recovery:
     """Mean utility in the requests before the swap, right after it, and from :data:`WITHIN` on."""
 
 
-def recovery(worlds: Sequence[World], run: Run) -> Recovery:
+def recovery(worlds: Sequence[StreamWorld], run: Run) -> Recovery:
     """[S, requests] gaps around the swap."""
     before, unmoved, after, windows = [], [], [], []
     for world, played in zip(worlds, run.played, strict=True):
@@ -146,7 +147,7 @@ def recovery(worlds: Sequence[World], run: Run) -> Recovery:
     return Recovery(np.stack(before), np.stack(unmoved), np.stack(after), (first, second, third))
 
 
-def _ahead(world: World, played: Played, requests: Ints, phase: int) -> Floats:
+def _ahead(world: StreamWorld, played: Played, requests: Ints, phase: int) -> Floats:
     """What told everything is ahead on these requests if the world were that of ``phase``."""
     mean_FM = world.mean_PFM[phase]
     family = world.family_T[requests]

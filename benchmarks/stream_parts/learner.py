@@ -71,7 +71,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Billed:
     """What is known as soon as the answer is there."""
 
     id: str
@@ -96,7 +96,7 @@ class Learner(Protocol):
     def choose(self, request: Request) -> Choice:
         """One of the candidates of this request."""
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, billed: Billed) -> None:
         """The card that was chosen has answered."""
 
     def rated(self, thumb: Thumb) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.stream_parts import events
 from benchmarks.stream_parts.events import Event, Phase
 from benchmarks.stream_parts.learner import (
-    Answer,
+    Billed,
     Choice,
     Features,
     Learner,
@@ -38,7 +38,7 @@ _TOKEN = 4
 """Characters of a prompt that make a token, about."""
 
 
-class World:
+class StreamWorld:
     """One stream. What is not underscored is for learners that are told everything, and for
     figures."""
 
@@ -146,7 +146,9 @@ class Played:
     utility_T: Floats
 
 
-def play(world: World, learner: Learner, tick: Callable[[int], None] = lambda done: None) -> Played:
+def play(
+    world: StreamWorld, learner: Learner, tick: Callable[[int], None] = lambda done: None
+) -> Played:
     """Send the stream through a learner; ``tick`` is told how many requests are done.
 
     Raises:
@@ -164,7 +166,7 @@ def play(world: World, learner: Learner, tick: Callable[[int], None] = lambda do
         choice = learner.choose(request)
         _check(choice, request)
         score, usd = world.pay(t, choice.card)
-        learner.answered(Answer(request.id, choice.card, choice.card, usd))
+        learner.answered(Billed(request.id, choice.card, choice.card, usd))
         if (thumb := world.thumb(t, score)) is not None:
             under_way[t + DELAY] = thumb
         choices.append(choice)

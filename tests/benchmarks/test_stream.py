@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import stream
 from benchmarks.stream_parts import events, figures
-from benchmarks.stream_parts.learner import Answer, Choice, Learner, Request, Setting, Thumb
+from benchmarks.stream_parts.learner import Billed, Choice, Learner, Request, Setting, Thumb
 from benchmarks.stream_parts.registry import LEARNERS, PARETO
 from benchmarks.stream_parts.rivals.features import shared_features
 from benchmarks.stream_parts.rivals.pareto import ParetoBandit
@@ -23,7 +23,7 @@ from benchmarks.stream_parts.world import (
     RETRAIN_EVERY,
     THUMB_ERROR,
     THUMB_SHARE,
-    World,
+    StreamWorld,
     play,
 )
 from xrouter_lg.arrays import Floats
@@ -67,8 +67,8 @@ def truth(data: Path) -> tuple[OutcomeGrid, Floats]:
     return events.read(OutcomeTable.load(data), sources=SOURCES, rename={})
 
 
-def world_of(truth: tuple[OutcomeGrid, Floats], seed: int = 0) -> World:
-    return World(*truth, requests=REQUESTS, cost_weight=0.2, seed=seed)
+def world_of(truth: tuple[OutcomeGrid, Floats], seed: int = 0) -> StreamWorld:
+    return StreamWorld(*truth, requests=REQUESTS, cost_weight=0.2, seed=seed)
 
 
 class Hearing:
@@ -76,16 +76,16 @@ class Hearing:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self.heard: list[Request | Choice | Answer | Thumb | str] = []
+        self.heard: list[Request | Choice | Billed | Thumb | str] = []
 
     def choose(self, request: Request) -> Choice:
         choice = self._learner.choose(request)
         self.heard += [request, choice]
         return choice
 
-    def answered(self, answer: Answer) -> None:
-        self.heard.append(answer)
-        self._learner.answered(answer)
+    def answered(self, billed: Billed) -> None:
+        self.heard.append(billed)
+        self._learner.answered(billed)
 
     def rated(self, thumb: Thumb) -> None:
         self.heard.append(thumb)
@@ -96,7 +96,7 @@ class Hearing:
         self._learner.retrain()
 
 
-def setting_of(world: World, grid: OutcomeGrid) -> Setting:
+def setting_of(world: StreamWorld, grid: OutcomeGrid) -> Setting:
     return world.setting(shared_features(grid.prompts))
 
 
@@ -143,7 +143,7 @@ def test_a_thumb_is_a_hundred_requests_late_and_the_cost_is_known_at_once(
     for one in hearing.heard:
         if isinstance(one, Request):
             now = one.at
-        elif isinstance(one, Answer):
+        elif isinstance(one, Billed):
             assert one.id == f"r{now}"
             assert one.cost_usd == played.usd_T[now]
         elif isinstance(one, Thumb):
@@ -288,7 +288,7 @@ class Saying:
     def choose(self, request: Request) -> Choice:
         return self._choice
 
-    def answered(self, answer: Answer) -> None: ...
+    def answered(self, billed: Billed) -> None: ...
     def rated(self, thumb: Thumb) -> None: ...
     def retrain(self) -> None: ...
 
@@ -321,10 +321,15 @@ def test_regret_removed_is_one_for_all_and_nothing_for_the_base(
     )
     bases = {"told": told.utility_ST, "best fixed": best.utility_ST, "random": random.utility_ST}
     resamples = figures.Resamples(1, REQUESTS, draws=50)
+    regret = {name: float((told.utility_ST - one).sum()) for name, one in bases.items()}
+    removed_by_best = 1.0 - regret["best fixed"] / regret["random"]
+    assert removed_by_best > 0
 
     def figures_of(run: figures.Run) -> list[float]:
-        found = figures.row(run, bases, resamples, rival=random)
-        assert found["times_rival_of_random"] is None, "chance removes none of its own regret"
+        found = figures.row(run, bases, resamples, rivals=[random, best])
+        assert found["times"]["random"]["random"] is None, "chance removes none of its own regret"
+        ratio = found["removed_of_random"].value / removed_by_best
+        assert found["times"][best.name]["random"].value == pytest.approx(ratio)
         names = ("removed_of_best_fixed", "removed_of_random", "regret", "over_best_fixed")
         return [found[name].value for name in names]
 

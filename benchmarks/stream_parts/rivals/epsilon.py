@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from benchmarks.stream_parts.learner import Answer, Choice, Request, Setting, Thumb
+from benchmarks.stream_parts.learner import Billed, Choice, Request, Setting, Thumb
 
 EPSILON = 0.05
 
@@ -34,7 +34,7 @@ class EpsilonGreedy:
         self._card[request.id] = card
         return Choice(card, propensity, explored=card != best)
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, billed: Billed) -> None:
         """Prices are known; what one answer cost adds nothing."""
 
     def rated(self, thumb: Thumb) -> None:

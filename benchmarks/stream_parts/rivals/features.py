@@ -27,7 +27,7 @@ from xrouter_lg.judge.estimates import cache_folder
 COMPONENTS = 25
 
 
-class Known:
+class TextFeatures:
     """Features of texts that were read before."""
 
     def __init__(self, texts: Sequence[str], x_ND: Floats) -> None:
@@ -43,7 +43,7 @@ class Known:
 def shared_features(texts: Sequence[str]) -> Features:
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     pipe = make_pipeline(words, TruncatedSVD(COMPONENTS, random_state=0), StandardScaler())
-    return Known(texts, np.column_stack([pipe.fit_transform(texts), np.ones(len(texts))]))
+    return TextFeatures(texts, np.column_stack([pipe.fit_transform(texts), np.ones(len(texts))]))
 
 
 def encoder_features(texts: Sequence[str], folder: Path) -> Features:
@@ -65,7 +65,7 @@ def encoder_features(texts: Sequence[str], folder: Path) -> Features:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with whole(kept) as part, part.open("wb") as file:
             np.save(file, x_ND)
-    return Known(texts, np.load(kept))
+    return TextFeatures(texts, np.load(kept))
 
 
 def needed(module: str, package: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.stream_parts.learner import Answer, Choice, Request, Setting, Thumb
+from benchmarks.stream_parts.learner import Billed, Choice, Request, Setting, Thumb
 from xrouter_lg.arrays import Floats
 
 WIDTH = 0.1
@@ -53,7 +53,7 @@ class _Ridge:
         self._asked[request.id] = (x, cards[pick])
         return Choice(cards[pick], propensity, explored=pick != best)
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, billed: Billed) -> None:
         """Prices are known; what one answer cost adds nothing."""
 
     def rated(self, thumb: Thumb) -> None:

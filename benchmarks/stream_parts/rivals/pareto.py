@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from benchmarks.stream_parts.learner import Answer, Choice, Request, Setting, Thumb
+from benchmarks.stream_parts.learner import Billed, Choice, Request, Setting, Thumb
 from benchmarks.stream_parts.rivals.features import needed
 from xrouter_lg.arrays import Floats
 
@@ -84,7 +84,10 @@ class ParetoBandit:
             if name not in self._usual:
                 self._router.register_model(name, **self._rates(usd))
             elif usd != self._usual[name]:
-                self._router.update_model_pricing(name, **self._rates(usd))
+                rates = self._rates(usd)
+                # Else a card that was registered later keeps its old price under a ceiling.
+                rates["cost_per_1m_tokens"] = rates["input_cost_per_m"]
+                self._router.update_model_pricing(name, **rates)
         self._usual = dict(request.usual_usd)
         x = self._features(request.text)
         greedy = self._greedy(x)
@@ -92,8 +95,8 @@ class ParetoBandit:
         self._logs[request.id] = log
         return Choice(card, 1.0, explored=card not in greedy)
 
-    def answered(self, answer: Answer) -> None:
-        self._logs[answer.id].cost_usd = answer.cost_usd
+    def answered(self, billed: Billed) -> None:
+        self._logs[billed.id].cost_usd = billed.cost_usd
 
     def rated(self, thumb: Thumb) -> None:
         log = self._logs.pop(thumb.id)

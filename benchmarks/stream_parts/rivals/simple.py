@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.stream_parts.learner import Answer, Choice, Request, Setting, Thumb
-from benchmarks.stream_parts.world import World
+from benchmarks.stream_parts.learner import Billed, Choice, Request, Setting, Thumb
+from benchmarks.stream_parts.world import StreamWorld
 
 
 class _Unmoved:
-    def answered(self, answer: Answer) -> None:
+    def answered(self, billed: Billed) -> None:
         """It is not listened to."""
 
     def rated(self, thumb: Thumb) -> None:
@@ -44,7 +44,7 @@ class ToldEverything(_Unmoved):
     """The card with the best mean utility for the labelled kind of the request, as the world is
     now: it knows every outcome, every label, and every event as it happens."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: StreamWorld) -> None:
         self._world = world
 
     def choose(self, request: Request) -> Choice:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.cluster import KMeans
 
-from benchmarks.stream_parts.learner import Answer, Choice, Request, Setting, Thumb
+from benchmarks.stream_parts.learner import Billed, Choice, Request, Setting, Thumb
 from xrouter_lg.arrays import Floats
 
 KINDS = 8
@@ -60,9 +60,9 @@ class PerKindThompson:
             cards[pick], float((winners == pick).mean()), explored=pick != int(mean_M.argmax())
         )
 
-    def answered(self, answer: Answer) -> None:
-        x, card, usual = self._asked[answer.id]
-        ratio = answer.cost_usd / usual if usual > 0 else 1.0
+    def answered(self, billed: Billed) -> None:
+        x, card, usual = self._asked[billed.id]
+        ratio = billed.cost_usd / usual if usual > 0 else 1.0
         if self._centres is None:
             self._costs.append((x, card, ratio))
         self._count_cost(x, card, ratio)
