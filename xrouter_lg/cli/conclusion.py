@@ -23,7 +23,7 @@ def print_conclusion(concluded: Conclusion) -> None:
     families = list(dict.fromkeys(row.family for row in concluded.overlap))
     rows = {(row.family, row.card): row for row in concluded.overlap}
     table = Table(
-        title="Overlap: answers with a score, what they are worth, expected score ± error",
+        title="Overlap: scored answers (their effective number, where it differs), error of the score",
         box=None,
         pad_edge=False,
     )
@@ -33,8 +33,8 @@ def print_conclusion(concluded: Conclusion) -> None:
         cells = []
         for card in cards:
             row = rows[family, card]
-            known = f"{row.tries} ({row.worth:.0f}) {row.score:.2f} ± {row.error:.2f}"
-            cells.append(known if row.tries else f"never ({row.score:.2f} ± {row.error:.2f})")
+            worth = "" if round(row.worth) == row.tries else f" ({row.worth:.0f})"
+            cells.append(f"{row.tries or '-'}{worth} ±{row.error:.2f}")
         table.add_row(escape(family), f"{rows[family, cards[0]].share:.0%}", *cells)
     out.print(table)
     if len(families) > _SHOWN:
