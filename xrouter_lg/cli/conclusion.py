@@ -23,7 +23,7 @@ def print_conclusion(concluded: Conclusion) -> None:
     families = list(dict.fromkeys(row.family for row in concluded.overlap))
     rows = {(row.family, row.card): row for row in concluded.overlap}
     table = Table(
-        title="Overlap: scored answers (their effective number, where it differs), error of the score",
+        title="Overlap: scored answers (what they are worth, where it differs), error of the score",
         box=None,
         pad_edge=False,
     )
