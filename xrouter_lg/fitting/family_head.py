@@ -12,7 +12,7 @@ from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.features import REACH, Arrays, Features
-from xrouter_lg.value.grouping import Grouping, group
+from xrouter_lg.value.grouping import Grouping, Partition, group
 from xrouter_lg.value.means import over_mean
 from xrouter_lg.value.model import ValueModel
 
@@ -85,12 +85,23 @@ def _of_partition(model: ValueModel, at: int, mean_usd_M: Floats) -> dict[str, F
     }
 
 
-def head_of(table: OutcomeGrid, cards: Sequence[str]) -> FamilyHead | None:
+def head_of(
+    table: OutcomeGrid, cards: Sequence[str], *, before: FamilyHead | None = None
+) -> FamilyHead | None:
     """The head of all that a table tells, holes and all; None where there is nothing to tell
-    apart."""
+    apart. ``before`` is the head that served until now, whose families are kept where they are
+    found again."""
     features, evidence = Features.of(table.prompts), Evidence.of(table)
-    grouping = group(features, table.families, evidence, table.cost)
+    start = None if before is None else read_partition(before, table.prompts)
+    grouping = group(features, table.families, evidence, table.cost, start=start)
     return fit_family_head(features, grouping, evidence, table.cost, cards)
+
+
+def read_partition(head: FamilyHead, prompts: Sequence[str]) -> Partition:
+    """How a head tells requests apart in its first partition."""
+    names = head.partition
+    shares = np.array([head.probabilities(prompt)[0][: len(names)] for prompt in prompts])
+    return Partition(names, shares.argmax(1).astype(np.int64))
 
 
 def head_stats(head: FamilyHead, features: Features, *, share: float) -> HeadStats:

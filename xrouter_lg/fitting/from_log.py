@@ -15,17 +15,17 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from xrouter_lg.arrays import Floats
-from xrouter_lg.checkpoints.family_head import HEAD_FILE
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL
-from xrouter_lg.fitting.family_head import export_head, head_stats
+from xrouter_lg.fitting.family_head import export_head, head_stats, read_partition
 from xrouter_lg.fitting.held_out import dial_points
 from xrouter_lg.fitting.lesson import card_prices, log_odds, mean_output_tokens
 from xrouter_lg.fitting.provenance import provenance
-from xrouter_lg.fitting.read_lesson import LessonSettings, read_log
+from xrouter_lg.fitting.read_lesson import LessonSettings
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.outcomes.grid import OutcomeGrid, unit_usd
 from xrouter_lg.value.evidence import Evidence
@@ -48,18 +48,16 @@ class FromLog:
     best_fixed: str
 
 
-def learn_from_log(folder: Path, how: LessonSettings) -> FromLog:
-    """Find families in a log's requests, and fit what every card is worth in each.
+def learned_from(
+    table: OutcomeGrid, how: LessonSettings, *, before: FamilyHead | None = None
+) -> FromLog:
+    """Find families in a log's requests, and fit what every card is worth in each. ``before`` is
+    the head that served until now; families that are found again keep their names.
 
     Raises:
-        ConfigurationError: the table can't be used, has too few scored prompts, a single card, or
-            requests that can't be told apart.
+        ConfigurationError: too few scored prompts, a single card, or requests that can't be told
+            apart.
     """
-    return learned_from(read_log(folder, how), how)
-
-
-def learned_from(table: OutcomeGrid, how: LessonSettings) -> FromLog:
-    """The same from a table in memory; see :func:`learn_from_log`."""
     if len(table.models) < 2:
         raise ConfigurationError(
             f"all scored outcomes are {table.models[0]!r}'s: of other cards nothing is known. Set "
@@ -73,7 +71,8 @@ def learned_from(table: OutcomeGrid, how: LessonSettings) -> FromLog:
             "feedback, name verifiers, or buy answers (`xrouter backfill`)"
         )
     features = Features.of(table.prompts)
-    grouping = group(features, table.families, evidence, table.cost)
+    start = None if before is None else read_partition(before, table.prompts)
+    grouping = group(features, table.families, evidence, table.cost, start=start)
     partitions = [own for own in grouping.partitions if len(own.names) > 1]
     if not partitions or not len(features.known_K):
         raise ConfigurationError(

@@ -28,14 +28,14 @@ from xrouter_lg.policies.utility import Predictor
 from xrouter_lg.value.features import Features
 
 
-def fit_head(lesson: Lesson) -> FamilyHead:
-    """The family head of a lesson.
+def fit_head(lesson: Lesson, before: FamilyHead | None = None) -> FamilyHead:
+    """The family head of a lesson; ``before`` is the one that served until now.
 
     Raises:
         ConfigurationError: its prompts can't be told apart.
     """
     train = lesson.train
-    head = head_of(train, lesson.cards)
+    head = head_of(train, lesson.cards, before=before)
     if head is None:
         raise ConfigurationError(
             f"the {len(train)} training prompts have no word in common, or are all alike: there is "
