@@ -27,7 +27,7 @@ from xrouter_lg.fitting.lesson import card_prices, log_odds, mean_output_tokens
 from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.fitting.read_lesson import LessonSettings
 from xrouter_lg.fitting.trained_on import reference_of
-from xrouter_lg.outcomes.grid import OutcomeGrid, unit_usd
+from xrouter_lg.outcomes.grid import OutcomeGrid, fingerprint_of, unit_usd
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import Grouping, group
@@ -121,7 +121,7 @@ def write_from_log(
             DIAL,
         ),
         data={
-            "fingerprint": table.fingerprint(),
+            "fingerprint": fingerprint_of([table]),
             "train_prompts": len(table),
             "scored_prompts": len(np.unique(learned.evidence.prompt_R)),
             "test_prompts": 0,

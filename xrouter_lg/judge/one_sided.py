@@ -94,6 +94,16 @@ class Conclusion:
     def promote(self) -> bool:
         return self.use == "checkpoint"
 
+    @property
+    def worth_trying(self) -> bool:
+        """Whether a small share of requests should find out: a gain is likelier than a loss, and no
+        estimate says that it loses."""
+        if self.over_log is None:
+            return False
+        robust = self.over_log.doubly_robust
+        lost = robust is not None and robust.high is not None and robust.high < 0
+        return (self.over_log.model.value or 0.0) > 0 and not lost
+
     def to_json(self) -> dict[str, Any]:
         """As a manifest's ``verdict`` has it."""
         return {
@@ -212,8 +222,13 @@ class _Log:
         propensity = np.full(called.shape, np.nan)
         if chance is not None:
             propensity = np.asarray(chance, dtype=np.float64)
-        # Of several answers the log's own is the one that has a propensity: others were bought.
+        # Of several answers the log's own is the one that has a propensity, or a time: others were
+        # bought.
         logged = np.isfinite(propensity)
+        seen_at = table.more.get("observed_at")
+        if seen_at is not None:
+            timed = np.isfinite(np.asarray(seen_at, dtype=np.float64))
+            logged = np.where(logged.any(1, keepdims=True), logged, timed)
         logged = np.where((called.sum(1) == 1)[:, None], called, logged)
         row = np.flatnonzero(logged.sum(1) == 1)
         card = logged[row].argmax(1).astype(np.int64)
