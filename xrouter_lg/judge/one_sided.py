@@ -6,7 +6,8 @@ concluded that they do not both point to:
 
 - **the value model's own**: expected utility of the card it takes less that of the card that was
   called, with the standard error of the cards' difference, all families' errors added up. Right
-  where families hold all that decides; narrow where cards were asked.
+  where families hold all that decides; narrow where cards were asked. Its means are shrunk, so it
+  rather understates a gain.
 - **doubly robust** (Dudík et al. 2011, arXiv 1103.4601): the same plus what the scores say beyond
   it, over the probability with which they were seen: the logged propensity, or 1 where an answer
   was bought. Right where the propensities are; wide where the log hardly ever drew.

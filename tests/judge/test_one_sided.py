@@ -1,0 +1,169 @@
+"""What one-sided logs allow to conclude."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.support.logs import CARDS, USD, World, always
+from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.fitting.from_log import FromLog, learned_from
+from xrouter_lg.fitting.read_lesson import LessonSettings
+from xrouter_lg.judge.one_sided import Conclusion, conclude
+from xrouter_lg.outcomes.grid import OutcomeGrid
+
+WEIGHT = 0.5
+C_REF = 0.01
+
+
+def concluded(table: OutcomeGrid) -> tuple[FromLog, Conclusion]:
+    learned = learned_from(table, LessonSettings())
+    found = conclude(
+        table,
+        learned.model,
+        learned.features.plane_N_P,
+        learned.evidence,
+        cost_weight=WEIGHT,
+        c_ref_usd=C_REF,
+    )
+    return learned, found
+
+
+def routed(learned: FromLog, world: World) -> float:
+    """Utility of the checkpoint's choices on another world's requests."""
+    from xrouter_lg.fitting.family_head import export_head
+
+    head = export_head(learned.features, learned.model, learned.table.cost, CARDS)
+    utility = world.utility(WEIGHT, C_REF)
+    total = 0.0
+    for row, prompt in enumerate(world.prompts):
+        reading = head.read(prompt)
+        value = [reading.quality[c] - WEIGHT * USD[m] / C_REF for m, c in enumerate(CARDS)]
+        total += utility[row, int(np.argmax(value))]
+    return total / len(world.prompts)
+
+
+def test_a_log_that_explored_promotes_what_is_better_and_tells_the_gain_truly() -> None:
+    world, fresh = World.of(1500), World.of(1500, seed=9)
+    learned, found = concluded(world.log(always("large", 1500, 0.3)))
+    assert found.use == "checkpoint"
+    assert found.promote
+    assert found.over_log is not None
+    assert found.over_log.doubly_robust is not None
+    logged = float((always("large", 1500, 0.3) * fresh.utility(WEIGHT, C_REF)).sum(1).mean())
+    gain = routed(learned, fresh) - logged
+    robust = found.over_log.doubly_robust
+    assert robust.low is not None
+    assert robust.high is not None
+    assert robust.low - 0.03 < gain < robust.high + 0.03
+    # The model's means are shrunk: it understates what kinds differ in, and never overstates it.
+    assert 0.0 < (found.over_log.model.value or 0.0) < gain + 0.03
+
+
+def test_thumbs_of_which_a_tenth_is_wrong_promote_too() -> None:
+    table = World.of(3000).log(always("large", 3000, 0.3), scored=0.5, wrong=0.1)
+    _, found = concluded(table)
+    assert found.use == "checkpoint"
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_log_that_never_explored_is_held_however_good_it_looks(told: bool) -> None:
+    world = World.of(1500, hard=0.5)
+    # The rule knows what no word tells: hard requests go to large, where small would fail.
+    chances = np.eye(3)[np.where(world.hard_N == 1, 2, np.where(world.kind_N == 0, 0, 1))]
+    _, found = concluded(world.log(chances, told=told))
+    assert found.use == "as it is"
+    assert "never explored" in found.reason
+    assert "exploration=0.05" in found.reason
+
+
+def test_where_routing_adds_nothing_the_best_card_is_named() -> None:
+    rng = np.random.default_rng(0)
+    world = World.of(1500)
+    flat = (rng.random(world.score_N_M.shape) < np.array([0.9, 0.3, 0.5])).astype(float)
+    world.score_N_M[:] = flat
+    table = world.log(np.full((1500, 3), 1 / 3))
+    _, found = concluded(table)
+    assert found.use in ("fixed", "checkpoint")
+    assert found.fixed == "small"
+    if found.use == "fixed":
+        assert found.card == "small"
+
+
+def test_what_is_lost_by_noise_alone_is_not_promoted() -> None:
+    promoted = 0
+    for seed in range(6):
+        world = World.of(400, seed=seed)
+        rng = np.random.default_rng(seed)
+        world.score_N_M[:] = (rng.random(world.score_N_M.shape) < 0.7).astype(float)
+        # All cards are alike and the log calls the cheapest: nothing can be gained.
+        _, found = concluded(world.log(always("small", 400, 0.2), seed=seed))
+        promoted += found.promote
+    assert promoted == 0
+
+
+def test_bought_answers_tell_what_the_log_never_tried() -> None:
+    world = World.of(1200)
+    table = world.log(always("large", 1200), told=False)
+    for row in range(0, 1200, 4):  # of every fourth request the others were asked too
+        for m in range(2):
+            table.score[row, m] = world.score_N_M[row, m]
+            table.cost[row, m] = USD[m]
+    _, found = concluded(table)
+    assert found.drawn >= 290
+    assert found.use == "checkpoint"
+
+
+def test_too_few_scores_conclude_nothing() -> None:
+    world = World.of(400)
+    table = world.log(always("large", 400, 0.5), scored=0.15)
+    learned = learned_from(table, LessonSettings(min_prompts=20))
+    found = conclude(
+        table,
+        learned.model,
+        learned.features.plane_N_P,
+        learned.evidence,
+        cost_weight=WEIGHT,
+        c_ref_usd=C_REF,
+    )
+    assert found.use == "as it is"
+    assert "at least 100 are needed" in found.reason
+    assert found.over_log is None
+
+
+def test_a_log_of_one_card_is_refused_with_what_to_do() -> None:
+    table = World.of(300).log(always("large", 300)).of(["large"])
+    with pytest.raises(ConfigurationError, match=r"exploration=0\.05.*xrouter backfill"):
+        learned_from(table, LessonSettings())
+
+
+def test_overlap_counts_every_scored_answer_once_and_names_every_kind() -> None:
+    learned, found = concluded(World.of(800).log(always("large", 800, 0.2), scored=0.6))
+    assert sum(row.tries for row in found.overlap) == len(learned.evidence)
+    families = {row.family for row in found.overlap}
+    assert len(found.overlap) == len(families) * len(CARDS)
+    assert sum(row.share for row in found.overlap) == pytest.approx(len(CARDS))
+    never = [row for row in found.overlap if not row.tries]
+    asked = [row for row in found.overlap if row.tries > 20]
+    assert asked
+    assert all(row.error > max(one.error for one in asked) for row in never)
+
+
+def test_what_would_settle_it_names_kind_card_answers_and_price() -> None:
+    _, found = concluded(World.of(800).log(always("large", 800, 0.05)))
+    assert found.to_settle
+    line = found.to_settle[0]
+    assert line.instead_of != line.card
+    assert line.answers >= 5
+    assert line.usd == pytest.approx(line.answers * USD[CARDS.index(line.card)], rel=0.2)
+    assert "answers, $" in str(line)
+    assert "explore 5 %" in str(line)
+
+
+def test_a_conclusion_has_a_json_form_that_promotion_reads() -> None:
+    _, found = concluded(World.of(600).log(always("large", 600, 0.3)))
+    text = json.dumps(found.to_json(), allow_nan=False)
+    assert json.loads(text)["promote"] is found.promote
+    assert json.loads(text)["reasons"][0] == found.reason
