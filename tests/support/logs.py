@@ -13,35 +13,12 @@ CARDS = ("small", "coder", "large")
 TRUTH = np.array([[0.9, 0.3, 0.92], [0.2, 0.9, 0.88]])
 """[kind, card] probability of being right: chats and code."""
 USD = np.array([0.001, 0.002, 0.01])
-_WORDS = (
-    [
-        "hello",
-        "friend",
-        "please",
-        "tell",
-        "dinner",
-        "weather",
-        "holiday",
-        "garden",
-        "music",
-        "story",
-        "cousin",
-        "birthday",
-    ],
-    [
-        "function",
-        "compile",
-        "python",
-        "loop",
-        "variable",
-        "class",
-        "integer",
-        "return",
-        "stack",
-        "parser",
-        "regex",
-        "array",
-    ],
+_WORDS = tuple(
+    words.split()
+    for words in (
+        "hello friend please tell dinner weather holiday garden music story cousin birthday",
+        "function compile python loop variable class integer return stack parser regex array",
+    )
 )
 
 
