@@ -165,7 +165,7 @@ def test_the_other_card_is_asked_within_a_budget(user: User, provider: str) -> N
 
 
 def test_a_router_is_trained_without_a_language_model(user: User) -> None:
-    user.xrouter("train", "outcomes", "--head", "--output", "runs/mine")
+    user.xrouter("train", "outcomes", "--output", "runs/mine")
     assert (user.home / "runs" / "mine" / "manifest.json").is_file()
 
 

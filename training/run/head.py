@@ -11,7 +11,7 @@ from xrouter_lg.fitting.head_checkpoint import write_head
 
 
 def run_head(work: Plan, progress: Progress) -> Manifest | None:
-    """The manifest of the checkpoint, the same that ``xrouter train --head`` writes; None in a
+    """The manifest of the checkpoint, the same that ``xrouter train`` writes; None in a
     process that helps the main one.
 
     Raises:
