@@ -12,6 +12,7 @@ from langchain_core.messages import HumanMessage
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from tests.support.heads import labelled_head
 from xrouter_lg import ModelCard, RouteRequest
 from xrouter_lg.checkpoints.family_head import HEAD_FILE
 from xrouter_lg.checkpoints.folder import verify, write_checkpoint
@@ -19,8 +20,8 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.cli import app
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
-from xrouter_lg.fitting.new_card import add_card, probe_cost, probe_quality
+from xrouter_lg.fitting.family_head import head_stats
+from xrouter_lg.fitting.new_card import add_card, probe_cost, probe_scores
 from xrouter_lg.policies.utility import Predictor, load_head
 
 RNG = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def values(by_card: dict[str, tuple[float, float]]) -> np.ndarray:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     score, cost = values(QUALITY), values(USD)
-    head = fit_family_head(PROMPTS, FAMILIES, score, cost, list(QUALITY))
+    head = labelled_head(PROMPTS, FAMILIES, score, cost, list(QUALITY))
     assert head is not None
     log_odds = np.log(score.mean(0) / (1 - score.mean(0)))
     cards = tuple(
@@ -113,14 +114,15 @@ def test_what_all_find_hard_is_expected_to_be_hard_for_a_newcomer() -> None:
     known = np.array([[0.9, 0.95], [0.2, 0.3]])
     shares = np.tile([[1.0, 0.0]], (50, 1))
     right = np.array([1.0] * 46 + [0.0] * 4)
-    easy, hard = probe_quality(shares, right, known)
+    easy, hard = probe_scores(shares, right, known).quality_F
     assert hard < 0.4 < 0.8 < easy
 
 
 def test_a_small_probe_is_believed_less_than_a_large_one() -> None:
     known = np.array([[0.5, 0.5]])
-    small, large = (probe_quality(np.ones((n, 1)), np.ones(n), known)[0] for n in (20, 500))
-    assert small < large
+    small, large = (probe_scores(np.ones((n, 1)), np.ones(n), known) for n in (20, 500))
+    assert small.quality_F < large.quality_F
+    assert small.error_F > large.error_F > 0.0
 
 
 def test_costs_follow_the_others_pattern_at_its_own_level() -> None:

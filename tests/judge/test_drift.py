@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 
 from tests.support import apps
 from tests.tracing.routed import a_record
+from tests.support.heads import labelled_head
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.cli import app
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest
@@ -64,7 +65,7 @@ def trained(*, price: bool = True, reference: bool = True) -> tuple[Manifest, Fa
     pairs = [prompt(rng) for _ in range(400)]
     texts, families = [text for text, _ in pairs], [family for _, family in pairs]
     score = np.array([[0.4 if f == "sums" else 0.8, 0.9] for f in families])
-    head = fit_family_head(texts, families, score, np.full((400, 2), 1e-3), CARDS)
+    head = labelled_head(texts, families, score, np.full((400, 2), 1e-3), CARDS)
     assert head is not None
     manifest = Manifest(
         kind="slots",

@@ -39,13 +39,14 @@ from tests.support.tiny_checkpoint import (
 )
 from tests.support.tiny_model import write_tiny_base
 from training.model.base import load_base
+from tests.support.heads import labelled_head
 from xrouter_lg import ModelCard, XRouterNode
 from xrouter_lg.checkpoints.aliases import promote, rollback
 from xrouter_lg.checkpoints.family_head import HEAD_FILE
 from xrouter_lg.checkpoints.folder import verify, write_checkpoint
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PolicyError
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.policies import following
 from xrouter_lg.policies.following import FollowingPolicy
 from xrouter_lg.policies.head import HeadPolicy
@@ -238,7 +239,7 @@ async def test_without_a_language_model_none_is_loaded_or_paid_for(
     right = np.array([[float("sum" in text), 1.0, 0.2] for text in texts])[:, : len(NAMES)]
     score = np.pad(right, ((0, 0), (0, len(NAMES) - right.shape[1])))
     cost = np.tile(np.arange(1, len(NAMES) + 1) * 1e-4, (len(texts), 1))
-    head = fit_family_head(texts, [text[:4] for text in texts], score, cost, NAMES)
+    head = labelled_head(texts, [text[:4] for text in texts], score, cost, NAMES)
     assert head is not None
     both = tiny_checkpoint.write(
         tmp_path / "both", base_folder, head=head, family_head=head_stats(head, texts, share=0.5)
