@@ -56,6 +56,7 @@ async def measure(variants: dict[str, Run], runs: int) -> dict[str, list[float]]
 async def main(runs: int) -> None:
     from tests.support.langsmith_server import LangSmithServer
 
+    load = os.getloadavg()[0]
     model = InstantChat()
     models: dict[str, Any] = {"small": model, "large": InstantChat()}
     message = [HumanMessage("What is the capital of France?")]
@@ -87,7 +88,7 @@ async def main(runs: int) -> None:
         figures.append(f"{name} {median * 1e3:.2f} ms (×{median / base:.2f})")
     show(f"Per request, {runs} runs", ["variant", "median ms", "p99 ms", "ratio to (b)"], rows)
     print(f"dropped runs: {dropped}")
-    append("; ".join(figures))
+    append("; ".join([*figures, f"load {load:.1f} at the start"]))
 
 
 async def _with_langsmith(url: str, models: dict[str, Any], runs: int) -> dict[str, list[float]]:

@@ -39,6 +39,7 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
 from xrouter_lg.policies.utility import certainty
 from xrouter_lg.value import posterior
+from xrouter_lg.value.features import Features
 
 DENSE = (0.0, *(float(x) for x in np.geomspace(0.001, 100.0, 79)))
 """Cost weights dense enough that choosing at them finds every vertex of a train half's hull."""
@@ -149,7 +150,7 @@ def fit_one_head(tables: Sequence[OutcomeGrid]) -> list[FittedHead]:
     """One head that learns from the prompts of several pools, as it serves each of them."""
     whole = functools.reduce(OutcomeGrid.joined, tables)
     head = head_of(whole, whole.models)
-    stats = None if head is None else head_stats(head, whole.prompts, share=1.0)
+    stats = None if head is None else head_stats(head, Features.of(whole.prompts), share=1.0)
     return [
         FittedHead(
             head, stats, part.models, Predictions(part.score.mean(0)[None], part.cost.mean(0)[None])

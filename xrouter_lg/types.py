@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -41,7 +43,7 @@ class TokenUsage:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; ``kinds`` and ``unknown`` only where there are any."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data = shallow(self)
         more = {name: dict(data.pop(name)) for name in ("kinds", "unknown")}
         return data | {name: counts for name, counts in more.items() if counts}
 
@@ -73,7 +75,7 @@ class Charge:
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
         return {
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+            **shallow(self),
             "usage": None if self.usage is None else self.usage.to_dict(),
             "cost_usd": usd_str(self.cost_usd),
             "latency_s": round(self.latency_s, 6),
@@ -222,6 +224,7 @@ class CallId:
         return f"c{turn}{self.index}" + (f".{self.attempt}" if self.attempt else "")
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> CallId:
         """The inverse of ``str``.
 
@@ -253,7 +256,7 @@ class PlannedCall:
     allowance_usd: Decimal | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "allowance_usd": usd_str(self.allowance_usd)}
+        return {**shallow(self), "allowance_usd": usd_str(self.allowance_usd)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PlannedCall:
@@ -295,7 +298,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for ``message``: what a checkpointer keeps between two steps."""
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data = shallow(self)
         copied = {n: dict(value) for n, value in data.items() if isinstance(value, Mapping)}
         return {
             **data,
@@ -363,7 +366,7 @@ class RouteRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form: what ``message.response_metadata["xrouter"]`` holds."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return shallow(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RouteRecord:
@@ -373,8 +376,29 @@ class RouteRecord:
 
 def known_fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """What of ``data`` a dataclass has a field for."""
-    names = {f.name for f in dataclasses.fields(kind)}
+    names, _ = _fields_of(kind)
     return {key: value for key, value in data.items() if key in names}
+
+
+def shallow(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, their values as they are."""
+    names, values_of = _fields_of(type(value))
+    return dict(zip(names, values_of(value), strict=False))
+
+
+_Fields = tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]
+_FIELDS: dict[type, _Fields] = {}
+
+
+def _fields_of(kind: type[Any]) -> _Fields:
+    """The names of a dataclass's fields, in their order, and what reads them all; kept, since every
+    step of a request asks for those of several and ``dataclasses.fields`` finds them anew."""
+    found = _FIELDS.get(kind)
+    if found is None:
+        names = tuple(f.name for f in dataclasses.fields(kind))
+        # Of a single name attrgetter would give the bare value.
+        found = _FIELDS[kind] = names, attrgetter(*names, *names[:1])
+    return found
 
 
 def usd(value: str | Decimal | None) -> Decimal | None:

@@ -50,6 +50,7 @@ from xrouter_lg.fitting.lesson import prior_log_odds, tokens_of
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.policies.utility import Predictor
 from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.value.features import Features
 
 
 def run(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | None:
@@ -125,7 +126,7 @@ def finish(
     z_train, z_test = (predict_rows(slot, reading, rows) for rows in (work.train, work.test))
     progress("judge", 1, 2, "")
     share = work.config.family_head_share
-    head = None
+    head, features = None, Features.of(train.prompts)
     if share == "auto" or share > 0:
         head = head_of(train, names)
     prior, centre = slot.prior_M.double().numpy(), slot.centre_M.double().numpy()
@@ -134,7 +135,7 @@ def finish(
         c_ref_usd=lesson.c_ref_usd,
         cost_model=fit_cost_model(z_train, tokens_of(train.prompts), train.cost, prior),
         head=head,
-        stats=None if head is None else head_stats(head, train.prompts, share=1.0),
+        stats=None if head is None else head_stats(head, features, share=1.0),
     )
     router = _RouterTokens.of(work, base, reading)
     price = work.config.router_usd_per_million / 1e6
@@ -166,7 +167,7 @@ def finish(
         family_head=predictor.stats,
         data=lesson.data,
         config=lesson.config,
-        reference=reference_of(train.prompts, head),
+        reference=reference_of(features, head),
         dial=dial_points(quality, expected.cost, test.score, test.cost, lesson.c_ref_usd, DIAL),
         metrics={
             **metrics,
@@ -201,7 +202,7 @@ def _head_share(
     head = head_of(fit, names)
     if head is None:
         return ShareChoice(1.0, {}, 0.0, 0.0)
-    stats = head_stats(head, fit.prompts, share=1.0)
+    stats = head_stats(head, Features.of(fit.prompts), share=1.0)
     halved = dataclasses.replace(whole, head=head, stats=stats)
     mean_M, expected = np.nanmean(fit.cost, axis=0), dict[float, tuple[Floats, Floats]]()
     for share in SHARES:

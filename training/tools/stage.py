@@ -47,6 +47,7 @@ from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.prompts import tools as codec
+from xrouter_lg.value.features import Features
 
 _JUDGED_AT = (0.1, 0.5, 2.0)
 """Cost weights that the held-out prompts are routed at."""
@@ -298,7 +299,7 @@ def _manifest(task: _Task, base: BaseIdentity, metrics: list[dict[str, float]]) 
         c_ref_usd=lesson.c_ref_usd,
         best_fixed=lesson.best_fixed,
         data=lesson.data,
-        reference=reference_of(lesson.train.prompts, None),
+        reference=reference_of(Features.of(lesson.train.prompts), None),
         metrics={"held_out": metrics},
         config=lesson.config,
         **provenance(PACKAGES),

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
+from functools import cached_property
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
@@ -25,7 +26,7 @@ from xrouter_lg.calls.failures import (
 )
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.calls.money import cost_of, hint_tokens, worst_case
+from xrouter_lg.calls.money import cost_of, hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
@@ -37,7 +38,7 @@ from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import CUT, flaw_of, says_something, served_model, usage_of
-from xrouter_lg.types import Charge, PlannedCall
+from xrouter_lg.types import Charge, PlannedCall, TokenUsage
 
 RETRY_AFTER_LIMIT_S = 5.0
 """A provider that asks for a longer pause than this is left for the next candidate."""
@@ -139,10 +140,14 @@ class Workers:
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
         bound = Bound(tools, tool_options or {}, call_options or {})
-        worst = worst_case(card, prompt_tokens_max, call.max_tokens, bound.costly())
-        if worst is not None:
-            worst *= self.overruns.get(card.name, 1)
+
+        def worst() -> Decimal | None:
+            costly = bound.costly()
+            return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
+
         bill = _Bill(kind, card, call, pool, worst)
+        if call.allowance_usd is not None:
+            _ = bill.worst  # as it stands when the call begins
         config = with_traced_cost(config, card, pool)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
@@ -155,7 +160,7 @@ class Workers:
         attempt = tries = 0
         while True:
             attempt += 1
-            if attempt > 1 and not _affordable(call, charges, bill.worst):
+            if attempt > 1 and not _affordable(call, charges, bill):
                 break
             if not health.begin() and lone is False and tries == 0:
                 failure = Failure(ErrorClass.CIRCUIT_OPEN, "circuit open after repeated failures")
@@ -189,7 +194,7 @@ class Workers:
             else:
                 flaw = flaw_of(message)
                 charge = bill.answered(attempt, started, message, flaw)
-                charges.append(self._noting_overrun(card, call, charge, bill.worst))
+                charges.append(self._noting_overrun(card, call, charge, bill))
                 if flaw is None or (flaw in CUT and says_something(message)):
                     breaker.success()
                     return CallResult(
@@ -236,10 +241,13 @@ class Workers:
             )
 
     def _noting_overrun(
-        self, card: ModelCard, call: PlannedCall, charge: Charge, worst: Decimal | None
+        self, card: ModelCard, call: PlannedCall, charge: Charge, bill: _Bill
     ) -> Charge:
         """The charge with what it has cost above its bound, which the next call reserves by."""
-        if call.allowance_usd is None or not worst or (charge.cost_usd or 0) <= worst:
+        if call.allowance_usd is None:
+            return charge
+        worst = bill.worst
+        if not worst or (charge.cost_usd or 0) <= worst:
             return charge
         assert charge.cost_usd is not None
         over = charge.cost_usd - worst
@@ -266,17 +274,10 @@ async def _ask(
         message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
     if not isinstance(message, AIMessage):
         raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
-    if (provider := _provider(card)) is not None:
+    if (provider := card.maker) is not None:
         # Ollama's class says it with the end of a stream, and so not of one that has none.
         message.response_metadata.setdefault("model_provider", provider)
     return message
-
-
-def _provider(card: ModelCard) -> str | None:
-    """Who answers, also where the app made the chat model itself."""
-    package = type(card.model).__module__.partition(".")[0]
-    made_by = package.removeprefix("langchain_")
-    return card.provider or (None if made_by == package else made_by)
 
 
 def _own_callbacks(card: ModelCard) -> Any:
@@ -304,11 +305,11 @@ def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[Bas
     return [*messages[:place], noted, *messages[place + 1 :]]
 
 
-def _affordable(call: PlannedCall, charges: Sequence[Charge], worst: Decimal | None) -> bool:
+def _affordable(call: PlannedCall, charges: Sequence[Charge], bill: _Bill) -> bool:
     if call.allowance_usd is None:
         return True
     spent = sum((counted(charge) for charge in charges), Decimal(0))
-    return worst is not None and spent + worst <= call.allowance_usd
+    return bill.worst is not None and spent + bill.worst <= call.allowance_usd
 
 
 def _pause(failure: Failure, attempt: int, patience_s: float) -> float | None:
@@ -323,15 +324,21 @@ def _pause(failure: Failure, attempt: int, patience_s: float) -> float | None:
     return backoff_s(attempt, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Bill:
-    """Makes the charges of one call. ``worst`` is the most an attempt can cost (USD)."""
+    """Makes the charges of one call."""
 
     kind: Literal["router", "worker"]
     card: ModelCard
     call: PlannedCall
     pool: Iterable[ModelCard]
-    worst: Decimal | None
+    reckon: Callable[[], Decimal | None]
+
+    @cached_property
+    def worst(self) -> Decimal | None:
+        """The most that an attempt can cost (USD): reckoned only where a budget or an attempt of
+        unknown cost asks for it."""
+        return self.reckon()
 
     def answered(
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
@@ -339,27 +346,35 @@ class _Bill:
         served, usage = served_model(message), usage_of(message)
         price = price_as_served(self.card, served, self.pool)
         cost, source = cost_of(message, usage, price)
-        charge = self._charge(attempt, started, cost, source)
         error = None if flaw is None else flaw.value
-        return replace(charge, usage=usage, served_model=served, error=error)
+        return self._charge(attempt, started, cost, source, error, usage, served)
 
     def failed(self, attempt: int, started: float, error: str, *, free: bool) -> Charge:
         """An attempt without an answer. ``free``: refused before any token was generated."""
         cost, source = (Decimal(0), "rejected") if free else (None, None)
-        return replace(self._charge(attempt, started, cost, source), error=str(error))
+        return self._charge(attempt, started, cost, source, str(error))
 
     def _charge(
-        self, attempt: int, started: float, cost: Decimal | None, source: str | None
+        self,
+        attempt: int,
+        started: float,
+        cost: Decimal | None,
+        source: str | None,
+        error: str | None,
+        usage: TokenUsage | None = None,
+        served: str | None = None,
     ) -> Charge:
         return Charge(
             kind=self.kind,
             card=self.card.name,
             model=self.card.model_name,
             attempt=attempt,
-            usage=None,
+            usage=usage,
             cost_usd=cost,
             price_source=source,
             latency_s=time.perf_counter() - started,
+            served_model=served,
+            error=error,
             held_usd=self.worst if cost is None else None,
             call_id=self.call.id,
         )

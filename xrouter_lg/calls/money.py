@@ -63,6 +63,19 @@ def worst_case(
     return price.worst_case(inputs, outputs, _searches(sent))
 
 
+def reserve(
+    card: ModelCard,
+    prompt_tokens_max: int,
+    max_tokens: int | None,
+    bound: Mapping[str, Any],
+    overruns: Mapping[str, Decimal],
+) -> Decimal | None:
+    """What a call has to set aside (USD): its worst case, as many times as the card has gone over
+    it before (``overruns``, by the card's name). None where its price is unknown."""
+    worst = worst_case(card, prompt_tokens_max, max_tokens, bound)
+    return None if worst is None else worst * overruns.get(card.name, 1)
+
+
 def output_tokens_for(
     card: ModelCard, usd: Decimal, prompt_tokens_max: int, bound: Mapping[str, Any] = _NOTHING
 ) -> int | None:

@@ -52,11 +52,31 @@ class PromptSize:
         return prompt_bound(card, self.at_most, self.images, self.needs)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolsSize:
+    """What the first ``count`` tools of a prompt add to it, where they are the same every time."""
+
+    count: int = 0
+    narrow: int = 0
+    wide: int = 0
+    size: int = 0
+
+    @classmethod
+    def of(cls, tools: Sequence[Mapping[str, Any]]) -> ToolsSize:
+        total = _Measure()
+        for tool in tools:
+            total.text(json.dumps(tool, default=str))
+        return cls(len(tools), total.narrow, total.wide, total.size)
+
+
 def prompt_size(
-    messages: Sequence[BaseMessage], tools: Iterable[Mapping[str, Any]] = ()
+    messages: Sequence[BaseMessage],
+    tools: Iterable[Mapping[str, Any]] = (),
+    measured: ToolsSize = ToolsSize(),
 ) -> PromptSize:
-    """The size of a prompt with these tools."""
+    """The size of a prompt with these tools, the first of which may be ``measured`` already."""
     total = _Measure()
+    total.narrow, total.wide, total.size = measured.narrow, measured.wide, measured.size
     likely, bound = 0, BOUND_PREAMBLE
     for message in messages:
         total.add(message.content)
@@ -71,7 +91,8 @@ def prompt_size(
         likely += TOKENS_PER_MESSAGE
         bound += BOUND_PER_MESSAGE
     for index, tool in enumerate(tools):
-        total.text(json.dumps(tool, default=str))
+        if index >= measured.count:
+            total.text(json.dumps(tool, default=str))
         bound += BOUND_PER_MESSAGE + (0 if index else BOUND_TOOL_PROMPT)
     return PromptSize(
         likely=likely + total.narrow // CHARS_PER_TOKEN + total.wide + total.media_likely,

@@ -23,6 +23,7 @@ _SUB_APPS = {
     "backfill": "Ask the other cards about chosen prompts.",
     "traces": "List, show, move and delete local traces.",
     "outcomes": "Turn traces into outcomes, and look at them.",
+    "learn": "Every night: learn from what came in, and promote what is shown to be better.",
     "train": "Learn a checkpoint from an outcome table, without torch.",
     "checkpoint": "Change a checkpoint without training it again.",
     "judge": "Score a checkpoint on an outcome table, and say whether it may serve.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
+    from rich.status import Status
     from rich.table import Table
     from rich.tree import Tree
 
@@ -67,6 +68,13 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
     with bars(SpinnerColumn(), "{task.completed} " + what, TimeElapsedColumn()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda count: bar.advance(task, count)
+
+
+def busy(what: str) -> Status:
+    """Says on stderr that something takes a while, until it ends."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 def route_table(rows: list[RouteRow]) -> RenderableType:

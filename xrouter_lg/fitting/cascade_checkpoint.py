@@ -18,6 +18,7 @@ from xrouter_lg.fitting.held_out import figures_of
 from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.fitting.read_lesson import LessonSettings, read_lesson
 from xrouter_lg.fitting.trained_on import reference_of
+from xrouter_lg.value.features import Features
 
 TURNS = 3
 """Decisions of a request unless told otherwise: two rounds of calls, and what to accept."""
@@ -45,16 +46,17 @@ def train_cascade(
     except ValueError as error:
         raise ConfigurationError(f"no plans can be learned here: {error}") from error
     curve = plan_curve(model, part.test, asked, turns=turns)
+    features = Features.of(part.train.prompts)
     manifest = Manifest(
         kind="cascade",
         cards=lesson.stats(),
         c_ref_usd=lesson.c_ref_usd,
         best_fixed=lesson.best_fixed,
-        family_head=head_stats(model.head, part.train.prompts, share=1.0),
+        family_head=head_stats(model.head, features, share=1.0),
         cascade=CascadeStats(ANSWERS_FILE, turns),
         dial=_dial(curve),
         data=lesson.data,
-        reference=reference_of(part.train.prompts, model.head),
+        reference=reference_of(features, model.head),
         metrics={
             **figures_of(curve, part.test, Reference.of(part.train)),
             "router_usd_per_request": 0.0,

@@ -25,16 +25,17 @@ from xrouter_lg.fitting.lesson import Lesson, tokens_of
 from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.policies.utility import Predictor
+from xrouter_lg.value.features import Features
 
 
-def fit_head(lesson: Lesson) -> FamilyHead:
-    """The family head of a lesson.
+def fit_head(lesson: Lesson, before: FamilyHead | None = None) -> FamilyHead:
+    """The family head of a lesson; ``before`` is the one that served until now.
 
     Raises:
         ConfigurationError: its prompts can't be told apart.
     """
     train = lesson.train
-    head = head_of(train, lesson.cards)
+    head = head_of(train, lesson.cards, before=before)
     if head is None:
         raise ConfigurationError(
             f"the {len(train)} training prompts have no word in common, or are all alike: there is "
@@ -58,7 +59,8 @@ def write_head(
     """
     head = fit_head(lesson) if head is None else head
     train, test = lesson.train, lesson.test
-    stats, cards = head_stats(head, train.prompts, share=1.0), lesson.stats()
+    features = Features.of(train.prompts)
+    stats, cards = head_stats(head, features, share=1.0), lesson.stats()
     prior_M = np.array([card.prior for card in cards])
     cost_model = fit_cost_model(
         np.tile(prior_M, (len(train), 1)), tokens_of(train.prompts), train.cost, prior_M
@@ -80,7 +82,7 @@ def write_head(
             expected.quality, expected.cost, test.score, test.cost, lesson.c_ref_usd, DIAL
         ),
         data=lesson.data,
-        reference=reference_of(train.prompts, head),
+        reference=reference_of(features, head),
         metrics={
             **held_out(lesson.parts, expected, free, lesson.c_ref_usd),
             "router_usd_per_request": 0.0,

@@ -26,14 +26,20 @@ class Lesson:
     """One table, its two halves, and its cards."""
 
     train: OutcomeGrid
+    """May have holes: prompts of which only some cards' outcomes are known."""
     test: OutcomeGrid
+    """Without holes; empty where the table has too few prompts without."""
     parts: tuple[PoolPart, ...]
-    """The pools of the table."""
+    """The pools of the table; none where nothing is held out."""
     cards: tuple[str, ...]
     """In the order of the table's models."""
     c_ref_usd: float
     best_fixed: str
     """A card."""
+    score_M: Floats
+    """Mean score of each card over the training prompts; as expected, where they have holes."""
+    mean_usd_M: Floats
+    """Mean cost of each card over the training prompts; as expected, where they have holes."""
     output_tokens_M: Floats
     prices: Sequence[Mapping[str, str] | None]
     data: Mapping[str, Any]
@@ -65,6 +71,8 @@ class Lesson:
             cards=cards,
             c_ref_usd=train.reference_cost(),
             best_fixed=normalise_name(largest.models[largest.best_fixed()]),
+            score_M=np.nanmean(train.score, axis=0),
+            mean_usd_M=np.nanmean(train.cost, axis=0),
             output_tokens_M=mean_output_tokens(train),
             prices=card_prices(pool, cards),
             data={
@@ -80,12 +88,6 @@ class Lesson:
             config=config,
         )
 
-    @property
-    def mean_usd_M(self) -> Floats:
-        """Mean cost of each card over the training prompts."""
-        mean: Floats = np.nanmean(self.train.cost, axis=0)
-        return mean
-
     def stats(
         self,
         prior_M: Floats | None = None,
@@ -93,7 +95,7 @@ class Lesson:
         lines: Sequence[str] | None = None,
     ) -> tuple[CardStats, ...]:
         """The manifest's cards; centres and lines belong to slots."""
-        prior = prior_log_odds(self.train.score) if prior_M is None else prior_M
+        prior = log_odds(self.score_M) if prior_M is None else prior_M
         return tuple(
             CardStats(
                 name=name,
@@ -115,8 +117,13 @@ def tokens_of(prompts: Sequence[str]) -> Floats:
 
 def prior_log_odds(score_N_M: Floats) -> Floats:
     """Log-odds [M] of each card's mean score over the prompts where it is known."""
-    mean_M = np.clip(np.nanmean(score_N_M, axis=0), _EDGE, 1.0 - _EDGE)
-    odds: Floats = np.log(mean_M / (1.0 - mean_M))
+    return log_odds(np.nanmean(score_N_M, axis=0))
+
+
+def log_odds(share: Floats) -> Floats:
+    """Of success probabilities, kept finite."""
+    clipped = np.clip(share, _EDGE, 1.0 - _EDGE)
+    odds: Floats = np.log(clipped / (1.0 - clipped))
     return odds
 
 

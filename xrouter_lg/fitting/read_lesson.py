@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from xrouter_lg.errors import ConfigurationError
@@ -17,6 +19,8 @@ from xrouter_lg.outcomes.near import near_duplicates
 from xrouter_lg.outcomes.split import random_split
 
 OUTCOMES, PROMPTS = "outcomes.parquet", "prompts.parquet"
+LOGGED = ("propensity", "observed_at", "scored_by")
+"""Columns of the outcomes that say how much they tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +57,21 @@ class LessonSettings:
 
 
 def read_lesson(folder: Path, how: LessonSettings) -> Lesson:
-    """The lesson of a folder with ``outcomes.parquet`` and ``prompts.parquet``.
+    """The lesson of a folder with ``outcomes.parquet`` and ``prompts.parquet``, of prompts that
+    every model answered.
 
     Raises:
         ConfigurationError: the table can't be used, or is too small; says what to change.
     """
-    table = read_table(folder, how)
+    return lesson_of(read_table(folder, how), how)
+
+
+def lesson_of(table: OutcomeGrid, how: LessonSettings) -> Lesson:
+    """The lesson of a grid without holes, split at random.
+
+    Raises:
+        ConfigurationError: it is too small, or can't be split.
+    """
     if not 0.0 < how.train_share < 1.0:
         raise ConfigurationError(
             f"the training share is {how.train_share!r}; it must lie in (0, 1): what is held out "
@@ -90,14 +103,8 @@ def read_table(folder: Path, how: LessonSettings) -> OutcomeGrid:
     Raises:
         ConfigurationError: a file is missing, or the table can't be used.
     """
-    for name in (OUTCOMES, PROMPTS):
-        if not folder.joinpath(name).is_file():
-            raise ConfigurationError(
-                f"{str(folder)!r} has no {name}; give the folder of an outcome table (`xrouter "
-                "outcomes build` writes one)"
-            )
     try:
-        return OutcomeTable.load(folder / OUTCOMES, folder / PROMPTS).complete_grid(
+        return _load(folder).complete_grid(
             sources=how.sources or None,
             models=how.models or None,
             rename=how.rename,
@@ -105,3 +112,59 @@ def read_table(folder: Path, how: LessonSettings) -> OutcomeGrid:
         )
     except (ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigurationError(f"the outcome table can't be used: {error}") from error
+
+
+def read_either(folder: Path, how: LessonSettings) -> tuple[OutcomeGrid, bool]:
+    """The largest grid without holes, and True, where it has at least half of the prompts that have
+    a score; otherwise all that the folder tells, and False.
+
+    Raises:
+        ConfigurationError: as :func:`read_log`.
+    """
+    log = read_log(folder, how)
+    try:
+        table = read_table(folder, how)
+    except ConfigurationError:
+        return log, False
+    scored = int(np.isfinite(log.score).any(1).sum())
+    complete = len(table.models) > 1 and 2 * len(table) >= scored
+    return (table, True) if complete else (log, False)
+
+
+def read_log(folder: Path, how: LessonSettings) -> OutcomeGrid:
+    """All that a folder tells, holes and all: prompts × the models that have an outcome with a
+    score, or those that are named. Columns ``propensity``, ``observed_at``, ``scored_by`` and
+    ``output_tokens`` come along.
+
+    Raises:
+        ConfigurationError: a file is missing, or the table can't be used.
+    """
+    try:
+        grid = _load(folder).grid(
+            sources=how.sources or None,
+            models=how.models or None,
+            rename=how.rename,
+            more=("score", "cost_usd", *LOGGED, "output_tokens"),
+            every=True,
+        )
+    except (ValueError, pl.exceptions.PolarsError) as error:
+        raise ConfigurationError(f"the outcome table can't be used: {error}") from error
+    # A score counts whether or not its cost is known, and a cost whether or not there is a score.
+    grid = dataclasses.replace(grid, score=grid.more["score"], cost=grid.more["cost_usd"])
+    told = [m for m, name in enumerate(grid.models) if np.isfinite(grid.score[:, m]).any()]
+    if not told:
+        raise ConfigurationError(
+            "no outcome has a score: name a feedback key or verifiers when the table is built "
+            "(`xrouter outcomes build --feedback KEY`)"
+        )
+    return grid.of([grid.models[m] for m in told])
+
+
+def _load(folder: Path) -> OutcomeTable:
+    for name in (OUTCOMES, PROMPTS):
+        if not folder.joinpath(name).is_file():
+            raise ConfigurationError(
+                f"{str(folder)!r} has no {name}; give the folder of an outcome table (`xrouter "
+                "outcomes build` writes one)"
+            )
+    return OutcomeTable.load(folder / OUTCOMES, folder / PROMPTS)

@@ -18,14 +18,15 @@ from xrouter_lg.value.features import Features
 BINS = 8
 
 
-def reference_of(prompts: Sequence[str], head: FamilyHead | None) -> dict[str, Any]:
+def reference_of(features: Features, head: FamilyHead | None) -> dict[str, Any]:
     """The manifest's ``reference`` for these training prompts, on which ``head`` was fitted."""
+    prompts = features.prompts
     found: dict[str, Any] = {
         "prompts": len(prompts),
         "length": histogram([length_of(prompt) for prompt in prompts]),
     }
     if head is not None:
-        found["known"] = histogram(Features.of(prompts).known_shares())
+        found["known"] = histogram(features.known_shares())
         found["families"] = {
             name: float(share) * len(head.arrays["block_B"])
             for name, share in zip(head.partition, head.arrays["share_F"], strict=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from langchain_core.messages import AIMessage
 
@@ -143,7 +144,12 @@ def outcomes_of(turn: Decision, results: Sequence[CallResult]) -> list[Answer | 
 
 def _proposed(result: CallResult) -> str:
     """The id of the call that a result is of, or stands in for."""
-    return str(CallId.parse(result.call_id).proposed)
+    return _proposed_id(result.call_id)
+
+
+@lru_cache(maxsize=1024)
+def _proposed_id(call_id: str) -> str:
+    return str(CallId.parse(call_id).proposed)
 
 
 def _of_turn(results: Sequence[CallResult], turn: Decision) -> list[CallResult]:

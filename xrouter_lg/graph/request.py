@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 
 from xrouter_lg.calls.money import parse_usd
-from xrouter_lg.calls.tokens import prompt_size
+from xrouter_lg.calls.tokens import ToolsSize, prompt_size
 from xrouter_lg.calls.told.notices import notice
 from xrouter_lg.errors import (
     EmptyMessagesError,
@@ -90,20 +90,24 @@ def build_request(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
     needs: Iterable[str] = (),
+    measured: ToolsSize = ToolsSize(),  # noqa: B008  a constant
+    **beside: Any,
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
     ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``thread_id``,
-    ``tenant``.
+    ``tenant``. ``measured`` is the size of the first tools, where it is known; ``beside`` are
+    further fields of the request.
 
     Raises:
         RequestOptionError: an option with a bad value; the message names it.
     """
-    size = prompt_size(messages, tools)
+    size = prompt_size(messages, tools, measured)
     wanted = {*needs, *size.needs}
     if tools:
         wanted.add("tools")
     weight = configurable.get("cost_weight")
     allow, deny = configurable.get("allow"), configurable.get("deny")
+    limit = _limit(configurable.get("max_cost_usd"), router)
     return RouteRequest(
         messages=messages,
         cost_weight=router.cost_weight
@@ -112,7 +116,8 @@ def build_request(
         quality_target=_share(configurable.get("quality_target"), "quality_target"),
         allow=None if allow is None else _names(allow, "allow"),
         deny=frozenset() if deny is None else _names(deny, "deny"),
-        max_cost_usd=_limit(configurable.get("max_cost_usd"), router),
+        max_cost_usd=limit,
+        remaining_usd=limit,
         thread_id=_text(configurable.get("thread_id")),
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
@@ -121,6 +126,7 @@ def build_request(
         prompt_tokens_max=size.at_most,
         images=size.images,
         max_turns=router.max_turns,
+        **beside,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -16,6 +16,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.tokens import ToolsSize
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
 from xrouter_lg.graph.bound import shown_tools
@@ -37,8 +38,8 @@ from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
-from xrouter_lg.tracing.runs.extract import annotate_request, run_ids
-from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
+from xrouter_lg.tracing.runs.extract import annotate_request, node_run_id_of, run_ids
+from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest, shallow
 
 OPTIONS_KEY = "__xrouter_options"
 """Key in ``configurable``: keywords that :class:`XRouterNode` was invoked with, for the worker."""
@@ -101,6 +102,9 @@ class Steps:
     def __init__(self, router: Router, names: Names, tools: ToolBinding) -> None:
         self.router, self.names, self.tools = router, names, tools
         self._shown = shown_tools(tools.tools)
+        self._measured = ToolsSize.of(self._shown)
+        self._bound = Bound(tools.tools, dict(tools.options), {})
+        self._costly = self._bound.costly()
 
     async def route(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
         """Decide, and send each call on its way with its share of the budget."""
@@ -164,7 +168,7 @@ class Steps:
                 pool=pool,
                 prompt_tokens_max=context["prompt_tokens_max"],
                 tools=self.tools.tools,
-                tool_options=dict(self.tools.options),
+                tool_options=self._bound.options,
                 call_options=_call_options(config),
                 lone=context.get("lone"),
             )
@@ -189,7 +193,10 @@ class Steps:
             bound = bound_for(pool[step.call.card], asked)
             send = self._send(step.call, messages, turns[-1], bound, alone=last.final, lone=lone)
             return Command(goto=[send])
-        turns = [replace(turn, decision=await settled(turn.decision)) for turn in turns]
+        for index, turn in enumerate(turns):
+            decision = await settled(turn.decision)
+            if decision is not turn.decision:
+                turns[index] = replace(turn, decision=decision)
         return self._answer(step, turns, results, messages, config)
 
     def _answer(
@@ -243,23 +250,20 @@ class Steps:
         results: Sequence[CallResult],
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left."""
-        bound = Bound(self.tools.tools, dict(self.tools.options), _call_options(config))
+        options = _call_options(config)
+        costly = replace(self._bound, call=options).costly() if options else self._costly
         request = build_request(
             messages,
             config.get("configurable") or {},
             self.router,
-            tools=(*self._shown, *shown_tools(bound.call.get("tools") or ())),
+            tools=(*self._shown, *shown_tools(options.get("tools") or ())),
             needs=self.tools.needs,
-        )
-        reachable = frozenset(self.names.cards)
-        request = replace(
-            request,
+            measured=self._measured,
             default=pool.default,
-            unreachable=frozenset(pool.names) - reachable,
-            remaining_usd=request.max_cost_usd,
-            bound=bound.costly(),
+            unreachable=frozenset(pool.names).difference(self.names.cards),
+            bound=costly,
             overruns=self.router.workers.overruns,
-            request_id=turns[0].context.request_id if turns else run_ids(config).node_run_id,
+            request_id=turns[0].context.request_id if turns else node_run_id_of(config),
         )
         if not turns:
             check_options(request, config.get("configurable") or {}, self.router)
@@ -385,7 +389,7 @@ def _live_metadata(record: RouteRecord) -> dict[str, Any]:
 
 def _result_to_dict(result: CallResult) -> dict[str, Any]:
     return {
-        **{field.name: getattr(result, field.name) for field in fields(result)},
+        **shallow(result),
         "charges": [charge.to_dict() for charge in result.charges],
         "error": None if result.error is None else result.error.value,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from xrouter_lg.types import Decision, known_fields, usd, usd_str
+from xrouter_lg.types import Decision, known_fields, shallow, usd, usd_str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,7 @@ class Turn:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for the decision's ``message``: the fields of both side by side."""
-        context = {
-            field.name: getattr(self.context, field.name)
-            for field in dataclasses.fields(TurnContext)
-        }
+        context = shallow(self.context)
         context["limit_usd"] = usd_str(self.context.limit_usd)
         context["anchor"] = list(self.context.anchor)
         return {**self.decision.to_dict(), **context}

@@ -185,6 +185,14 @@ class ModelCard:
         return head if re.match(r"^[a-z][a-z0-9_]*$", head) else None
 
     @cached_property
+    def maker(self) -> str | None:
+        """The provider that the model's class was made for, also where the app made the chat model
+        itself: the name of its LangChain package."""
+        package = type(self.model).__module__.partition(".")[0]
+        made_by = package.removeprefix("langchain_")
+        return self.provider or (None if made_by == package else made_by)
+
+    @cached_property
     def model_name(self) -> str:
         """The model's name as its provider knows it."""
         if isinstance(self.model, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -67,12 +67,23 @@ class Price:
     request: Decimal | None = None
     web_search: Decimal | None = None
     source: str = "card"
+    _rates: Mapping[str, Decimal] = field(init=False, repr=False, compare=False)
+    """Every kind's rate, its parent's where it has none of its own."""
+    _dearest: Mapping[str, Decimal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for kind in _KINDS:
             raw = getattr(self, kind)
             if raw is not None or kind in ("input", "output"):
                 object.__setattr__(self, kind, _rate(raw, kind))
+        rates = {kind: self._own_rate(kind) for kind in (*_INPUT_KINDS, *_OUTPUT_KINDS)}
+        rates |= {"input": self.input, "output": self.output}
+        dearest = {
+            "input": max(rates[kind] for kind in ("input", *_INPUT_KINDS)),
+            "output": max(rates[kind] for kind in ("output", *_OUTPUT_KINDS)),
+        }
+        object.__setattr__(self, "_rates", rates)
+        object.__setattr__(self, "_dearest", dearest)
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, where: str) -> Price:
@@ -125,18 +136,19 @@ class Price:
 
     def rate(self, kind: str) -> Decimal:
         """USD per million tokens of a kind, its parent's where it has none of its own."""
+        return self._rates[kind]
+
+    def dearest(self, side: str) -> Decimal:
+        """The dearest rate of ``input`` or ``output``."""
+        return self._dearest[side]
+
+    def _own_rate(self, kind: str) -> Decimal:
         own: Decimal | None = getattr(self, kind)
         if own is not None:
             return own
         if kind == "cache_write_1h":
-            return self.rate("cache_write")
+            return self._own_rate("cache_write")
         return self.input if kind in _INPUT_KINDS else self.output
-
-    def dearest(self, side: str) -> Decimal:
-        """The dearest rate of ``input`` or ``output``."""
-        parts = _INPUT_KINDS if side == "input" else _OUTPUT_KINDS
-        base = self.input if side == "input" else self.output
-        return max(base, *(self.rate(kind) for kind in parts))
 
     def fees(self, searches: int = 0) -> Decimal:
         """What a request costs beside its tokens (USD)."""
@@ -331,6 +343,9 @@ def _side(
 ) -> Decimal:
     """USD of a million times one side's tokens. Where parts overlap (cached sound), a token counts
     as the dearest part that it may be of."""
+    base = price.input if side == "input" else price.output
+    if not unknown and not any(parts.values()):
+        return max(total, 0) * base
     strange = sum(n for name, n in unknown.items() if name.startswith(side))
     rated = [(price.rate(kind), n) for kind, n in parts.items()]
     left, cost = max(total, strange, *parts.values()), Decimal(0)
@@ -338,7 +353,7 @@ def _side(
         counted = min(tokens, left)
         cost += counted * rate
         left -= counted
-    return cost + left * (price.input if side == "input" else price.output)
+    return cost + left * base
 
 
 def _tier(value: Any, start: int) -> Decimal:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from xrouter_lg.calls.money import hint_tokens, output_tokens_for, worst_case
+from xrouter_lg.calls.money import hint_tokens, output_tokens_for, reserve
 from xrouter_lg.calls.tokens import prompt_bound
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
@@ -145,8 +145,8 @@ def reserve_for(
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
     top of the user's messages. None where its price is unknown."""
     bound = bound_for(card, request) + hint_tokens(hint)
-    worst = worst_case(card, bound, max_tokens or output_cap(card, request), request.bound)
-    return None if worst is None else worst * request.overruns.get(card.name, 1)
+    tokens = max_tokens or output_cap(card, request)
+    return reserve(card, bound, tokens, request.bound, request.overruns)
 
 
 def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from xrouter_lg.calls.attempt import Workers
@@ -201,11 +202,11 @@ class Router:
         if not actions:
             favourite, propensity, explored = self._choose(order, proposal, plan)
             actions = (Action("call", card=favourite),)
-        decision = Decision(
+        reason = f"{proposal.reason} (explored)" if explored else proposal.reason
+        decided = partial(
+            Decision,
             turn=request.turn,
-            calls=(),
             order=order,
-            reason=f"{proposal.reason} (explored)" if explored else proposal.reason,
             policy=policy.name,
             policy_version=policy.version,
             scores={name: float(p) for name, p in proposal.probabilities.items()},
@@ -228,11 +229,13 @@ class Router:
         )
         first = actions[0]
         if first.kind == "select":
-            return replace(decision, select=first.call_id)
+            return decided(calls=(), reason=reason, select=first.call_id)
         if first.kind == "answer":
-            return replace(decision, text=first.text)
+            return decided(calls=(), reason=reason, text=first.text)
         account = RequestAccount(request.remaining_usd, request.attempt.charges)
-        left = replace(request, remaining_usd=account.remaining)
+        left = request
+        if account.remaining != request.remaining_usd:
+            left = replace(request, remaining_usd=account.remaining)
         calls, skipped = _reserve(actions, left, pool, account)
         for name in order:  # asking the policy may have used up what its favourite needed
             if calls:
@@ -241,11 +244,11 @@ class Router:
             calls, _ = _reserve((instead,), left, pool, account)
             if calls:
                 why = skipped.pop(calls[0].id)
-                decision = replace(decision, reason=f"{decision.reason}; next in order: {why}")
+                reason = f"{reason}; next in order: {why}"
         if not calls:
             late = constraints.apply(pool, left, self.circuit_open)
             return self._over_budget(policy, left, pool, {**late.removed, **found.removed})
-        return replace(decision, calls=calls, skipped=skipped)
+        return decided(calls=calls, reason=reason, skipped=skipped)
 
     def _choose(
         self, order: Sequence[str], proposal: Proposal, plan: _Plan

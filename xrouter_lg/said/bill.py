@@ -39,6 +39,8 @@ def reported_cost(message: Any) -> Decimal | None:
         return cached  # LangChain writes 0 there for an answer that was paid for before
     headers = mapping(meta.get("headers"))
     for said in (*reversed(raw_usages(meta)), meta, mapping(meta.get("_hidden_params"))):
+        if not said:
+            continue
         cost = next((c for name in _COSTS if (c := _usd(said.get(name))) is not None), None)
         if cost is None and (ticks := _usd(said.get("cost_in_usd_ticks"))) is not None:
             cost = ticks / _TICKS_PER_USD
@@ -49,8 +51,10 @@ def reported_cost(message: Any) -> Decimal | None:
 
 def usd_of(value: Any) -> Decimal | None:
     """A sum of money as somebody else wrote it down; None for what is no finite number."""
+    if value is None or isinstance(value, bool):
+        return None
     try:
-        usd = Decimal("NaN" if isinstance(value, bool) else str(value))
+        usd = Decimal(str(value))
     except InvalidOperation:
         return None
     return usd if usd.is_finite() else None

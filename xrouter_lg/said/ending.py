@@ -57,7 +57,7 @@ _UNSHOWN = frozenset(
 )  # fmt: skip
 """What a provider does on its own way to an answer."""
 _TAGGED_THOUGHTS = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
-_BLANKS = "\u200b\u200c\u200d\u2060\ufeff"
+_BLANKS = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
 _PROVIDERS_SAY_IT = frozenset(
     {
@@ -106,7 +106,7 @@ def _shown(text: str) -> str:
         text = text[thoughts.end() :]
     if "<think>" not in text:  # several chat templates write the opening tag themselves
         text = text.rpartition("</think>")[2]
-    return text.translate(dict.fromkeys(map(ord, _BLANKS))).strip()
+    return text.translate(_BLANKS).strip()
 
 
 def _is_shown(kind: Any) -> bool:

@@ -42,22 +42,34 @@ _PLAIN = frozenset({"text", "accepted_prediction", "rejected_prediction", "tool_
 _TIERS = frozenset(
     {"auto", "batch", "default", "flex", "on_demand", "priority", "scale", "standard"}
 )
-_TOP_INPUT = {
+_TOP = {
     "prompt_cache_hit_tokens": "cache_read_tokens",
     "cached_prompt_text_tokens": "cache_read_tokens",
     "cache_read_input_tokens": "cache_read_tokens",
     "cache_creation_input_tokens": "cache_write_tokens",
-}
-_TOP_OUTPUT = {
     "reasoning_tokens": "output_reasoning_tokens",
     "citation_tokens": "output_citation_tokens",
 }
+_DETAILS = tuple(
+    (f"{name}_{form}", side, known)
+    for side, known, names in (
+        ("input", _INPUT, ("input", "prompt")),
+        ("output", _OUTPUT, ("output", "completion")),
+    )
+    for name in names
+    for form in ("token_details", "tokens_details")
+)
+"""Where the parts of a side stand in a count."""
 _SEARCHES = ("num_search_queries", "num_sources_used")
 _SEARCH_BLOCKS = frozenset({"web_search", "web_search_call", "server_tool_use"})
 
 _WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
-_CACHE = ("cache_read_tokens", "cache_write_tokens")
-_NAMED = frozenset({*_CACHE, "cache_write_5m_tokens", "output_reasoning_tokens"})
+_NAMED = frozenset(
+    {
+        *("cache_read_tokens", "cache_write_tokens"),
+        *("cache_write_5m_tokens", "output_reasoning_tokens"),
+    }
+)
 """Kinds that :class:`TokenUsage` has a field for, or that are its default."""
 
 
@@ -112,12 +124,14 @@ class _Count:
     def settled(self, *, beside: bool) -> TokenUsage:
         """The usage that was billed. ``beside``: reasoning is no part of the output's count."""
         kinds, inputs, outputs = self.kinds, self.inputs, self.outputs
-        apart = sum(kinds[kind] for kind in _WRITES)
-        kinds["cache_write_tokens"] = max(kinds["cache_write_tokens"], apart)
-        cache = sum(kinds[kind] for kind in _CACHE)
-        if cache > inputs:
-            inputs += cache
-        reasoning, citations = kinds["output_reasoning_tokens"], kinds["output_citation_tokens"]
+        written = max(_of(kinds, "cache_write_tokens"), _apart(kinds))
+        if written:
+            kinds["cache_write_tokens"] = written
+        cached = _of(kinds, "cache_read_tokens")
+        if cached + written > inputs:
+            inputs += cached + written
+        reasoning = _of(kinds, "output_reasoning_tokens")
+        citations = _of(kinds, "output_citation_tokens")
         if reasoning > outputs or beside:
             outputs += reasoning
         outputs += citations
@@ -131,8 +145,8 @@ class _Count:
         return TokenUsage(
             input_tokens=inputs,
             output_tokens=outputs,
-            cached_input_tokens=kinds["cache_read_tokens"],
-            cache_write_tokens=kinds["cache_write_tokens"],
+            cached_input_tokens=cached,
+            cache_write_tokens=written,
             reasoning_tokens=reasoning,
             kinds={k: n for k, n in sorted(kinds.items()) if n and k not in _NAMED},
             unknown={k: n for k, n in sorted(self.unknown.items()) if n},
@@ -145,32 +159,33 @@ def _read(count: Mapping[str, Any]) -> _Count:
         _first(count, "output_tokens", "completion_tokens"),
         _number(count.get("total_tokens")),
     )
-    excludes_cache = False
-    for key, kind in _TOP_INPUT.items():
-        found.kinds[kind] = max(found.kinds[kind], _number(count.get(key)))
-        excludes_cache |= key in ("cache_read_input_tokens", "cache_creation_input_tokens") and (
-            key in count
-        )
-    for key, kind in _TOP_OUTPUT.items():
-        found.kinds[kind] = max(found.kinds[kind], _number(count.get(key)))
-    for names, side, known in (
-        ("input prompt", "input", _INPUT),
-        ("output completion", "output", _OUTPUT),
-    ):
-        for name in names.split():
-            for details in (f"{name}_token_details", f"{name}_tokens_details"):
-                _details(mapping(count.get(details)), side, known, found)
+    for key, kind in _TOP.items():
+        if tokens := _number(count.get(key)):
+            found.kinds[kind] = max(_of(found.kinds, kind), tokens)
+    for name, side, known in _DETAILS:
+        if name in count:
+            _details(mapping(count[name]), side, known, found)
     _details(mapping(count.get("cache_creation")), "input", _INPUT, found)
+    excludes_cache = "cache_read_input_tokens" in count or "cache_creation_input_tokens" in count
     if excludes_cache and not _adds_up(count, found):  # Anthropic's own count
-        apart = sum(found.kinds[kind] for kind in _WRITES)
-        found.inputs += found.kinds["cache_read_tokens"] + max(
-            apart, found.kinds["cache_write_tokens"]
+        found.inputs += _of(found.kinds, "cache_read_tokens") + max(
+            _apart(found.kinds), _of(found.kinds, "cache_write_tokens")
         )
     searches = _number(mapping(count.get("server_tool_use")).get("web_search_requests"))
     searches = max([searches, *(_number(count.get(name)) for name in _SEARCHES)])
     if searches:
         found.kinds["web_searches"] = searches
     return found
+
+
+def _of(kinds: Counter[str], kind: str) -> int:
+    """As ``kinds[kind]``, which takes a call for each kind that is not there."""
+    return kinds.get(kind, 0)
+
+
+def _apart(kinds: Counter[str]) -> int:
+    """Tokens written to the cache by how long they stay there."""
+    return sum(kinds.get(kind, 0) for kind in _WRITES)
 
 
 def _adds_up(count: Mapping[str, Any], found: _Count) -> bool:

@@ -14,6 +14,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.value.features import Features
 
+_LEAST = 3
+"""Requests of a family that was known before, for it to be looked for again."""
 _LARGE = 6_000
 """Requests above which centres are found in batches."""
 
@@ -40,6 +42,16 @@ def find_families(features: Features, count: int, start_F_P: Floats | None = Non
     )
     found = np.asarray(model.fit_predict(plane), dtype=np.int64)
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+def centres_of(plane_N_P: Floats, family_N: Ints, families: int) -> tuple[Floats, Ints]:
+    """[F', P] mean point of each family that has at least three of the requests, and [F'] which
+    families those are."""
+    count = np.bincount(family_N, minlength=families)
+    kept = np.flatnonzero(count >= _LEAST).astype(np.int64)
+    if not len(kept):
+        return np.zeros((0, plane_N_P.shape[1])), kept
+    return np.stack([plane_N_P[family_N == family].mean(0) for family in kept]), kept
 
 
 def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:

@@ -21,7 +21,7 @@ from xrouter_lg.figures.routed_utility import DENSE_WEIGHTS
 from xrouter_lg.outcomes.grid import unit_usd
 from xrouter_lg.value.costs import family_costs
 from xrouter_lg.value.evidence import Evidence
-from xrouter_lg.value.families import find_families, numbered
+from xrouter_lg.value.families import centres_of, find_families, numbered
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.names import telling_words
 from xrouter_lg.value.posterior import fit_posterior
@@ -62,24 +62,27 @@ def group(
     evidence: Evidence,
     cost_N_M: Floats,
     *,
-    start_F_P: Floats | None = None,
-    start_names: Sequence[str] = (),
+    start: Partition | None = None,
 ) -> Grouping:
     """The families that routing does best by. ``labels`` name the kind of task of each request
     where somebody has told; all alike where nobody has.
 
-    ``start_F_P`` and ``start_names`` are the first partition of a checkpoint that is trained again:
-    its families are kept, with their names.
+    ``start`` is how a checkpoint that is trained again reads the requests: the first partition
+    begins there, and families that are found again keep their names.
     """
     scored = len(np.unique(evidence.prompt_R))
+    centres, kept = np.zeros((0, 0)), ()
+    if start is not None:
+        centres, at = centres_of(features.plane_N_P, start.family_N, len(start.names))
+        kept = tuple(start.names[family] for family in at)
     known, label_N = numbered(labels)
     found: dict[str, list[tuple[tuple[str, ...] | None, Ints]]] = {}
     for scale in _FINEST:
         finest = min(max(round(scale * math.sqrt(scored)), 3), _MOST)
         sizes = sorted({max(2, round(share * finest)) for share in _COARSER})
         own = [find_families(features, size) for size in sizes]
-        if start_F_P is not None:
-            own[0] = find_families(features, len(start_F_P), start_F_P)
+        if len(centres) > 1:
+            own[0] = find_families(features, max(len(centres), sizes[0]), centres)
         found[f"{'+'.join(str(int(of.max()) + 1) for of in own)} families from words"] = [
             (None, of) for of in own
         ]
@@ -95,7 +98,7 @@ def group(
     if not _better(worth[best], worth[usual]):
         best = usual
     partitions = tuple(
-        Partition(names or _named(features.prompts, of, start_names if at == 0 else ()), of)
+        Partition(names or _named(features.prompts, of, kept if at == 0 else ()), of)
         for at, (names, of) in enumerate(found[best])
     )
     return Grouping(partitions, best, {name: float(w.mean()) for name, w in worth.items()})

@@ -14,6 +14,8 @@ _IN_AT_LEAST = 3
 """Requests of the family that a word must occur in: a name must not tell what one person wrote."""
 _SHARE = 0.2
 """And the share of the family's requests."""
+_LIFT = 1.5
+"""How much likelier than elsewhere, where a family has such a word."""
 _LONGEST = 24
 _WORD = re.compile(r"(?u)\b[^\W\d_]{3,}\b")
 
@@ -43,6 +45,9 @@ def telling_words(prompts: Sequence[str], family_N: Ints) -> tuple[str, ...]:
     p, q = (inside + 0.5) / (size + 1.0), (outside + 0.5) / (rest + 1.0)
     weight = p * np.log(p / q)
     fit = (inside >= np.maximum(_IN_AT_LEAST, _SHARE * size)) & (weight > 0)
+    # Words that half of all requests have tell little, however often the family has them.
+    telling = fit & (p > _LIFT * q)
+    fit = np.where(telling.any(1, keepdims=True), telling, fit)
     taken: set[str] = set()
     names = []
     for family in range(families):

@@ -7,7 +7,8 @@ that made them wants them back; any other refuses the whole request, or reads wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -51,8 +52,11 @@ def without_foreign_thoughts(
     """The messages with what other models than the card's had for themselves taken out: thoughts,
     signatures, blocks of their providers' own tools, ids of answers. What was said and which of
     the app's tools were called stays. Messages without any of these are not touched."""
+    own = cache(partial(card_provider, card))
     found = [
-        _as_said(message) if isinstance(message, AIMessage) and _is_foreign(message, card) else None
+        _as_said(message)
+        if isinstance(message, AIMessage) and _is_foreign(message, card, own)
+        else None
         for message in messages
     ]
     if not any(found):
@@ -60,14 +64,14 @@ def without_foreign_thoughts(
     return [new or old for new, old in zip(found, messages, strict=True)]
 
 
-def _is_foreign(message: AIMessage, card: ModelCard) -> bool:
+def _is_foreign(message: AIMessage, card: ModelCard, provider_of: Callable[[], str | None]) -> bool:
     """Whether a message is known to be another model's than the card's."""
     meta = message.response_metadata
     record = meta.get(RECORD_KEY)
     if isinstance(record, Mapping) and record.get("route"):
         asked = _asked(record, card.name)
         return record["route"] != card.name or asked not in (None, card.model_name)
-    provider, own = meta.get("model_provider"), card_provider(card)
+    provider, own = meta.get("model_provider"), provider_of()
     if isinstance(provider, str) and own is not None and _family(provider) != _family(own):
         return True
     served = served_model(message)

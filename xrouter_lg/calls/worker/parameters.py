@@ -225,9 +225,14 @@ def _field_name(kind: type[BaseChatModel]) -> str:
 
 def _fields(model: BaseChatModel) -> dict[str, Any]:
     """The model's own parameters that are set, and what it holds for its provider alone."""
+    names = _field_names(type(model))
+    return {name: value for name in names if (value := getattr(model, name)) is not None}
+
+
+@lru_cache(maxsize=64)
+def _field_names(kind: type[BaseChatModel]) -> tuple[str, ...]:
     names = (*LIMITS, *OPTIONAL, *_CONTAINERS)
-    known = [name for name in names if name in type(model).model_fields]
-    return {name: value for name in known if (value := getattr(model, name)) is not None}
+    return tuple(name for name in names if name in kind.model_fields)
 
 
 def _without(model: BaseChatModel, names: Collection[str]) -> BaseChatModel:

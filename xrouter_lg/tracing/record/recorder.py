@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _RETRY_AFTER_S = 0.2
 
-_NOTHING = freeze({})
+_NOTHING = freeze({}, "input")
 
 
 class Recorder(BaseTracer):
@@ -149,12 +149,14 @@ class Recorder(BaseTracer):
         run_id: UUID,
         **kwargs: Any,
     ) -> Any:
-        self._begin("llm", lambda: freeze(snapshot_messages(messages)), serialized, run_id, kwargs)
+        self._begin("llm", lambda: snapshot_messages(messages), serialized, run_id, kwargs)
 
     def on_llm_start(
         self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any
     ) -> Any:
-        self._begin("llm", lambda: freeze({"prompts": list(prompts)}), serialized, run_id, kwargs)
+        self._begin(
+            "llm", lambda: freeze({"prompts": prompts}, "input"), serialized, run_id, kwargs
+        )
 
     def on_tool_start(
         self,
@@ -172,7 +174,9 @@ class Recorder(BaseTracer):
         self, serialized: dict[str, Any], query: str, *, run_id: UUID, **kwargs: Any
     ) -> Any:
         kwargs["name"] = kwargs.get("name") or "Retriever"
-        self._begin("retriever", lambda: freeze({"query": query}), serialized, run_id, kwargs)
+        self._begin(
+            "retriever", lambda: freeze({"query": query}, "input"), serialized, run_id, kwargs
+        )
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -185,21 +189,21 @@ class Recorder(BaseTracer):
         self._end(run_id, None, inputs=inputs, error=error)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._end(run_id, lambda: freeze(snapshot_result(response)))
+        self._end(run_id, lambda: snapshot_result(response))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         response = kwargs.get("response")
-        copied = None if response is None else lambda: freeze(snapshot_result(response))
+        copied = None if response is None else lambda: snapshot_result(response)
         self._end(run_id, copied, error=error)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._end(run_id, lambda: freeze({"output": snapshot(output)}))
+        self._end(run_id, lambda: freeze({"output": snapshot(output)}, "output"))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         self._end(run_id, None, error=error)
 
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._end(run_id, lambda: freeze({"documents": snapshot(documents)}))
+        self._end(run_id, lambda: freeze({"documents": snapshot(documents)}, "output"))
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         self._end(run_id, None, error=error)
@@ -240,13 +244,15 @@ class Recorder(BaseTracer):
         parent = self._open.get(str(parent_run_id)) if parent_run_id is not None else None
         if parent is None:
             trace_id = root_trace_id(run_id, parent_run_id)
-            trace = OpenTrace(kept=self._sample_rate >= 1 or sampled(trace_id, self._sample_rate))
+            kept = self._sample_rate >= 1 or sampled(trace_id, self._sample_rate)
+            trace = OpenTrace(key if trace_id is run_id else str(trace_id), kept)
         else:
             trace_id, trace = parent.trace_id, parent.trace
         if metadata and trace.kept:
             told["metadata"] = dict(metadata)
         run = RunData(
             id=run_id,
+            key=key,
             parent=parent,
             trace_id=trace_id,
             name=name or name_of(serialized),
@@ -337,7 +343,4 @@ def _check(prompts: str, sample_rate: float, retention_days: float | None) -> No
 
 
 def _copied(value: Any, key: str) -> Frozen:
-    copied = snapshot(value)
-    if isinstance(value, dict) and isinstance(copied, dict):
-        return freeze(copied)
-    return freeze({key: copied})
+    return freeze(value, key)

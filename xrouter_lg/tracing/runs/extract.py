@@ -114,7 +114,7 @@ def run_ids(config: RunnableConfig) -> RunIds:
     Where tracers see different roots (the recorder on one node, LangSmith on the whole app),
     the trace is the one with the outermost root: the id by which LangSmith knows the request.
     """
-    node_run_id = _current_run_id(config)
+    node_run_id = node_run_id_of(config)
     parent_run_id = trace_id = None
     depth = -1
     for tracer, run_id in _tracers(config):
@@ -149,13 +149,14 @@ def _role(run: Any) -> str | None:
     return role_of(field_of(run, "extra"))
 
 
-def _current_run_id(config: RunnableConfig) -> str | None:
+def node_run_id_of(config: RunnableConfig) -> str | None:
+    """Id of the run that a node's config belongs to."""
     run_id = getattr(config.get("callbacks"), "parent_run_id", None)
     return None if run_id is None else str(run_id)
 
 
 def _tracers(config: RunnableConfig) -> Iterator[tuple[BaseTracer, str]]:
-    run_id = _current_run_id(config)
+    run_id = node_run_id_of(config)
     if run_id is not None:
         for handler in getattr(config.get("callbacks"), "handlers", ()):
             if isinstance(handler, BaseTracer):

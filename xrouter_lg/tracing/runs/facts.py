@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from xrouter_lg.json_text import from_json
@@ -22,6 +23,9 @@ SAMPLE_RATE_KEY = "ls_tracing_sample_rate"
 PROMPTS_KEY = "xrouter_prompts"
 """Metadata that says ``hashed`` where texts were replaced by hashes."""
 
+_TELLING = tuple(f'"{key}"' for key in (*THREAD_KEYS, *USER_KEYS, SAMPLE_RATE_KEY, PROMPTS_KEY))
+"""Keys of metadata that say something of a run that is no model's."""
+
 _OWN_TAGS = re.compile(r"(?:graph:step|seq:step|map:key|condition|branch)(?::|\Z)")
 """Tags that LangChain and LangGraph put on every run."""
 
@@ -33,7 +37,7 @@ def trace_facts(
     traces: dict[str, dict[str, Any]] = {}
     labels: dict[tuple[str, str, str], None] = {}
     for row in run_rows:
-        extra = from_json(row["extra"]) if row["extra"] else {}
+        extra = from_json(row["extra"]) if _tells(row) else {}
         metadata = extra.get("metadata") if isinstance(extra, dict) else None
         said = metadata if isinstance(metadata, dict) else {}
         trace_id = row["trace_id"]
@@ -42,6 +46,15 @@ def trace_facts(
             labels[trace_id, kind, value] = None
     made = [{"trace_id": t, "kind": kind, "value": value} for t, kind, value in labels]
     return list(traces.values()), made
+
+
+def _tells(row: Mapping[str, Any]) -> bool:
+    """Whether a run's ``extra`` may hold a fact. Most hold none, and to look for the keys in the
+    text is quicker than to parse it."""
+    text = row["extra"]
+    if not text or row["run_type"] == "llm":
+        return bool(text)
+    return any(key in text for key in _TELLING)
 
 
 def _gather(
@@ -78,7 +91,13 @@ def _labels(
         if model is not None:
             yield "model", model
     if row["tags"]:
-        tags = from_json(row["tags"])
-        for tag in tags if isinstance(tags, list) else ():
-            if isinstance(tag, str) and not _OWN_TAGS.match(tag):
-                yield "tag", tag
+        for tag in _user_tags(row["tags"]):
+            yield "tag", tag
+
+
+@lru_cache(maxsize=256)
+def _user_tags(text: str) -> tuple[str, ...]:
+    """The tags, out of their JSON, that are not a framework's own; most runs have the same."""
+    tags = from_json(text)
+    listed = tags if isinstance(tags, list) else ()
+    return tuple(tag for tag in listed if isinstance(tag, str) and not _OWN_TAGS.match(tag))

@@ -145,7 +145,9 @@ def utc_text(when: datetime) -> str:
     """The form in which times are stored: they sort as text. Without a time zone: UTC."""
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return when.astimezone(UTC).isoformat(timespec="microseconds")
+    if when.tzinfo is not UTC:
+        when = when.astimezone(UTC)
+    return when.isoformat(timespec="microseconds")
 
 
 def status_of(error: Any, end: Any) -> str:

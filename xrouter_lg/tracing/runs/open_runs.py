@@ -15,11 +15,15 @@ from langsmith import get_current_run_tree
 from xrouter_lg.tracing.runs.facts import USER_KEYS
 from xrouter_lg.tracing.runs.snapshot import Frozen
 
+_NO_MARKS = dict.fromkeys(map(ord, "-:."))
+
 
 @dataclass(slots=True, eq=False)
 class OpenTrace:
     """What the runs of one trace share while it goes on."""
 
+    key: str
+    """The trace's id as text."""
     kept: bool
     """False: the sampling left this trace out."""
     root: RunData | None = None
@@ -32,6 +36,8 @@ class RunData:
     """A run as the recorder holds it between its start and its row."""
 
     id: UUID
+    key: str
+    """The id as text."""
     parent: RunData | None
     trace_id: UUID
     name: str
@@ -55,7 +61,8 @@ class RunData:
     def dotted_order(self) -> str:
         """LangSmith's sort key: the start times and ids on the path from the root."""
         if self.prefix is None:
-            own = f"{self.start_time:%Y%m%dT%H%M%S%fZ}{self.id}"
+            began = self.start_time.isoformat(timespec="microseconds")[:26]
+            own = f"{began.translate(_NO_MARKS)}Z{self.key}"
             self.prefix = own if self.parent is None else f"{self.parent.dotted_order}.{own}"
         return self.prefix
 

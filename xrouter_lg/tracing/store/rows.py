@@ -81,9 +81,9 @@ class RowMaker:
             extra = {**extra, "metadata": {**extra.get("metadata", {}), **added}}
         outputs = self._body(run.outputs)
         row = {
-            "id": str(run.id),
-            "trace_id": str(run.trace_id),
-            "parent_run_id": None if run.parent_run_id is None else str(run.parent_run_id),
+            "id": run.key,
+            "trace_id": run.trace.key,
+            "parent_run_id": None if run.parent is None else run.parent.key,
             "dotted_order": run.dotted_order,
             "run_type": run.run_type,
             "start_time": utc_text(run.start_time),

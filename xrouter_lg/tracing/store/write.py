@@ -119,11 +119,20 @@ class RunWriter:
         if self._connection.dialect.name == "sqlite":
             for start in range(0, len(rows), _ROWS_PER_STATEMENT):
                 piece = rows[start : start + _ROWS_PER_STATEMENT]
-                values = tuple(_value(row[name]) for row in piece for name in names)
+                values = _values([row[name] for row in piece for name in names])
                 self._connection.exec_driver_sql(_sqlite_upsert(table, len(piece)), values)
         else:
             given = [{name: _value(row[name]) for name in names} for row in rows]
             self._connection.execute(postgres_upsert(table), given)
+
+
+def _values(given: list[Any]) -> tuple[Any, ...]:
+    """Parameters that every database takes. Nearly always all of them are as they should be: one
+    look at all the texts together is quicker than one at each."""
+    texts = "".join([value for value in given if type(value) is str])
+    if texts.isascii() and "\x00" not in texts:
+        return tuple(given)
+    return tuple(map(_value, given))
 
 
 def _value(value: Any) -> Any:

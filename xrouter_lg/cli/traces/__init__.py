@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from xrouter_lg.cli import traces_pull
 from xrouter_lg.cli.options import (
     STORE,
     AsJson,
@@ -22,6 +21,7 @@ from xrouter_lg.cli.options import (
 )
 from xrouter_lg.cli.said import command, print_json
 from xrouter_lg.cli.tables import console, counting, route_details, route_table, run_tree
+from xrouter_lg.cli.traces import pull as traces_pull
 
 if TYPE_CHECKING:
     from xrouter_lg.tracing.store.erase import By

@@ -1,0 +1,347 @@
+"""Is routing by what was learned better than what the log did? Where most outcomes are unknown.
+
+A log shows one card's answer per request, and now and then others' that were bought. Two estimates
+of the gain are made on requests that the value model has not seen (five folds), and nothing is
+concluded that they do not both point to:
+
+- **the value model's own**: expected utility of the card it takes less that of the card that was
+  called, with the standard error of the cards' difference, all families' errors added up. Right
+  where families hold all that decides; narrow where cards were asked.
+- **doubly robust** (Dudík et al. 2011, arXiv 1103.4601): the same plus what the scores say beyond
+  it, over the probability with which they were seen: the logged propensity, or 1 where an answer
+  was bought. Right where the propensities are; wide where the log hardly ever drew.
+
+Without draws (a propensity below 1) and without bought answers nothing can correct the model: what
+a log of rules shows of each card, it shows on the requests that the rules sent there. Then what is,
+is held.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from xrouter_lg.arrays import Floats, Ints
+from xrouter_lg.figures.bootstrap import Figure
+from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.value.evidence import Evidence
+from xrouter_lg.value.model import ValueModel
+from xrouter_lg.value.overlap import SURE, Overlap, Unsettled, overlap_table, unsettled
+
+FOLDS = 5
+MIN_SCORED = 100
+"""Scored requests below which nothing is concluded."""
+MIN_DRAWN = 10
+"""Scored requests on which the card was drawn, or of which another card's answer is known, below
+which the log counts as never having explored."""
+
+Use = Literal["checkpoint", "fixed", "as it is"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Utility of one way of choosing over another, per request, in score points."""
+
+    model: Figure
+    doubly_robust: Figure | None
+    """None without draws."""
+
+    @property
+    def above(self) -> bool:
+        """Whether it is a gain beyond noise: both estimates are gains, one of them surely."""
+        if self.doubly_robust is None:
+            return False
+        both = [self.model, self.doubly_robust]
+        return all((one.value or 0.0) > 0 for one in both) and any(one.above() for one in both)
+
+    def __str__(self) -> str:
+        said = _interval(self.model)
+        if self.doubly_robust is None:
+            return f"{said} by the model"
+        return f"{said} by the model, {_interval(self.doubly_robust)} doubly robust"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What to use at one cost weight, and why."""
+
+    use: Use
+    card: str | None
+    """The card to use for every request, where that is the conclusion."""
+    reason: str
+    cost_weight: float
+    c_ref_usd: float
+    requests: int
+    """In the log."""
+    scored: int
+    drawn: int
+    """Scored requests whose card was drawn with a probability below 1, or of which another card's
+    answer has a score as well."""
+    fixed: str
+    """The card that is counted on most."""
+    over_log: Gain | None
+    """Of the checkpoint. None where nothing could be estimated."""
+    over_fixed: Gain | None
+    fixed_over_log: Gain | None
+    overlap: tuple[Overlap, ...]
+    to_settle: tuple[Unsettled, ...]
+
+    @property
+    def promote(self) -> bool:
+        return self.use == "checkpoint"
+
+    @property
+    def worth_trying(self) -> bool:
+        """Whether a small share of requests should find out: a gain is likelier than a loss, and no
+        estimate says that it loses."""
+        if self.over_log is None:
+            return False
+        robust = self.over_log.doubly_robust
+        lost = robust is not None and robust.high is not None and robust.high < 0
+        return (self.over_log.model.value or 0.0) > 0 and not lost
+
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest's ``verdict`` has it."""
+        return {
+            "promote": self.promote,
+            "policy": "checkpoint",
+            "use": self.card if self.use == "fixed" else self.use,
+            "reasons": [self.reason, *(str(line) for line in self.to_settle)],
+            **{k: v for k, v in asdict(self).items() if k not in ("use", "card", "reason")},
+        }
+
+
+def conclude(
+    table: OutcomeGrid,
+    model: ValueModel,
+    plane_N_P: Floats,
+    evidence: Evidence,
+    *,
+    cost_weight: float,
+    c_ref_usd: float,
+) -> Conclusion:
+    """The conclusion from a table of which most outcomes are unknown; ``model`` was fitted to all
+    of it, and is fitted again here without each fold in turn."""
+    cards = table.cards
+    log = _Log.of(table, evidence)
+    _, counted_M, usd_M = model.overall()
+    known = np.where(np.isfinite(usd_M), usd_M, _dearest(usd_M))
+    fixed = int((counted_M - cost_weight * known / c_ref_usd).argmax())
+    shared: dict[str, Any] = {
+        "cost_weight": cost_weight,
+        "c_ref_usd": c_ref_usd,
+        "requests": len(log.row),
+        "scored": log.scored,
+        "drawn": log.drawn,
+        "fixed": cards[fixed],
+        "overlap": overlap_table(model, cards),
+        "to_settle": unsettled(
+            model, cards, cost_weight, c_ref_usd, requests_per_day=_per_day(table)
+        ),
+    }
+    if log.scored < MIN_SCORED:
+        reason = (
+            f"{log.scored} answers have a score; at least {MIN_SCORED} are needed. Ask users for "
+            "feedback, name a verifier, or buy answers (`xrouter backfill`)"
+        )
+        return Conclusion(
+            "as it is",
+            None,
+            reason,
+            over_log=None,
+            over_fixed=None,
+            fixed_over_log=None,
+            **shared,
+        )
+    over, over_fixed, fixed_over = _gains(
+        table, model, plane_N_P, evidence, log, cost_weight, c_ref_usd
+    )
+    use: Use = "as it is"
+    if log.drawn < MIN_DRAWN:
+        reason = (
+            f"the log never explored ({log.drawn} of {log.scored} scored answers came from a "
+            "draw): what it shows of a card, it shows on the requests that were sent there. Keep "
+            "what is, and set exploration=0.05, or buy answers"
+        )
+    elif over.above and (over_fixed.above or not fixed_over.above):
+        use, reason = "checkpoint", f"gains over the log: {over}"
+    elif fixed_over.above:
+        use = "fixed"
+        reason = (
+            f"routing is not shown to beat {cards[fixed]} for every request ({over_fixed}), which "
+            f"is shown to beat the log: {fixed_over}"
+        )
+    else:
+        reason = f"routing is not shown to beat the log: {over}"
+    return Conclusion(
+        use,
+        cards[fixed] if use == "fixed" else None,
+        reason,
+        over_log=over,
+        over_fixed=over_fixed,
+        fixed_over_log=fixed_over,
+        **shared,
+    )
+
+
+@dataclass(frozen=True)
+class _Log:
+    """The requests of which it is known which card the log called."""
+
+    row: Ints
+    card: Ints
+    score_M: Floats
+    """[L, M] thumbs set right for their usual error; NaN where there is none."""
+    chance_M: Floats
+    """[L, M] probability with which a score was to be seen; NaN where there is none, or it is
+    unknown."""
+
+    @property
+    def own(self) -> tuple[Ints, Ints]:
+        """Places of the cards that were called."""
+        return np.arange(len(self.row)), self.card
+
+    @property
+    def scored(self) -> int:
+        return int(np.isfinite(self.score_M[self.own]).sum())
+
+    @property
+    def drawn(self) -> int:
+        several = np.isfinite(self.score_M).sum(1) > 1
+        draw = np.isfinite(self.score_M[self.own]) & (self.chance_M[self.own] < 1.0)
+        return int((several | draw).sum())
+
+    @classmethod
+    def of(cls, table: OutcomeGrid, evidence: Evidence) -> _Log:
+        called = np.isfinite(table.cost) | np.isfinite(table.score)
+        chance = table.more.get("propensity")
+        propensity = np.full(called.shape, np.nan)
+        if chance is not None:
+            propensity = np.asarray(chance, dtype=np.float64)
+        # Of several answers the log's own is the one that has a propensity, or a time: others were
+        # bought.
+        logged = np.isfinite(propensity)
+        seen_at = table.more.get("observed_at")
+        if seen_at is not None:
+            timed = np.isfinite(np.asarray(seen_at, dtype=np.float64))
+            logged = np.where(logged.any(1, keepdims=True), logged, timed)
+        logged = np.where((called.sum(1) == 1)[:, None], called, logged)
+        row = np.flatnonzero(logged.sum(1) == 1)
+        card = logged[row].argmax(1).astype(np.int64)
+        score = np.full(table.score.shape, np.nan)
+        right = (evidence.score_R - evidence.error_R) / (1.0 - 2.0 * evidence.error_R)
+        score[evidence.prompt_R, evidence.card_R] = right
+        seen = np.where(np.isfinite(score), 1.0, np.nan)
+        own = np.arange(len(row)), card
+        seen_L_M = seen[row]
+        seen_L_M[own] = propensity[row, card]
+        return cls(row, card, score[row], seen_L_M)
+
+
+def _gains(
+    table: OutcomeGrid,
+    model: ValueModel,
+    plane_N_P: Floats,
+    evidence: Evidence,
+    log: _Log,
+    cost_weight: float,
+    c_ref_usd: float,
+) -> tuple[Gain, Gain, Gain]:
+    """The model's choices over the log's and over its best fixed card, and that over the log."""
+    fold_N = np.random.default_rng(0).integers(0, FOLDS, len(table))
+    shares = model.shares(plane_N_P)
+    gains = tuple(_Sums(log) for _ in range(3))
+    for fold in range(FOLDS):
+        learned = fold_N != fold
+        own = np.flatnonzero(~learned[log.row])
+        rest = evidence.of_prompts(learned)
+        if not len(own) or not len(rest):
+            continue
+        fitted = model.learned(rest, np.where(learned[:, None], table.cost, np.nan))
+        here = tuple(share[log.row[own]] for share in shares)
+        expected = fitted.expect(here)
+        taken = expected.utility(cost_weight, c_ref_usd).argmax(1)
+        _, counted, usd = fitted.overall()
+        usd = np.where(np.isfinite(usd), usd, _dearest(usd))
+        best = np.full(len(own), int((counted - cost_weight * usd / c_ref_usd).argmax()))
+        utility = expected.utility(cost_weight, c_ref_usd, counted=False)
+        seen = _Fold(own, fitted, here, utility, expected.mean_N_M)
+        called = log.card[own]
+        for sums, one, other in zip(
+            gains, (taken, taken, best), (called, best, called), strict=True
+        ):
+            sums.add(seen, one, other)
+    policy, over_fixed, fixed = (sums.gain() for sums in gains)
+    return policy, over_fixed, fixed
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What is expected of the log's requests of one fold."""
+
+    own: Ints
+    fitted: ValueModel
+    shares: Sequence[Floats]
+    utility_M: Floats
+    mean_M: Floats
+
+
+class _Sums:
+    """The estimated gain of one choice over another, request by request."""
+
+    def __init__(self, log: _Log) -> None:
+        self._log = log
+        self.model, self.error = np.zeros((2, len(log.row)))
+        self.robust = np.full(len(log.row), np.nan)
+
+    def add(self, seen: _Fold, one: Ints, other: Ints) -> None:
+        rows = np.arange(len(seen.own))
+        self.model[seen.own] = seen.utility_M[rows, one] - seen.utility_M[rows, other]
+        self.error[seen.own] = seen.fitted.error(seen.shares, one, other)
+        score, chance = self._log.score_M[seen.own], self._log.chance_M[seen.own]
+        beyond = (score - seen.mean_M) / chance
+        told = np.isfinite(beyond)
+        beyond = np.where(told, beyond, 0.0)
+        # A request tells where any of its scores was seen with a known probability. The log's own
+        # choice is no draw when it is what is compared with: its score is all of its value.
+        called = self._log.card[seen.own]
+        own = np.where(told[rows, called], (score - seen.mean_M)[rows, called], 0.0)
+        minus = np.where(other == called, own, beyond[rows, other])
+        robust = self.model[seen.own] + beyond[rows, one] - minus
+        self.robust[seen.own] = np.where(told.any(1), robust, np.nan)
+
+    def gain(self) -> Gain:
+        model = _figure(float(self.model.mean()), float(self.error.mean()))
+        told = np.isfinite(self.robust)
+        if self._log.drawn < MIN_DRAWN or told.sum() < 2:
+            return Gain(model, None)
+        error = float(self.robust[told].std(ddof=1)) / math.sqrt(int(told.sum()))
+        return Gain(model, _figure(float(self.robust[told].mean()), error))
+
+
+def _figure(value: float, error: float) -> Figure:
+    return Figure(value, value - SURE * error, value + SURE * error)
+
+
+def _interval(value: Figure) -> str:
+    return f"{value.value or 0.0:+.4f} [{value.low or 0.0:+.4f}, {value.high or 0.0:+.4f}]"
+
+
+def _dearest(usd_M: Floats) -> float:
+    return float(np.nanmax(usd_M)) if np.isfinite(usd_M).any() else 0.0
+
+
+def _per_day(table: OutcomeGrid) -> float | None:
+    """Requests a day, by when they were observed."""
+    seen = table.more.get("observed_at")
+    if seen is None:
+        return None
+    times = np.asarray(seen, dtype=np.float64)
+    times = times[np.isfinite(times)]
+    if len(times) < 2 or times.max() - times.min() < 3600:
+        return None
+    return float(len(table) / ((times.max() - times.min()) / 86_400))
