@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from tests.support import apps
-from tests.tracing.routed import a_record
 from tests.support.heads import labelled_head
+from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
@@ -28,6 +28,7 @@ from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest
+from xrouter_lg.value.features import Features
 
 CARDS = ("small", "large")
 PRICE = {"small": {"input": "1", "output": "2"}, "large": {"input": "10", "output": "30"}}
@@ -76,7 +77,7 @@ def trained(*, price: bool = True, reference: bool = True) -> tuple[Manifest, Fa
         ),
         c_ref_usd=1e-3,
         best_fixed="large",
-        family_head=head_stats(head, texts, share=0.5),
+        family_head=head_stats(head, Features.of(texts), share=0.5),
         reference=reference_of(texts, head) if reference else {},
     )
     return manifest, head

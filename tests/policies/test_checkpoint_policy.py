@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer, GraniteForCausalLM
 
 from tests.support import tiny_checkpoint
+from tests.support.heads import labelled_head
 from tests.support.tiny_checkpoint import (
     CENTRE,
     NAMES,
@@ -39,7 +40,6 @@ from tests.support.tiny_checkpoint import (
 )
 from tests.support.tiny_model import write_tiny_base
 from training.model.base import load_base
-from tests.support.heads import labelled_head
 from xrouter_lg import ModelCard, XRouterNode
 from xrouter_lg.checkpoints.aliases import promote, rollback
 from xrouter_lg.checkpoints.family_head import HEAD_FILE
@@ -58,6 +58,7 @@ from xrouter_lg.policies.slots.prompts import SlotPrompts, blocks_of, card_block
 from xrouter_lg.policies.slots.torch_engine import Engine
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import FakeOpenAIServer, ScriptedChatModel
+from xrouter_lg.value.features import Features
 
 pytestmark = pytest.mark.train
 
@@ -242,13 +243,16 @@ async def test_without_a_language_model_none_is_loaded_or_paid_for(
     head = labelled_head(texts, [text[:4] for text in texts], score, cost, NAMES)
     assert head is not None
     both = tiny_checkpoint.write(
-        tmp_path / "both", base_folder, head=head, family_head=head_stats(head, texts, share=0.5)
+        tmp_path / "both",
+        base_folder,
+        head=head,
+        family_head=head_stats(head, Features.of(texts), share=0.5),
     )
     written = replace(
         verify(both),
         kind="head",
         language_model=None,
-        family_head=head_stats(head, texts, share=1.0),
+        family_head=head_stats(head, Features.of(texts), share=1.0),
     )
     write_checkpoint(
         tmp_path / "alone", written, lambda target: save_file(head.arrays, target / HEAD_FILE)
