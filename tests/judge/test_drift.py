@@ -78,7 +78,7 @@ def trained(*, price: bool = True, reference: bool = True) -> tuple[Manifest, Fa
         c_ref_usd=1e-3,
         best_fixed="large",
         family_head=head_stats(head, Features.of(texts), share=0.5),
-        reference=reference_of(texts, head) if reference else {},
+        reference=reference_of(Features.of(texts), head) if reference else {},
     )
     return manifest, head
 
@@ -290,7 +290,9 @@ def test_an_old_checkpoint_loads_and_says_what_it_cannot_tell() -> None:
 
 def test_without_a_family_head_lengths_are_compared_all_the_same() -> None:
     manifest, _ = trained()
-    bare = replace(manifest, family_head=None, reference=reference_of(prompts(400, 1), None))
+    bare = replace(
+        manifest, family_head=None, reference=reference_of(Features.of(prompts(400, 1)), None)
+    )
     report = find_drift(bare, None, traffic(prompts(100, 9)))
     assert named(report, "length of prompts").status == "ok"
     assert named(report, "words of prompts").status == "unknown"

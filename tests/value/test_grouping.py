@@ -64,7 +64,7 @@ def test_families_that_were_there_before_keep_their_numbers_and_names() -> None:
 
 def test_centres_to_start_from_decide_the_numbers() -> None:
     plane = FEATURES.plane_N_P
-    centres = np.stack([plane[KIND == kind].mean(0) for kind in (0, 1)])
+    centres = np.stack([plane[kind == KIND].mean(0) for kind in (0, 1)])
     assert (find_families(FEATURES, 2, centres) == KIND).all()
     assert (find_families(FEATURES, 2, centres[::-1]) == 1 - KIND).all()
 
