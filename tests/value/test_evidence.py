@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.grids import make_grid
-from tests.value.worlds import evidence, of_grid
+from tests.support.worlds import evidence, of_grid
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.value.evidence import Evidence, thumbs
 from xrouter_lg.value.posterior import fit_posterior

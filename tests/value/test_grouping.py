@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.value.worlds import draw, of_grid
+from tests.support.worlds import draw, of_grid
 from xrouter_lg.value.families import find_families
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import Partition, group, one_partition

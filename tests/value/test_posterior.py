@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.value.worlds import draw, evidence, of_grid
+from tests.support.worlds import draw, evidence, of_grid
 from xrouter_lg.value.posterior import fit_posterior
 
 TRUTH = np.array([[0.9, 0.6, 0.3], [0.3, 0.6, 0.9]])
