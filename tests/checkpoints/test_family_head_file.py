@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head
+from tests.support.heads import labelled_head
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 
 KINDS = ("what is the capital of", "add the numbers", "write a poem about", "sort the list")
 PROMPTS = [f"{kind} item{n % 7} and item{n % 5}" for n in range(20) for kind in KINDS]
@@ -19,7 +19,7 @@ def test_a_head_reads_a_request_alike_before_and_after_it_is_stored(tmp_path: Pa
     rng = np.random.default_rng(0)
     scores = (rng.random((len(PROMPTS), 3)) < 0.5).astype(float)
     costs = rng.uniform(1e-6, 1e-5, scores.shape)
-    head = fit_family_head(PROMPTS, FAMILIES, scores, costs, ["a", "b", "c"])
+    head = labelled_head(PROMPTS, FAMILIES, scores, costs, ["a", "b", "c"])
     assert head is not None
     save_file(head.arrays, tmp_path / HEAD_FILE)
     stored = FamilyHead.load(tmp_path / HEAD_FILE, head.families, head.cards)

@@ -54,7 +54,9 @@ def write_outcomes(folder: Path, count: int = 1200) -> Path:
             right = kind == "greetings" or card == "dear" or lucky
             answer = truth if right else f"{1000 * (i + 1) + n}"
             row = {**key, "model": card, "score": float(right), "cost_usd": USD[card]}
-            outcomes.append({**row, "response": f"The answer is {answer}.", "output_tokens": 9})
+            # Answers of one kind are of many lengths: no length is odd.
+            said = f"{'So be it. ' * (n // 2 * (i + 1) % 7)}The answer is {answer}."
+            outcomes.append({**row, "response": said, "output_tokens": 9})
     pl.DataFrame(prompts).write_parquet(folder / "prompts.parquet")
     pl.DataFrame(outcomes).write_parquet(folder / "outcomes.parquet")
     return folder

@@ -130,7 +130,7 @@ def test_other_prompts_are_refused_and_told_how_to_go_on(checkpoint: Path) -> No
     ("changes", "said"),
     [
         ({"schema_version": 99}, "schema version 99"),
-        ({"schema_version": 1}, "schema version 1; this xrouter_lg reads 2. Train again"),
+        ({"schema_version": 2}, "schema version 2; this xrouter_lg reads 3. Train again"),
         ({"cards": []}, "no card"),
         ({"cards": [{"name": "small"}]}, "lacks or misspells"),
         ({"c_ref_usd": 0.0}, "unit above 0"),

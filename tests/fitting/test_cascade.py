@@ -31,6 +31,7 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.planner import Planner, partitions
 from xrouter_lg.policies.cascade.policy import CascadePolicy, Plans
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+from xrouter_lg.value.features import Features
 
 CARDS = ("cheap_a", "cheap_b", "dear")
 SUM = "what is 21 plus 22 in total"
@@ -69,7 +70,7 @@ def write_cascade(folder: Path, model: AnswerModel) -> Path:
         cards=cards,
         c_ref_usd=model.c_ref_usd,
         best_fixed="dear",
-        family_head=head_stats(model.head, [SUM, "say hello"], share=1.0),
+        family_head=head_stats(model.head, Features.of([SUM, "say hello"]), share=1.0),
         cascade=CascadeStats(ANSWERS_FILE, turns=3),
     )
     write_checkpoint(folder, manifest, model.write)

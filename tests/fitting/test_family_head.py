@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from langchain_core.messages import HumanMessage
 from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
 
+from tests.support.grids import make_grid
+from tests.support.heads import labelled_head
 from xrouter_lg import ModelCard, RouteRequest
 from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_counts
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats, known_range
+from xrouter_lg.fitting.family_head import fit_family_head, head_of, head_stats
 from xrouter_lg.policies.utility import Predictor, load_head, trust
+from xrouter_lg.value.evidence import Evidence
+from xrouter_lg.value.features import Features
+from xrouter_lg.value.grouping import one_partition
 
 CARDS = ("cheap", "dear")
 RNG = np.random.default_rng(0)
@@ -34,7 +40,7 @@ LOG_ODDS = np.log(SCORE.mean(0) / (1 - SCORE.mean(0)))
 
 @pytest.fixture(scope="module")
 def head() -> FamilyHead:
-    fitted = fit_family_head(PROMPTS, FAMILIES, SCORE, COST, CARDS)
+    fitted = labelled_head(PROMPTS, FAMILIES, SCORE, COST, CARDS)
     assert fitted is not None
     return fitted
 
@@ -49,7 +55,7 @@ def manifest(head: FamilyHead, share: float = 0.5) -> Manifest:
         ),
         c_ref_usd=float(COST[:, 1].mean()),
         best_fixed="dear",
-        family_head=head_stats(head, PROMPTS, share=share),
+        family_head=head_stats(head, Features.of(PROMPTS), share=share),
     )
 
 
@@ -68,18 +74,17 @@ def test_it_expects_what_training_saw_in_that_family(head: FamilyHead) -> None:
 
 def test_probabilities_are_those_of_the_regression_it_was_fitted_by(head: FamilyHead) -> None:
     """The one-prompt code of serving against scikit-learn's own arithmetic."""
-    from xrouter_lg.fitting.family_head import _counted, _unit_rows
-
-    arrays = head.arrays
-    raw = _counted(PROMPTS)[:, arrays["buckets_K"]].multiply(arrays["idf_K"][None, :]).tocsr()
-    logits = _unit_rows(raw) @ arrays["weight_F_K"].astype(float).T + arrays["bias_F"]
-    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    plane = Features.of(PROMPTS).plane_N_P
+    model = LogisticRegression(C=30.0, max_iter=200, tol=1e-3).fit(plane, FAMILIES)
     found = np.array([head.probabilities(prompt)[0] for prompt in PROMPTS])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # The basis is kept in half precision.
+    np.testing.assert_allclose(found, model.predict_proba(plane), atol=2e-3)
+    points = np.array([head.point(prompt)[0] for prompt in PROMPTS])
+    np.testing.assert_allclose(points, plane, atol=2e-3)
 
 
 def test_a_foreign_request_is_known_to_be_foreign(head: FamilyHead) -> None:
-    stats = head_stats(head, PROMPTS, share=0.5)
+    stats = head_stats(head, Features.of(PROMPTS), share=0.5)
     usual = [trust(stats, head.read(prompt).known) for prompt in PROMPTS]
     assert np.mean(usual) > 0.95
     assert trust(stats, head.read("quelle heure est il à Bruxelles demain matin").known) == 0.0
@@ -140,20 +145,49 @@ def test_utilities_follow_the_kind_of_request(head: FamilyHead) -> None:
     assert chosen(POEMS[0]) == "cheap"
 
 
-def test_one_family_has_nothing_to_tell_apart() -> None:
-    assert fit_family_head(SUMS, ["sums"] * len(SUMS), SCORE[:80], COST[:80], CARDS) is None
+def test_requests_that_nobody_labelled_are_told_apart_by_their_words() -> None:
+    found = head_of(make_grid(SCORE, COST, prompts=PROMPTS, models=CARDS), CARDS)
+    assert found is not None
+    assert len(found.blocks) == len(found.arrays["block_B"]) == 3
+    shares = np.array(found.probabilities(SUMS[0])[0])
+    for block in found.blocks:  # each partition's shares are a third of the whole
+        assert shares[block].sum() == pytest.approx(1 / 3)
+        assert found.arrays["share_F"][block].sum() == pytest.approx(1 / 3)
+    sums, poems = found.read("what is the sum of 17 and 25 please"), found.read(POEMS[7])
+    assert sums.family in found.partition and poems.family in found.partition
+    assert sums.family != poems.family
+    assert sums.quality["cheap"] == pytest.approx(0.1, abs=0.1)
+    assert poems.quality["cheap"] == pytest.approx(0.8, abs=0.1)
+    assert poems.cost_ratio["dear"] == pytest.approx(1.5, abs=0.15)
+
+
+def test_a_draw_of_a_familys_scores_spreads_as_its_covariance_says(head: FamilyHead) -> None:
+    root = head.arrays["root_F_M_M"].astype(float)
+    assert (np.triu(root, 1) == 0).all() and (np.einsum("fmm->fm", root) > 0).all()
+    assert head.arrays["worth_F_M"].tolist() == [[80.0, 80.0], [80.0, 80.0]]
+    # Eighty outcomes each: within some hundredths.
+    assert 0.005 < np.sqrt((root**2).sum(2)).max() < 0.08
+
+
+@pytest.mark.parametrize("words", [["one two", "three four", "five six"], ["so"] * 3])
+def test_prompts_that_nothing_tells_apart_have_no_head(words: list[str]) -> None:
+    """None has a word of another; or all are the same."""
+    assert head_of(make_grid(SCORE[:3], COST[:3], prompts=words, models=CARDS), CARDS) is None
 
 
 def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match="160 prompts, 1 families"):
-        fit_family_head(PROMPTS, ["sums"], SCORE, COST, CARDS)
+    table = make_grid(SCORE, COST, prompts=PROMPTS, models=CARDS)
+    features = Features.of(PROMPTS)
+    grouping = one_partition(features, FAMILIES)
+    with pytest.raises(ValueError, match="160 prompts, evidence of 160 and 80 rows of costs"):
+        fit_family_head(features, grouping, Evidence.of(table), COST[:80], CARDS)
 
 
 def test_the_range_of_the_known_share_is_taken_without_the_prompt_itself() -> None:
-    low, high = known_range(PROMPTS)
+    low, high = Features.of(PROMPTS).known_range()
     assert 0.0 <= low < high <= 1.0
     # Alone with its words a prompt is foreign, however often it says them.
-    assert known_range(["one two three", "four five six"])[1] < 0.01
+    assert Features.of(["one two three", "four five six"]).known_range()[1] < 0.01
 
 
 def test_a_pasted_book_costs_no_more_than_its_ends() -> None:

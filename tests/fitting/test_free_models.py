@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
-from xrouter_lg.fitting.family_means import cost_ratios
 
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.cli import app
 from xrouter_lg.fitting.cost_model import fit_cost_model
 from xrouter_lg.fitting.new_card import probe_cost
 from xrouter_lg.outcomes.grid import FREE_UNIT_USD, unit_usd
+from xrouter_lg.value.means import over_mean
 
 QUESTIONS = {
     "sums": "What is {0} plus {1}?",
@@ -81,7 +81,7 @@ def test_the_unit_of_money_is_the_best_models_cost_where_it_has_one() -> None:
 
 
 def test_a_free_cards_costs_do_not_vary() -> None:
-    ratios = cost_ratios(np.array([[0.0, 1.0], [0.0, 3.0]]), np.array([0.0, 2.0]))
+    ratios = over_mean(np.array([[0.0, 1.0], [0.0, 3.0]]), np.array([0.0, 2.0]))
     assert ratios.tolist() == [[1.0, 0.5], [1.0, 1.5]]
     cost = np.stack([np.zeros(40), np.linspace(1e-3, 3e-3, 40)], axis=1)
     model = fit_cost_model(np.zeros((40, 2)), np.full(40, 10.0), cost, np.zeros(2))

@@ -12,16 +12,19 @@ from langchain_core.messages import HumanMessage
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from tests.support.grids import make_grid
+from tests.support.heads import labelled_head
 from xrouter_lg import ModelCard, RouteRequest
-from xrouter_lg.checkpoints.family_head import HEAD_FILE
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import verify, write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.cli import app
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
-from xrouter_lg.fitting.new_card import add_card, probe_cost, probe_quality
+from xrouter_lg.fitting.family_head import head_of, head_stats
+from xrouter_lg.fitting.new_card import add_card, probe_cost, probe_scores
 from xrouter_lg.policies.utility import Predictor, load_head
+from xrouter_lg.value.features import Features
 
 RNG = np.random.default_rng(0)
 SUMS = [f"what is the sum of {a} and {b} please" for a, b in RNG.integers(10, 99, (100, 2))]
@@ -39,8 +42,13 @@ def values(by_card: dict[str, tuple[float, float]]) -> np.ndarray:
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     score, cost = values(QUALITY), values(USD)
-    head = fit_family_head(PROMPTS, FAMILIES, score, cost, list(QUALITY))
+    head = labelled_head(PROMPTS, FAMILIES, score, cost, list(QUALITY))
     assert head is not None
+    return written(tmp_path / "old", head, score, cost)
+
+
+def written(folder: Path, head: FamilyHead, score: np.ndarray, cost: np.ndarray) -> Path:
+    """A checkpoint of kind ``head``."""
     log_odds = np.log(score.mean(0) / (1 - score.mean(0)))
     cards = tuple(
         CardStats(name, name, float(log_odds[m]), 0.0, 0.0, float(cost[:, m].mean()))
@@ -51,12 +59,10 @@ def checkpoint(tmp_path: Path) -> Path:
         cards=cards,
         c_ref_usd=1.5e-3,
         best_fixed="dear",
-        family_head=head_stats(head, PROMPTS, share=1.0),
+        family_head=head_stats(head, Features.of(PROMPTS), share=1.0),
     )
-    write_checkpoint(
-        tmp_path / "old", manifest, lambda target: save_file(head.arrays, target / HEAD_FILE)
-    )
-    return tmp_path / "old"
+    write_checkpoint(folder, manifest, lambda target: save_file(head.arrays, target / HEAD_FILE))
+    return folder
 
 
 def probe(sums: float, rhymes: float, usd: float) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -108,19 +114,47 @@ def test_the_old_cards_are_read_as_before(checkpoint: Path, tmp_path: Path) -> N
     assert new.dial == ()
 
 
+def test_a_newcomer_joins_every_partition(tmp_path: Path) -> None:
+    """Of families found from words at three resolutions each probe prompt counts for one."""
+    score, cost = values(QUALITY), values(USD)
+    head = head_of(make_grid(score, cost, prompts=PROMPTS, models=list(QUALITY)), list(QUALITY))
+    assert head is not None and len(head.blocks) == 3
+    old = written(tmp_path / "old", head, score, cost)
+    add_card(old, tmp_path / "new", "adder", *probe(1.0, 0.0, 1e-4))
+    # A fine family has few probe prompts, so a newcomer is believed less than in one of its own.
+    assert chosen(tmp_path / "new", SUMS[50], cost_weight=0.4) == "adder"
+    assert chosen(tmp_path / "new", RHYMES[50], cost_weight=0.4) == "cheap"
+    grown = load_head(verify(tmp_path / "new"), tmp_path / "new")
+    assert grown is not None
+    arrays, before = grown.arrays, head.arrays
+    for block in grown.blocks:
+        assert arrays["worth_F_M"][block, 2].sum() == pytest.approx(50, rel=1e-5)
+    for name in ("quality_F_M", "mean_F_M", "worth_F_M", "cost_ratio_F_M"):
+        assert (arrays[name][:, :2] == before[name]).all()
+    assert (arrays["mean_F_M"][:, 2] >= arrays["quality_F_M"][:, 2]).all()
+    covariance = arrays["root_F_M_M"] @ arrays["root_F_M_M"].transpose(0, 2, 1)
+    of_old = before["root_F_M_M"] @ before["root_F_M_M"].transpose(0, 2, 1)
+    assert covariance[:, :2, :2] == pytest.approx(of_old)
+    assert (covariance[:, 2, :2] == 0).all(), "a newcomer is known by its own probe"
+    # The more probe prompts a family has had, the surer.
+    order = np.argsort(arrays["worth_F_M"][:, 2])
+    assert covariance[order[-1], 2, 2] < covariance[order[0], 2, 2] < 0.05
+
+
 def test_what_all_find_hard_is_expected_to_be_hard_for_a_newcomer() -> None:
     """Probed on the easy family alone, it is expected to follow the others on the hard one."""
     known = np.array([[0.9, 0.95], [0.2, 0.3]])
     shares = np.tile([[1.0, 0.0]], (50, 1))
     right = np.array([1.0] * 46 + [0.0] * 4)
-    easy, hard = probe_quality(shares, right, known)
+    easy, hard = probe_scores(shares, right, known).quality_F
     assert hard < 0.4 < 0.8 < easy
 
 
 def test_a_small_probe_is_believed_less_than_a_large_one() -> None:
     known = np.array([[0.5, 0.5]])
-    small, large = (probe_quality(np.ones((n, 1)), np.ones(n), known)[0] for n in (20, 500))
-    assert small < large
+    small, large = (probe_scores(np.ones((n, 1)), np.ones(n), known) for n in (20, 500))
+    assert small.quality_F < large.quality_F
+    assert small.error_F > large.error_F > 0.0
 
 
 def test_costs_follow_the_others_pattern_at_its_own_level() -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from xrouter_lg.fitting.family_means import pooled_means
 
-from xrouter_lg.checkpoints.family_head import FamilyHead
+from tests.support.heads import labelled_head
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.tool_fit import FEATURES, split_tools, stems, tool_features
-from xrouter_lg.fitting.family_head import HEAD_FILE, fit_family_head
 
 THINGS = re.findall(
     r"\w+",
@@ -94,7 +93,7 @@ def test_a_head_sees_that_no_tool_fits_where_words_alone_can_not(tmp_path: Path)
     prompts = FIT + MISFIT + PLAIN
     families = ["fit"] * len(FIT) + ["misfit"] * len(MISFIT) + ["plain"] * len(PLAIN)
     score = np.array([[0.9, 0.1]] * len(FIT) + [[0.2, 0.9]] * len(MISFIT) + [[1, 1]] * len(PLAIN))
-    head = fit_family_head(prompts, families, score, np.full(score.shape, 1e-4), ["a", "b"])
+    head = labelled_head(prompts, families, score, np.full(score.shape, 1e-4), ["a", "b"])
     assert head is not None
     new = [request(a, b) for a, b in PAIRS[1::3]]
     assert np.mean([head.read(text).family == "misfit" for text in new]) > 0.95
@@ -103,8 +102,9 @@ def test_a_head_sees_that_no_tool_fits_where_words_alone_can_not(tmp_path: Path)
     save_file(head.arrays, tmp_path / HEAD_FILE)
     stored = FamilyHead.load(tmp_path / HEAD_FILE, head.families, head.cards)
     assert [stored.read(text) for text in new[:20]] == [head.read(text) for text in new[:20]]
-    # A head from before tools were read knows words only, and is read as it was.
+    # The same head by its words and lengths alone.
     old = {k: v for k, v in head.arrays.items() if not k.startswith(("tool", "stem", "prompts"))}
+    old["weight_F_P"] = old["weight_F_P"][:, : -len(FEATURES)]
     words = FamilyHead(old, head.families, head.cards)
     told = [words.read(text).family == "fit" for text in FIT]
     assert np.mean(told) < 0.5
@@ -112,17 +112,9 @@ def test_a_head_sees_that_no_tool_fits_where_words_alone_can_not(tmp_path: Path)
     odd = f"Go. Tools: {json.dumps([tool(thing) for thing in THINGS])}"
     assert head.read(odd).near == 0.0
     assert np.mean([head.read(text).near for text in prompts]) > 0.8
-    changed = {**head.arrays, "tool_weight_F_T": head.arrays["tool_weight_F_T"][:, :3].copy()}
+    fewer = {**head.arrays, "tool_mean_T": head.arrays["tool_mean_T"][:3].copy()}
     with pytest.raises(ValueError, match="fitted on 3 tool features"):
-        FamilyHead(changed, head.families, head.cards)
-
-
-def test_families_that_score_alike_are_pooled_and_others_are_not() -> None:
-    rng = np.random.default_rng(0)
-    rate = {"a": (0.9, 0.2), "b": (0.9, 0.2), "c": (0.1, 0.9)}
-    families = ["a"] * 300 + ["b"] * 6 + ["c"] * 40
-    score = np.array([[float(rng.random() < p) for p in rate[f]] for f in families])
-    mean = dict(zip("abc", pooled_means(score, families), strict=True))
-    # Six prompts say little of b; that it is like a says more.
-    assert mean["b"] == pytest.approx(score[:306].mean(0), abs=0.05)
-    assert abs(mean["c"] - score[306:].mean(0)).max() < 0.08
+        FamilyHead(fewer, head.families, head.cards)
+    narrow = {**head.arrays, "weight_F_P": head.arrays["weight_F_P"][:, :3].copy()}
+    with pytest.raises(ValueError, match="fitted on 3 coordinates"):
+        FamilyHead(narrow, head.families, head.cards)

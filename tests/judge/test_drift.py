@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from tests.support import apps
+from tests.support.heads import labelled_head
 from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
@@ -23,10 +24,11 @@ from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.cli import app
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest
+from xrouter_lg.value.features import Features
 
 CARDS = ("small", "large")
 PRICE = {"small": {"input": "1", "output": "2"}, "large": {"input": "10", "output": "30"}}
@@ -64,7 +66,7 @@ def trained(*, price: bool = True, reference: bool = True) -> tuple[Manifest, Fa
     pairs = [prompt(rng) for _ in range(400)]
     texts, families = [text for text, _ in pairs], [family for _, family in pairs]
     score = np.array([[0.4 if f == "sums" else 0.8, 0.9] for f in families])
-    head = fit_family_head(texts, families, score, np.full((400, 2), 1e-3), CARDS)
+    head = labelled_head(texts, families, score, np.full((400, 2), 1e-3), CARDS)
     assert head is not None
     manifest = Manifest(
         kind="slots",
@@ -75,8 +77,8 @@ def trained(*, price: bool = True, reference: bool = True) -> tuple[Manifest, Fa
         ),
         c_ref_usd=1e-3,
         best_fixed="large",
-        family_head=head_stats(head, texts, share=0.5),
-        reference=reference_of(texts, head) if reference else {},
+        family_head=head_stats(head, Features.of(texts), share=0.5),
+        reference=reference_of(Features.of(texts), head) if reference else {},
     )
     return manifest, head
 
@@ -288,7 +290,9 @@ def test_an_old_checkpoint_loads_and_says_what_it_cannot_tell() -> None:
 
 def test_without_a_family_head_lengths_are_compared_all_the_same() -> None:
     manifest, _ = trained()
-    bare = replace(manifest, family_head=None, reference=reference_of(prompts(400, 1), None))
+    bare = replace(
+        manifest, family_head=None, reference=reference_of(Features.of(prompts(400, 1)), None)
+    )
     report = find_drift(bare, None, traffic(prompts(100, 9)))
     assert named(report, "length of prompts").status == "ok"
     assert named(report, "words of prompts").status == "unknown"

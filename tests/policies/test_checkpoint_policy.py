@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from transformers import AutoTokenizer, GraniteForCausalLM
 
 from tests.support import tiny_checkpoint
+from tests.support.heads import labelled_head
 from tests.support.tiny_checkpoint import (
     CENTRE,
     NAMES,
@@ -45,7 +46,7 @@ from xrouter_lg.checkpoints.family_head import HEAD_FILE
 from xrouter_lg.checkpoints.folder import verify, write_checkpoint
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PolicyError
-from xrouter_lg.fitting.family_head import fit_family_head, head_stats
+from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.policies import following
 from xrouter_lg.policies.following import FollowingPolicy
 from xrouter_lg.policies.head import HeadPolicy
@@ -57,6 +58,7 @@ from xrouter_lg.policies.slots.prompts import SlotPrompts, blocks_of, card_block
 from xrouter_lg.policies.slots.torch_engine import Engine
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import FakeOpenAIServer, ScriptedChatModel
+from xrouter_lg.value.features import Features
 
 pytestmark = pytest.mark.train
 
@@ -238,16 +240,19 @@ async def test_without_a_language_model_none_is_loaded_or_paid_for(
     right = np.array([[float("sum" in text), 1.0, 0.2] for text in texts])[:, : len(NAMES)]
     score = np.pad(right, ((0, 0), (0, len(NAMES) - right.shape[1])))
     cost = np.tile(np.arange(1, len(NAMES) + 1) * 1e-4, (len(texts), 1))
-    head = fit_family_head(texts, [text[:4] for text in texts], score, cost, NAMES)
+    head = labelled_head(texts, [text[:4] for text in texts], score, cost, NAMES)
     assert head is not None
     both = tiny_checkpoint.write(
-        tmp_path / "both", base_folder, head=head, family_head=head_stats(head, texts, share=0.5)
+        tmp_path / "both",
+        base_folder,
+        head=head,
+        family_head=head_stats(head, Features.of(texts), share=0.5),
     )
     written = replace(
         verify(both),
         kind="head",
         language_model=None,
-        family_head=head_stats(head, texts, share=1.0),
+        family_head=head_stats(head, Features.of(texts), share=1.0),
     )
     write_checkpoint(
         tmp_path / "alone", written, lambda target: save_file(head.arrays, target / HEAD_FILE)

@@ -7,20 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.schema import KEY
 
 
 def make_grid(
-    score: Sequence[Sequence[float]],
-    cost: Sequence[Sequence[float]],
+    score: Sequence[Sequence[float]] | Floats,
+    cost: Sequence[Sequence[float]] | Floats,
     *,
     prompts: Sequence[str] | None = None,
     families: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
 ) -> OutcomeGrid:
-    """A grid from nested lists; prompts, families and models are numbered if left out."""
+    """A grid from nested lists or arrays; prompts, families and models are numbered if left out."""
     n, m = len(score), len(score[0])
     return OutcomeGrid(
         tuple((f"p{i}",) for i in range(n)),

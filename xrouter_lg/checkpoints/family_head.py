@@ -135,7 +135,12 @@ class FamilyHead:
     @property
     def partition(self) -> tuple[str, ...]:
         """The families of the first partition, by which reports tell requests apart."""
-        return self.families[: int(self._starts[1])]
+        return self.families[self.blocks[0]]
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """Which of ``families`` each partition has."""
+        return tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(self._starts))
 
     def probabilities(self, text: str) -> tuple[list[float], float]:
         """P(family) in the order of ``families``, the mean over partitions (so that all sum to 1),

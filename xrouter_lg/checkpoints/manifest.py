@@ -32,7 +32,7 @@ from xrouter_lg.checkpoints.parts import (
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.prompts import slots
 
-MANIFEST_SCHEMA_VERSION = 2
+MANIFEST_SCHEMA_VERSION = 3
 
 Kind = Literal["head", "slots", "cascade", "tools"]
 

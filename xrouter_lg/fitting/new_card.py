@@ -5,7 +5,7 @@ success log-odds in family f are taken as b + s · (mean log-odds of the trained
 and s fitted to the probe by penalised maximum likelihood: what is hard for all is likely hard for
 the newcomer. Each family's estimate is then mixed with the probe's own prompts of that family, and
 half a standard error is taken off: of many estimates the highest is picked, so an unsure newcomer
-would be picked for its luck.
+would be picked for its luck. Where the head has several partitions, each is read by itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from xrouter_lg.arrays import Floats
+from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.checkpoints.folder import verify, write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats
@@ -37,11 +38,27 @@ _CAUTION = 0.5
 _PULL = np.array([0.1, 3.0])
 """Precision of the priors b ~ 0 and s ~ 1."""
 _EDGE = 0.02
+_LEAST_NOISE = 0.02
+"""Variance of a score, at least: a card that was always right so far is not certain to be."""
 
 
-def probe_quality(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> Floats:
-    """Expected score [F] of a newcomer from N probe prompts of family shares [N, F], given the
-    scores [F, M] of the trained cards."""
+@dataclasses.dataclass(frozen=True)
+class ProbeScores:
+    """What N probe prompts tell of a newcomer in F families."""
+
+    mean_F: Floats
+    """Expected score."""
+    error_F: Floats
+    """Its standard error in the family; families are taken to be known independently."""
+    count_F: Floats
+    """Probe prompts of the family."""
+    quality_F: Floats
+    """What the newcomer is counted on to score."""
+
+
+def probe_scores(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> ProbeScores:
+    """Expected scores of a newcomer from N probe prompts of family shares [N, F] (rows sum to 1),
+    given the scores [F, M] of the trained cards."""
     clipped = np.clip(known_F_M, _EDGE, 1.0 - _EDGE)
     level_F = np.log(clipped / (1.0 - clipped)).mean(1)
     x_N_2 = np.stack([np.ones(len(score_N)), shares_N_F @ level_F], axis=1)
@@ -58,9 +75,14 @@ def probe_quality(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> Flo
     line_F = 1.0 / (1.0 + np.exp(-(theta[0] + theta[1] * level_F)))
     count_F = shares_N_F.sum(0)
     mixed_F = (score_N @ shares_N_F + _STRENGTH * line_F) / (count_F + _STRENGTH)
-    error = math.sqrt(max(float(score_N.var()), 0.02) / len(score_N))
-    expected: Floats = np.clip(mixed_F - _CAUTION * error, 0.0, 1.0)
-    return expected
+    noise_F = np.maximum(mixed_F * (1.0 - mixed_F), _LEAST_NOISE)
+    error = math.sqrt(max(float(score_N.var()), _LEAST_NOISE) / len(score_N))
+    return ProbeScores(
+        mean_F=mixed_F,
+        error_F=np.sqrt(noise_F / (count_F + _STRENGTH)),
+        count_F=count_F,
+        quality_F=np.clip(mixed_F - _CAUTION * error, 0.0, 1.0),
+    )
 
 
 def probe_cost(shares_N_F: Floats, cost_usd_N: Floats, known_usd_F_M: Floats) -> Floats:
@@ -118,17 +140,10 @@ def add_card(
         )
     if not float(cost_usd_N.sum()) > 0.0:
         raise ConfigurationError(f"the probe of {name!r} costs nothing; give its real cost in USD")
-    shares_N_F = np.array([head.probabilities(prompt)[0] for prompt in prompts])
-    trained = {card.name: card for card in manifest.cards}
-    columns = [i for i, card in enumerate(head.cards) if card in trained]
-    mean_usd_M = np.array([trained[head.cards[i]].cost_usd for i in columns])
-    quality_F = probe_quality(shares_N_F, score_N, head.arrays["quality_F_M"][:, columns])
-    usd_F = probe_cost(
-        shares_N_F, cost_usd_N, head.arrays["cost_ratio_F_M"][:, columns] * mean_usd_M
-    )
+    scores, usd_F = _read_probe(head, manifest, prompts, score_N, cost_usd_N)
     # As the trained cards' means are over the training prompts, so is the newcomer's.
     mix_F = np.asarray(head.arrays["share_F"], dtype=np.float64)
-    prior = float(np.clip(mix_F @ quality_F, 0.01, 0.99))
+    prior = float(np.clip(mix_F @ scores.quality_F, 0.01, 0.99))
     usd = float(mix_F @ usd_F)
     stats = CardStats(
         name=name,
@@ -139,11 +154,7 @@ def add_card(
         cost_usd=usd,
         price=price,
     )
-    arrays = {
-        **head.arrays,
-        "quality_F_M": _column(head.arrays["quality_F_M"], quality_F),
-        "cost_ratio_F_M": _column(head.arrays["cost_ratio_F_M"], usd_F / usd),
-    }
+    arrays = {**head.arrays, **_grown_arrays(head, scores, usd_F / usd)}
     grown = dataclasses.replace(
         manifest,
         added=(*manifest.added, stats),
@@ -175,6 +186,48 @@ def read_probe(outcomes: Path, model: str) -> tuple[tuple[str, ...], Floats, Flo
     known = tokens[np.isfinite(tokens)]
     mean = float(known.mean()) if len(known) else 0.0
     return probe.prompts, probe.score[:, 0], probe.cost[:, 0], mean
+
+
+def _read_probe(
+    head: FamilyHead,
+    manifest: Manifest,
+    prompts: Sequence[str],
+    score_N: Floats,
+    cost_usd_N: Floats,
+) -> tuple[ProbeScores, Floats]:
+    """Scores and USD of a newcomer in all families of a head, partition by partition."""
+    shares_N_F = np.array([head.probabilities(prompt)[0] for prompt in prompts])
+    # Shares sum to 1 over all partitions; a probe prompt counts for one in each of them.
+    shares_N_F *= len(head.blocks)
+    trained = {card.name: card for card in manifest.cards}
+    columns = [i for i, card in enumerate(head.cards) if card in trained]
+    mean_usd_M = np.array([trained[head.cards[i]].cost_usd for i in columns])
+    mean_F_M = head.arrays["mean_F_M"][:, columns]
+    usd_F_M = head.arrays["cost_ratio_F_M"][:, columns] * mean_usd_M
+    parts = [probe_scores(shares_N_F[:, own], score_N, mean_F_M[own]) for own in head.blocks]
+    usd = [probe_cost(shares_N_F[:, own], cost_usd_N, usd_F_M[own]) for own in head.blocks]
+    names = [field.name for field in dataclasses.fields(ProbeScores)]
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return ProbeScores(**joined), np.concatenate(usd)
+
+
+def _grown_arrays(
+    head: FamilyHead, scores: ProbeScores, ratio_F: Floats
+) -> dict[str, npt.NDArray[np.float32]]:
+    """A head's arrays of its cards, with one more."""
+    root_F_M_M = np.pad(head.arrays["root_F_M_M"], ((0, 0), (0, 1), (0, 1)))
+    # What is known of a newcomer is its own probe: independent of the others.
+    root_F_M_M[:, -1, -1] = scores.error_F
+    columns = {
+        "quality_F_M": scores.quality_F,
+        "mean_F_M": scores.mean_F,
+        "worth_F_M": scores.count_F,
+        "cost_ratio_F_M": ratio_F,
+    }
+    return {
+        "root_F_M_M": np.ascontiguousarray(root_F_M_M),
+        **{name: _column(head.arrays[name], values) for name, values in columns.items()},
+    }
 
 
 def _column(array: npt.NDArray[np.float32], values: Floats) -> npt.NDArray[np.float32]:

@@ -162,7 +162,11 @@ class _Fit:
         noise_R = (1.0 - _SHARE) * true_R + np.maximum(lie_R, 0.0)
         precision_R = evidence.worth_R / noise_R
         load_R = np.sqrt(true_R) * precision_R
-        gain_P = _SHARE / (1.0 + _SHARE * np.bincount(self._prompt_R, load_R * np.sqrt(true_R)))
+        # A prompt's worth multiplies all that it tells, its difficulty included: otherwise heavy
+        # observations would count for less than their weight, and weighing would leave a bias.
+        worth_P = np.bincount(self._prompt_R, evidence.worth_R) / np.bincount(self._prompt_R)
+        known_P = np.bincount(self._prompt_R, load_R * np.sqrt(true_R))
+        gain_P = _SHARE / (worth_P + _SHARE * known_P)
         cell_R = self._family_R * cards + evidence.card_R
         size = families * cards
         information = np.zeros((families, cards, cards))

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import pytest
 from langchain_core.messages import HumanMessage
-from xrouter_lg.fitting.family_means import group_means, pooled_means
 
 from tests.support.tiny_model import write_tiny_base
 from training.config.grpo import GrpoSettings
@@ -39,6 +38,7 @@ from xrouter_lg.outcomes.split import trained_on
 from xrouter_lg.policies.slots.policy import CheckpointPolicy
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import RouteRequest
+from xrouter_lg.value.means import group_means
 
 pytestmark = pytest.mark.train
 
@@ -420,24 +420,12 @@ def test_holes_change_nothing_elsewhere() -> None:
         pytest.approx(own)
     )
 
-    for means in (
-        lambda values, names: group_means(values, names, strength=3.0),
-        pooled_means,
-    ):
-        found = means(more_score, doubled)
-        assert found[:3, :2] == pytest.approx(means(score, families)[:, :2])
-        # A kind in which a card is unknown: its overall mean.
-        overall = np.broadcast_to(np.nanmean(more_score, axis=0)[:2], (2, 2))
-        assert found[3:, :2] == pytest.approx(overall, abs=0.1)
+    found = group_means(more_score, doubled)
+    assert found[:3, :2] == pytest.approx(group_means(score, families)[:, :2])
+    # A kind in which a card is unknown: its overall mean.
+    overall = np.broadcast_to(np.nanmean(more_score, axis=0)[:2], (2, 2))
+    assert found[3:, :2] == pytest.approx(overall)
 
     fitted = fit_cost_model(np.vstack([z, z]), np.r_[tokens, tokens], more_cost, prior)
     plain = fit_cost_model(z, tokens, cost, prior)
     assert fitted.weight[:2] == plain.weight[:2] and fitted.bias[:2] == plain.bias[:2]
-
-
-def test_families_without_a_card_in_common_are_not_pooled() -> None:
-    score = np.full((40, 2), np.nan)
-    score[:20, 0], score[20:, 1] = 1.0, 1.0
-    score[10:20, 0] = 0.0
-    found = pooled_means(score, ["a"] * 20 + ["b"] * 20)
-    assert found.tolist() == pytest.approx(np.array([[0.5, 1.0], [0.5, 1.0]]))

@@ -192,7 +192,7 @@ def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
     assert judged.choices["router_cost_usd"].sum() == 0
 
 
-def test_a_head_alone_needs_kinds_to_tell_apart(
+def test_a_head_alone_needs_prompts_that_can_be_told_apart(
     base_folder: Path, outcomes: Path, tmp_path: Path
 ) -> None:
     one = tmp_path / "one"
@@ -200,7 +200,9 @@ def test_a_head_alone_needs_kinds_to_tell_apart(
     for name in ("prompts", "outcomes"):
         table = pl.read_parquet(outcomes / f"{name}.parquet").with_columns(task=pl.lit("any"))
         if name == "prompts":
-            table = table.with_columns(category=pl.lit("any"))
+            # No prompt has a word of another.
+            word = pl.format("word{}", pl.int_range(pl.len()))
+            table = table.with_columns(category=pl.lit("any"), prompt=word)
         table.write_parquet(one / f"{name}.parquet")
     asked = dataclasses.replace(
         config(base_folder, one, tmp_path / "run"),
