@@ -251,10 +251,9 @@ def test_a_cascade_takes_no_further_card(outcomes: Path, tmp_path: Path) -> None
         add_card(tmp_path / "c", tmp_path / "new", "fresh", ["a question"] * 30, probe, probe)
 
 
-def test_train_says_where_language_models_are_trained(outcomes: Path) -> None:
-    said = run("train", outcomes, exits=2)
-    assert "python training/train.py" in said
-    assert "--head" in said
+def test_train_says_what_it_needs_and_where_language_models_are_trained(outcomes: Path) -> None:
+    assert "python training/train.py" in " ".join(run("train", "--help").split())
+    assert "--output" in run("train", outcomes, exits=2)
 
 
 def test_train_replaces_no_folder_that_is_no_checkpoint(outcomes: Path, tmp_path: Path) -> None:

@@ -149,6 +149,11 @@ def read_log(folder: Path, how: LessonSettings) -> OutcomeGrid:
         )
     except (ValueError, pl.exceptions.PolarsError) as error:
         raise ConfigurationError(f"the outcome table can't be used: {error}") from error
+    if not len(grid) or not grid.models:
+        chosen = f"of the sources {list(how.sources)!r} " if how.sources else ""
+        raise ConfigurationError(
+            f"the outcome table can't be used: it has no outcome {chosen}".rstrip()
+        )
     # A score counts whether or not its cost is known, and a cost whether or not there is a score.
     grid = dataclasses.replace(grid, score=grid.more["score"], cost=grid.more["cost_usd"])
     told = [m for m, name in enumerate(grid.models) if np.isfinite(grid.score[:, m]).any()]
