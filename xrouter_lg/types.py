@@ -260,10 +260,6 @@ class PlannedCall:
         return cls(**{**data, "allowance_usd": usd(data.get("allowance_usd"))})
 
 
-NEXT_IN_ORDER = "next in order"
-"""In the reason of a decision whose first choice did not fit into the budget."""
-
-
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the router does on one turn, and why."""
@@ -283,8 +279,6 @@ class Decision:
     """The router's own answer."""
     policy_error: str | None = None
     explored: bool = False
-    exploration: float | None = None
-    """Probability with which the router drew the card instead of taking the policy's favourite."""
     prompt_hash: str | None = None
     removed: Mapping[str, str] = field(default_factory=dict)
     final: bool = True

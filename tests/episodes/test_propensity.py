@@ -28,7 +28,6 @@ from xrouter_lg.episodes.propensity import (
     logged_propensity,
 )
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, server_error
-from xrouter_lg.types import NEXT_IN_ORDER
 
 
 class Log:
@@ -90,7 +89,6 @@ def test_a_card_that_the_router_drew_has_its_whole_probability(log: Log) -> None
     # Half of a draw goes by the policy, half is even: large has 0.9 * (0.5 * 0 + 0.5 / 2).
     found = log.run(60, policy="fixed:small", exploration=0.9)
     assert propensities(found) == {"small": {0.775}, "large": {0.225}}
-    assert {e.decisions[0]["exploration"] for e in found} == {0.9}
 
 
 def test_a_log_that_never_explored_makes_a_sound_table_and_says_what_it_lacks(log: Log) -> None:
@@ -135,7 +133,6 @@ def test_a_choice_without_alternative_is_certain_however_much_is_explored(
     log: Log, how: dict[str, Any]
 ) -> None:
     found = log.one(exploration=1.0, **how)
-    assert found.decisions[0]["exploration"] == 0.0
     assert logged_propensity(found) == (1.0, "")
 
 
@@ -187,11 +184,13 @@ def drawn(log: Log) -> Episode:
 
 
 def changed(found: Episode, **decision: Any) -> Episode:
-    return dataclasses.replace(found, decisions=({**found.decisions[0], **decision},))
+    """It with another decision, as a record has it that does not say what was drawn from."""
+    old = {name: value for name, value in found.decisions[0].items() if name != "explore"}
+    return dataclasses.replace(found, decisions=({**old, **decision},))
 
 
 def test_a_card_that_the_budget_put_in_the_place_of_the_draw_was_not_drawn(drawn: Episode) -> None:
-    reason = f"drawn; {NEXT_IN_ORDER}: too dear"
+    reason = "drawn; next in order: too dear"
     assert logged_propensity(changed(drawn, reason=reason)) == (None, INSTEAD)
     # The budget leaves no choice: what was certain is.
     assert logged_propensity(changed(drawn, reason=reason, propensity=1.0)) == (1.0, "")
@@ -214,16 +213,17 @@ LARGE = {"small": 0.1, "large": 0.9}
         ({"propensity": 1.5}, None),
         ({"propensity": float("nan")}, None),
         ({"propensity": "0.75"}, None),
-        # Nothing was explored, and the scores say 0.75.
-        ({"propensity": 0.5, "exploration": 0.0}, None),
-        # The favourite is called at least whenever nothing is drawn.
-        ({"propensity": 0.5, "exploration": 0.2}, None),
+        # Nothing was drawn, and the scores say 0.75.
+        ({"propensity": 0.5, "explore": None}, None),
+        # It was drawn with another probability, or is no card that could be drawn.
+        ({"propensity": 0.9, "explore": {"small": 0.8, "large": 0.2}}, None),
+        ({"propensity": 0.75, "explore": {"large": 1.0}}, None),
         # Against the favourite, and yet not drawn.
-        ({"propensity": 0.9, "exploration": 0.0}, LARGE),
-        ({"propensity": 1.0, "exploration": None}, LARGE),
-        # A draw that could not have gone otherwise, or was likelier than a draw was.
-        ({"propensity": 1.0, "explored": True, "exploration": None}, LARGE),
-        ({"propensity": 0.6, "explored": True, "exploration": 0.1}, LARGE),
+        ({"propensity": 0.9, "explore": None}, LARGE),
+        ({"propensity": 1.0}, LARGE),
+        # A draw that could not have gone otherwise, or that was none.
+        ({"propensity": 1.0, "explored": True}, LARGE),
+        ({"propensity": 0.1, "explored": True, "explore": None}, LARGE),
     ],
 )
 def test_a_propensity_that_contradicts_the_log_is_null_and_counted(
@@ -240,12 +240,16 @@ def test_a_propensity_that_contradicts_the_log_is_null_and_counted(
 @pytest.mark.parametrize(
     ("decision", "scores"),
     [
-        ({"propensity": 0.9, "exploration": 0.2}, None),
-        ({"propensity": 0.1, "explored": True, "exploration": 0.2}, LARGE),
-        # A record that does not say how much was explored can't be held to it.
-        ({"propensity": 0.5, "exploration": None}, None),
+        ({"propensity": 0.9, "explore": {"small": 0.9, "large": 0.1}}, None),
+        ({"propensity": 0.1, "explored": True, "explore": {"large": 0.9, "small": 0.1}}, LARGE),
+        # The dearer favourite could not be paid, so it had no part in the draw.
+        ({"propensity": 0.6, "explore": {"small": 0.6}, "reason": "next in order: dear"}, LARGE),
+        ({"propensity": 1.0, "explore": None}, None),
+        # A record that does not say what was drawn from can't be held to it.
+        ({"propensity": 0.5}, None),
+        ({"propensity": 0.1, "explored": True}, LARGE),
         # Scores that are no distribution are drawn from by their shares.
-        ({"propensity": 0.25, "exploration": 0.0}, {"small": 1.0, "large": 3.0}),
+        ({"propensity": 0.25, "explore": None}, {"small": 1.0, "large": 3.0}),
         ({"propensity": 1.0 + 1e-9}, None),
     ],
 )

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrouter_lg.episodes.episode import Episode
-from xrouter_lg.types import NEXT_IN_ORDER
 
 UNROUTED = "not routed"
 SEVERAL_TURNS = "several turns"
@@ -21,6 +20,8 @@ INSTEAD = "called instead of the card that was drawn"
 UNTOLD = "not told by the policy"
 CONTRADICTS = "contradicts the log"
 
+_NEXT_IN_ORDER = "next in order"
+"""In the reason of a decision whose first choice did not fit into the budget."""
 _EXACT = 1e-6
 """Rounding of a policy's own arithmetic."""
 
@@ -29,11 +30,11 @@ def logged_propensity(episode: Episode) -> tuple[float | None, str]:
     """The probability, in (0, 1], with which the one card of the request was called; else None and
     why nobody knows it. A choice that could not have gone otherwise has 1.
 
-    A number contradicts the log where it is no probability; where a card that was drawn against
-    the policy's favourite is said to be certain, or likelier than anything is drawn at all; and
-    where a card was called, without being drawn, that is neither the favourite nor has that number
-    as its logged score (a policy that draws by itself draws from its scores). A favourite is called
-    at least whenever nothing is drawn: without exploration its number is 1 or its score.
+    A number contradicts the log where it is no probability, or not the one that the router drew
+    this card with; where a card that was drawn against the policy's favourite is said to be
+    certain; and where a card that the router did not draw is neither the favourite nor has that
+    number as its logged score (a policy that draws by itself draws from its scores). A favourite
+    that nobody drew has 1 or its score.
     """
     if not episode.routed:
         return None, UNROUTED
@@ -51,26 +52,37 @@ def logged_propensity(episode: Episode) -> tuple[float | None, str]:
     card = episode.calls[0].card
     if planned[0].get("card") != card:
         return None, INSTEAD
-    if NEXT_IN_ORDER in str(decision.get("reason")):
+    drawn_from = decision.get("explore") or {}
+    if card in drawn_from and _equal(propensity, drawn_from[card]):
+        return min(float(propensity), 1.0), ""
+    if _NEXT_IN_ORDER in str(decision.get("reason")):
         # What was certain stays so: the budget leaves no choice either.
         return (1.0, "") if propensity >= 1.0 else (None, INSTEAD)
-    if not decision.get("policy_error") and _contradicts(propensity, card, decision, episode):
+    if drawn_from or (
+        not decision.get("policy_error")
+        and _contradicts(propensity, decision, card, episode.scores)
+    ):
         return None, CONTRADICTS
     return min(float(propensity), 1.0), ""
 
 
 def _contradicts(
-    propensity: float, card: str, decision: Mapping[str, Any], episode: Episode
+    propensity: float, decision: Mapping[str, Any], card: str, scores: Mapping[str, float]
 ) -> bool:
-    scores, rate = episode.scores, decision.get("exploration")
+    """Whether a number is impossible for a card that is in no recorded draw."""
+    # A record that does not say what was drawn from can't be held to it.
+    nothing_drawn = "explore" in decision
     if decision.get("explored"):
-        return propensity > min(1.0 if rate is None else rate, 1.0 - _EXACT) + _EXACT / 2
+        return nothing_drawn or propensity > 1.0 - _EXACT
     if card not in scores:
         return False
     score, mass = scores[card], sum(scores.values()) or 1.0
-    if any(math.isclose(propensity, own, abs_tol=_EXACT) for own in (score, score / mass)):
+    if _equal(propensity, score) or _equal(propensity, score / mass):
         return False
     if score < max(scores.values()) - _EXACT:
         return True
-    # A record that does not say how much was explored can't be held to it.
-    return rate is not None and propensity < 1.0 - rate - _EXACT
+    return nothing_drawn and propensity < 1.0 - _EXACT
+
+
+def _equal(one: float, other: float) -> bool:
+    return math.isclose(one, other, abs_tol=_EXACT)

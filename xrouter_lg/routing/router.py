@@ -24,16 +24,7 @@ from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.tool_loop import caller_in_loop
-from xrouter_lg.types import (
-    NEXT_IN_ORDER,
-    Action,
-    Answer,
-    CallId,
-    Decision,
-    PlannedCall,
-    Proposal,
-    RouteRequest,
-)
+from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
 """Versions of a reloaded pool that requests under way may still refer to."""
@@ -206,10 +197,9 @@ class Router:
         """From a proposal to a decision: draw, reserve, order for failover."""
         proposal = plan.proposal
         actions, propensity, explored = proposal.actions, proposal.propensity, False
-        order, rate = _order(proposal.probabilities, found.cards, request), 0.0
+        order = _order(proposal.probabilities, found.cards, request)
         if not actions:
-            rate = 0.0 if plan.error or plan.sticky or len(order) == 1 else self.exploration
-            favourite, propensity, explored = self._choose(order, proposal, rate)
+            favourite, propensity, explored = self._choose(order, proposal, plan)
             actions = (Action("call", card=favourite),)
         decision = Decision(
             turn=request.turn,
@@ -222,7 +212,6 @@ class Router:
             propensity=None if propensity is None else float(propensity),
             policy_error=plan.error,
             explored=explored,
-            exploration=rate,
             final=plan.error is not None
             or plan.sticky
             or request.turn >= request.max_turns
@@ -252,17 +241,18 @@ class Router:
             calls, _ = _reserve((instead,), left, pool, account)
             if calls:
                 why = skipped.pop(calls[0].id)
-                decision = replace(decision, reason=f"{decision.reason}; {NEXT_IN_ORDER}: {why}")
+                decision = replace(decision, reason=f"{decision.reason}; next in order: {why}")
         if not calls:
             late = constraints.apply(pool, left, self.circuit_open)
             return self._over_budget(policy, left, pool, {**late.removed, **found.removed})
         return replace(decision, calls=calls, skipped=skipped)
 
     def _choose(
-        self, order: Sequence[str], proposal: Proposal, rate: float
+        self, order: Sequence[str], proposal: Proposal, plan: _Plan
     ) -> tuple[str, float, bool]:
         """The policy's favourite, or an explored card; its propensity; whether it was explored."""
-        if rate == 0.0:
+        rate = 0.0 if plan.error or plan.sticky else self.exploration
+        if rate == 0.0 or len(order) == 1:
             return order[0], 1.0, False
         mass = sum(proposal.probabilities.values()) or 1.0
         share = {
