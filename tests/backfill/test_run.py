@@ -15,8 +15,9 @@ import pytest
 
 from tests.backfill.world import LIMIT, World, models
 from xrouter_lg.backfill import Backfill, BackfillError, Grader, Runner
+from xrouter_lg.backfill.results import merged
 from xrouter_lg.errors import MissingKeyError
-from xrouter_lg.outcomes import OutcomeError
+from xrouter_lg.outcomes import OUTCOME_COLUMNS, OutcomeError, OutcomeTable
 from xrouter_lg.testing import (
     FakeModel,
     FakeOpenAIServer,
@@ -628,3 +629,21 @@ async def test_an_answer_that_cannot_be_kept_is_a_failed_outcome_and_paid_for(
     assert "too large for this file" in world.outcome("p5", "small")["scored_by"]
     paid = [charge for charge in world.charges() if charge["cost_usd"] is not None]
     assert len(paid) == 24
+
+
+def test_what_the_log_knows_of_an_answer_stays_with_it() -> None:
+    key = {"source": "traces", "task": "numbers", "prompt_id": "p0"}
+    logged = {"propensity": 0.25, "observed_at": 5.0, "feedback": 1.0, "served_model": "large-7"}
+    prompt = {**key, "prompt": "Say the number 0"}
+    same = {**key, "model": "large", "score": None, "response": "0", **logged}
+    other = {**key, "model": "small", "score": None, "response": "zero", **logged}
+    table = OutcomeTable.from_rows([same, other], [prompt])
+    judged = [{**dict.fromkeys(OUTCOME_COLUMNS), **key, "score": 1.0, "response": "0"}]
+    found = merged(
+        table, [{**judged[0], "model": "large"}, {**judged[0], "model": "small"}]
+    ).outcomes.collect()
+    rows = {row["model"]: row for row in found.iter_rows(named=True)}
+    assert {name: rows["large"][name] for name in logged} == logged
+    # Another answer than the logged one was not drawn, and nobody said anything of it.
+    assert {name: rows["small"][name] for name in logged} == dict.fromkeys(logged)
+    assert [row["score"] for row in rows.values()] == [1.0, 1.0]

@@ -18,15 +18,12 @@ from tests.episodes.made import call, episode, said
 from tests.support.grids import content_of
 from xrouter_lg import ModelCard, ModelPool, TraceStore, XRouterNode
 from xrouter_lg.cli import app as cli
+from xrouter_lg.episodes.build_report import BuildReport
 from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import ExtractReport
 from xrouter_lg.episodes.rows import prompt_id
-from xrouter_lg.episodes.to_table import (
-    BuildReport,
-    build_outcomes,
-    outcomes_from_store,
-    read_references,
-)
+from xrouter_lg.episodes.scoring import read_references
+from xrouter_lg.episodes.to_table import build_outcomes, outcomes_from_store
 from xrouter_lg.outcomes import OutcomeError, OutcomeTable
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.verifiers import Suite

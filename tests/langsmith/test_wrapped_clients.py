@@ -21,11 +21,16 @@ from langsmith.wrappers import wrap_anthropic, wrap_openai
 from xrouter_lg import ModelCard, ModelPool, TraceStore
 from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import episodes
+from xrouter_lg.episodes.propensity import UNROUTED
+from xrouter_lg.episodes.to_table import outcomes_from_store
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.pull import pull
+from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.conversation import conversation_of
 from xrouter_lg.testing.langsmith.server import LangSmithServer
+from xrouter_lg.verifiers.feedback import Feedback
+from xrouter_lg.verifiers.grading import Scoring
 
 QUESTION = "Capital of France?"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -209,6 +214,28 @@ def test_a_wrapped_clients_call_is_an_episode(
     assert episode.messages == ({"role": "user", "content": QUESTION},)
     assert (episode.answer, episode.route, episode.cost_usd) == ("Paris.", "m", RIGHT_USD)
     assert not episode.calls[0].truncated
+
+
+@pytest.mark.parametrize("ask", [ask_chat, ask_streamed, ask_responses, ask_anthropic])
+def test_late_feedback_on_a_wrapped_clients_call_is_in_the_next_table(
+    ask: Ask, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(provider, ask, tmp_path, monkeypatch)
+    liked = Scoring(feedback=(Feedback(keys="liked"),))
+    seen = []
+    with TraceStore(tmp_path / "t.db") as store:
+        (trace,) = store.iter_traces()
+        given = {"run_id": trace.id, "key": "liked", "created_at": datetime.now(UTC).isoformat()}
+        user = {"type": "app", "user_id": "u1"}
+        for score in (None, 0.0, 1.0):
+            if score is not None:
+                entry = {**given, "id": f"f{score}", "score": score, "feedback_source": user}
+                store.import_feedback([entry])
+            report = outcomes_from_store(store, tmp_path / "o", scoring=liked)
+            seen.append(OutcomeTable.load(tmp_path / "o").outcomes.collect().row(0, named=True))
+    assert [row["feedback"] for row in seen] == [None, 0.0, 1.0]
+    assert {row["propensity"] for row in seen} == {None}
+    assert dict(report.unknown_propensity) == {UNROUTED: 1}
 
 
 def loop_anthropic(url: str) -> None:

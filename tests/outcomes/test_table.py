@@ -231,8 +231,10 @@ def test_every_prompt_comes_when_asked_for_as_the_prompts_stand() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.5, float("nan")])
 def test_an_impossible_propensity_is_an_error(value: float) -> None:
-    report = table([outcome("a", "x", propensity=value)], [prompt("a")]).validate()
-    assert "propensity is outside (0, 1]" in str(report.errors[0])
+    rows = [outcome("a", "x", propensity=1.0), outcome("b", "x", propensity=value)]
+    (error,) = table(rows, PROMPTS).validate().errors
+    assert (error.row, error.what) == (2, "propensity is outside (0, 1]")
+    assert "leave it empty if unknown" in error.fix
 
 
 @given(st.text(max_size=40))
@@ -273,3 +275,36 @@ def test_a_failed_write_leaves_the_old_table(
         table(PAIRS[:2], PROMPTS).write(tmp_path)
     assert content_of(OutcomeTable.load(tmp_path)) == before
     assert {path.name for path in tmp_path.iterdir()} == {"outcomes.parquet", "prompts.parquet"}
+
+
+def test_the_summary_tells_how_far_a_log_overlaps_in_one_line() -> None:
+    rows = [
+        outcome("a", "x", propensity=0.5),
+        outcome("b", "x", propensity=1.0, score=None),
+        outcome("a", "y", propensity=None),
+    ]
+    summary = table(rows, PROMPTS).summary()
+    assert summary.overlap().to_dicts() == [
+        {"model": "x", "asked": 2, "scored": 1, "drawn": 1},
+        {"model": "y", "asked": 1, "scored": 1, "drawn": 0},
+    ]
+    assert str(summary).splitlines()[-1] == "asked/scored/drawn: x 2/1/1, y 1/1/0"
+
+
+def test_the_summary_of_a_table_that_knows_no_propensity_counts_no_draws(tmp_path: Path) -> None:
+    write_csv(tmp_path, outcomes="s,t,a,m,1,3,0.1\n")
+    assert str(OutcomeTable.load(tmp_path).summary()).endswith("asked/scored/drawn: m 1/1/0")
+
+
+def test_the_summary_of_many_models_stays_a_line() -> None:
+    rows = [outcome("a", f"m{n:02}") for n in range(15)]
+    line = str(table(rows, [prompt("a")]).summary()).splitlines()[-1]
+    assert line.endswith("m11 1/1/0, and 3 more")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_impossible_feedback_is_an_error(value: float) -> None:
+    rows = [outcome("a", "x", feedback=0.5), outcome("b", "x", feedback=value)]
+    (error,) = table(rows, PROMPTS).validate().errors
+    assert (error.row, error.what) == (2, "feedback is outside [0, 1]")
+    assert "leave it empty where nobody said anything" in error.fix

@@ -40,7 +40,8 @@ def collect(
             f"both traces={config.traces!r} and outcomes={config.outcomes!r} were given; a run "
             "learns from one of them"
         )
-    from xrouter_lg.episodes.to_table import feedback_verifiers, open_scoring, outcomes_from_store
+    from xrouter_lg.episodes.scoring import feedback_verifiers, open_scoring
+    from xrouter_lg.episodes.to_table import outcomes_from_store
     from xrouter_lg.pool.pool import ModelPool
     from xrouter_lg.tracing.store.trace_store import TraceStore
 

@@ -20,6 +20,8 @@ from xrouter_lg.verifiers.grading import Grade, Submission
 
 UNSCORED = "unscored: "
 """How ``scored_by`` begins where the score is null; the reason follows."""
+_LOGGED = ("propensity", "observed_at", "feedback", "served_model")
+"""What a log tells of an answer, and asking again does not."""
 _NO_GRADER = Grade(None, reason="no verifier was named")
 
 
@@ -43,12 +45,27 @@ def rows_of(
 
 def merged(table: OutcomeTable, rows: Sequence[Mapping[str, Any]]) -> OutcomeTable:
     """The table with these rows. A row goes in the place of one of the same prompt and model
-    that has no score, or that holds the same answer; any other outcome there is kept."""
+    that has no score, or that holds the same answer; any other outcome there is kept. What only
+    the log knows of an answer stays with it."""
     new = pl.DataFrame([encodable_value(dict(row)) for row in rows], OUTCOME_COLUMNS)
     key = [*KEY, "model"]
     old = table.outcomes
-    if "response" not in old.collect_schema().names():
+    have = old.collect_schema().names()
+    if "response" not in have:
         old = old.with_columns(pl.lit(None, pl.String).alias("response"))
+    logged = [name for name in _LOGGED if name in have]
+    new = (
+        new.lazy()
+        .drop(logged)
+        .join(
+            old.filter(pl.col("response").is_not_null()).select(*key, "response", *logged),
+            on=[*key, "response"],
+            how="left",
+            maintain_order="left",
+        )
+        .select(new.columns)
+        .collect()
+    )
     mark = new.select(*key, pl.col("response").alias("__new"), pl.lit(True).alias("__there"))
     outdated = pl.col("__there").fill_null(False) & (
         pl.col("score").is_null() | (pl.col("response") == pl.col("__new")).fill_null(False)

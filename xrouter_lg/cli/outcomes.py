@@ -89,7 +89,18 @@ def build(
         f"{said['outcomes']} outcomes of {said['prompts']} prompts in {to}, {said['scored']} "
         f"scored, {said['unpriced']} without a known cost"
     )
-    _say_reasons(said, "skipped", "unscored")
+    typer.echo(
+        f"  {said['known_propensity']} outcomes have a known propensity, {said['drawn']} were "
+        f"drawn; {said['feedback']} have feedback, {said['judged_twice']} a verifier's verdict too"
+    )
+    if said["feedback_on_cut_answers"]:
+        typer.echo(
+            f"  feedback on {said['feedback_on_cut_answers']} answers that were cut counts for "
+            "what was served"
+        )
+    _say_reasons(said, "skipped", "unscored", "unknown_propensity", "lost_feedback")
+    for warning in said["warnings"]:
+        typer.echo(f"  warning: {warning}")
     _say_cost(said)
 
 
@@ -165,7 +176,7 @@ def _scoring(
     folder: Path, verifiers: Path | None, references: Path | None, feedback: list[str], workers: int
 ) -> AbstractContextManager[Scoring]:
     """What the options ask for, every verifier proven; verdicts are kept in the folder."""
-    from xrouter_lg.episodes.to_table import feedback_verifiers, open_scoring
+    from xrouter_lg.episodes.scoring import feedback_verifiers, open_scoring
     from xrouter_lg.outcomes import OutcomeError
 
     try:
@@ -195,7 +206,7 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
 def _say_reasons(said: dict[str, Any], *kinds: str) -> None:
     for kind in kinds:
         for reason, count in said[kind].items():
-            typer.echo(f"  {kind}: {count} × {reason}")
+            typer.echo(f"  {kind.replace('_', ' ')}: {count} × {reason}")
 
 
 def _say_cost(said: dict[str, Any]) -> None:

@@ -89,7 +89,8 @@ class Episode:
     """Decimal USD that shadow proposals cost, on top of ``cost_usd``; None where unknown."""
     latency_s: float | None = None
     feedback: tuple[dict[str, Any], ...] = ()
-    """``key``, ``score``, ``value``, ``correction``, ``comment``, oldest first; ``about`` is
+    """``key``, ``score``, ``value``, ``correction``, ``comment``, ``source``, oldest first;
+    ``about`` is
     ``answer``, ``trace`` (it speaks of several requests together, and not of this answer) or
     ``call`` with a ``call_id``."""
     sampling_rate: float | None = None

@@ -19,7 +19,7 @@ from typing import Any
 from xrouter_lg import said
 from xrouter_lg.episodes import runs as read
 from xrouter_lg.episodes.episode import Episode, EpisodeCall, sum_usage
-from xrouter_lg.episodes.feedback import with_feedback
+from xrouter_lg.episodes.feedback import STRAY, with_feedback
 from xrouter_lg.episodes.plain_calls import (
     PlainCall,
     innermost_models,
@@ -61,6 +61,10 @@ class ExtractReport:
     routed: int = 0
     """Episodes among them that our node routed."""
     skipped: Counter[str] = field(default_factory=Counter)
+    lost_feedback: Counter[str] = field(default_factory=Counter)
+    """Feedback that speaks of no answer, by reason."""
+    newest: float | None = None
+    """When the newest trace began, by its recorder's clock; Unix seconds."""
 
 
 def episodes(
@@ -91,11 +95,14 @@ def episodes(
     counted = report or ExtractReport()
     for trace_id, own in sorted(by_trace.items(), key=lambda item: min(map(_start, item[1]))):
         counted.traces += 1
+        counted.newest = max(counted.newest or 0.0, unix(min(map(_start, own))))
         found = _Trace(trace_id, own, counted, pool).episodes()
-        for episode in with_feedback(found, told.get(trace_id, []), own):
+        for episode in with_feedback(found, told.get(trace_id, []), own, counted.lost_feedback):
             counted.episodes += 1
             counted.routed += episode.routed
             yield episode
+    if stray := sum(len(said) for trace_id, said in told.items() if trace_id not in by_trace):
+        counted.lost_feedback[STRAY] += stray
 
 
 class _Trace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,29 @@ from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.runs import ancestors_of, last_answer
 from xrouter_lg.said import Run, metadata_of
 
+STRAY = "on a trace that is not there"
+OF_NONE = "on a request that is not read"
+OF_SEVERAL = "on several requests together"
+
 
 def with_feedback(
-    found: Sequence[Episode], feedback: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+    found: Sequence[Episode],
+    feedback: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
+    lost: Counter[str],
 ) -> Iterator[Episode]:
-    """Episodes of one trace with what was said of them."""
+    """Episodes of one trace with what was said of them. ``lost`` counts what speaks of no answer,
+    by reason."""
     by_id = {run["id"]: run for run in runs}
     said: dict[str, list[dict[str, Any]]] = {episode.run_id: [] for episode in found}
     for entry in feedback:
         on = by_id.get(entry["run_id"] or "")
-        for episode, about in _meant(found, on, by_id):
+        meant = _meant(found, on, by_id)
+        if not meant:
+            lost[OF_NONE] += 1
+        elif all(about["about"] == "trace" for _, about in meant):
+            lost[OF_SEVERAL] += 1
+        for episode, about in meant:
             kept = {k: v for k, v in entry.items() if k not in ("run_id", "trace_id", "created_at")}
             said[episode.run_id].append({**kept, **about})
     for episode in found:

@@ -11,17 +11,21 @@ import polars as pl
 
 from xrouter_lg.episodes.episode import Episode, EpisodeCall, sum_usage
 from xrouter_lg.episodes.plain_calls import message_key
+from xrouter_lg.episodes.propensity import logged_propensity
 from xrouter_lg.outcomes.schema import KEY
 from xrouter_lg.said import other_blocks, text_of
+from xrouter_lg.verifiers.feedback import is_number
 from xrouter_lg.verifiers.grading import reference_of
 
 OBSERVED: dict[str, pl.DataType] = {
-    **{name: pl.String() for name in (*KEY, "model", "response", "correction", "feedback")},
+    **{name: pl.String() for name in (*KEY, "model", "response", "served_model")},
+    **{name: pl.String() for name in ("correction", "said")},
     **{name: pl.Int64() for name in ("input_tokens", "output_tokens")},
-    **{name: pl.Float64() for name in ("at", "cost_usd", "latency_s")},
+    **{name: pl.Float64() for name in ("at", "cost_usd", "latency_s", "propensity")},
+    "truncated": pl.Boolean(),
 }
-"""Columns of an answer: the outcome's, when it was given (Unix seconds), the right answer that its
-feedback told, and its feedback as JSON."""
+"""Columns of an answer: the outcome's, when it was given (Unix seconds), whether it was cut, the
+right answer that its feedback told, and its feedback as JSON."""
 
 _CORRECTED = ("answer", "reference", "output", "response", "content", "text")
 """Keys of a correction that hold the right answer. Others (``route``) correct something else."""
@@ -72,7 +76,7 @@ def prompt_row(
 
 def observations(episode: Episode, key: tuple[str, str, str]) -> list[dict[str, Any]]:
     """A row per answer in the episode."""
-    correction = _correction(episode)
+    correction, (propensity, _) = _correction(episode), logged_propensity(episode)
     rows = []
     for number, call in enumerate(_answered(episode)):
         said = _said_of(episode, call)
@@ -81,14 +85,17 @@ def observations(episode: Episode, key: tuple[str, str, str]) -> list[dict[str, 
                 **dict(zip(KEY, key, strict=True)),
                 "model": call.card,
                 "response": call.answer,
+                "served_model": call.served_model,
                 # Two calls of one card in one request: the later counts as the newer.
                 "at": episode.started_at + number * 1e-6,
                 "input_tokens": None if call.usage is None else call.usage["input_tokens"],
                 "output_tokens": None if call.usage is None else call.usage["output_tokens"],
                 "cost_usd": None if call.cost_usd is None else float(call.cost_usd),
                 "latency_s": call.latency_s,
+                "propensity": propensity,
+                "truncated": call.truncated,
                 "correction": correction,
-                "feedback": _json(said) if said else None,
+                "said": _json(said) if said else None,
             }
         )
     return rows
@@ -116,14 +123,20 @@ def _answered(episode: Episode) -> Sequence[EpisodeCall]:
 
 
 def _said_of(episode: Episode, call: EpisodeCall) -> list[Mapping[str, Any]]:
-    """The feedback on this call's answer: given to that call, or to what the request returned."""
+    """The feedback on this call's answer: given to that call, or to what the request returned.
+    Who scores twice under one key has changed their mind: the newer counts."""
     returned = not episode.routed or (call.card == episode.route and call.answer == episode.answer)
-    return [
-        entry
-        for entry in episode.feedback
-        if (returned and entry.get("about", "answer") == "answer")
-        or (entry.get("about") == "call" and entry.get("call_id") == call.call_id)
-    ]
+    kept: dict[Any, Mapping[str, Any]] = {}
+    for number, entry in enumerate(episode.feedback):
+        if (returned and entry.get("about", "answer") == "answer") or (
+            entry.get("about") == "call" and entry.get("call_id") == call.call_id
+        ):
+            # A comment alone takes no score back.
+            scores = entry.get("score") is not None or is_number(entry.get("value"))
+            name = (entry.get("key"), entry.get("source")) if scores else number
+            kept.pop(name, None)
+            kept[name] = entry
+    return list(kept.values())
 
 
 def _correction(episode: Episode) -> str | None:

@@ -2,8 +2,13 @@
 
 One outcome per prompt and card. A request gives an outcome of every card that answered in it, at
 that call's own cost; the router's cost is no outcome's. An agent's loop is one outcome at the cost
-of all its calls. The same prompt asked of the same card again: scores and costs are averaged, the
-newest answer is kept.
+of all its calls. The same prompt asked of the same card again: scores, costs and what users said
+are averaged, the newest answer is kept with its time and the model that was served.
+
+``propensity`` is the probability with which the card was called, where the log knows it
+(:mod:`xrouter_lg.episodes.propensity`); of the same prompt asked again the mean, and unknown as
+soon as one is: the known ones may be those of another policy. Feedback is joined by the ids of
+traces and runs at every build, so what comes days later is in the next one.
 
 Three passes, none of which holds more than some thousand answers in memory: episodes are read and
 spilled, answers are judged, outcomes are summed up.
@@ -11,75 +16,41 @@ spilled, answers are judged, outcomes are summed up.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from xrouter_lg.episodes.build_report import BuildReport
 from xrouter_lg.episodes.episode import Episode
-from xrouter_lg.episodes.extract import ExtractReport, episodes
+from xrouter_lg.episodes.extract import episodes
+from xrouter_lg.episodes.feedback import STRAY
+from xrouter_lg.episodes.propensity import logged_propensity
 from xrouter_lg.episodes.rows import OBSERVED, observations, prompt_id, prompt_row
 from xrouter_lg.episodes.spill import Rows, spill_folder
 from xrouter_lg.outcomes import OUTCOME_COLUMNS, PROMPT_COLUMNS, OutcomeTable
-from xrouter_lg.outcomes.schema import KEY, OutcomeError, normalise_prompt
+from xrouter_lg.outcomes.schema import KEY, OutcomeError
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.tracing.store.trace_store import TraceStore
-from xrouter_lg.verifiers import Suite
 from xrouter_lg.verifiers.feedback import Feedback
-from xrouter_lg.verifiers.grading import (
-    VERDICTS_FILE,
-    Grade,
-    ScoreReport,
-    Scoring,
-    Verdicts,
-    asked_of,
-)
+from xrouter_lg.verifiers.grading import Grade, Scoring, asked_of
 
 DEFAULT_TASK = "traces"
 
-_SCORED: dict[str, pl.DataType] = {"score": pl.Float64(), "scored_by": pl.String()}
+_SCORED: dict[str, pl.DataType] = {
+    "score": pl.Float64(),
+    "scored_by": pl.String(),
+    "feedback": pl.Float64(),
+}
+_AHEAD_S = 86_400.0
+"""Seconds that clocks may differ by before it is said."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is done (``traces``, ``answers``), how many, and of how many, where known."""
-
-
-@dataclass
-class BuildReport:
-    """What became of the traces."""
-
-    extracted: ExtractReport = field(default_factory=ExtractReport)
-    scores: ScoreReport = field(default_factory=ScoreReport)
-    """Of every answer; several may be one outcome."""
-    failed_calls: int = 0
-    """Calls without an answer in episodes that had one: no outcome, whatever they cost."""
-    answers: int = 0
-    prompts: int = 0
-    outcomes: int = 0
-    scored: int = 0
-    unpriced: int = 0
-    """Outcomes whose cost is unknown."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "traces": self.extracted.traces,
-            "episodes": self.extracted.episodes,
-            "routed": self.extracted.routed,
-            "skipped": dict(self.extracted.skipped.most_common()),
-            "failed_calls": self.failed_calls,
-            "answers": self.answers,
-            "prompts": self.prompts,
-            "outcomes": self.outcomes,
-            "scored": self.scored,
-            "unpriced": self.unpriced,
-            "answers_scored": self.scores.scored,
-            **{k: v for k, v in self.scores.to_dict().items() if k != "scored"},
-        }
 
 
 def outcomes_from_store(
@@ -111,94 +82,12 @@ def outcomes_from_store(
             yield from episodes(trace.runs, trace.feedback, pool=pool, report=report.extracted)
             if progress is not None:
                 progress("traces", report.extracted.traces, total)
+        if stray := opened.count_stray_feedback():
+            report.extracted.lost_feedback[STRAY] += stray
 
     with nullcontext() if opened is store else opened, spill_folder(target) as pieces:
         build_outcomes(read(), pieces, scoring or Scoring(), report, progress).write(target)
     return report
-
-
-def read_references(path: str | Path) -> dict[str, Any]:
-    """References by prompt id or normalised prompt text, from JSON lines with ``prompt_id`` or
-    ``prompt``, and ``reference``.
-
-    Raises:
-        OutcomeError: no such file, a line without these, or two references for one prompt.
-    """
-    found: dict[str, Any] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutcomeError(f"{path}: can't be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            key = str(row["prompt_id"] if row.get("prompt_id") else normalise_prompt(row["prompt"]))
-            reference = row["reference"]
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise OutcomeError(
-                f"{path}, line {number}: needs prompt_id or prompt, and reference ({error!r})"
-            ) from error
-        if found.setdefault(key, reference) != reference:
-            raise OutcomeError(
-                f"{path}, line {number}: another line has another reference for this prompt; keep "
-                "one"
-            )
-    return found
-
-
-def feedback_verifiers(options: Sequence[str]) -> tuple[Feedback, ...]:
-    """A verifier for each scale, in the order in which the options name them: a feedback key, or
-    ``key=1..5`` where its scale is not 0 to 1.
-
-    Raises:
-        OutcomeError: an option that is neither.
-    """
-    by_scale: dict[tuple[float, float], list[str]] = {}
-    for option in options:
-        key, equals, scale = option.partition("=")
-        number = r"(-?\d+(?:\.\d+)?)"
-        found = re.fullmatch(rf"{number}\.\.{number}", scale)
-        if not key or (equals and not found):
-            raise OutcomeError(
-                f"{option!r}; name a feedback key, and its scale unless that is 0 to 1: stars=1..5"
-            )
-        bounds = (float(found[1]), float(found[2])) if found else (0.0, 1.0)
-        by_scale.setdefault(bounds, []).append(key)
-    return tuple(Feedback(keys=keys, scale=scale) for scale, keys in by_scale.items())
-
-
-@contextmanager
-def open_scoring(
-    folder: str | Path,
-    verifiers: str | Path | None,
-    *,
-    references: str | Path | None = None,
-    feedback: tuple[Feedback, ...] = (),
-    workers: int = 4,
-) -> Iterator[Scoring]:
-    """Scoring by files, every verifier proven on its known cases first. Verdicts are kept in
-    ``folder``; those of a verifier with other settings don't count.
-
-    Raises:
-        OutcomeError, VerifierError: a file can't be read, or a verifier fails its own cases.
-    """
-    right = {} if references is None else read_references(references)
-    if verifiers is None:
-        yield Scoring(feedback=feedback, references=right, workers=workers)
-        return
-    with Suite.from_yaml(verifiers) as suite:
-        for proof in suite.check():
-            proof.raise_if_bad()
-        with Verdicts(Path(folder) / VERDICTS_FILE) as verdicts:
-            yield Scoring(
-                suite=suite,
-                feedback=feedback,
-                references=right,
-                workers=workers,
-                verdicts=verdicts,
-            )
 
 
 # --- the three passes ----------------------------------------------------------------------
@@ -240,15 +129,9 @@ def build_outcomes(
         .with_columns(pl.coalesce("reference", "correction").alias("reference"))
         .select(list(PROMPT_COLUMNS))
     )
-    scored = _judge(answers, asked, folder, scoring, report, progress)
-    outcomes = _summed(scored)
-    report.outcomes, report.scored, report.unpriced = (
-        outcomes.select(
-            pl.len(), pl.col("score").count(), pl.col("cost_usd").null_count().alias("unpriced")
-        )
-        .collect(engine="streaming")
-        .row(0)
-    )
+    report.ahead = _ahead(answers, report.extracted.newest)
+    outcomes = _summed(_judge(answers, asked, folder, scoring, report, progress))
+    _count(outcomes, report)
     return OutcomeTable.from_frames(outcomes, asked, name="traces")
 
 
@@ -262,6 +145,8 @@ def _observe(
         report.failed_calls += sum(call.answer is None for call in episode.calls)
         key = (episode.project or "traces", episode.task or DEFAULT_TASK, prompt_id(episode))
         rows = observations(episode, key)
+        if rows and rows[0]["propensity"] is None:
+            report.unknown_propensity[logged_propensity(episode)[1]] += len(rows)
         if rows and key not in seen:
             seen.add(key)
             prompts.add(prompt_row(key, episode, references))
@@ -279,7 +164,7 @@ def _judge(
     report: BuildReport,
     progress: Progress | None,
 ) -> pl.LazyFrame:
-    """The answers with ``score`` and ``scored_by``."""
+    """The answers with ``score``, ``scored_by`` and ``feedback``."""
     if not scoring.grades:
         report.scores.unscored["no verifier or feedback key was named"] += report.answers
         nothing = [pl.lit(None, kind).alias(name) for name, kind in _SCORED.items()]
@@ -290,17 +175,21 @@ def _judge(
     for path in answers.files():
         piece = pl.read_parquet(path)
         asked = piece.lazy().join(told, on=KEY, how="left", maintain_order="left").collect()
-        scores: list[Grade] = []
-        for scored in scoring.score(map(asked_of, asked.iter_rows(named=True)), report.scores):
-            scores.append(scored)
+        handed_in = [asked_of(row) for row in asked.iter_rows(named=True)]
+        grades: list[Grade] = []
+        for grade in scoring.score(handed_in, report.scores):
+            grades.append(grade)
             done += 1
             if progress is not None:
                 progress("answers", done, report.answers)
         new = {
-            "score": [scored.score for scored in scores],
-            "scored_by": [None if s.score is None else s.by for s in scores],
+            "score": [grade.score for grade in grades],
+            "scored_by": [None if grade.score is None else grade.by for grade in grades],
+            "feedback": [scoring.said(of) for of in handed_in],
         }
-        judged.add_piece(piece.hstack(pl.DataFrame(new, _SCORED)))
+        told_of = piece.hstack(pl.DataFrame(new, _SCORED))
+        report.cut += told_of.filter(pl.col("truncated") & pl.col("feedback").is_not_null()).height
+        judged.add_piece(told_of)
     return judged.frame()
 
 
@@ -326,8 +215,33 @@ def _summed(scored: pl.LazyFrame) -> pl.LazyFrame:
             pl.col("response").sort_by("at").last(),
             pl.when(pl.col("score").count() > 0).then(names).alias("scored_by"),
             pl.col("at").max().alias("observed_at"),
-            pl.lit(None, pl.Float64).alias("propensity"),
+            if_all_known("propensity"),
+            pl.col("feedback").mean(),
+            pl.col("served_model").sort_by("at").last(),
         )
         .select(list(OUTCOME_COLUMNS))
         .sort([*KEY, "model"])
     )
+
+
+def _ahead(answers: Rows, newest: float | None) -> int:
+    """How many answers bear a time that can't be."""
+    now = time.time()
+    limit = min(now if newest is None else newest, now) + _AHEAD_S
+    return int(answers.frame().filter(pl.col("at") > limit).select(pl.len()).collect().item())
+
+
+def _count(outcomes: pl.LazyFrame, report: BuildReport) -> None:
+    said = pl.col("feedback").is_not_null()
+    verified = pl.col("scored_by").is_not_null() & ~pl.col("scored_by").str.contains(Feedback.name)
+    counted = outcomes.select(
+        outcomes=pl.len(),
+        scored=pl.col("score").count(),
+        unpriced=pl.col("cost_usd").null_count(),
+        known_propensity=pl.col("propensity").count(),
+        drawn=(pl.col("propensity") < 1).sum(),
+        feedback=said.sum(),
+        judged_twice=(said & verified).sum(),
+    ).collect(engine="streaming")
+    for name, count in counted.row(0, named=True).items():
+        setattr(report, name, count)

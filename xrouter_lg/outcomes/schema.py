@@ -30,10 +30,15 @@ OUTCOME_COLUMNS: dict[str, pl.DataType] = {
     "scored_by": pl.String(),
     "propensity": pl.Float64(),
     "observed_at": pl.Float64(),
+    "feedback": pl.Float64(),
+    "served_model": pl.String(),
 }
 """Outcomes. Score in [0, 1] or null (not judged), cost in USD or null (unknown, never 0).
 ``propensity`` is the probability, in (0, 1], with which the logging policy called this model on
-this prompt, ``observed_at`` when it was called, in Unix seconds; nothing reads these two yet."""
+this prompt (1: it could not have been another), ``observed_at`` when it was called, in Unix
+seconds, ``scored_by`` who gave the score; `xrouter_lg.value.evidence` weighs outcomes by these.
+``feedback`` is what users said of the answer, 0 to 1, also where a verifier gave the score;
+``served_model`` is what the provider says has answered. Null is unknown in each."""
 
 PROMPT_COLUMNS: dict[str, pl.DataType] = {
     "source": pl.String(),

@@ -17,6 +17,11 @@ from xrouter_lg.outcomes.schema import (
     Part,
 )
 
+_SHARES = {
+    "score": "Scale it to [0, 1], or leave it empty where there is no verdict",
+    "feedback": "Scale it to [0, 1], or leave it empty where nobody said anything",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -123,10 +128,9 @@ def _rules(part: Part) -> list[_Rule]:
             outside = cast.is_nan() | ~((cast > 0) & (cast <= 1))
             fix = "It is the probability of the call that was made: leave it empty if unknown"
             rules.append(_Rule(name, outside, "propensity is outside (0, 1]", fix))
-        elif name == "score":
+        elif name in _SHARES:
             outside = cast.is_nan() | ~cast.is_between(0.0, 1.0)
-            fix = "Scale it to [0, 1], or leave it empty where there is no verdict"
-            rules.append(_Rule(name, outside, "score is outside [0, 1]", fix))
+            rules.append(_Rule(name, outside, f"{name} is outside [0, 1]", _SHARES[name]))
         elif kind.is_numeric():
             bad = (cast < 0) if kind.is_integer() else ((cast < 0) | ~cast.is_finite())
             rules.append(

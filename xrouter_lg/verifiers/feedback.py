@@ -59,9 +59,10 @@ class Feedback(Verifier):
         return Verdict(min(max(score, 0.0), 1.0), f"{len(numbers)} feedback")
 
 
+def is_number(value: Any) -> bool:
+    """Whether a feedback's ``score`` or ``value`` says something that can be averaged."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, int | float) and math.isfinite(value):
-        return float(value)
-    return None
+    return float(value) if is_number(value) else None

@@ -276,6 +276,15 @@ class Scoring:
             return known, True
         return self.verdicts.make(rule.verifier, rule.digest, of), False
 
+    def said(self, of: Submission) -> float | None:
+        """What users said of an answer, 0 to 1, whoever gives it its score."""
+        rule = None if self.suite is None else self.suite.rule_for(*of.key[:2])
+        if of.text is not None and rule is not None and isinstance(rule.verifier, Feedback):
+            own = judged(rule.verifier, of).score
+            if own is not None:
+                return own
+        return None if of.text is None else self._by_feedback(of, Grade(None)).score
+
     def _by_feedback(self, answer: Submission, grade: Grade) -> Grade:
         said = grade.reason
         for judge in self.feedback:
@@ -361,7 +370,7 @@ def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None
     reference = reference_of(references or {}, row["prompt_id"], prompt)
     if reference is None:
         reference = meta.get("reference", row["reference"])
-    said = row.get("feedback")
+    said = row.get("said")
     return Submission(
         key=(row["source"], row["task"], row["prompt_id"]),
         text=row["response"],

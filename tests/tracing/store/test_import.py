@@ -215,6 +215,23 @@ def test_feedback_is_idempotent_and_finds_its_trace_by_the_run(store: TraceStore
     assert store.feedback("t") == [stored]
 
 
+def test_feedback_tells_which_user_gave_it_where_langsmith_does() -> None:
+    entry = {"key": "good", "score": 1, "trace_id": "t"}
+    assert feedback_said(entry)["source"] == "api"
+    given = {**entry, "feedback_source": {"type": "app", "user_id": "u7"}}
+    assert feedback_said(given)["source"] == "app:u7"
+    assert feedback_said({**given, "source": "ours"})["source"] == "ours"
+
+
+def test_feedback_on_traces_that_are_not_here_is_counted(store: TraceStore) -> None:
+    store.import_runs([a_run("here", trace_id="here")])
+    store.record_feedback("here", "good", 1.0)
+    store.record_feedback("gone", "good", 1.0)
+    assert store.count_stray_feedback() == 1
+    store.import_runs([a_run("gone", trace_id="gone")])
+    assert store.count_stray_feedback() == 0
+
+
 def test_feedback_on_a_trace_alone_is_on_its_root() -> None:
     said = feedback_said({"key": "good", "score": 1, "trace_id": "t"})
     assert (said["run_id"], said["trace_id"], said["score"]) == ("t", "t", 1.0)

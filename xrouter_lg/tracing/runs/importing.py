@@ -85,21 +85,18 @@ def plain_feedback(entry: Any) -> dict[str, Any]:
         raise StoreError(
             f"feedback needs an id, a key and a run id to be imported: {_shortly(entry)}"
         )
-    source = field_of(entry, "source")
-    if source is None and (given := field_of(entry, "feedback_source")) is not None:
-        source = field_of(given, "type")
     return {
         **said,
         "id": str(feedback_id),
         "key": str(said["key"]),
-        "source": str(source or "api"),
         "created_at": said["created_at"] or utc_text(datetime.now(UTC)),
     }
 
 
 def feedback_said(entry: Any) -> dict[str, Any]:
     """What a feedback says and of which run, whether it can be stored or not; ``created_at`` is
-    ISO text in UTC. What is on a trace alone is on its root, whose id a trace bears.
+    ISO text in UTC, ``source`` who said it. What is on a trace alone is on its root, whose id a
+    trace bears.
 
     Raises:
         StoreError: a score that is no finite number, or a time that can't be read.
@@ -115,8 +112,18 @@ def feedback_said(entry: Any) -> dict[str, Any]:
         "key": key,
         "score": None if score is None else float(score),
         **{name: field_of(entry, name) for name in ("value", "comment", "correction")},
+        "source": _source(entry),
         "created_at": _time(field_of(entry, "created_at"), where, "created_at"),
     }
+
+
+def _source(entry: Any) -> str:
+    """Who said it, as far as that is told: LangSmith's kind of source, with the user's id."""
+    source = field_of(entry, "source")
+    if source is None and (given := field_of(entry, "feedback_source")) is not None:
+        source, user = field_of(given, "type"), field_of(given, "user_id")
+        source = f"{source or 'api'}:{user}" if user else source
+    return str(source or "api")
 
 
 def _root_of(dotted_order: str) -> str | None:

@@ -363,6 +363,14 @@ class TraceStore:
             query = query.where(schema.traces.c.started_at < utc_text(until))
         return sum(row["n"] for row in self.rows(query))
 
+    def count_stray_feedback(self) -> int:
+        """How many feedback entries are on traces that are not here (yet)."""
+        said = schema.feedback
+        query = select(func.count().label("n")).where(
+            said.c.trace_id.not_in(select(schema.traces.c.id))
+        )
+        return sum(row["n"] for row in self.rows(query))
+
     def hashed(self, trace_ids: Sequence[str]) -> int:
         """How many of the traces hold hashes instead of texts, so that they train nothing."""
         traces, found = schema.traces, 0
