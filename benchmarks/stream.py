@@ -38,7 +38,7 @@ from rich.console import Console
 from benchmarks.quality_rows import TASKS
 from benchmarks.results import append, show
 from benchmarks.stream_parts import events, figures
-from benchmarks.stream_parts.learner import Features, Setting
+from benchmarks.stream_parts.learner import SharedFeatures, Setting
 from benchmarks.stream_parts.plot import draw
 from benchmarks.stream_parts.registry import LEARNERS, PARETO, RANDOM, WORDS
 from benchmarks.stream_parts.rivals.features import encoder_features, shared_features
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     names = wanted(options.learners, options.encoder)
     features = shared_features(grid.prompts)
-    own: Features | None = None
+    own: SharedFeatures | None = None
     with shown(Console(stderr=True), every_s=10) as progress:
         if options.encoder is not None:
             progress("encoding prompts", 0, len(grid), "")

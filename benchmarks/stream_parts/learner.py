@@ -14,7 +14,7 @@ from typing import Protocol
 from xrouter_lg.arrays import Floats
 
 
-class Features(Protocol):
+class SharedFeatures(Protocol):
     """What a text looks like. They exist before the stream begins and know nothing of outcomes."""
 
     @property
@@ -39,8 +39,8 @@ class Setting:
     a learner that takes a budget where ours takes a cost weight."""
     usual_usd: Mapping[str, float]
     """The cards there are at the start; see :attr:`Request.usual_usd`."""
-    features: Features
-    own_features: Features | None = None
+    features: SharedFeatures
+    own_features: SharedFeatures | None = None
     """Those that ParetoBandit brings, where its encoder is at hand."""
 
     def price(self, usd: float) -> float:

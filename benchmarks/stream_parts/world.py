@@ -22,7 +22,7 @@ from benchmarks.stream_parts.events import Event, Phase
 from benchmarks.stream_parts.learner import (
     Billed,
     Choice,
-    Features,
+    SharedFeatures,
     Learner,
     Request,
     Setting,
@@ -88,7 +88,9 @@ class StreamWorld:
     def swap(self) -> Event:
         return next(event for event in self.events if event.kind == "swap")
 
-    def setting(self, features: Features, own_features: Features | None = None) -> Setting:
+    def setting(
+        self, features: SharedFeatures, own_features: SharedFeatures | None = None
+    ) -> Setting:
         told = [self.pay(t, self.told(t))[1] for t in range(self.requests)]
         return Setting(
             seed=self.seed,

@@ -22,7 +22,7 @@ from xrouter_lg.figures.metrics import Reference, resample
 from xrouter_lg.fitting.family_head import export_head
 from xrouter_lg.fitting.from_log import FromLog, learned_from
 from xrouter_lg.fitting.read_lesson import LessonSettings
-from xrouter_lg.judge.one_sided import Conclusion, conclude
+from xrouter_lg.judge.one_sided import Conclusion, conclude_from_log
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
 
@@ -118,8 +118,8 @@ def _follow(
 
 
 def concluded_from(learned: FromLog, weight: float, c_ref: float) -> Conclusion:
-    """What `xrouter train` and `xrouter learn` conclude."""
-    return conclude(
+    """What `xrouter train` and `xrouter learn` conclude_from_log."""
+    return conclude_from_log(
         learned.table,
         learned.model,
         learned.features.plane_N_P,

@@ -11,7 +11,7 @@ from tests.support.logs import CARDS, USD, World, always
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.from_log import FromLog, learned_from
 from xrouter_lg.fitting.read_lesson import LessonSettings
-from xrouter_lg.judge.one_sided import Conclusion, conclude
+from xrouter_lg.judge.one_sided import Conclusion, conclude_from_log
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
 WEIGHT = 0.5
@@ -20,7 +20,7 @@ C_REF = 0.01
 
 def concluded(table: OutcomeGrid) -> tuple[FromLog, Conclusion]:
     learned = learned_from(table, LessonSettings())
-    found = conclude(
+    found = conclude_from_log(
         table,
         learned.model,
         learned.features.plane_N_P,
@@ -117,7 +117,7 @@ def test_too_few_scores_conclude_nothing() -> None:
     world = World.of(400)
     table = world.log(always("large", 400, 0.5), scored=0.15)
     learned = learned_from(table, LessonSettings(min_prompts=20))
-    found = conclude(
+    found = conclude_from_log(
         table,
         learned.model,
         learned.features.plane_N_P,

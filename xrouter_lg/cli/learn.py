@@ -146,6 +146,8 @@ def _print(found: Learned, folder: Path) -> None:
         typer.echo(f"to buy: answers about {found.preview.prompts} prompts for {cost}")
     if found.bought:
         typer.echo(f"bought {found.bought} answers for ${found.bought_usd:f}")
+    if found.learned is not None:
+        typer.echo(str(found.learned.thumbs))
     if found.concluded is not None:
         print_conclusion(found.concluded)
     where = "" if found.checkpoint is None else f" ({found.checkpoint})"

@@ -128,14 +128,14 @@ def _train(
     from xrouter_lg.fitting.from_log import learned_from, write_from_log
     from xrouter_lg.fitting.head_checkpoint import write_head
     from xrouter_lg.fitting.read_lesson import lesson_of, read_either
-    from xrouter_lg.judge.one_sided import conclude
+    from xrouter_lg.judge.one_sided import conclude_from_log
 
     with busy("learning and measuring"):
         table, complete = read_either(outcomes, how)
         if complete:
             return write_head(output, lesson_of(table, how)), None
         learned = learned_from(table, how)
-        concluded = conclude(
+        concluded = conclude_from_log(
             table,
             learned.model,
             learned.features.plane_N_P,

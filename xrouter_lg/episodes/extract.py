@@ -279,8 +279,9 @@ def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[Epis
         answer = None if message is None else said.answer_of(message)
         calls.append(
             EpisodeCall(
-                card=str(last["card"]),
-                model=str(last["model"]),
+                # A record that somebody else wrote may lack either.
+                card=str(last.get("card") or last.get("model") or "unknown"),
+                model=str(last.get("model") or last.get("card") or "unknown"),
                 answer=answer,
                 usage=sum_usage([charge.get("usage") for charge in paid]),
                 cost_usd=_sum_usd([charge.get("cost_usd") for charge in paid]),

@@ -32,6 +32,7 @@ from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import Grouping, group
 from xrouter_lg.value.model import ValueModel
+from xrouter_lg.value.thumbs import ThumbError, thumb_error
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class FromLog:
     c_ref_usd: float
     """Mean cost of the card that is counted on most: the unit of the cost weight."""
     best_fixed: str
+    thumbs: ThumbError
+    """How often users are taken to be wrong."""
 
 
 def learned_from(
@@ -63,7 +66,8 @@ def learned_from(
             f"all scored outcomes are {table.models[0]!r}'s: of other cards nothing is known. Set "
             "exploration=0.05 on the node, or buy their answers (`xrouter backfill`)"
         )
-    evidence = Evidence.of(table)
+    thumbs = thumb_error(table)
+    evidence = Evidence.of(table, thumb_error=thumbs.value)
     scored = len(np.unique(evidence.prompt_R))
     if scored < how.min_prompts:
         raise ConfigurationError(
@@ -90,6 +94,7 @@ def learned_from(
         model,
         unit_usd(np.nan_to_num(usd_M), best),
         table.cards[best],
+        thumbs,
     )
 
 
@@ -129,7 +134,11 @@ def write_from_log(
             "families": sorted(set(table.families)),
         },
         reference=reference_of(learned.features, head),
-        metrics={"router_usd_per_request": 0.0, "grouping": learned.grouping.tried},
+        metrics={
+            "router_usd_per_request": 0.0,
+            "grouping": learned.grouping.tried,
+            "thumbs": str(learned.thumbs),
+        },
         verdict=verdict,
         config=how.public(),
         **provenance(),

@@ -19,7 +19,7 @@ from xrouter_lg.outcomes.near import near_duplicates
 from xrouter_lg.outcomes.split import random_split
 
 OUTCOMES, PROMPTS = "outcomes.parquet", "prompts.parquet"
-LOGGED = ("propensity", "observed_at", "scored_by")
+LOGGED = ("propensity", "observed_at", "scored_by", "feedback")
 """Columns of the outcomes that say how much they tell."""
 
 

@@ -44,7 +44,7 @@ Use = Literal["checkpoint", "fixed", "as it is"]
 
 
 @dataclass(frozen=True)
-class Gain:
+class EstimatedGain:
     """Utility of one way of choosing over another, per request, in score points."""
 
     model: Figure
@@ -84,10 +84,10 @@ class Conclusion:
     answer has a score as well."""
     fixed: str
     """The card that is counted on most."""
-    over_log: Gain | None
+    over_log: EstimatedGain | None
     """Of the checkpoint. None where nothing could be estimated."""
-    over_fixed: Gain | None
-    fixed_over_log: Gain | None
+    over_fixed: EstimatedGain | None
+    fixed_over_log: EstimatedGain | None
     overlap: tuple[Overlap, ...]
     to_settle: tuple[Unsettled, ...]
 
@@ -116,7 +116,7 @@ class Conclusion:
         }
 
 
-def conclude(
+def conclude_from_log(
     table: OutcomeGrid,
     model: ValueModel,
     plane_N_P: Floats,
@@ -251,7 +251,7 @@ def _gains(
     log: _Log,
     cost_weight: float,
     c_ref_usd: float,
-) -> tuple[Gain, Gain, Gain]:
+) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain]:
     """The model's choices over the log's and over its best fixed card, and that over the log."""
     fold_N = np.random.default_rng(0).integers(0, FOLDS, len(table))
     shares = model.shares(plane_N_P)
@@ -315,13 +315,13 @@ class _Sums:
         robust = self.model[seen.own] + beyond[rows, one] - minus
         self.robust[seen.own] = np.where(told.any(1), robust, np.nan)
 
-    def gain(self) -> Gain:
+    def gain(self) -> EstimatedGain:
         model = _figure(float(self.model.mean()), float(self.error.mean()))
         told = np.isfinite(self.robust)
         if self._log.drawn < MIN_DRAWN or told.sum() < 2:
-            return Gain(model, None)
+            return EstimatedGain(model, None)
         error = float(self.robust[told].std(ddof=1)) / math.sqrt(int(told.sum()))
-        return Gain(model, _figure(float(self.robust[told].mean()), error))
+        return EstimatedGain(model, _figure(float(self.robust[told].mean()), error))
 
 
 def _figure(value: float, error: float) -> Figure:

@@ -32,16 +32,13 @@ from xrouter_lg.checkpoints.aliases import (
 from xrouter_lg.checkpoints.family_head import FamilyHead
 from xrouter_lg.checkpoints.folder import MANIFEST_FILE, read_manifest
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
-from xrouter_lg.episodes.to_table import (
-    BuildReport,
-    feedback_verifiers,
-    open_scoring,
-    outcomes_from_store,
-)
+from xrouter_lg.episodes.build_report import BuildReport
+from xrouter_lg.episodes.scoring import feedback_verifiers, open_scoring
+from xrouter_lg.episodes.to_table import outcomes_from_store
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.from_log import FromLog, learned_from, write_from_log
 from xrouter_lg.fitting.read_lesson import read_log
-from xrouter_lg.judge.one_sided import Conclusion, conclude
+from xrouter_lg.judge.one_sided import Conclusion, conclude_from_log
 from xrouter_lg.learn.settings import CANDIDATE, PRODUCTION, LearnSettings
 from xrouter_lg.learn.state import Night, add_night, read_nights
 from xrouter_lg.outcomes.grid import OutcomeGrid, fingerprint_of
@@ -98,6 +95,7 @@ class Learned:
             "served_before": None if self.before is None else self.before.version,
             "conclusion": None if self.concluded is None else self.concluded.to_json(),
             "families": None if self.learned is None else self.learned.grouping.tried,
+            "thumbs": None if self.learned is None else str(self.learned.thumbs),
         }
 
 
@@ -254,7 +252,7 @@ def _head_before(night: Learned) -> FamilyHead | None:
 def _conclude(night: Learned) -> None:
     assert night.learned is not None
     learned = night.learned
-    night.concluded = conclude(
+    night.concluded = conclude_from_log(
         learned.table,
         learned.model,
         learned.features.plane_N_P,

@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.stream_parts.learner import Features
+from benchmarks.stream_parts.learner import SharedFeatures
 from xrouter_lg.arrays import Floats
 from xrouter_lg.files import whole
 from xrouter_lg.judge.estimates import cache_folder
@@ -28,7 +28,7 @@ COMPONENTS = 25
 
 
 class TextFeatures:
-    """Features of texts that were read before."""
+    """SharedFeatures of texts that were read before."""
 
     def __init__(self, texts: Sequence[str], x_ND: Floats) -> None:
         self.dimension = int(x_ND.shape[1])
@@ -40,13 +40,13 @@ class TextFeatures:
         return self._of[text]
 
 
-def shared_features(texts: Sequence[str]) -> Features:
+def shared_features(texts: Sequence[str]) -> SharedFeatures:
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     pipe = make_pipeline(words, TruncatedSVD(COMPONENTS, random_state=0), StandardScaler())
     return TextFeatures(texts, np.column_stack([pipe.fit_transform(texts), np.ones(len(texts))]))
 
 
-def encoder_features(texts: Sequence[str], folder: Path) -> Features:
+def encoder_features(texts: Sequence[str], folder: Path) -> SharedFeatures:
     """ParetoBandit's default features: all-MiniLM-L6-v2, which lies in ``folder`` as
     sentence-transformers reads it, and the 25 whitened components that the package ships. Kept on
     disk: encoding takes longer than a stream.

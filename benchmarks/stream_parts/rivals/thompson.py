@@ -30,7 +30,7 @@ class PerKindThompson:
         self._centres: Floats | None = None
         self._seen: list[Floats] = []
         self._asked: dict[str, tuple[Floats, str, float]] = {}
-        """Features, card and usual USD of each request that has no thumb yet."""
+        """SharedFeatures, card and usual USD of each request that has no thumb yet."""
         self._thumbs: list[tuple[Floats, str, bool]] = []
         self._costs: list[tuple[Floats, str, float]] = []
         """The cost of an answer over the usual one."""

@@ -29,7 +29,7 @@ from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.dial import check_dial
 from xrouter_lg.figures.metrics import Reference
-from xrouter_lg.judge.gate.verdict import Evidence, Gain, GateVerdict, SliceResult, conclude
+from xrouter_lg.judge.gate.verdict import Gain, GateMeasures, GateVerdict, SliceResult, conclude
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
 MIN_SLICE = 20
@@ -132,7 +132,7 @@ def judge(
     else:
         instead, utility = others[named][1].name, rest[named]
     return conclude(
-        Evidence(
+        GateMeasures(
             policy=policy.name,
             cost_weight=rules.cost_weight,
             prompts=len(test),

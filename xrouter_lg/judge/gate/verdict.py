@@ -72,7 +72,7 @@ class GateVerdict:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateMeasures:
     """What the gate measured, before anything is concluded."""
 
     policy: str
@@ -88,7 +88,7 @@ class Evidence:
     """Of the gains' intervals."""
 
 
-def conclude(seen: Evidence) -> GateVerdict:
+def conclude(seen: GateMeasures) -> GateVerdict:
     """Promote when nothing blocks; say what blocks, what was beaten and what stays unclear."""
     blockers: list[str] = []
     if seen.prompts < MIN_PROMPTS:
@@ -131,7 +131,7 @@ def _interval(value: Figure) -> str:
     return f"{value.value or 0.0:+.4f} [{value.low or 0.0:+.4f}, {value.high or 0.0:+.4f}]"
 
 
-def _shortfall(row: Gain, seen: Evidence) -> str:
+def _shortfall(row: Gain, seen: GateMeasures) -> str:
     value, low, high = row.gain.value or 0.0, row.gain.low or 0.0, row.gain.high or 0.0
     if high < 0:
         return f"Loses to {_full_name(row)}: {_interval(row.gain)} utility."
