@@ -38,7 +38,7 @@ from rich.console import Console
 from benchmarks.quality_rows import TASKS
 from benchmarks.results import append, show
 from benchmarks.stream_parts import events, figures
-from benchmarks.stream_parts.learner import SharedFeatures, Setting
+from benchmarks.stream_parts.learner import Setting, SharedFeatures
 from benchmarks.stream_parts.plot import draw
 from benchmarks.stream_parts.registry import LEARNERS, PARETO, RANDOM, WORDS
 from benchmarks.stream_parts.rivals.features import encoder_features, shared_features

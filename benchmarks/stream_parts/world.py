@@ -22,10 +22,10 @@ from benchmarks.stream_parts.events import Event, Phase
 from benchmarks.stream_parts.learner import (
     Billed,
     Choice,
-    SharedFeatures,
     Learner,
     Request,
     Setting,
+    SharedFeatures,
     Thumb,
 )
 from xrouter_lg.arrays import Bools, Floats, Ints

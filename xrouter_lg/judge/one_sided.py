@@ -1,8 +1,10 @@
 """Is routing by what was learned better than what the log did? Where most outcomes are unknown.
 
-A log shows one card's answer per request, and now and then others' that were bought. Two estimates
-of the gain are made on requests that the value model has not seen (five folds), and nothing is
-concluded that they do not both point to:
+A log shows one card's answer per request, and now and then others' that were bought. Routing by
+what was learned leaves the card that is known in a family only where the other's lower bound (two
+standard errors of what is known less of it) is above it. So the sum of these bounds is what is
+proved, decision by decision. Two estimates of the whole gain stand beside it, both on requests that
+the value model has not seen (five folds):
 
 - **the value model's own**: expected utility of the card it takes less that of the card that was
   called, with the standard error of the cards' difference, all families' errors added up. Right
@@ -11,6 +13,11 @@ concluded that they do not both point to:
 - **doubly robust** (Dudík et al. 2011, arXiv 1103.4601): the same plus what the scores say beyond
   it, over the probability with which they were seen: the logged propensity, or 1 where an answer
   was bought. Right where the propensities are; wide where the log hardly ever drew.
+
+Routing is promoted where something is proved, a gain is expected, and the doubly robust estimate
+does not rule it out. On logs made of real outcomes (docs/quality.md) that lost less, against the
+log and against the best fixed card, than asking for an interval above zero, which holds what is
+even where another card is far better.
 
 Without draws (a propensity below 1) and without bought answers nothing can correct the model: what
 a log of rules shows of each card, it shows on the requests that the rules sent there. Then what is,
@@ -52,6 +59,12 @@ class EstimatedGain:
     """None without draws."""
 
     @property
+    def likely(self) -> bool:
+        """Whether a gain is expected, and the draws do not rule it out."""
+        robust = self.doubly_robust
+        return robust is not None and (self.model.value or 0.0) > 0 and (robust.high or 0.0) > 0
+
+    @property
     def above(self) -> bool:
         """Whether it is a gain beyond noise: both estimates are gains, one of them surely."""
         if self.doubly_robust is None:
@@ -84,6 +97,8 @@ class Conclusion:
     answer has a score as well."""
     fixed: str
     """The card that is counted on most."""
+    proved: float
+    """Sum of the decisions' own lower bounds over the log's, per request, score points."""
     over_log: EstimatedGain | None
     """Of the checkpoint. None where nothing could be estimated."""
     over_fixed: EstimatedGain | None
@@ -97,13 +112,8 @@ class Conclusion:
 
     @property
     def worth_trying(self) -> bool:
-        """Whether a small share of requests should find out: a gain is likelier than a loss, and no
-        estimate says that it loses."""
-        if self.over_log is None:
-            return False
-        robust = self.over_log.doubly_robust
-        lost = robust is not None and robust.high is not None and robust.high < 0
-        return (self.over_log.model.value or 0.0) > 0 and not lost
+        """Whether a small share of requests should find out: what the log can't rule out."""
+        return self.over_log is not None and self.over_log.likely
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest's ``verdict`` has it."""
@@ -156,9 +166,10 @@ def conclude_from_log(
             over_log=None,
             over_fixed=None,
             fixed_over_log=None,
+            proved=0.0,
             **shared,
         )
-    over, over_fixed, fixed_over = _gains(
+    over, over_fixed, fixed_over, proved = _gains(
         table, model, plane_N_P, evidence, log, cost_weight, c_ref_usd
     )
     use: Use = "as it is"
@@ -168,16 +179,21 @@ def conclude_from_log(
             "draw): what it shows of a card, it shows on the requests that were sent there. Keep "
             "what is, and set exploration=0.05, or buy answers"
         )
-    elif over.above and (over_fixed.above or not fixed_over.above):
-        use, reason = "checkpoint", f"gains over the log: {over}"
+    elif proved > 0 and over.likely:
+        shown = "shown" if over.above else "expected, not yet shown as a whole"
+        use = "checkpoint"
+        reason = (
+            f"what its decisions prove one by one adds up to {proved:+.4f} per request; gain over "
+            f"the log {over} ({shown}); over {cards[fixed]} for every request {over_fixed}"
+        )
     elif fixed_over.above:
         use = "fixed"
         reason = (
-            f"routing is not shown to beat {cards[fixed]} for every request ({over_fixed}), which "
-            f"is shown to beat the log: {fixed_over}"
+            f"routing is not expected to beat the log ({over}), {cards[fixed]} for every request "
+            f"is shown to: {fixed_over}"
         )
     else:
-        reason = f"routing is not shown to beat the log: {over}"
+        reason = f"nothing is expected to beat the log: routing {over}, proved {proved:+.4f}"
     return Conclusion(
         use,
         cards[fixed] if use == "fixed" else None,
@@ -185,6 +201,7 @@ def conclude_from_log(
         over_log=over,
         over_fixed=over_fixed,
         fixed_over_log=fixed_over,
+        proved=proved,
         **shared,
     )
 
@@ -251,11 +268,13 @@ def _gains(
     log: _Log,
     cost_weight: float,
     c_ref_usd: float,
-) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain]:
-    """The model's choices over the log's and over its best fixed card, and that over the log."""
+) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain, float]:
+    """The model's choices over the log's and over its best fixed card, and that over the log; and
+    what the choices prove one by one."""
     fold_N = np.random.default_rng(0).integers(0, FOLDS, len(table))
     shares = model.shares(plane_N_P)
     gains = tuple(_Sums(log) for _ in range(3))
+    proved = np.zeros(len(log.row))
     for fold in range(FOLDS):
         learned = fold_N != fold
         own = np.flatnonzero(~learned[log.row])
@@ -265,7 +284,9 @@ def _gains(
         fitted = model.learned(rest, np.where(learned[:, None], table.cost, np.nan))
         here = tuple(share[log.row[own]] for share in shares)
         expected = fitted.expect(here)
-        taken = expected.utility(cost_weight, c_ref_usd).argmax(1)
+        sure = expected.utility(cost_weight, c_ref_usd)
+        taken, every = sure.argmax(1), np.arange(len(own))
+        proved[own] = sure[every, taken] - sure[every, log.card[own]]
         _, counted, usd = fitted.overall()
         usd = np.where(np.isfinite(usd), usd, _dearest(usd))
         best = np.full(len(own), int((counted - cost_weight * usd / c_ref_usd).argmax()))
@@ -277,7 +298,7 @@ def _gains(
         ):
             sums.add(seen, one, other)
     policy, over_fixed, fixed = (sums.gain() for sums in gains)
-    return policy, over_fixed, fixed
+    return policy, over_fixed, fixed, float(proved.mean())
 
 
 @dataclass(frozen=True)
