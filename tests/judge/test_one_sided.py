@@ -93,13 +93,11 @@ def test_where_all_cards_are_alike_nothing_is_lost_to_the_one_that_is_cheapest()
     for seed in range(4):
         world, fresh = World.of(400, seed=seed), World.of(400, seed=50 + seed)
         rng = np.random.default_rng(seed)
-        for one in (world, fresh):
-            one.score_N_M[:] = (rng.random(one.score_N_M.shape) < 0.7).astype(float)
+        world.score_N_M[:] = (rng.random(world.score_N_M.shape) < 0.7).astype(float)
+        fresh.score_N_M[:] = 0.7
         learned, _ = concluded(world.log(always("small", 400, 0.2), seed=seed))
-        expected = 0.7 - WEIGHT * USD[0] / C_REF
-        # Scores are luck here: what routing adds or loses is the price of the cards it takes.
-        head = routed(learned, fresh)
-        assert head > expected - 0.05
+        # What routing can lose here is the price of dearer cards that luck speaks for.
+        assert routed(learned, fresh) > 0.7 - WEIGHT * USD[0] / C_REF - 0.03
 
 
 def test_bought_answers_tell_what_the_log_never_tried() -> None:

@@ -1,7 +1,7 @@
 """Linear bandits: one ridge regression of thumbs on features per card (disjoint LinUCB, Li et al.
 2010; linear Thompson sampling, Agrawal and Goyal 2013). Nothing is forgotten.
 
-SharedFeatures are scaled so that those beside the constant have a length of about one. Prices come off
+Features are scaled so that those beside the constant have a length of about one. Prices come off
 the estimate as they are today.
 """
 
