@@ -5,7 +5,8 @@ success log-odds in family f are taken as b + s · (mean log-odds of the trained
 and s fitted to the probe by penalised maximum likelihood: what is hard for all is likely hard for
 the newcomer. Each family's estimate is then mixed with the probe's own prompts of that family, and
 half a standard error is taken off: of many estimates the highest is picked, so an unsure newcomer
-would be picked for its luck.
+would be picked for its luck. What exploring draws from is the estimate itself with its error, apart
+from the other cards'.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +43,16 @@ _EDGE = 0.02
 
 def probe_quality(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> Floats:
     """Expected score [F] of a newcomer from N probe prompts of family shares [N, F], given the
-    scores [F, M] of the trained cards."""
+    scores [F, M] of the trained cards: what it can be counted on."""
+    error = math.sqrt(_variance(score_N) / len(score_N))
+    counted: Floats = np.clip(
+        probe_mean(shares_N_F, score_N, known_F_M) - _CAUTION * error, 0.0, 1.0
+    )
+    return counted
+
+
+def probe_mean(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> Floats:
+    """The same without caution."""
     clipped = np.clip(known_F_M, _EDGE, 1.0 - _EDGE)
     level_F = np.log(clipped / (1.0 - clipped)).mean(1)
     x_N_2 = np.stack([np.ones(len(score_N)), shares_N_F @ level_F], axis=1)
@@ -57,10 +68,14 @@ def probe_quality(shares_N_F: Floats, score_N: Floats, known_F_M: Floats) -> Flo
             break
     line_F = 1.0 / (1.0 + np.exp(-(theta[0] + theta[1] * level_F)))
     count_F = shares_N_F.sum(0)
-    mixed_F = (score_N @ shares_N_F + _STRENGTH * line_F) / (count_F + _STRENGTH)
-    error = math.sqrt(max(float(score_N.var()), 0.02) / len(score_N))
-    expected: Floats = np.clip(mixed_F - _CAUTION * error, 0.0, 1.0)
-    return expected
+    mixed_F: Floats = (score_N @ shares_N_F + _STRENGTH * line_F) / (count_F + _STRENGTH)
+    return mixed_F
+
+
+def probe_error(shares_N_F: Floats, score_N: Floats) -> Floats:
+    """Standard error [F] of :func:`probe_mean`."""
+    error: Floats = np.sqrt(_variance(score_N) / (shares_N_F.sum(0) + _STRENGTH))
+    return error
 
 
 def probe_cost(shares_N_F: Floats, cost_usd_N: Floats, known_usd_F_M: Floats) -> Floats:
@@ -122,7 +137,8 @@ def add_card(
     trained = {card.name: card for card in manifest.cards}
     columns = [i for i, card in enumerate(head.cards) if card in trained]
     mean_usd_M = np.array([trained[head.cards[i]].cost_usd for i in columns])
-    quality_F = probe_quality(shares_N_F, score_N, head.arrays["quality_F_M"][:, columns])
+    known_F_M = head.arrays["quality_F_M"][:, columns]
+    quality_F = probe_quality(shares_N_F, score_N, known_F_M)
     usd_F = probe_cost(
         shares_N_F, cost_usd_N, head.arrays["cost_ratio_F_M"][:, columns] * mean_usd_M
     )
@@ -143,6 +159,7 @@ def add_card(
         **head.arrays,
         "quality_F_M": _column(head.arrays["quality_F_M"], quality_F),
         "cost_ratio_F_M": _column(head.arrays["cost_ratio_F_M"], usd_F / usd),
+        **_uncertain(head.arrays, shares_N_F, score_N, known_F_M),
     }
     grown = dataclasses.replace(
         manifest,
@@ -175,6 +192,27 @@ def read_probe(outcomes: Path, model: str) -> tuple[tuple[str, ...], Floats, Flo
     known = tokens[np.isfinite(tokens)]
     mean = float(known.mean()) if len(known) else 0.0
     return probe.prompts, probe.score[:, 0], probe.cost[:, 0], mean
+
+
+def _uncertain(
+    arrays: Mapping[str, Any], shares_N_F: Floats, score_N: Floats, known_F_M: Floats
+) -> dict[str, Any]:
+    """The arrays of a head that knows its uncertainty, with the newcomer's own; none of another."""
+    if "root_F_M_M" not in arrays:
+        return {}
+    error_F = probe_error(shares_N_F, score_N)
+    root_F_M_M = np.pad(arrays["root_F_M_M"], ((0, 0), (0, 1), (0, 1)))
+    root_F_M_M[:, -1, -1] = error_F
+    mean_F = np.clip(probe_mean(shares_N_F, score_N, known_F_M), 0.0, 1.0)
+    return {
+        "mean_F_M": _column(arrays["mean_F_M"], mean_F),
+        "root_F_M_M": np.ascontiguousarray(root_F_M_M, dtype=np.float32),
+        "worth_F_M": _column(arrays["worth_F_M"], shares_N_F.sum(0)),
+    }
+
+
+def _variance(score_N: Floats) -> float:
+    return max(float(score_N.var()), 0.02)
 
 
 def _column(array: npt.NDArray[np.float32], values: Floats) -> npt.NDArray[np.float32]:
