@@ -152,12 +152,12 @@ def _probabilities(
     mass = math.fsum(chances.get(name, 0.0) for name in cards)
     if mass <= 0.0:
         even, mass = 1.0, 1.0
-    found = {
+    others = {
         name: options.rate * ((1.0 - even) * chances.get(name, 0.0) / mass + even / len(cards))
-        for name in cards
+        for name in cards[1:]
     }
-    found[cards[0]] += 1.0 - options.rate
-    return found
+    # What is left, so that rounding makes no probability of more than 1.
+    return {cards[0]: max(1.0 - math.fsum(others.values()), 0.0), **others}
 
 
 def _is_share(value: object) -> bool:

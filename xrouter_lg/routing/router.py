@@ -268,8 +268,10 @@ class Router:
         able = [name for name in order if not constraints.over_budget(pool[name], left)]
         if not able:
             return Drawn(order[0])
-        told = plan.proposal.cost_usd or {}
-        costs = {name: told.get(name, estimate_usd(pool[name], left)) for name in able}
+        costs: dict[str, float | None] = {}
+        if self.exploration.share_of_spend is not None:
+            told = plan.proposal.cost_usd or {}
+            costs = {n: told[n] if n in told else estimate_usd(pool[n], left) for n in able}
         return self.explorer.draw(able, plan.proposal, costs)
 
     def _over_budget(
