@@ -64,12 +64,12 @@ def test_what_cards_have_in_common_is_no_reason_to_try_the_worse_one() -> None:
     assert chances(flat_head(("a", "b"), mean, apart), mean)["a"] > 0.3
 
 
-def test_partitions_deviate_each_on_its_own() -> None:
-    """The mean of three expectations with the same variance has a third of it."""
+def test_partitions_that_learned_from_the_same_outcomes_are_no_more_certain_together() -> None:
     mean, covariance = (0.6, 0.7), np.diag([0.03, 0.03])
-    found = chances(flat_head(("a", "b"), mean, covariance, partitions=3), mean)
-    expected = NormalDist().cdf(0.1 / math.sqrt(0.06 / 3))
-    assert found["b"] == pytest.approx(expected, abs=ERROR)
+    expected = NormalDist().cdf(0.1 / math.sqrt(0.06))
+    for partitions in (1, 3):
+        found = chances(flat_head(("a", "b"), mean, covariance, partitions), mean)
+        assert found["b"] == pytest.approx(expected, abs=ERROR)
 
 
 def test_a_covariance_of_many_cards_is_drawn_from_as_it_is(rng: np.random.Generator) -> None:

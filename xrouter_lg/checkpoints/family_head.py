@@ -108,7 +108,7 @@ class FamilyHead:
                 f"the family head holds {self._quality.shape} estimates for {expected[0]} families "
                 f"and {expected[1]} cards"
             )
-        self._mean, self._root, self._blocks = self._uncertain(arrays)
+        self._mean, self._root = self._uncertain(arrays)
         if self._starts[-1] != len(self.families):
             raise ValueError(
                 f"the family head's partitions have {self._starts[-1]} families in all, not "
@@ -135,11 +135,11 @@ class FamilyHead:
         arrays = need("safetensors.numpy", _PURPOSE).load_file(path)
         return cls(arrays, families, cards)
 
-    def _uncertain(self, arrays: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """[F, M] means, [F, M·M] roots and [B, F] which family is of which partition."""
+    def _uncertain(self, arrays: dict[str, Any]) -> tuple[Any, Any]:
+        """[F, M] means and [F, M·M] roots; None for a head without."""
         np = self._np
         if "root_F_M_M" not in arrays:
-            return None, None, None
+            return None, None
         mean = np.asarray(arrays["mean_F_M"], dtype=np.float64)
         root = np.asarray(arrays["root_F_M_M"], dtype=np.float64)
         families, cards = len(self.families), len(self.cards)
@@ -148,9 +148,7 @@ class FamilyHead:
                 f"the family head holds means {mean.shape} and roots {root.shape} for {families} "
                 f"families and {cards} cards"
             )
-        own = np.arange(families)
-        blocks = (own >= self._starts[:-1, None]) & (own < self._starts[1:, None])
-        return mean, root.reshape(families, -1), blocks.astype(np.float64)
+        return mean, root.reshape(families, -1)
 
     @property
     def partition(self) -> tuple[str, ...]:
@@ -212,21 +210,18 @@ class FamilyHead:
         )
 
     def expected(self, reading: FamilyReading) -> tuple[Any, Any] | None:
-        """[M] what the cards are expected to score on a request that was read, and [M, B·M] a root
-        of its covariance: ``root @ rootᵀ``. None for a head that does not know its uncertainty.
+        """[M] what the cards are expected to score on a request that was read, and [M, M] a root
+        of its covariance, ``root @ rootᵀ``. None for a head that does not know its uncertainty.
 
-        With s_f the families' shares, a partition b expects Σ s_f (mean_f + root_f z_b), z_b ~
-        N(0, I): the deviations of its families go together, as the request is of one of them and
-        nobody knows which. Partitions deviate each on its own.
+        With s_f the families' shares, Σ s_f (mean_f + root_f z), z ~ N(0, I): the deviations of
+        all families go together. Those of one partition, because the request is of one of them
+        and nobody knows which; those of several, because they have learned from the same outcomes.
+        Drawn apart, they would cancel out that what was seen may mislead all of them.
         """
-        np = self._np
         if self._root is None:
             return None
-        shares = np.asarray(reading.shares)
-        blocks, cards = len(self._starts) - 1, len(self.cards)
-        mixed = (shares * self._blocks) @ self._root
-        root = mixed.reshape(blocks, cards, cards).transpose(1, 0, 2).reshape(cards, -1)
-        return shares @ self._mean, root
+        shares = self._np.asarray(reading.shares)
+        return shares @ self._mean, (shares @ self._root).reshape(len(self.cards), -1)
 
 
 class _ToolReading:

@@ -36,19 +36,18 @@ def best_chances(found: Utilities) -> dict[str, float] | None:
     mean_M, root = known
     names = list(found.utility)
     place = {name: at for at, name in enumerate(doubt.head.cards)}
-    utility_C = np.array([found.utility[name] for name in names])
-    spread = np.zeros((len(names), root.shape[1]))
-    for at, name in enumerate(names):
-        weight = doubt.weight.get(name, 0.0)
-        if weight > 0.0:
-            utility_C[at] += weight * (mean_M[place[name]] - doubt.reading.quality[name])
-            spread[at] = weight * root[place[name]]
-    # Of the candidates alone: as wide as they are many, whatever the number of partitions.
-    upper_C_C = np.linalg.qr(spread.T, mode="r")
-    drawn = np.random.Generator(np.random.SFC64(_seed(doubt.text)))
-    normal = drawn.standard_normal((DRAWS, len(upper_C_C)))
-    best = np.argmax(utility_C + normal @ upper_C_C, axis=1)
-    counts = np.bincount(best, minlength=len(names))
+    read = [at for at, name in enumerate(names) if doubt.weight.get(name, 0.0) > 0.0]
+    rows = [place[names[at]] for at in read]
+    weight = np.array([doubt.weight[names[at]] for at in read])
+    counted = np.array([doubt.reading.quality[names[at]] for at in read])
+    utility_C = np.array(list(found.utility.values()))
+    utility_C[read] += weight * (mean_M[rows] - counted)
+    normal = np.random.Generator(np.random.SFC64(_seed(doubt.text)))
+    drawn = np.broadcast_to(utility_C, (DRAWS, len(names))).copy()
+    drawn[:, read] += (
+        normal.standard_normal((DRAWS, len(mean_M))) @ (weight[:, None] * root[rows]).T
+    )
+    counts = np.bincount(drawn.argmax(axis=1), minlength=len(names))
     return dict(zip(names, (counts / DRAWS).tolist(), strict=True))
 
 
