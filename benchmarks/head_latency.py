@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,6 +30,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.results import append, show
 from xrouter_lg import ModelCard, ModelPool, Router, RouteRequest
+from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
@@ -37,11 +40,12 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.thompson import best_chances
 
+T = TypeVar("T")
 PROMPTS, TOPICS, WORDS = 1600, 40, 60
 PRICE = {"input": 1, "output": 4}
 
 
-def made_prompts(rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+def made_prompts(rng: np.random.Generator) -> tuple[list[str], Ints]:
     """Texts of 30 words, most of them of their topic, and the topic of each."""
     topic_N = rng.integers(TOPICS, size=PROMPTS)
     own_N_W = topic_N[:, None] * WORDS + rng.integers(WORDS, size=(PROMPTS, 20))
@@ -50,12 +54,13 @@ def made_prompts(rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
     return texts, topic_N
 
 
-def made_head(cards: list[str], texts: list[str], topic_N: np.ndarray) -> FamilyHead:
+def made_head(cards: list[str], texts: list[str], topic_N: Ints) -> FamilyHead:
     rng = np.random.default_rng(1)
     level = rng.uniform(0.3, 0.9, (TOPICS, len(cards)))
-    score = (rng.random((PROMPTS, len(cards))) < level[topic_N]).astype(float)
+    luck = rng.random((PROMPTS, len(cards)))
+    score: Floats = (luck < level[topic_N]).astype(np.float64)
     keys = tuple((str(n),) for n in range(PROMPTS))
-    usd = np.full(score.shape, 1e-4) * np.arange(1, len(cards) + 1)
+    usd: Floats = np.full(score.shape, 1e-4) * np.linspace(1.0, 10.0, len(cards))
     table = OutcomeGrid(keys, tuple(texts), ("all",) * PROMPTS, tuple(cards), score, usd)
     head = head_of(table, cards)
     assert head is not None
@@ -95,10 +100,11 @@ def main() -> None:
     router = {rate: Router(pool, policy, exploration=rate) for rate in (0.0, 0.05)}
     times: dict[str, list[float]] = {}
 
-    def timed(what: str, act: Callable[[], object]) -> None:
+    def timed(what: str, act: Callable[[], T]) -> T:
         started = time.perf_counter()
-        act()
+        found = act()
         times.setdefault(what, []).append(time.perf_counter() - started)
+        return found
 
     async def decide(rate: float, request: RouteRequest) -> None:
         started = time.perf_counter()
@@ -109,9 +115,8 @@ def main() -> None:
         for at in range(options.requests):
             text = f"{texts[at % PROMPTS]} and number {at}"
             request = RouteRequest([HumanMessage(text)], cost_weight=0.2, prompt_tokens=50)
-            timed("weighed", lambda request=request: policy.weigh(request, pool.cards, {}))
-            found = policy.weigh(request, pool.cards, {})
-            timed("chances", lambda found=found: best_chances(found))
+            found = timed("weighed", partial(policy.weigh, request, pool.cards, {}))
+            timed("chances", partial(best_chances, found))
             for rate in router:
                 await decide(rate, request)
 
