@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xrouter_lg.pool.pool import ModelCard as ModelCard
     from xrouter_lg.pool.pool import ModelPool as ModelPool
     from xrouter_lg.pool.pricing import Price as Price
+    from xrouter_lg.routing.exploration import Exploration as Exploration
     from xrouter_lg.routing.router import Router as Router
     from xrouter_lg.tracing.record.recorder import Recorder as Recorder
     from xrouter_lg.tracing.store.trace_store import TraceStore as TraceStore
@@ -33,6 +34,7 @@ _HOME = {
     "Action": "types",
     "BasePolicy": "policies.base",
     "Budget": "calls.ledger",
+    "Exploration": "routing.exploration",
     "ModelCard": "pool.pool",
     "ModelPool": "pool.pool",
     "Policy": "policies.base",

@@ -193,6 +193,9 @@ class Proposal:
     card.
     ``propensity`` is the probability with which ``actions`` was drawn, None where unknown (a
     chat model without logprobs).
+    ``explore`` are the probabilities to explore by: for each candidate how likely it is the best
+    one, given what the policy does not know (Thompson sampling). None: the policy can't tell, and
+    ``probabilities`` are used.
     """
 
     probabilities: Mapping[str, float]
@@ -205,6 +208,9 @@ class Proposal:
     prompt_hash: str | None = None
     token_ids: Mapping[str, Any] | None = None
     """``prompt_token_ids``, ``completion_token_ids`` and ``logprobs`` of a language model."""
+    explore: Mapping[str, float] | None = None
+    cost_usd: Mapping[str, float] | None = None
+    """Expected USD of a call to each candidate, where the policy tells."""
 
 
 _CALL_ID = re.compile(r"c(?:(\d+)_)?(\d+)(?:\.(\d+))?")
@@ -295,6 +301,9 @@ class Decision:
     """Expected score of each card, where the policy tells."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """``arm`` of a canary and ``shadow`` of a shadow policy; see :mod:`xrouter_lg.policies`."""
+    explore: Mapping[str, float] | None = None
+    """The probability with which each card would have been called, of those that could be drawn:
+    ``propensity`` is the called card's. None where the router has drawn nothing."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form but for ``message``: what a checkpointer keeps between two steps."""

@@ -20,6 +20,7 @@ NAMES = [
     "Action",
     "BasePolicy",
     "Budget",
+    "Exploration",
     "ModelCard",
     "ModelPool",
     "Policy",
@@ -40,6 +41,7 @@ PARAMETERS = {
     "Action": "kind card hint temperature max_tokens call_id text",
     "BasePolicy.propose": "self request candidates",
     "Budget": "per_request_usd on_exceeded",
+    "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
     "capabilities description timeout_s max_retries params",
     "ModelPool": "cards default on_truncated source",
@@ -48,7 +50,8 @@ PARAMETERS = {
     "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio "
     "input_image output_audio output_image request web_search source",
     "PromptedPolicy": "model price direct_answers timeout_s max_output_tokens",
-    "Proposal": "probabilities actions propensity reason quality message prompt_hash token_ids",
+    "Proposal": "probabilities actions propensity reason quality message prompt_hash token_ids "
+    "explore cost_usd",
     "Router": "pool policy cost_weight max_turns budget exploration workers",
     "Router.decide": "self request pool",
     "XRouterNode": "pool policy cost_weight max_turns budget messages_key output_key traces "

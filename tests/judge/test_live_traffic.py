@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,38 @@ def test_too_little_exploration_is_refused() -> None:
     found = judge_shadow(explored(120, 0.1)).off_policy_score
     assert found is not None and found.snips is None
     assert "Log more" in (found.refused or "")
+
+
+def test_what_could_not_be_drawn_is_not_estimated() -> None:
+    """The log keeps what each card's probability was: large had none in most requests, and their
+    weights alone would not tell."""
+    found = []
+    for request in explored(1500, 0.3):
+        (decision,) = request.record.decisions
+        able = {"small": 0.7, "large": 0.3}
+        explore = able if decision["calls"][0]["card"] == "large" else {"small": 0.7}
+        known = replace(request.record, decisions=[{**decision, "explore": explore}])
+        found.append(replace(request, record=known))
+    refused = judge_shadow(found).off_policy_score
+    assert refused is not None and refused.snips is None
+    assert "never takes" in (refused.refused or "")
+
+
+async def test_what_was_drawn_from_comes_back_with_later_feedback(tmp_path: Path) -> None:
+    """The user's word comes after the trace is closed, and finds it by its id."""
+    path = tmp_path / "t.db"
+    careful = picks(lambda text: "large" if is_hard(text) else "small", "careful")
+    run(path, ShadowPolicy("fixed:small", careful, wait_s=WAIT_S), texts(330), exploration=1.0)
+    requests = read(path)
+    for request in requests:
+        assert request.score == score_of(str(request.text), str(request.card))
+        assert request.first["explore"] == {"small": 0.75, "large": 0.25}
+        assert request.record.propensity == request.first["explore"][request.card]
+    report = judge_shadow(requests)
+    found = report.off_policy_score
+    assert found is not None and found.refused is None and found.ips is not None
+    assert found.ips.low is not None and found.ips.high is not None
+    assert found.ips.low < 1.0 < found.ips.high
 
 
 async def test_explored_requests_are_recorded_with_their_propensity(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class FamilyReading:
     near: float = 1.0
     """1 where the request's tools and length are usual for some family seen in training, falling
     to 0 outside the range of all of them."""
+    shares: tuple[float, ...] = ()
+    """P(family) as of :meth:`FamilyHead.probabilities`."""
 
 
 class FamilyHead:
@@ -106,6 +108,7 @@ class FamilyHead:
                 f"the family head holds {self._quality.shape} estimates for {expected[0]} families "
                 f"and {expected[1]} cards"
             )
+        self._mean, self._root = self._uncertain(arrays)
         if self._starts[-1] != len(self.families):
             raise ValueError(
                 f"the family head's partitions have {self._starts[-1]} families in all, not "
@@ -131,6 +134,21 @@ class FamilyHead:
         need("numpy", _PURPOSE)  # safetensors' own error would not name the extra
         arrays = need("safetensors.numpy", _PURPOSE).load_file(path)
         return cls(arrays, families, cards)
+
+    def _uncertain(self, arrays: dict[str, Any]) -> tuple[Any, Any]:
+        """[F, M] means and [F, M·M] roots; None for a head without."""
+        np = self._np
+        if "root_F_M_M" not in arrays:
+            return None, None
+        mean = np.asarray(arrays["mean_F_M"], dtype=np.float64)
+        root = np.asarray(arrays["root_F_M_M"], dtype=np.float64)
+        families, cards = len(self.families), len(self.cards)
+        if mean.shape != (families, cards) or root.shape != (families, cards, cards):
+            raise ValueError(
+                f"the family head holds means {mean.shape} and roots {root.shape} for {families} "
+                f"families and {cards} cards"
+            )
+        return mean, root.reshape(families, -1)
 
     @property
     def partition(self) -> tuple[str, ...]:
@@ -193,7 +211,22 @@ class FamilyHead:
             known=known,
             family=self.families[max(range(len(first)), key=first.__getitem__)],
             near=1.0 if self._shape is None else self._shape.near(text),
+            shares=tuple(shares),
         )
+
+    def expected(self, reading: FamilyReading) -> tuple[Any, Any] | None:
+        """[M] what the cards are expected to score on a request that was read, and [M, M] a root
+        of its covariance, ``root @ rootᵀ``. None for a head that does not know its uncertainty.
+
+        With s_f the families' shares, Σ s_f (mean_f + root_f z), z ~ N(0, I): the deviations of
+        all families go together. Those of one partition, because the request is of one of them
+        and nobody knows which; those of several, because they have learned from the same outcomes.
+        Drawn apart, they would cancel out that what was seen may mislead all of them.
+        """
+        if self._root is None:
+            return None
+        shares = self._np.asarray(reading.shares)
+        return shares @ self._mean, (shares @ self._root).reshape(len(self.cards), -1)
 
 
 class _ToolReading:

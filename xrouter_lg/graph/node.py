@@ -20,6 +20,7 @@ from xrouter_lg.graph.request import OUTER_KEY, to_messages
 from xrouter_lg.graph.steps import OPTIONS_KEY, POOL_KEY, ToolBinding
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.routing.exploration import Exploration
 from xrouter_lg.routing.router import Router, as_router
 from xrouter_lg.said import text_of
 from xrouter_lg.tracing.record.recorder import Recorder
@@ -51,7 +52,8 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     ``output_key`` adapt to other state schemas: a text under ``messages_key`` is the user's
     question, and its answer is a text too. ``traces``: a :class:`Recorder`, or the file or URL
     of a store, that keeps every request's run tree and record; left out, nothing is recorded
-    beyond what LangSmith is told by its own settings. ``exploration``: see
+    beyond what LangSmith is told by its own settings. ``exploration``, a rate or an
+    :class:`~xrouter_lg.routing.exploration.Exploration`: see
     :class:`~xrouter_lg.routing.router.Router`, whose defaults hold for what is left out.
 
     Keywords of an invocation, and those of ``node.bind(...)``, reach the chat model that answers.
@@ -75,7 +77,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         messages_key: str = "messages",
         output_key: str | None = None,
         traces: Recorder | str | Path | None = None,
-        exploration: float | None = None,
+        exploration: float | Exploration | None = None,
     ) -> None:
         self.router = as_router(
             pool,

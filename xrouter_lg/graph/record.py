@@ -125,6 +125,7 @@ def _summary(turn: Decision) -> dict[str, Any]:
         "direct": turn.text is not None,
         "propensity": turn.propensity,
         "explored": turn.explored,
+        "explore": None if turn.explore is None else dict(turn.explore),
         "policy_error": turn.policy_error,
         "token_ids": turn.token_ids,
         "quality": None if turn.quality is None else dict(turn.quality),

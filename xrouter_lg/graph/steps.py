@@ -209,6 +209,7 @@ class Steps:
     ) -> Any:
         _, run_id, trace_id = run_ids(config)
         record = build_record(finish, turns, results, run_id=run_id, trace_id=trace_id)
+        self.router.explorer.settle(record.known_cost_usd)
         annotate_request(
             config,
             record,

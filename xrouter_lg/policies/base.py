@@ -93,8 +93,9 @@ def check_proposal(
 
     Raises:
         InvalidProposalError: unknown card, probability that is no number in [0, 1], none above
-            zero and no action either, propensity outside (0, 1], too many calls, mixed kinds of
-            action, an answer selected that is not there.
+            zero and no action either, propensity outside (0, 1], nothing to explore by, an expected
+            cost that is no sum of money, too many calls, mixed kinds of action, an answer selected
+            that is not there.
     """
     names = {card.name for card in candidates}
     if not isinstance(proposal, Proposal):
@@ -106,6 +107,11 @@ def check_proposal(
         raise InvalidProposalError(
             f"propensity is {proposal.propensity!r}; it must be above 0 and at most 1, or None"
         )
+    if proposal.explore is not None:
+        _check_probabilities(proposal.explore, names)
+        if not any(proposal.explore.values()):
+            raise InvalidProposalError("explore gives no card a probability above 0")
+    _check_costs(proposal.cost_usd or {}, names)
     kinds = {action.kind for action in proposal.actions}
     if len(kinds) > 1:
         raise InvalidProposalError(f"it mixes {' and '.join(sorted(kinds))} in one turn")
@@ -134,6 +140,22 @@ def _check_probabilities(probabilities: Mapping[str, float], names: set[str]) ->
         ):
             raise InvalidProposalError(
                 f"its probability of {name!r} is {value!r}; it must be a number in [0, 1]"
+            )
+
+
+def _check_costs(costs: Mapping[str, float], names: set[str]) -> None:
+    for name, value in costs.items():
+        if name not in names:
+            raise InvalidProposalError(
+                f"it expects a cost of {name!r}, which is no candidate ({', '.join(sorted(names))})"
+            )
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not 0.0 <= value < math.inf
+        ):
+            raise InvalidProposalError(
+                f"its expected cost of {name!r} is {value!r}; it must be USD, 0 or more"
             )
 
 

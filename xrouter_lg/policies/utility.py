@@ -34,6 +34,19 @@ TEMPERATURE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Where a decision's expected scores come from, so that what is not known of them can be drawn
+    (:mod:`xrouter_lg.policies.thompson`)."""
+
+    head: FamilyHead
+    reading: FamilyReading
+    weight: Mapping[str, float]
+    """By how much the expected score of each card moves with the head's reading of it."""
+    text: str
+    """What was read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Utilities:
     """What a policy expects of each candidate of one request."""
 
@@ -42,6 +55,8 @@ class Utilities:
     utility: dict[str, float]
     probabilities: dict[str, float]
     """Softmax of the utilities: an order for failover and a distribution to explore with."""
+    doubt: Doubt | None = None
+    """None without a head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +104,7 @@ class Predictor:
         comes from its own price.
         """
         text = str(request.messages[-1].text)
-        expected, ratios = self.expectations(contrasts, text, request.prompt_tokens)
+        expected, ratios, doubt = self._expected(contrasts, text, request.prompt_tokens)
         mean = sum(card.prior for card in self.cards) / len(self.cards)
         known = {card.name: card for card in (*self.cards, *self.added)}
         quality, cost, utility = {}, {}, {}
@@ -101,7 +116,7 @@ class Predictor:
             cost[card.name] = self.c_ref_usd if usd is None else usd
             weight = cost_weight * cost[card.name] / self.c_ref_usd
             utility[card.name] = quality[card.name] - weight
-        return Utilities(quality, cost, utility, softmax(utility, TEMPERATURE))
+        return Utilities(quality, cost, utility, softmax(utility, TEMPERATURE), doubt)
 
     def expectations(
         self, contrasts: Mapping[str, float], text: str, prompt_tokens: int
@@ -109,6 +124,13 @@ class Predictor:
         """Expected score of each card on a request with this last message, and its expected cost
         over the card's mean. A card without a contrast (no language model, or its block was not
         read) stands at its prior."""
+        quality, ratios, _ = self._expected(contrasts, text, prompt_tokens)
+        return quality, ratios
+
+    def _expected(
+        self, contrasts: Mapping[str, float], text: str, prompt_tokens: int
+    ) -> tuple[dict[str, float], dict[str, float], Doubt | None]:
+        """As :meth:`expectations`, with what is needed to draw the scores."""
         z = {
             card.name: card.prior + contrasts[card.name] - card.centre
             if card.name in contrasts
@@ -117,9 +139,11 @@ class Predictor:
         }
         ratios = cost_ratios(self.cards, self.cost_model, z, prompt_tokens)
         quality = {name: sigmoid(value) for name, value in z.items()}
-        if self.head is not None and self.stats is not None:
-            self._mix(self.stats, self.head.read(text), quality, ratios)
-        return quality, ratios
+        if self.head is None or self.stats is None:
+            return quality, ratios, None
+        reading = self.head.read(text)
+        weight = self._mix(self.stats, reading, quality, ratios)
+        return quality, ratios, Doubt(self.head, reading, weight, text)
 
     def _mix(
         self,
@@ -127,13 +151,16 @@ class Predictor:
         reading: FamilyReading,
         quality: dict[str, float],
         ratios: dict[str, float],
-    ) -> None:
-        """The head's reading beside the language model's, in place; both shrunk by distance."""
+    ) -> dict[str, float]:
+        """The head's reading beside the language model's, in place; both shrunk by distance. The
+        weight of the head's reading in each card's expected score."""
         certain = certainty(stats, reading)
+        weight: dict[str, float] = {}
         for card in (*self.cards, *self.added):
             name, average = card.name, sigmoid(card.prior)
             if name in reading.quality:
                 share = stats.share if name in quality else 1.0
+                weight[name] = certain * share
                 before = quality.get(name, average)
                 quality[name] = before + share * (reading.quality[name] - before)
                 # The head knows costs by kind of task; guessing them from log-odds was never
@@ -142,6 +169,7 @@ class Predictor:
             if name in quality:
                 quality[name] = average + certain * (quality[name] - average)
                 ratios[name] = 1.0 + certain * (ratios[name] - 1.0)
+        return weight
 
 
 def load_head(manifest: Manifest, folder: Path) -> FamilyHead | None:

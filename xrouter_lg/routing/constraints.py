@@ -90,7 +90,7 @@ def apply(pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]
         raise NoCandidateError(texts(removed))
     affordable = []
     for card in left:
-        why = _budget_rule(card, request)
+        why = over_budget(card, request)
         if why is None:
             affordable.append(card)
         else:
@@ -172,7 +172,8 @@ def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
     return None
 
 
-def _budget_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
+def over_budget(card: ModelCard, request: RouteRequest) -> Removal | None:
+    """Why a card's worst case does not fit into what is left; None where it does."""
     if request.remaining_usd is None:
         return None
     worst = reserve_for(card, request, None)

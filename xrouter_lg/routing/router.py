@@ -24,6 +24,8 @@ from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposa
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
+from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
+from xrouter_lg.routing.reserving import check_affordable, estimate_usd, reserve
 from xrouter_lg.routing.tool_loop import caller_in_loop
 from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
@@ -37,9 +39,11 @@ class Router:
 
     ``cost_weight`` (λ ≥ 0) and ``budget`` are defaults that a request may override.
     ``max_turns=1`` makes one decision and returns the answer verbatim; more lets a policy that
-    can (see ``BasePolicy.orchestrates``) look at answers and go on. ``exploration`` is the
-    probability with which a card is drawn from the policy's own distribution (mixed with an even
-    one) instead of its favourite; the propensity is logged, so that traces can be judged later.
+    can (see ``BasePolicy.orchestrates``) look at answers and go on. ``exploration`` is the rate of
+    requests for which a card is drawn by what the policy does not know instead of its favourite,
+    or an :class:`~xrouter_lg.routing.exploration.Exploration`, which also bounds what that may
+    cost; the propensity is logged, so that traces can be judged later. Nothing is drawn in a tool
+    loop, for a failed policy, for one that plans its calls itself, or where one card is left.
 
     Raises:
         ConfigurationError: a bad option, card or policy; everything that can be found before the
@@ -54,7 +58,7 @@ class Router:
         cost_weight: float = 0.0,
         max_turns: int = 1,
         budget: Budget | None = None,
-        exploration: float = 0.0,
+        exploration: float | Exploration = 0.0,
         workers: Workers | None = None,
     ) -> None:
         if not isinstance(pool, ModelPool):
@@ -63,10 +67,7 @@ class Router:
             )
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
             raise ConfigurationError(f"max_turns is {max_turns!r}; it must be 1 or more")
-        if not isinstance(exploration, int | float) or not 0.0 <= exploration <= 1.0:
-            raise ConfigurationError(
-                f"exploration is {exploration!r}; it must be a number in [0, 1]"
-            )
+        self.exploration = as_exploration(exploration)
         if budget is not None and not isinstance(budget, Budget):
             raise ConfigurationError(
                 f"budget is {budget!r}; give a Budget, such as Budget(per_request_usd={budget!r})"
@@ -74,10 +75,11 @@ class Router:
         self._pool = pool
         self.policy = resolve_policy(policy, pool)
         self.cost_weight = check_cost_weight(cost_weight, "cost_weight", ConfigurationError)
-        self.max_turns, self.budget, self.exploration = max_turns, budget, exploration
+        self.max_turns, self.budget = max_turns, budget
         self.workers = workers or Workers()
         self.workers.prepare(pool)
         self._random = random.Random()
+        self.explorer = Explorer(self.exploration, self._random)
         self._versions: dict[str, ModelPool] = {}
 
     @property
@@ -147,7 +149,7 @@ class Router:
         try:
             timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
             if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
-                _check_affordable(policy.worst_case_usd(request, cards), request, cards)
+                check_affordable(policy.worst_case_usd(request, cards), request, cards)
             try:
                 async with asyncio.timeout(timeout) as deadline:
                     proposal = await policy.propose(request, cards)
@@ -197,12 +199,19 @@ class Router:
     ) -> Decision:
         """From a proposal to a decision: draw, reserve, order for failover."""
         proposal = plan.proposal
-        actions, propensity, explored = proposal.actions, proposal.propensity, False
+        actions, propensity = proposal.actions, proposal.propensity
         order = _order(proposal.probabilities, found.cards, request)
+        account = RequestAccount(request.remaining_usd, request.attempt.charges)
+        left = request
+        if account.remaining != request.remaining_usd:
+            left = replace(request, remaining_usd=account.remaining)
+        drawn = Drawn(order[0])
         if not actions:
-            favourite, propensity, explored = self._choose(order, proposal, plan)
-            actions = (Action("call", card=favourite),)
-        reason = f"{proposal.reason} (explored)" if explored else proposal.reason
+            drawn = self._draw(order, plan, left, pool)
+            actions, propensity = (Action("call", card=drawn.card),), drawn.propensity
+        reason = f"{proposal.reason} (explored)" if drawn.explored else proposal.reason
+        if not drawn.explored and drawn.card != order[0]:
+            reason += f"; next in order: {constraints.over_budget(pool[order[0]], left)}"
         decided = partial(
             Decision,
             turn=request.turn,
@@ -210,9 +219,8 @@ class Router:
             policy=policy.name,
             policy_version=policy.version,
             scores={name: float(p) for name, p in proposal.probabilities.items()},
-            propensity=None if propensity is None else float(propensity),
             policy_error=plan.error,
-            explored=explored,
+            explored=drawn.explored,
             final=plan.error is not None
             or plan.sticky
             or request.turn >= request.max_turns
@@ -226,47 +234,46 @@ class Router:
             if proposal.quality is None
             else {name: float(value) for name, value in proposal.quality.items()},
             notes=dict(request.attempt.notes),
+            explore=drawn.probabilities,
         )
+        told = None if propensity is None else float(propensity)
         first = actions[0]
         if first.kind == "select":
-            return decided(calls=(), reason=reason, select=first.call_id)
+            return decided(calls=(), reason=reason, propensity=told, select=first.call_id)
         if first.kind == "answer":
-            return decided(calls=(), reason=reason, text=first.text)
-        account = RequestAccount(request.remaining_usd, request.attempt.charges)
-        left = request
-        if account.remaining != request.remaining_usd:
-            left = replace(request, remaining_usd=account.remaining)
-        calls, skipped = _reserve(actions, left, pool, account)
+            return decided(calls=(), reason=reason, propensity=told, text=first.text)
+        calls, skipped = reserve(actions, left, pool, account)
         for name in order:  # asking the policy may have used up what its favourite needed
             if calls:
                 break
             instead = replace(first, card=name, hint=None)
-            calls, _ = _reserve((instead,), left, pool, account)
+            calls, _ = reserve((instead,), left, pool, account)
             if calls:
                 why = skipped.pop(calls[0].id)
                 reason = f"{reason}; next in order: {why}"
+                # What was drawn is not what is called, and with what probability it would have
+                # been nobody knows; unless nothing was left to chance.
+                told = 1.0 if told == 1.0 else None
         if not calls:
             late = constraints.apply(pool, left, self.circuit_open)
             return self._over_budget(policy, left, pool, {**late.removed, **found.removed})
-        return decided(calls=calls, reason=reason, skipped=skipped)
+        return decided(calls=calls, reason=reason, propensity=told, skipped=skipped)
 
-    def _choose(
-        self, order: Sequence[str], proposal: Proposal, plan: _Plan
-    ) -> tuple[str, float, bool]:
-        """The policy's favourite, or an explored card; its propensity; whether it was explored."""
-        rate = 0.0 if plan.error or plan.sticky else self.exploration
-        if rate == 0.0 or len(order) == 1:
-            return order[0], 1.0, False
-        mass = sum(proposal.probabilities.values()) or 1.0
-        share = {
-            name: 0.5 * proposal.probabilities.get(name, 0.0) / mass + 0.5 / len(order)
-            for name in order
-        }
-        chosen = order[0]
-        if self._random.random() < rate:
-            chosen = self._random.choices(list(share), weights=list(share.values()))[0]
-        propensity = rate * share[chosen] + (1.0 - rate if chosen == order[0] else 0.0)
-        return chosen, propensity, chosen != order[0]
+    def _draw(
+        self, order: Sequence[str], plan: _Plan, left: RouteRequest, pool: ModelPool
+    ) -> Drawn:
+        """The policy's favourite, or an explored card, of those that what is left can pay."""
+        if plan.error or plan.sticky or not self.exploration.rate:
+            return Drawn(order[0])
+        # A card that can't be reserved would be drawn and not called: it has no share.
+        able = [name for name in order if not constraints.over_budget(pool[name], left)]
+        if not able:
+            return Drawn(order[0])
+        costs: dict[str, float | None] = {}
+        if self.exploration.share_of_spend is not None:
+            told = plan.proposal.cost_usd or {}
+            costs = {n: told[n] if n in told else estimate_usd(pool[n], left) for n in able}
+        return self.explorer.draw(able, plan.proposal, costs)
 
     def _over_budget(
         self,
@@ -374,55 +381,3 @@ def _order(
     """Candidates by the policy's probability; ties go to the cheaper."""
     ranked = sorted(by_price(cards, request), key=lambda card: -probabilities.get(card.name, 0.0))
     return tuple(card.name for card in ranked)
-
-
-def _reserve(
-    actions: Sequence[Action], request: RouteRequest, pool: ModelPool, account: RequestAccount
-) -> tuple[tuple[PlannedCall, ...], dict[str, str]]:
-    """Calls with their worst case set aside, and those that no longer fit beside the others."""
-    calls: list[PlannedCall] = []
-    skipped: dict[str, str] = {}
-    for index, action in enumerate(actions, start=1):
-        assert action.card is not None
-        card = pool[action.card]
-        call_id = str(CallId(request.turn, index))
-        max_tokens, allowance = action.max_tokens, None
-        if max_tokens is not None and card.max_output_tokens is not None:
-            max_tokens = min(max_tokens, card.max_output_tokens)
-        if account.limit_usd is not None:
-            cap = constraints.output_cap(card, request)
-            max_tokens = cap if max_tokens is None else min(max_tokens, cap)
-            allowance = constraints.reserve_for(card, request, max_tokens, action.hint)
-            try:
-                if allowance is None:
-                    raise BudgetExceededError("its price is unknown")
-                account.reserve(allowance)
-            except BudgetExceededError as error:
-                skipped[call_id] = str(error)
-                continue
-        calls.append(
-            PlannedCall(call_id, card.name, action.hint, action.temperature, max_tokens, allowance)
-        )
-    return tuple(calls), skipped
-
-
-def _check_affordable(
-    cost: Decimal | None, request: RouteRequest, cards: Sequence[ModelCard]
-) -> None:
-    """Money spent on a decision that leaves none for an answer is wasted.
-
-    Raises:
-        BudgetExceededError: the policy's worst case leaves too little for the cheapest call.
-    """
-    assert request.remaining_usd is not None
-    if cost == 0:
-        return
-    known = [constraints.reserve_for(card, request, None) for card in cards]
-    least = min((amount for amount in known if amount is not None), default=Decimal(0))
-    if request.answers:  # one of them can be selected at no cost
-        least = Decimal(0)
-    if cost is None or cost + least > request.remaining_usd:
-        raise BudgetExceededError(
-            f"asking the policy may cost {'an unknown sum' if cost is None else f'${cost:f}'}, "
-            f"the answer at least ${least:f}, and ${request.remaining_usd:f} is left"
-        )

@@ -9,7 +9,7 @@ served policy explored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -265,12 +265,26 @@ def _calibration(requests: Sequence[LiveRequest]) -> dict[str, float]:
     return {"": 1.0, **found}
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A request as off-policy estimates see it."""
+
+    card: str
+    wanted: str
+    """What the shadow would have called."""
+    propensity: float
+    support: Mapping[str, float] | None
+    """Probabilities of all cards that could be called; None where they are not on record."""
+    score: float
+    utility: float | None
+
+
 def _off_policy(
     requests: Sequence[LiveRequest], rate: float | None
 ) -> tuple[OffPolicy | None, OffPolicy | None, dict[str, int]]:
     """Off-policy estimates of score and utility, and what was left out of them."""
     left: Counter[str] = Counter()
-    rows: list[tuple[str, str, float, float, float | None]] = []
+    rows: list[_Row] = []
     for request in requests:
         if not request.single or len(_called(request)) != 1:
             left["several calls or turns"] += 1
@@ -280,37 +294,32 @@ def _off_policy(
             left["no propensity"] += 1
         else:
             total = request.usd
-            rows.append(
-                (
-                    str(request.card),
-                    _called(request)[0],
-                    request.record.propensity,
-                    request.score,
-                    None if rate is None or total is None else request.score - rate * total,
-                )
-            )
+            net = None if rate is None or total is None else request.score - rate * total
+            card, propensity = str(request.card), request.record.propensity
+            support = request.first.get("explore") or ({card: 1.0} if propensity == 1.0 else None)
+            rows.append(_Row(card, _called(request)[0], propensity, support, request.score, net))
     if not rows:
         return None, None, dict(left)
-    cards = sorted({name for row in rows for name in row[:2]})
-    score = _estimated(rows, cards, [row[3] for row in rows])
-    known = [(row, row[4]) for row in rows if row[4] is not None]
+    cards = sorted({name for row in rows for name in (row.card, row.wanted)})
+    score = _estimated(rows, cards, [row.score for row in rows])
+    known = [(row, row.utility) for row in rows if row.utility is not None]
     left["no cost"] = len(rows) - len(known)
     own, reward = [row for row, _ in known], [value for _, value in known]
     utility = _estimated(own, cards, reward) if known else None
     return score, utility if rate is not None else None, {k: n for k, n in left.items() if n}
 
 
-def _estimated(
-    rows: Sequence[tuple[str, str, float, float, float | None]],
-    cards: Sequence[str],
-    reward: Sequence[float],
-) -> OffPolicy:
+def _estimated(rows: Sequence[_Row], cards: Sequence[str], reward: Sequence[float]) -> OffPolicy:
     target: Floats = np.zeros((len(rows), len(cards)))
-    target[np.arange(len(rows)), [cards.index(row[1]) for row in rows]] = 1.0
+    target[np.arange(len(rows)), [cards.index(row.wanted) for row in rows]] = 1.0
+    support = None
+    if all(row.support is not None for row in rows):
+        support = np.array([[(row.support or {}).get(name, 0.0) for name in cards] for row in rows])
     log = Logged(
-        np.array([cards.index(row[0]) for row in rows]),
-        np.minimum(np.array([row[2] for row in rows]), 1.0),
+        np.array([cards.index(row.card) for row in rows]),
+        np.minimum(np.array([row.propensity for row in rows]), 1.0),
         np.array(reward),
+        support,
     )
     return estimate(log, target)
 

@@ -23,6 +23,7 @@ from xrouter_lg.checkpoints.identity import slot_token_ids, tokenizer_hash
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.extras import need
+from xrouter_lg.policies.thompson import best_chances
 from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, reason_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import slots
@@ -171,6 +172,8 @@ class SlotPolicy(EstimatingPolicy):
                 "completion_token_ids": [block.slot_ids[block.letters.index(letter)]],
                 "logprobs": reading.logprobs[at],
             },
+            explore=best_chances(found),
+            cost_usd=found.cost_usd,
         )
 
     def estimate(
