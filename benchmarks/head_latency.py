@@ -39,6 +39,7 @@ from xrouter_lg.fitting.family_head import head_of, head_stats
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.thompson import best_chances
+from xrouter_lg.value.features import Features
 
 T = TypeVar("T")
 PROMPTS, TOPICS, WORDS = 1600, 40, 60
@@ -77,7 +78,7 @@ def write(folder: Path, head: FamilyHead, texts: list[str]) -> Path:
         cards=cards,
         c_ref_usd=1e-3,
         best_fixed=head.cards[-1],
-        family_head=head_stats(head, texts, share=1.0),
+        family_head=head_stats(head, Features.of(texts), share=1.0),
     )
     write_checkpoint(folder, manifest, lambda target: save_file(head.arrays, target / HEAD_FILE))
     return folder
