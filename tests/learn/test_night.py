@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def record(
     """Each request through a real graph, and a user's word on a share of the answers."""
     rng = random.Random(seed)
     with Recorder(path) as recorder:
-        node = XRouterNode(pool(), policy="large", traces=recorder, exploration=exploration)
+        node = XRouterNode(pool(), policy="fixed:large", traces=recorder, exploration=exploration)
         node.router._random.seed(seed)
         graph = apps.app(node)
         said = []
@@ -200,19 +201,23 @@ def test_the_command_reports_on_one_page_and_ends_with_a_code_for_a_scheduler(
     assert json.loads(again.stdout)["done"] == "nothing new"
 
 
-def test_a_checkpoint_that_is_not_promoted_ends_with_3_and_may_be_tried_as_a_canary(
-    tmp_path: Path,
+def test_a_checkpoint_that_is_not_promoted_ends_with_3(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = tmp_path / "traces.db"
-    world = World.of(260, seed=11)
-    # Every card is right as often: only noise tells them apart, and large is what serves.
-    rng = random.Random(0)
-    for row in range(len(world.prompts)):
-        world.score_N_M[row] = float(rng.random() < 0.7)
-    record(store, world, exploration=0.1, thumbs=0.7)
-    options = ["--store", str(store), "--feedback", "liked", "--cost-weight", "0"]
-    options += ["--checkpoints", str(tmp_path / "checkpoints"), "--folder", str(tmp_path / "l")]
+    real = night.conclude_from_log
+
+    def against(*args: Any, **options: Any) -> Any:
+        return dataclasses.replace(real(*args, **options), use="as it is", reason="held")
+
+    monkeypatch.setattr(night, "conclude_from_log", against)
+    options = ["--store", str(store), "--feedback", "liked", "--folder", str(tmp_path / "l")]
+    options += ["--checkpoints", str(tmp_path / "checkpoints")]
     done = runner.invoke(app, ["learn", *options])
     assert done.exit_code == 3, done.output
-    assert "keep" in done.output
+    assert "kept" in done.output
+    assert read_alias(tmp_path / "checkpoints", "production") is None
+    (tmp_path / "l" / STATE_FILE).unlink()
+    tried = runner.invoke(app, ["learn", *options, "--canary"])
+    assert tried.exit_code == 0, tried.output
+    assert read_alias(tmp_path / "checkpoints", "candidate") is not None
     assert read_alias(tmp_path / "checkpoints", "production") is None

@@ -190,7 +190,7 @@ def conclude_from_log(
         use = "fixed"
         reason = (
             f"routing is not expected to beat the log ({over}), {cards[fixed]} for every request "
-            f"is shown to: {fixed_over}"
+            f"is shown to: {fixed_over}. Serve policy='fixed:{cards[fixed]}'"
         )
     else:
         reason = f"nothing is expected to beat the log: routing {over}, proved {proved:+.4f}"

@@ -10,7 +10,6 @@ run whose outcomes were learned from already says so and does nothing.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -47,6 +46,7 @@ from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
 Say = Callable[[str], None]
+_A_CENT = Decimal("0.01")
 NOTHING_NEW, NOTHING = "nothing new", "nothing to learn"
 
 
@@ -202,7 +202,8 @@ def _backfill(settings: LearnSettings, *, dry_run: bool = False) -> Backfill:
         settings.outcomes,
         ModelPool.from_yaml(settings.pool, reload=False),
         # Each night has a budget of its own; what earlier ones spent stays in the cache's books.
-        Conditions(settings.budget, new_account=True),
+        # Without one nothing is asked, and only what was bought before is written.
+        Conditions(settings.budget or _A_CENT, new_account=True),
         selection=Selection(),
         grader=None if settings.verifiers is None else Grader.from_yaml(settings.verifiers),
         cache=settings.folder / CACHE_NAME,
@@ -233,8 +234,7 @@ def _planned(night: Learned) -> Learned:
 def _fingerprint(night: Learned) -> str:
     """Of all that decides what is learned."""
     assert night.table is not None
-    served = None if night.before is None else night.before.version
-    parts = [fingerprint_of([night.table]), night.settings.told(), served]
+    parts = [fingerprint_of([night.table]), night.settings.told()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -301,12 +301,6 @@ def _ended(night: Learned, done: str, reason: str, fingerprint: str) -> Learned:
     gain = None
     if night.concluded is not None and night.concluded.over_log is not None:
         gain = night.concluded.over_log.model.value
-    # Read again: another run may have ended meanwhile. A promotion changes what serves.
-    if done == "promoted":
-        night = dataclasses.replace(
-            night, before=read_alias(night.settings.checkpoints, PRODUCTION)
-        )
-        fingerprint = _fingerprint(night)
     entry = Night(
         at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         fingerprint=fingerprint,

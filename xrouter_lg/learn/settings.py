@@ -42,8 +42,8 @@ class LearnSettings:
     """YAML list of verifiers."""
     references: Path | None = None
     """Right answers as JSON lines."""
-    budget_usd: Decimal | float | str = Decimal(0)
-    """The most that buying may cost in this run (USD); 0 buys nothing."""
+    budget_usd: Decimal | float | str | None = None
+    """The most that buying may cost in this run (USD); None, or 0, buys nothing."""
     cost_weight: float = 0.3
     """λ in use: what is concluded is concluded there."""
     canary: bool = False
@@ -54,7 +54,10 @@ class LearnSettings:
     rename: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "budget_usd", parse_usd(self.budget_usd, "budget_usd"))
+        if self.budget_usd is not None and str(self.budget_usd).strip("0.") == "":
+            object.__setattr__(self, "budget_usd", None)
+        if self.budget_usd is not None:
+            object.__setattr__(self, "budget_usd", parse_usd(self.budget_usd, "budget_usd"))
         if self.cost_weight < 0:
             raise ConfigurationError(
                 f"the cost weight is {self.cost_weight!r}; it must be 0 or more"
@@ -66,8 +69,9 @@ class LearnSettings:
 
     @property
     def budget(self) -> Decimal:
-        assert isinstance(self.budget_usd, Decimal)
-        return self.budget_usd
+        """USD that may be spent."""
+        assert self.budget_usd is None or isinstance(self.budget_usd, Decimal)
+        return self.budget_usd or Decimal(0)
 
     @property
     def outcomes(self) -> Path:

@@ -23,7 +23,7 @@ class Night:
     at: str
     """ISO time in UTC."""
     fingerprint: str
-    """Of the outcomes, the settings and the checkpoint that served."""
+    """Of the outcomes and the settings."""
     traces: int
     scored: int
     bought_usd: str

@@ -89,7 +89,8 @@ class Features:
         most = min(_DIMENSIONS, self.words_N_K.shape[0] - 1, self.words_N_K.shape[1] - 1)
         if most < 1:
             return np.zeros((self.words_N_K.shape[1], 0))
-        plane = TruncatedSVD(most, random_state=0).fit(self.words_N_K)
+        with np.errstate(invalid="ignore"):  # requests that are all the same vary in nothing
+            plane = TruncatedSVD(most, random_state=0).fit(self.words_N_K)
         basis: Floats = np.ascontiguousarray(plane.components_.T)
         return basis
 
