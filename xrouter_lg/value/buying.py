@@ -16,13 +16,11 @@ Families of several partitions are each asked, and the mean goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from xrouter_lg.arrays import Bools, Floats, Ints
-from xrouter_lg.figures.routed_utility import DENSE_WEIGHTS
 from xrouter_lg.value.model import ValueModel
 from xrouter_lg.value.posterior import PROMPT_SHARE, Posterior, noise
 
@@ -58,34 +56,29 @@ class Market:
     """A score without doubt is known."""
 
 
+@dataclass(frozen=True)
+class Stakes:
+    """What a better choice is worth."""
+
+    cost_weights: tuple[float, ...]
+    """λ that routing will be asked with, each as often."""
+    c_ref_usd: float
+    least: float = 0.0
+    """Utility over the model's requests that a dollar has to add to be spent."""
+
+
 def buy(
-    model: ValueModel,
-    market: Market,
-    *,
-    budget_usd: float,
-    c_ref_usd: float,
-    cost_weights: Sequence[float] = DENSE_WEIGHTS[::2],
-    least_worth_per_usd: float = 0.0,
-    seed: int = 0,
+    model: ValueModel, market: Market, stakes: Stakes, *, budget_usd: float, seed: int = 0
 ) -> list[Purchase]:
     """What to ask next for at most ``budget_usd`` (expected), the best first. ``model`` needs no
-    readers. Ends early where nothing adds ``least_worth_per_usd`` any more."""
-    return _Round(model, market, c_ref_usd, tuple(cost_weights), seed).fill(
-        budget_usd, least_worth_per_usd
-    )
+    readers. Ends early where nothing is worth its price any more."""
+    return _Round(model, market, stakes, seed).fill(budget_usd, stakes.least)
 
 
 class _Round:
     """Purchases that know of each other."""
 
-    def __init__(
-        self,
-        model: ValueModel,
-        market: Market,
-        c_ref_usd: float,
-        cost_weights: tuple[float, ...],
-        seed: int,
-    ) -> None:
+    def __init__(self, model: ValueModel, market: Market, stakes: Stakes, seed: int) -> None:
         self._price = market.price_N_M
         self._there = market.verified_N_M.copy()
         self._open = np.isfinite(self._price) & ~self._there
@@ -94,7 +87,7 @@ class _Round:
                 posterior,
                 own.family_N,
                 expected_usd(usd, own.family_N, self._price),
-                np.array(cost_weights) / c_ref_usd,
+                np.array(stakes.cost_weights) / stakes.c_ref_usd,
             )
             for own, posterior, usd in zip(
                 model.partitions, model.posteriors, model.usd_F_M, strict=True
@@ -115,12 +108,13 @@ class _Round:
         # [N, M, A] worth of each, looked ahead over A.
         worth = np.zeros((*self._price.shape, len(_AHEAD)))
         rows = np.flatnonzero(self._open.any(1))
-        while len(rows):
-            worth[rows] = self._worth(rows)
+        while True:
+            if len(rows):
+                worth[rows] = self._worth(rows)
             best = worth.max(2)
             mine = self._open & (self._price <= left)
             rate = np.where(mine, best / np.maximum(self._price, 1e-12), 0.0)
-            rows = np.zeros(0, dtype=np.int64)
+            before, rows = len(chosen), np.zeros(0, dtype=np.int64)
             for row, card in self._leading(rate, least):
                 alike = self._alike(row, card, int(worth[row, card].argmax()), left)
                 for at in alike.tolist():
@@ -128,7 +122,8 @@ class _Round:
                     chosen.append(Purchase(at, card, float(best[at, card]), usd))
                     left -= usd
                 rows = np.union1d(rows, self._take(alike, card))
-        return chosen
+            if len(chosen) == before:
+                return chosen
 
     def _leading(self, rate_N_M: Floats, least: float) -> list[tuple[int, int]]:
         """The best cell of each of the finest families, of those that are nearly the best of all.
@@ -168,7 +163,9 @@ class _Round:
         return np.flatnonzero(changed)
 
     def _worth(self, rows: Ints) -> Floats:
-        total = sum(belief.worth(rows, self._pattern_N[rows], self._there) for belief in self._beliefs)
+        total = sum(
+            belief.worth(rows, self._pattern_N[rows], self._there) for belief in self._beliefs
+        )
         found: Floats = np.asarray(total) / len(self._beliefs)
         return found
 

@@ -168,7 +168,8 @@ class _Fit:
         noise_R = (1.0 - PROMPT_SHARE) * true_R + np.maximum(lie_R, 0.0)
         precision_R = evidence.worth_R / noise_R
         load_R = np.sqrt(true_R) * precision_R
-        gain_P = PROMPT_SHARE / (1.0 + PROMPT_SHARE * np.bincount(self._prompt_R, load_R * np.sqrt(true_R)))
+        common_P = np.bincount(self._prompt_R, load_R * np.sqrt(true_R))
+        gain_P = PROMPT_SHARE / (1.0 + PROMPT_SHARE * common_P)
         cell_R = self._family_R * cards + evidence.card_R
         size = families * cards
         information = np.zeros((families, cards, cards))
