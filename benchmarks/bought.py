@@ -54,11 +54,13 @@ class Half:
     train: OutcomeGrid
     test: OutcomeGrid
     features: Features
+    known_range: tuple[float, float]
 
     @classmethod
     def of(cls, table: OutcomeGrid, seed: int) -> Half:
         train, test = random_split(table, seed=seed)
-        return cls(train, test, Features.of(train.prompts))
+        features = Features.of(train.prompts)
+        return cls(train, test, features, features.known_range())
 
     @property
     def all_usd(self) -> float:
@@ -69,8 +71,7 @@ class Half:
         partitions = partitions_from_words(self.features, len(np.unique(evidence.prompt_R)))
         model = ValueModel.fit(self.features.plane_N_P, partitions, evidence, cost_N_M)
         head = export_head(self.features, model, cost_N_M, self.train.models)
-        low, high = self.features.known_range()
-        stats = HeadStats(HEAD_FILE, head.families, head.cards, 1.0, low, high)
+        stats = HeadStats(HEAD_FILE, head.families, head.cards, 1.0, *self.known_range)
         _, counted, usd = model.overall()
         usd = np.where(np.isfinite(usd), usd, np.nanmax(usd))
         prior = Predictions(counted[None], usd[None])

@@ -53,14 +53,17 @@ class Chooser:
         share = max(self.selection.rounds - self.taken, 1) if self.learns else 1
         first, self.taken = self.taken == 0, self.taken + 1
         grid = self.shelf.known.grid
-        price = self._price()
+        price = self._price(left_usd)
+        row_usd = np.where(np.isfinite(price), price, 0.0).sum(1)
+        # A share that buys nothing would end the run with money left.
+        budget = max(left_usd / share, min(left_usd, float(row_usd.max(initial=0.0))))
         basket = next_round(
             self._features,
             Evidence.of(grid),
             grid.cost,
             Market(price, np.isfinite(grid.score) & ~thumbs(grid)),
             Traffic(self.requests, self.selection.cost_weight),
-            budget_usd=max(left_usd, 0.0) / share,
+            budget_usd=max(budget, 0.0),
             seed=self.selection.seed + self.taken,
         )
         wanted: dict[int, set[str]] = {}
@@ -74,8 +77,8 @@ class Chooser:
         return dataclasses.replace(work, gain=basket.gain, worth_usd=basket.worth_usd)
 
     def affordable(self, left_usd: float) -> bool:
-        """Whether the money covers anything that is left, at what it is expected to cost."""
-        return any((job.mean_usd or 0.0) <= left_usd for job in self.shelf.jobs())
+        """Whether the money covers anything that is left, at its worst case."""
+        return any(float(job.worst_usd or 0) <= left_usd for job in self.shelf.jobs())
 
     def learned(self, known: Known) -> None:
         """Go on from what is known now: the same prompts and cards."""
@@ -86,9 +89,9 @@ class Chooser:
         order = np.random.default_rng(self.selection.seed).permutation(rows)
         return self.shelf.take(dict.fromkeys(order[: self.selection.limit].tolist()))
 
-    def _price(self) -> Floats:
-        """[N, M] expected USD; inf where nothing can be asked. Where a price is unknown, the middle
-        of those that are not."""
+    def _price(self, left_usd: float) -> Floats:
+        """[N, M] expected USD; inf where nothing can be asked, or not at its worst case. Where a
+        price is unknown, the middle of those that are not."""
         grid = self.shelf.known.grid
         place = {card: at for at, card in enumerate(grid.cards)}
         price, full = np.full(grid.score.shape, np.inf), self._full()
@@ -96,6 +99,8 @@ class Chooser:
             if full and row not in self._rows:
                 continue
             for job in mine:
+                if float(job.worst_usd or 0) > left_usd:
+                    continue
                 usd = np.nan if job.mean_usd is None else job.mean_usd
                 at = (row, place[job.card.name])
                 price[at] = usd if np.isinf(price[at]) else price[at] + usd

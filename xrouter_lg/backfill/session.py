@@ -284,7 +284,10 @@ class Backfill:
         while True:
             before = tally.done
             await runner.run()
-            if runner.stopping or (self.work.jobs and tally.done == before):
+            if runner.stopping:
+                tally.stopped = "interrupted"
+                return tally
+            if self.work.jobs and tally.done == before:
                 return tally
             if not self.work.jobs and chooser.taken > 1:
                 return tally

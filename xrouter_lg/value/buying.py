@@ -28,7 +28,9 @@ _AHEAD = (1, 4, 16)
 """Answers of one kind that are looked ahead over."""
 _NODES, _MASS = np.polynomial.hermite_e.hermegauss(9)
 _MASS = _MASS / _MASS.sum()
-_NEARLY = 0.7
+_ROUNDING = 1e-12
+"""Utility below which a gain is none."""
+_NEARLY = 0.5
 """Of the best worth per dollar: what is taken along in one step."""
 _AT_ONCE = 4_000
 """Actions valued at once: bounds the memory."""
@@ -224,7 +226,8 @@ class _Belief:
             after = np.zeros(now.shape)
             for node, mass in zip(_NODES, _MASS, strict=True):
                 after += mass * (utility + node * b[:, None, :]).max(2)
-            gain = np.maximum((after - now).mean(1), 0.0) / ahead
+            gain = (after - now).mean(1) / ahead
+            gain = np.where(gain > _ROUNDING, gain, 0.0)
             found[k, m, at] = gain * self._requests_F[family]
         return found
 

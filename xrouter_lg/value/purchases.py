@@ -25,6 +25,9 @@ LEAST_REQUESTS = 10_000
 _MONTH_S = 30 * 86_400.0
 _DAY_S = 86_400.0
 _WEIGHTS = DENSE_WEIGHTS[::2]
+_BY_CHANCE = 0.2
+"""Of a round's money, for prompts drawn by chance and put to every card: beliefs that are wrong,
+and sure of it, are found out by nothing else."""
 _FEWEST_SCORES = 2
 """Scores per card, on average, below which prompts are drawn and put to every card."""
 
@@ -63,8 +66,8 @@ class Basket:
 
     purchases: tuple[Purchase, ...]
     gain: float | None
-    """Utility that they are expected to add, score points per request; None where too little is
-    known to tell: then prompts are drawn by chance and put to every card."""
+    """Utility that they are expected to add, score points per request, those drawn by chance not
+    counted; None where too little is known to tell: then all are drawn by chance."""
     worth_usd: float | None
     """The same in dollars, over the traffic."""
 
@@ -97,10 +100,20 @@ def next_round(
     c_ref = _c_ref_usd(evidence, cost_N_M, market)
     # A round's worth is counted over the log's requests; the traffic has more of the same.
     point_usd = traffic.point_usd(c_ref) * traffic.requests / evidence.prompts
-    stakes = Stakes(traffic.weights, c_ref, 1.0 / point_usd)
-    bought = buy(model, market, stakes, budget_usd=budget_usd, seed=seed)
+    # What is bought for its worth pays for what is drawn beside it.
+    stakes = Stakes(traffic.weights, c_ref, 1.0 / (point_usd * (1.0 - _BY_CHANCE)))
+    for part in (1.0 - _BY_CHANCE, 1.0):  # where a part buys nothing, the whole may
+        bought = buy(model, market, stakes, budget_usd=part * budget_usd, seed=seed)
+        if bought:
+            break
     worth = sum(one.worth for one in bought)
-    return Basket(tuple(bought), worth / evidence.prompts, worth * point_usd if bought else 0.0)
+    spent = sum(one.usd for one in bought)
+    price = market.price_N_M.copy()
+    price[[one.row for one in bought], [one.card for one in bought]] = np.inf
+    drawn = _whole_rows(
+        Market(price, market.verified_N_M), spent * _BY_CHANCE / (1.0 - _BY_CHANCE), seed
+    )
+    return Basket((*bought, *drawn), worth / evidence.prompts, worth * point_usd if bought else 0.0)
 
 
 def requests_of_a_month(observed_at: Floats, prompts: int) -> float:
