@@ -181,7 +181,8 @@ def by_answers(buyer: Buyer, most_usd: float) -> None:
     """Answers by chance, until the first that is too dear."""
     cards = buyer.score.shape[1]
     for place in buyer.rng.permutation(buyer.score.size).tolist():
-        if not buyer.take(*divmod(place, cards), most_usd):
+        row, card = divmod(place, cards)
+        if not buyer.take(row, card, most_usd):
             return
 
 
