@@ -163,5 +163,5 @@ async def test_the_first_round_takes_its_share_of_the_money(world: World) -> Non
     with world.open("0.003", grader=grader, strategy="value", rounds=3) as opened:
         first: Worklist = opened.work
         assert isinstance(opened, Backfill)
-        assert 0 < sum(job.mean_usd or 0.0 for job in first.jobs) <= 0.001
+        assert 0 < sum(job.mean_usd or 0.0 for job in first.jobs) <= 0.0015
         assert first.worth_usd is not None and first.worth_usd > 0.001

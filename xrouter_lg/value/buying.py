@@ -30,7 +30,7 @@ _NODES, _MASS = np.polynomial.hermite_e.hermegauss(9)
 _MASS = _MASS / _MASS.sum()
 _ROUNDING = 1e-12
 """Utility below which a gain is none."""
-_NEARLY = 0.5
+_NEARLY = 0.7
 """Of the best worth per dollar: what is taken along in one step."""
 _AT_ONCE = 4_000
 """Actions valued at once: bounds the memory."""

@@ -7,7 +7,7 @@ says. A round is worth what it adds per request, times the requests that are sti
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -98,6 +98,7 @@ def next_round(
     partitions = partitions_from_words(features, len(np.unique(evidence.prompt_R)))
     model = ValueModel(partitions, (), (), ()).learned(evidence, cost_N_M)
     c_ref = _c_ref_usd(evidence, cost_N_M, market)
+    market = replace(market, price_N_M=_as_paid(model, market.price_N_M))
     # A round's worth is counted over the log's requests; the traffic has more of the same.
     point_usd = traffic.point_usd(c_ref) * traffic.requests / evidence.prompts
     # What is bought for its worth pays for what is drawn beside it.
@@ -140,6 +141,19 @@ def _whole_rows(market: Market, budget_usd: float, seed: int) -> list[Purchase]:
         left -= usd
         chosen += [Purchase(row, m, 0.0, float(market.price_N_M[row, m])) for m in cards.tolist()]
     return chosen
+
+
+def _as_paid(model: ValueModel, price_N_M: Floats) -> Floats:
+    """The prices of each card, dearer for families whose answers cost it more than usual: the
+    length of an answer goes by the kind of request."""
+    total = np.zeros_like(price_N_M)
+    for own, usd in zip(model.partitions, model.usd_F_M, strict=True):
+        total += usd[own.family_N]
+    usual = total.mean(0, keepdims=True)
+    ratio = total / np.where(usual > 0, usual, 1.0)
+    told = np.isfinite(price_N_M) & np.isfinite(ratio) & (ratio > 0)
+    found: Floats = np.where(told, price_N_M * np.where(told, ratio, 1.0), price_N_M)
+    return found
 
 
 def _c_ref_usd(evidence: Evidence, cost_N_M: Floats, market: Market) -> float:
