@@ -10,6 +10,9 @@ and whole tasks). Curves are kept in a cache: a second run redraws the table in 
 --task all measures every task, and what one policy over all of them gains, each request in its own
 pool. With --sequential FOLDER, an outcome table with responses, several calls per prompt are
 judged too: mean and standard deviation over ten half splits.
+
+--world bought asks instead how much of what all answers teach those teach that are worth buying
+(benchmarks/bought.py), by what they cost; --picture docs/images/bought.png draws it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import bought
 from benchmarks.quality_rows import (
     NO_LABELS,
     TASKS,
@@ -95,23 +99,61 @@ def _share(value: Figure | None) -> str:
     return "never" if value.value is None else f"{value.value:.0%}"
 
 
+def bought_world(options: argparse.Namespace) -> int:
+    """The curve of what buying answers is worth."""
+    started = time.perf_counter()
+    table = TASKS[options.task].read(options.data)
+    full, rows = bought.shares(table, splits=options.splits, say=_say)
+    if options.json:
+        print(json.dumps({"full_gain": full, "shares": [asdict(row) for row in rows]}))
+        return 0
+    show(
+        f"{options.task}: share of the full-information gain ({full:+.4f}) by share of what all "
+        f"answers cost, {options.splits} half splits [95 %]",
+        ["known at first", "bought", *(f"{budget:.0%}" for budget in bought.BUDGETS)],
+        [
+            [log, way, *(_of_full(row) for row in rows if (row.log, row.way) == (log, way))]
+            for log in bought.LOGS
+            for way in bought.WAYS
+        ],
+    )
+    if options.picture is not None and not bought.draw_curves(options.picture, rows):
+        _say("no picture: matplotlib is not installed")
+    ours = [row for row in rows if row.way == bought.WAYS[0] and row.budget == 0.2]
+    line = "; ".join(f"20 % from {row.log}: {_of_full(row)} of {full:+.4f}" for row in ours)
+    append(f"{options.splits} splits, {time.perf_counter() - started:.0f} s; {line}")
+    return 0
+
+
+def _of_full(row: bought.Share) -> str:
+    return f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the outcome table")
+    parser.add_argument("--world", choices=["labelled", "bought"], default="labelled")
+    parser.add_argument("--picture", type=Path, help="draw the curves of --world bought here")
     parser.add_argument("--task", choices=[*sorted(TASKS), "all"], default="headline")
     parser.add_argument("--checkpoint", type=Path, help="a trained checkpoint for one more row")
     parser.add_argument("--base", type=Path, help="its base model, if it is an adapter")
     parser.add_argument("--unseen", type=Path, action="append", help="trained without families")
     parser.add_argument("--sequential", type=Path, help="folder of a table with responses")
-    parser.add_argument("--splits", type=int, default=10, help="half splits of --sequential")
+    parser.add_argument(
+        "--splits", type=int, default=10, help="half splits of --sequential and --world"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--no-cache", action="store_true", help="fit everything anew")
     parser.add_argument("--output", type=Path, help="write the JSON here")
     parser.add_argument("--json", action="store_true", help="print JSON, append nothing")
     options = parser.parse_args()
+    if options.world == "bought":
+        if options.task == "all":
+            parser.error("--world bought takes one task: name it")
+        return bought_world(options)
     started = time.perf_counter()
     names = sorted(TASKS) if options.task == "all" else [options.task]
     if options.task == "all" and options.checkpoint is not None:

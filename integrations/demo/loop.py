@@ -94,7 +94,8 @@ class Loop:
         )
         xrouter(
             *("backfill", str(self.table), "--pool", str(self.folder / "pool.yaml")),
-            *("--budget-usd", "1", *told, "--concurrency", str(self.settings.at_once)),
+            *("--budget-usd", "1", "--strategy", "random", *told),
+            *("--concurrency", str(self.settings.at_once)),
             console=self.console,
         )
 

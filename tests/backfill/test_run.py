@@ -569,7 +569,10 @@ async def test_a_broken_table_is_refused_before_anything_is_asked(world: World) 
         ({"limit": 0}, "limit is 0"),
         ({"repeat": 0}, "repeat is 0"),
         ({"max_tokens": 0}, "max_tokens is 0"),
-        ({"strategy": "best"}, "'value', 'family' or 'random'"),
+        ({"strategy": "best"}, "'value' or 'random'"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"cost_weight": -1.0}, "cost_weight is -1.0"),
+        ({"horizon_requests": 0}, "horizon_requests is 0"),
     ],
 )
 def test_a_bad_option_is_named(world: World, changed: dict[str, Any], said: str) -> None:

@@ -117,7 +117,7 @@ class World:
             self.folder,
             self.pool,
             Conditions(budget_usd, **(conditions or {})),
-            selection=Selection(**selection),
+            selection=Selection(**{"strategy": "random", **selection}),
             grader=grader,
             **options,
         )

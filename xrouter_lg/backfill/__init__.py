@@ -12,7 +12,6 @@ from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.run import Runner, Tally
 from xrouter_lg.backfill.selection import Selection
 from xrouter_lg.backfill.session import Backfill, Conditions, Preview
-from xrouter_lg.backfill.value import Weights
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of
 
 __all__ = [
@@ -30,6 +29,5 @@ __all__ = [
     "Selection",
     "Tally",
     "UnaskableError",
-    "Weights",
     "conversation_of",
 ]

@@ -12,8 +12,11 @@ import polars as pl
 from xrouter_lg.arrays import Bools, Floats
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.outcomes import OutcomeTable
-from xrouter_lg.outcomes.grid import OutcomeGrid, card_name
+from xrouter_lg.outcomes.grid import Column, OutcomeGrid, card_name
 from xrouter_lg.pool.pool import ModelCard
+
+LOGGED = ("propensity", "observed_at", "scored_by")
+"""Columns of the outcomes that say how much they tell."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,11 @@ class Known:
     """N prompts × M cards."""
 
     grid: OutcomeGrid
-    """Every prompt, in the order of the prompts table, with its reference and meta. A score counts
-    whether or not its cost is known."""
+    """Every prompt, in the order of the prompts table, with its reference and meta, and of every
+    outcome how and when it came about. A score counts whether or not its cost is known, and a cost
+    whether or not there is a score."""
     answered: Bools
     """[N, M] whether an answer is there that was not scored yet."""
-    spend: Floats
-    """[N] USD of the dearest outcome there is, by whichever model; NaN where none is priced."""
     output_tokens: Floats
     """[M] mean length of a card's answers, NaN where it has none."""
     labels: Mapping[str, str]
@@ -45,7 +47,7 @@ def read_known(
     table: OutcomeTable, cards: Sequence[ModelCard], *, rename: Mapping[str, str] | None = None
 ) -> Known:
     """The table as its cards see it. A model belongs to the card of its name (normalised, after
-    ``rename``) or of its provider's name for it; outcomes of other models only count as spend.
+    ``rename``) or of its provider's name for it; outcomes of other models tell nothing.
 
     Raises:
         BackfillError: ``rename`` names a model or a card that does not exist.
@@ -55,7 +57,7 @@ def read_known(
     answered = pl.col("response").is_not_null().alias("answered")
     whole = table.grid(
         every=True,
-        more=("score", "cost_usd", "output_tokens", answered),
+        more=("score", "cost_usd", "output_tokens", *LOGGED, answered),
         about=("reference", "meta"),
     )
     more, shape = whole.more, whole.score.shape
@@ -66,8 +68,6 @@ def read_known(
     score = np.stack([_mean(more["score"][:, at], axis=1) for at in own], axis=1)
     there = more.get("answered", np.zeros(shape, dtype=np.bool_))
     unscored = np.stack([there[:, at].any(1) for at in own], axis=1) & np.isnan(score)
-    dearest = np.where(np.isfinite(more["cost_usd"]), more["cost_usd"], -np.inf)
-    dearest = dearest.max(1, initial=-np.inf)
     tokens = more.get("output_tokens", np.full(shape, np.nan))
     return Known(
         dataclasses.replace(
@@ -75,11 +75,10 @@ def read_known(
             models=names,
             cards=names,
             score=score,
-            cost=np.full(score.shape, np.nan),
-            more={},
+            cost=np.stack([_mean(more["cost_usd"][:, at], axis=1) for at in own], axis=1),
+            more={name: _first(more[name], own) for name in LOGGED if name in more},
         ),
         answered=unscored,
-        spend=np.where(np.isfinite(dearest), dearest, np.nan),
         output_tokens=np.array([float(_mean(tokens[:, at].ravel(), axis=0)) for at in own]),
         labels={name: name for name in names} | _labels(card_of),
     )
@@ -113,6 +112,18 @@ def _labels(card_of: Mapping[str, str]) -> dict[str, str]:
         if model == card or card not in labels:
             labels[card] = model
     return labels
+
+
+def _first(values: Column, own: Sequence[Sequence[int]]) -> Column:
+    """[N, M] of each card the first of its models that has a value."""
+    found = np.full((len(values), len(own)), None if values.dtype.kind == "O" else np.nan)
+    found = found.astype(values.dtype)
+    for card, models in enumerate(own):
+        for model in reversed(models):
+            column = values[:, model]
+            there = np.array([one is not None and one == one for one in column], dtype=np.bool_)
+            found[there, card] = column[there]
+    return found
 
 
 def _mean(values: Floats, *, axis: int) -> Floats:

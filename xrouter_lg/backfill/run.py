@@ -29,7 +29,7 @@ class Tally:
     """How a run stands; ended, its result. USD are the whole account's unless said otherwise."""
 
     calls: int
-    """Calls that the worklist has."""
+    """Calls that the worklists so far have."""
     budget_usd: Decimal
     counted_usd: Decimal = _ZERO
     """What the budget counts as spent, worst cases of unknown costs included."""
@@ -51,8 +51,9 @@ class Tally:
     """Cards that were left alone, and why."""
     left: int = 0
     """Calls that were not made, for whatever reason."""
-    stopped: Literal["done", "budget", "interrupted", "cards"] = "done"
-    """``done``: every call was made or failed; else why some were not."""
+    stopped: Literal["done", "budget", "worth", "interrupted", "cards"] = "done"
+    """``done``: every call was made or failed; else why some were not. ``worth``: no further answer
+    is worth its price."""
 
     @property
     def done(self) -> int:
@@ -63,7 +64,8 @@ OnChange = Callable[[Tally], None]
 
 
 class Runner:
-    """One run of a worklist; build it inside the event loop that runs it."""
+    """One run, of one worklist or several after each other; build it inside the event loop that
+    runs it."""
 
     def __init__(
         self,
@@ -76,19 +78,27 @@ class Runner:
         concurrency: int = 8,
         on_change: OnChange | None = None,
     ) -> None:
-        self.work, self.cache, self.account, self.grader = work, cache, account, grader
+        self.cache, self.account, self.grader = cache, account, grader
         self.asker = Asker(cache, account, workers=workers, cards=work.cards)
         self.concurrency = concurrency
-        self.tally = Tally(len(work.jobs), account.limit_usd or _ZERO)
-        self.schedule = Schedule(
-            work.jobs, lambda name: self.asker.workers.breaker(f"worker:{name}")
-        )
+        self.tally = Tally(0, account.limit_usd or _ZERO)
         self._on_change = on_change or (lambda tally: None)
-        self._begun: set[int] = set()
-        self._tries: Counter[int] = Counter()
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._grading: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        self.fresh: list[Cell] = []
+        """Cells that got an answer since this was last emptied."""
+        self.take_up(work)
+
+    def take_up(self, work: Worklist) -> None:
+        """What :meth:`run` does next."""
+        self.work = work
+        self.tally.calls += len(work.jobs)
+        self.schedule = Schedule(
+            work.jobs, lambda name: self.asker.workers.breaker(f"worker:{name}")
+        )
+        self._begun: set[int] = set()
+        self._tries: Counter[int] = Counter()
         self._ranks: defaultdict[int, list[int]] = defaultdict(list)
         for rank, job in enumerate(work.jobs):
             self._ranks[job.group].append(rank)
@@ -96,8 +106,6 @@ class Runner:
         for cell in work.cells:
             for key in cell.keys:
                 self._cells[key].append(cell)
-        self.fresh: list[Cell] = []
-        """Cells that got an answer since this was last emptied."""
 
     def stop(self) -> None:
         """Make no further call; those in flight are paid for and are waited for."""
@@ -301,7 +309,7 @@ class Runner:
     def _sum_up(self) -> None:
         tally = self.tally
         tally.counted_usd = self.account.spent
-        tally.gave_up = dict(self.schedule.gave_up)
+        tally.gave_up.update(self.schedule.gave_up)
         tally.left = tally.calls - tally.done
         if self._stop.is_set() and tally.left:
             tally.stopped = "interrupted"

@@ -1,11 +1,13 @@
-"""What a backfill will ask, in which order, and what it will cost; nothing is called for it."""
+"""What a backfill can ask, and what it will cost; nothing is called for it."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +15,6 @@ from xrouter_lg.backfill.asking import Order, answer_limit, handed_in
 from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.known import Known
-from xrouter_lg.backfill.value import Strategy, Weights, order_of
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import PromptSize, prompt_size
 from xrouter_lg.errors import NoCandidateError
@@ -23,15 +24,25 @@ from xrouter_lg.routing import constraints
 from xrouter_lg.types import RouteRequest
 from xrouter_lg.verifiers.grading import Submission
 
+Strategy = Literal["value", "random"]
+
 
 @dataclass(frozen=True)
 class Selection:
-    """What to ask about. ``limit`` counts prompts, in the order of their value."""
+    """What to ask about."""
 
     strategy: Strategy = "value"
-    weights: Weights = field(default_factory=Weights)
+    """``value``: the answers that add most to what routing is worth, in rounds, until none is worth
+    its price. ``random``: all that is missing, prompt by prompt, in an order drawn by chance."""
+    rounds: int = 6
+    """Of ``value``; between two of them, what has come is learned from."""
+    cost_weight: float | None = None
+    """λ that requests will be routed with; None where they come with many."""
+    horizon_requests: float | None = None
+    """Requests that are to be served with what is learned; None: a month of the log's."""
     seed: int = 0
     limit: int | None = None
+    """Prompts to ask about."""
     max_tokens: int | None = None
     """Longest answer (tokens) of every card; each card's own limit holds as well."""
     repeat: int = 1
@@ -42,14 +53,18 @@ class Selection:
     """Take up cached answers whose outcome has a score already."""
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 1), ("max_tokens", 1), ("repeat", 1)):
+        for name in ("limit", "max_tokens", "repeat", "rounds"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise BackfillError(f"{name} is {value!r}; it must be at least {least}")
-        if self.strategy not in ("value", "family", "random"):
-            raise BackfillError(
-                f"strategy is {self.strategy!r}; it is 'value', 'family' or 'random'"
-            )
+            if value is not None and value < 1:
+                raise BackfillError(f"{name} is {value!r}; it must be at least 1")
+        for name, allowed in (("cost_weight", "0 or above"), ("horizon_requests", "above 0")):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not 0 <= value < math.inf or (name == "horizon_requests" and value == 0):
+                raise BackfillError(f"{name} is {value!r}; it must be {allowed}")
+        if self.strategy not in ("value", "random"):
+            raise BackfillError(f"strategy is {self.strategy!r}; it is 'value' or 'random'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,49 +103,67 @@ class Worklist:
     """Calls per card that failed for good before."""
     skipped: Mapping[str, Mapping[str, int]]
     """Prompts per card and reason for which it can't be asked."""
+    gain: float | None = None
+    """What the jobs are expected to add, score points per request; None where nobody can tell."""
+    worth_usd: float | None = None
+    """The same in dollars, over the requests to be served."""
+
+
+@dataclass
+class Shelf:
+    """All that can be asked. What was taken is gone, whether it was answered or not."""
+
+    known: Known
+    cards: tuple[ModelCard, ...]
+    jobs_by_row: dict[int, list[Job]]
+    cells: tuple[Cell, ...]
+    cached: Mapping[str, int]
+    failed: Mapping[str, int]
+    skipped: Mapping[str, Mapping[str, int]]
+
+    def jobs(self) -> list[Job]:
+        return [job for mine in self.jobs_by_row.values() for job in mine]
 
     def unpriced(self) -> list[str]:
-        """Cards to be asked whose price is unknown."""
-        return sorted({job.card.name for job in self.jobs if job.worst_usd is None})
+        """Cards that can be asked whose price is unknown."""
+        return sorted({job.card.name for job in self.jobs() if job.worst_usd is None})
+
+    def without(self, cards: Collection[str]) -> None:
+        """Take away what is left of these cards."""
+        for row, mine in list(self.jobs_by_row.items()):
+            self._keep(row, [job for job in mine if job.card.name not in cards])
+
+    def take(self, wanted: Mapping[int, Collection[str] | None]) -> Worklist:
+        """The jobs of these rows, in their order, and of these cards; None stands for all."""
+        jobs: list[Job] = []
+        for group, (row, cards) in enumerate(wanted.items()):
+            mine = self.jobs_by_row[row]
+            taken = [job for job in mine if cards is None or job.card.name in cards]
+            self._keep(row, [job for job in mine if job not in taken])
+            jobs += [
+                dataclasses.replace(job, group=group) for job in sorted(taken, key=dearest_first)
+            ]
+        return self.worklist(tuple(jobs))
+
+    def worklist(self, jobs: tuple[Job, ...], cells: tuple[Cell, ...] | None = None) -> Worklist:
+        own = self.cells if cells is None else cells
+        return Worklist(self.known, self.cards, jobs, own, self.cached, self.failed, self.skipped)
+
+    def _keep(self, row: int, jobs: list[Job]) -> None:
+        if jobs:
+            self.jobs_by_row[row] = jobs
+        else:
+            self.jobs_by_row.pop(row, None)
 
 
-def select_jobs(
-    known: Known, pool: ModelPool, cache: AnswerCache, selection: Selection
-) -> Worklist:
-    """What is missing, what of it the cache has, and the rest in order.
-
-    Raises:
-        BackfillError: nothing can be asked, since every missing cell is skipped.
-    """
+def survey(known: Known, pool: ModelPool, cache: AnswerCache, selection: Selection) -> Shelf:
+    """All that is missing, what of it the cache has, and what can be asked."""
     draft = _Draft(known, pool, cache, selection)
     for row in range(len(known)):
         draft.look_at(row)
-    wanted = np.array(sorted(draft.jobs_by_row), dtype=np.int64)
-    price = np.full(len(known), np.nan)
-    for row, mine in draft.jobs_by_row.items():
-        means = [job.mean_usd for job in mine if job.mean_usd is not None]
-        price[row] = sum(means) if means else np.nan
-    order = order_of(
-        known,
-        price,
-        wanted,
-        strategy=selection.strategy,
-        weights=selection.weights,
-        seed=selection.seed,
-    )
-    jobs: list[Job] = []
-    for group, row in enumerate(order[: selection.limit].tolist()):
-        mine = sorted(draft.jobs_by_row[row], key=_dearest_first)
-        jobs += [dataclasses.replace(job, group=group) for job in mine]
-    return Worklist(
-        known=known,
-        cards=tuple(pool),
-        jobs=tuple(jobs),
-        cells=tuple(draft.cells),
-        cached=draft.cached,
-        failed=draft.failed,
-        skipped={card: dict(reasons) for card, reasons in draft.skipped.items()},
-    )
+    skipped = {card: dict(reasons) for card, reasons in draft.skipped.items()}
+    told = (draft.cached, draft.failed, skipped)
+    return Shelf(known, tuple(pool), draft.jobs_by_row, tuple(draft.cells), *told)
 
 
 def submission(known: Known, row: int, cache: AnswerCache, stored: Stored) -> Submission:
@@ -141,7 +174,7 @@ def submission(known: Known, row: int, cache: AnswerCache, stored: Stored) -> Su
     return handed_in(of, cache, stored)
 
 
-def _dearest_first(job: Job) -> tuple[float, str, int]:
+def dearest_first(job: Job) -> tuple[float, str, int]:
     return (-float(job.worst_usd or 0), job.card.name, job.key.sample)
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from xrouter_lg.backfill.cache import AnswerCache, Spending
+from xrouter_lg.backfill.choice import Chooser
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.known import read_known
 from xrouter_lg.backfill.results import rows_of, write_into
 from xrouter_lg.backfill.run import OnChange, Runner, Tally
-from xrouter_lg.backfill.selection import Selection, Worklist, chosen_pool, select_jobs
+from xrouter_lg.backfill.selection import Selection, Worklist, chosen_pool, survey
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
@@ -48,6 +49,11 @@ class Conditions:
         if self.concurrency < 1:
             raise BackfillError(f"concurrency is {self.concurrency!r}; it must be at least 1")
 
+    @property
+    def budget(self) -> Decimal:
+        assert isinstance(self.budget_usd, Decimal)
+        return self.budget_usd
+
 
 @dataclass(frozen=True)
 class CardPreview:
@@ -65,7 +71,8 @@ class CardPreview:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do, by expected costs."""
+    """What a run would do first, by expected costs: all that is asked, or the first of its rounds,
+    what comes later being chosen by what was learned."""
 
     cards: tuple[CardPreview, ...]
     prompts: int
@@ -76,6 +83,14 @@ class Preview:
     budget_usd: Decimal
     judges: tuple[str, ...] = ()
     """Models that verdicts are paid for, on top of these figures."""
+    rounds: int = 1
+    """At most, about."""
+    gain: float | None = None
+    """Expected of the first round: score points per request; None where nobody can tell."""
+    worth_usd: float | None = None
+    """The same in dollars over ``requests``."""
+    requests: float = 0.0
+    """To be served with what is learned."""
 
     @property
     def mean_usd(self) -> float | None:
@@ -96,6 +111,10 @@ class Preview:
             "budget_usd": f"{self.budget_usd:f}",
             "spending": self.spending.to_dict(),
             "judges": list(self.judges),
+            "rounds": self.rounds,
+            "gain": self.gain,
+            "worth_usd": self.worth_usd,
+            "requests": self.requests,
         }
 
 
@@ -107,12 +126,15 @@ class Backfill:
 
     folder: Path
     work: Worklist
+    """The calls to make, or those of the present round."""
+    chooser: Chooser
     cache: AnswerCache
     conditions: Conditions
     grader: Grader | None = None
     workers: Workers = field(default_factory=Workers)
     lost: int = 0
     """Calls of earlier runs that died in flight, closed by this run."""
+    rename: Mapping[str, str] | None = None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -144,11 +166,14 @@ class Backfill:
         known = read_known(table, tuple(chosen), rename=rename)
         opened = AnswerCache(None if dry_run and not path.exists() else path)
         try:
-            work = select_jobs(known, chosen, opened, selection or Selection())
+            shelf = survey(known, chosen, opened, selection or Selection())
+            chooser = Chooser(shelf, selection or Selection(), grader is not None)
+            spent = Decimal(0) if conditions.new_account else opened.spending().counted
+            work = chooser.next(float(conditions.budget - spent))
         except BaseException:
             opened.close()
             raise
-        return cls(root, work, opened, conditions, grader)
+        return cls(root, work, chooser, opened, conditions, grader, rename=rename)
 
     def close(self) -> None:
         self.cache.close()
@@ -163,8 +188,7 @@ class Backfill:
 
     @property
     def budget_usd(self) -> Decimal:
-        assert isinstance(self.conditions.budget_usd, Decimal)
-        return self.conditions.budget_usd
+        return self.conditions.budget
 
     def spending(self) -> Spending:
         """What the account has cost so far."""
@@ -199,7 +223,18 @@ class Backfill:
                 break
             within += 1
         judges = () if self.grader is None else tuple(c.name for c in self.grader.judges())
-        return Preview(tuple(rows), len(groups), within, spending, self.budget_usd, judges)
+        return Preview(
+            tuple(rows),
+            len(groups),
+            within,
+            spending,
+            self.budget_usd,
+            judges,
+            rounds=self.chooser.selection.rounds if self.chooser.in_rounds else 1,
+            gain=work.gain,
+            worth_usd=work.worth_usd,
+            requests=self.chooser.requests,
+        )
 
     async def run(self, on_change: OnChange | None = None, *, on_start: Any = None) -> Tally:
         """Make the calls and write the table. ``on_start`` gets the :class:`Runner`, whose
@@ -211,7 +246,7 @@ class Backfill:
             UnprovenVerifierError: a verifier that misjudges a known case.
         """
         self._check_prices()
-        asked = {job.card.name for job in self.work.jobs}
+        asked = {job.card.name for job in (*self.work.jobs, *self.chooser.shelf.jobs())}
         if asked:
             self.workers.prepare(chosen_pool(ModelPool(self.work.cards), sorted(asked)))
         if self.conditions.new_account:
@@ -233,6 +268,8 @@ class Backfill:
             on_start(runner)
         writer = asyncio.create_task(self._write_now_and_then(runner))
         try:
+            if self.chooser.in_rounds:
+                return await self._rounds(runner)
             return await runner.run()
         finally:
             writer.cancel()
@@ -240,9 +277,40 @@ class Backfill:
                 await writer
             self.write()
 
+    async def _rounds(self, runner: Runner) -> Tally:
+        """Ask, learn from it, choose, ask again: until the money is spent or no answer is worth its
+        price."""
+        tally, chooser = runner.tally, self.chooser
+        while True:
+            before = tally.done
+            await runner.run()
+            if runner.stopping:
+                tally.stopped = "interrupted"
+                return tally
+            if self.work.jobs and tally.done == before:
+                return tally
+            if not self.work.jobs and chooser.taken > 1:
+                return tally
+            chooser.shelf.without(tally.gave_up)
+            left = float(self.budget_usd - runner.account.spent)
+            rows = rows_of(self.work.cells, self.work.known, self.cache, self.grader)
+            self.work = await asyncio.to_thread(self._learn_and_choose, rows, left)
+            if not self.work.jobs:
+                if chooser.shelf.jobs_by_row:
+                    tally.stopped = "worth" if chooser.affordable(left) else "budget"
+                return tally
+            runner.take_up(self.work)
+
+    def _learn_and_choose(self, rows: list[dict[str, Any]], left_usd: float) -> Worklist:
+        self._write(rows)
+        table = OutcomeTable.load(self.folder)
+        self.chooser.learned(read_known(table, self.work.cards, rename=self.rename))
+        return self.chooser.next(left_usd)
+
     def write(self) -> None:
         """The table with everything that the cache knows of it."""
-        self._write(rows_of(self.work.cells, self.work.known, self.cache, self.grader))
+        cells = self.chooser.shelf.cells
+        self._write(rows_of(cells, self.work.known, self.cache, self.grader))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         with self._one_at_a_time:
@@ -262,13 +330,14 @@ class Backfill:
     def _check_prices(self) -> None:
         if self.conditions.allow_unknown_price:
             return
-        unknown = self.work.unpriced()
+        unknown = {job.card.name for job in self.work.jobs if job.worst_usd is None}
+        unknown |= set(self.chooser.shelf.unpriced())
         judges = [] if self.grader is None else self.grader.judges()
-        unknown += [card.name for card in judges if card.effective_price is None]
+        unknown |= {card.name for card in judges if card.effective_price is None}
         if unknown:
             raise BackfillError(
-                f"the price of {', '.join(map(repr, unknown))} is unknown, so no budget can be "
-                "kept; give the card a price {input: ..., output: ...} in USD per million "
+                f"the price of {', '.join(map(repr, sorted(unknown)))} is unknown, so no budget "
+                "can be kept; give the card a price {input: ..., output: ...} in USD per million "
                 "tokens, leave it out with --cards, or accept it with --allow-unknown-price"
             )
 

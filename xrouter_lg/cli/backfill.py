@@ -1,4 +1,4 @@
-"""``xrouter backfill``: ask the other cards about chosen prompts, within a budget."""
+"""``xrouter backfill``: buy the answers that teach most, within a budget."""
 
 from __future__ import annotations
 
@@ -40,15 +40,26 @@ def backfill(
         int | None, typer.Option(help="Ask about so many prompts.", rich_help_panel=_CHOICE)
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="value, family or random.", rich_help_panel=_CHOICE)
-    ] = "value",
-    weight: Annotated[
-        list[str] | None,
+        str,
         typer.Option(
-            help="NAME=VALUE of the value's terms: disagreement, spend, unknown, coverage, "
-            "price, explore; repeatable.",
+            help="value: what adds most to routing, while it is worth its price; random: all.",
             rich_help_panel=_CHOICE,
         ),
+    ] = "value",
+    rounds: Annotated[
+        int,
+        typer.Option(help="Of value: how often to learn and choose anew.", rich_help_panel=_CHOICE),
+    ] = 6,
+    horizon_requests: Annotated[
+        float | None,
+        typer.Option(
+            help="Requests to be served with what is learned; a month of the log's.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None,
+    cost_weight: Annotated[
+        float | None,
+        typer.Option(help="They will be routed with it; many.", rich_help_panel=_CHOICE),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel=_CHOICE)] = 0,
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
@@ -89,15 +100,17 @@ def backfill(
     """Ask the cards of a pool about prompts of an outcome table that lack their outcomes.
 
     Answers are kept for good in the cache: the same command goes on where it was stopped, and
-    pays nothing twice. Exit code 0 when all was asked or the budget is used up, 1 when a card was
-    given up on, 2 for a mistake, 130 when interrupted.
+    pays nothing twice. Exit code 0 when all was asked, nothing more is worth its price or the
+    budget is used up, 1 when a card was given up on, 2 for a mistake, 130 when interrupted.
     """
-    from xrouter_lg.backfill import Backfill, Conditions, Grader, Selection, Weights
+    from xrouter_lg.backfill import Backfill, Conditions, Grader, Selection
     from xrouter_lg.pool.pool import ModelPool
 
     selection = Selection(
         strategy=strategy,  # type: ignore[arg-type]  # checked by the class
-        weights=Weights.of(_numbers(weight)),
+        rounds=rounds,
+        cost_weight=cost_weight,
+        horizon_requests=horizon_requests,
         seed=seed,
         limit=limit,
         max_tokens=max_tokens,
@@ -197,7 +210,7 @@ class _Line:
             f"${tally.counted_usd:.4f} of ${tally.budget_usd:f} · "
             f"{sum(tally.failed.values())} failed · {tally.in_flight} in flight"
         )
-        self._bar.update(self._task, completed=tally.done, said=said)
+        self._bar.update(self._task, total=tally.calls, completed=tally.done, said=said)
         share = tally.done / max(tally.calls, 1)
         if self._plain and share >= self._next_said:
             # The last line is said once: no share is above 1.
@@ -247,6 +260,17 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
         f"${_usd(preview.worst_usd)}. ${preview.spending.counted:f} of ${preview.budget_usd:f} is "
         f"spent; the rest is expected to cover {preview.within_budget} prompts. Nothing was asked."
     )
+    if preview.worth_usd is not None:
+        typer.echo(
+            f"This is the first of about {preview.rounds} rounds. It is expected to add "
+            f"{preview.gain or 0.0:+.4f} score points a request, worth ${preview.worth_usd:.2f} "
+            f"over {preview.requests:,.0f} requests; later rounds go by what it teaches."
+        )
+    elif preview.rounds > 1:
+        typer.echo(
+            f"This is the first of about {preview.rounds} rounds, drawn by chance: too few scores "
+            "are known to tell what would teach most."
+        )
     if preview.judges:
         typer.echo(f"Verdicts by {', '.join(preview.judges)} come on top.")
     for card in preview.cards:
@@ -284,6 +308,11 @@ def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
             f"{tally.unaffordable} calls don't fit into what is left: raise --budget-usd, lower "
             "--max-tokens, or start a new account with --new-budget"
         )
+    elif tally.stopped == "worth":
+        typer.echo(
+            "No further answer is expected to be worth its price over "
+            f"{opened.chooser.requests:,.0f} requests: raise --horizon-requests if there are more"
+        )
     elif tally.left:
         typer.echo("The same command goes on where this one stopped, without --new-budget.")
 
@@ -314,13 +343,3 @@ def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:
 
 def _usd(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
-
-
-def _numbers(pairs: list[str] | None) -> dict[str, float]:
-    found = {}
-    for name, value in parse_pairs(pairs, "--weight", "NAME=VALUE").items():
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"{value!r} in --weight {name}={value} is no number") from None
-    return found

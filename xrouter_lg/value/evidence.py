@@ -1,6 +1,8 @@
 """What outcomes tell about cards, observation by observation, each with what it is worth.
 
-    worth = recency · (Σu)² / Σu² · u / Σu over the family and card,   u = min(1 / propensity, 5)
+    worth = recency · (Σu)² / Σu² · u / Σu,   u = min(1 / propensity, 5)
+
+summed over the family and card's observations of known propensity.
 
 An observation is worth 1 where it is an outcome of a card that was asked no matter what. A log
 whose rules send hard requests to one card and easy ones to another shows each card on its own kind
@@ -115,16 +117,21 @@ class Evidence:
 
     def weighed(self, family_N: Ints, families: int) -> Evidence:
         """The same, unbiased by who was asked what: see the module's formula."""
-        u_R = np.where(np.isfinite(self.propensity_R), 1.0 / self.propensity_R, 1.0)
+        logged_R = np.isfinite(self.propensity_R)
+        u_R = np.where(logged_R, 1.0 / self.propensity_R, 1.0)
         u_R = np.minimum(u_R, _MOST_WEIGHT)
         if (u_R == 1.0).all():
             return self
         cell_R = family_N[self.prompt_R] * self.cards + self.card_R
         size = families * self.cards
-        total = np.bincount(cell_R, u_R * self.worth_R, size)
-        square = np.bincount(cell_R, u_R**2 * self.worth_R, size)
+        # What was asked no matter what needs no undoing, and must not be outvoted by rare draws.
+        drawn_R = np.where(logged_R, self.worth_R, 0.0)
+        total = np.bincount(cell_R, u_R * drawn_R, size)
+        square = np.bincount(cell_R, u_R**2 * drawn_R, size)
         scale = total / np.maximum(square, 1e-300)
-        return replace(self, worth_R=self.worth_R * u_R * scale[cell_R])
+        return replace(
+            self, worth_R=np.where(logged_R, self.worth_R * u_R * scale[cell_R], self.worth_R)
+        )
 
 
 def thumbs(table: OutcomeGrid) -> Bools:

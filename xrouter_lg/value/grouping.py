@@ -78,11 +78,9 @@ def group(
     known, label_N = numbered(labels)
     found: dict[str, list[tuple[tuple[str, ...] | None, Ints]]] = {}
     for scale in _FINEST:
-        finest = min(max(round(scale * math.sqrt(scored)), 3), _MOST)
-        sizes = sorted({max(2, round(share * finest)) for share in _COARSER})
-        own = [find_families(features, size) for size in sizes]
+        own = _from_words(features, scored, scale)
         if len(centres) > 1:
-            own[0] = find_families(features, max(len(centres), sizes[0]), centres)
+            own[0] = find_families(features, max(len(centres), int(own[0].max()) + 1), centres)
         found[f"{'+'.join(str(int(of.max()) + 1) for of in own)} families from words"] = [
             (None, of) for of in own
         ]
@@ -102,6 +100,21 @@ def group(
         for at, (names, of) in enumerate(found[best])
     )
     return Grouping(partitions, best, {name: float(w.mean()) for name, w in worth.items()})
+
+
+def partitions_from_words(features: Features, scored: int) -> tuple[Partition, ...]:
+    """The usual partitions where ``scored`` requests have an outcome, found without a look at any:
+    for what is fitted again and again. Their families carry numbers, no names."""
+    return tuple(
+        Partition(tuple(map(str, range(int(of.max()) + 1))), of)
+        for of in _from_words(features, scored, _FINEST[0])
+    )
+
+
+def _from_words(features: Features, scored: int, scale: float) -> list[Ints]:
+    finest = min(max(round(scale * math.sqrt(scored)), 3), _MOST)
+    sizes = sorted({max(2, round(share * finest)) for share in _COARSER})
+    return [find_families(features, size) for size in sizes]
 
 
 def one_partition(features: Features, labels: Sequence[str]) -> Grouping:

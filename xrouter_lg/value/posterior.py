@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix
 from xrouter_lg.arrays import Floats, Ints, sums
 from xrouter_lg.value.evidence import Evidence
 
-_SHARE = 0.35
+PROMPT_SHARE = 0.35
 """Of a score's variance within a family, what all cards have in common on a prompt: 0.36 to 0.38
 over 2,267 prompts that ten models answered."""
 _TAILS = 2.0
@@ -73,6 +73,14 @@ class Posterior:
         return counted
 
 
+def noise(mean: Floats, level: float = 0.5) -> Floats:
+    """Variance of one score around its expectation; a tenth of it is what a score of the common
+    ``level`` has, so that a card that was always right so far is not certain to be."""
+    own = np.clip(mean, 0.02, 0.98)
+    found: Floats = 0.9 * own * (1.0 - own) + 0.1 * level * (1.0 - level)
+    return found
+
+
 def fit_posterior(
     evidence: Evidence, family_N: Ints, families: int, *, rounds: int = _ROUNDS
 ) -> Posterior:
@@ -107,7 +115,6 @@ class _Fit:
         self._score_R = (evidence.score_R - evidence.error_R) / flip_R
         weight = evidence.worth_R / evidence.worth_R.sum()
         self._level = float(np.clip(weight @ self._score_R, 0.02, 0.98))
-        self._spread = self._level * (1.0 - self._level)
         self.mean_F_M = np.full(shape, self._level)
         self._scale_F = np.ones(families)
         self._between = np.eye(cards) * 4 * _PRIOR_SPREAD + 2 * _PRIOR_SPREAD
@@ -154,19 +161,18 @@ class _Fit:
         families, cards = self._shape
         evidence = self._evidence
         q_R = np.clip(self.mean_F_M, 0.02, 0.98)[self._family_R, evidence.card_R]
-        true_R = 0.9 * q_R * (1.0 - q_R) + 0.1 * self._spread
+        true_R = noise(q_R, self._level)
         seen_R = evidence.error_R + self._flip_R * q_R
-        # A thumb's own noise comes on top of the answer's; a tenth of the whole keeps a card that
-        # was always right so far from being certain.
+        # A thumb's own noise comes on top of the answer's.
         lie_R = seen_R * (1.0 - seen_R) / self._flip_R**2 - q_R * (1.0 - q_R)
-        noise_R = (1.0 - _SHARE) * true_R + np.maximum(lie_R, 0.0)
+        noise_R = (1.0 - PROMPT_SHARE) * true_R + np.maximum(lie_R, 0.0)
         precision_R = evidence.worth_R / noise_R
         load_R = np.sqrt(true_R) * precision_R
         # A prompt's worth multiplies all that it tells, its difficulty included: otherwise heavy
         # observations would count for less than their weight, and weighing would leave a bias.
         worth_P = np.bincount(self._prompt_R, evidence.worth_R) / np.bincount(self._prompt_R)
         known_P = np.bincount(self._prompt_R, load_R * np.sqrt(true_R))
-        gain_P = _SHARE / (worth_P + _SHARE * known_P)
+        gain_P = PROMPT_SHARE / (worth_P + PROMPT_SHARE * known_P)
         cell_R = self._family_R * cards + evidence.card_R
         size = families * cards
         information = np.zeros((families, cards, cards))
