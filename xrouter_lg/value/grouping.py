@@ -75,9 +75,7 @@ def group(
     known, label_N = numbered(labels)
     found: dict[str, list[tuple[tuple[str, ...] | None, Ints]]] = {}
     for scale in _FINEST:
-        finest = min(max(round(scale * math.sqrt(scored)), 3), _MOST)
-        sizes = sorted({max(2, round(share * finest)) for share in _COARSER})
-        own = [find_families(features, size) for size in sizes]
+        own = partitions_of(features, scored, scale)
         if start_F_P is not None:
             own[0] = find_families(features, len(start_F_P), start_F_P)
         found[f"{'+'.join(str(int(of.max()) + 1) for of in own)} families from words"] = [
@@ -99,6 +97,14 @@ def group(
         for at, (names, of) in enumerate(found[best])
     )
     return Grouping(partitions, best, {name: float(w.mean()) for name, w in worth.items()})
+
+
+def partitions_of(features: Features, scored: int, scale: float = _FINEST[0]) -> list[Ints]:
+    """[N] families from words, the coarsest partition first, in numbers that so many requests with
+    an outcome allow."""
+    finest = min(max(round(scale * math.sqrt(scored)), 3), _MOST)
+    sizes = sorted({max(2, round(share * finest)) for share in _COARSER})
+    return [find_families(features, size) for size in sizes]
 
 
 def one_partition(features: Features, labels: Sequence[str]) -> Grouping:

@@ -1,0 +1,106 @@
+"""Which card to ask in order to learn, and how often.
+
+With u the utilities of the cards on a request, drawn jointly from what is known of them, and g the
+card that is taken otherwise (the greedy one):
+
+    gain_m  = E[max(u_m - u_g, 0)]             what may be missed by not knowing m
+    value   = E[max_m u_m] - max_m E[u_m]      what perfect knowledge of this request is worth
+    P(ask m) = min(RATE · value, allowed) · gain_m² / Σ gain²,   and g with all that is left
+
+So a newcomer, or a card after a change, draws many requests, and little is spent where all is
+known. The draws are the same for every request: probabilities are exact given what is known, and
+what is logged as a propensity is what was drawn by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xrouter_lg.arrays import Floats
+from xrouter_lg.value.posterior import Posterior
+
+DRAWS = 256
+RATE = 10.0
+"""Probability of exploring per utility that perfect knowledge is worth."""
+_POWER = 2
+"""Of the gains: what is spread thin over many cards settles none."""
+
+
+def roots(posterior: Posterior) -> Floats:
+    """[F, M, M] Cholesky factors of the covariances."""
+    jitter = 1e-9 * np.eye(posterior.mean_F_M.shape[1])
+    return np.asarray(np.linalg.cholesky(posterior.covariance_F_M_M + jitter), dtype=np.float64)
+
+
+def best_chances(utility_M: Floats, root_M_Z: Floats, normal_D_Z: Floats) -> Floats:
+    """[M] Thompson probabilities: the share of joint draws in which each card is the best.
+    ``root_M_Z`` is a root of the covariance, ``normal_D_Z`` standard normal draws."""
+    drawn = utility_M + normal_D_Z @ root_M_Z.T
+    found: Floats = np.bincount(drawn.argmax(1), minlength=len(utility_M)) / len(drawn)
+    return found
+
+
+def ask_chances(
+    utility_M: Floats, root_M_Z: Floats, normal_D_Z: Floats, greedy: int, most: float
+) -> Floats:
+    """[M] probabilities of asking each card, exploring with at most ``most``; see the module.
+    ``utility_M`` is minus infinity for a card that can't be asked."""
+    drawn_D_M = utility_M + normal_D_Z @ root_M_Z.T
+    value = max(float(drawn_D_M.max(1).mean() - drawn_D_M.mean(0).max()), 0.0)
+    gain_M = np.maximum(drawn_D_M - drawn_D_M[:, [greedy]], 0.0).mean(0) ** _POWER
+    found = np.zeros(len(utility_M))
+    if gain_M.sum() > 0:
+        found = min(most, RATE * value) * gain_M / gain_M.sum()
+    found[greedy] = 0.0
+    found[greedy] = 1.0 - found.sum()
+    return found
+
+
+@dataclass
+class Allowance:
+    """How much may be explored: never more than ``cap`` of ``horizon`` requests within so many.
+
+    Of that, ``at_start`` is there from the beginning, :meth:`grant` gives more where there is
+    something new to find out, and the rest comes evenly. What has been saved is spent over about
+    ``over`` requests.
+    """
+
+    cap: float = 0.05
+    horizon: int = 10_000
+    at_start: float = 120.0
+    share: float = 0.02
+    """What comes with every request."""
+    over: float = 300.0
+    saved: float = field(init=False)
+    granted: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        steady = self.at_start + self.share * self.horizon
+        if steady > self.cap * self.horizon:
+            raise ValueError(
+                f"{self.at_start:g} at the start and {self.share:g} of {self.horizon} requests are "
+                f"{steady:g}, more than the cap of {self.cap:g} allows: "
+                f"{self.cap * self.horizon:g}"
+            )
+        self.saved = self.at_start
+
+    @property
+    def most(self) -> float:
+        """Probability of exploring that the next request may have."""
+        return float(np.clip(self.saved / self.over, 0.0, 1.0))
+
+    def grant(self, requests: float) -> float:
+        """A card has joined or changed: what may be explored on top, as far as the cap lets it."""
+        left = (self.cap - self.share) * self.horizon - self.at_start - self.granted
+        given = float(np.clip(requests, 0.0, max(left, 0.0)))
+        self.granted += given
+        self.saved += given
+        return given
+
+    def spend(self, chance: float) -> None:
+        """A request was explored with this probability."""
+        # A grant is given back in time: else a long life would use up what events may take.
+        self.granted *= 1.0 - 1.0 / self.horizon
+        self.saved += self.share - chance
