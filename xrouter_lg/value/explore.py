@@ -60,11 +60,14 @@ def ask_chances(
 
 @dataclass
 class Allowance:
-    """How much may be explored: never more than ``cap`` of ``horizon`` requests within so many.
+    """How much may be explored: of any ``horizon`` requests in a row ``cap`` at most, on average.
 
-    Of that, ``at_start`` is there from the beginning, :meth:`grant` gives more where there is
+    ``at_start`` of them are there from the beginning, :meth:`grant` gives more where there is
     something new to find out, and the rest comes evenly. What has been saved is spent over about
     ``over`` requests.
+
+    Raises:
+        ValueError: more at the start and evenly than the cap allows.
     """
 
     cap: float = 0.05
@@ -73,18 +76,17 @@ class Allowance:
     share: float = 0.02
     """What comes with every request."""
     over: float = 300.0
-    saved: float = field(init=False)
-    granted: float = field(init=False, default=0.0)
+    saved: float = field(init=False, default=0.0)
+    requests: int = field(init=False, default=0)
+    grants: list[tuple[int, float]] = field(init=False, default_factory=list)
+    """After how many requests, and how much, within the last ``horizon``."""
 
     def __post_init__(self) -> None:
-        steady = self.at_start + self.share * self.horizon
-        if steady > self.cap * self.horizon:
+        if self.grant(self.at_start) < self.at_start:
             raise ValueError(
                 f"{self.at_start:g} at the start and {self.share:g} of {self.horizon} requests are "
-                f"{steady:g}, more than the cap of {self.cap:g} allows: "
-                f"{self.cap * self.horizon:g}"
+                f"more than the cap of {self.cap:g} allows"
             )
-        self.saved = self.at_start
 
     @property
     def most(self) -> float:
@@ -93,14 +95,14 @@ class Allowance:
 
     def grant(self, requests: float) -> float:
         """A card has joined or changed: what may be explored on top, as far as the cap lets it."""
-        left = (self.cap - self.share) * self.horizon - self.at_start - self.granted
+        self.grants = [one for one in self.grants if self.requests - one[0] < self.horizon]
+        left = (self.cap - self.share) * self.horizon - sum(given for _, given in self.grants)
         given = float(np.clip(requests, 0.0, max(left, 0.0)))
-        self.granted += given
+        self.grants.append((self.requests, given))
         self.saved += given
         return given
 
     def spend(self, chance: float) -> None:
         """A request was explored with this probability."""
-        # A grant is given back in time: else a long life would use up what events may take.
-        self.granted *= 1.0 - 1.0 / self.horizon
+        self.requests += 1
         self.saved += self.share - chance
