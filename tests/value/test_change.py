@@ -112,5 +112,7 @@ def test_forgetting_is_chosen_where_cards_drift_and_not_where_they_stay() -> Non
     assert [chosen(0.6, seed) for seed in range(8)].count(None) >= 7
 
 
-def test_of_one_outcome_no_half_life_is_chosen() -> None:
-    assert best_half_life(evidence([1.0]), np.zeros(1), np.zeros(1, dtype=np.int64), 1) is None
+def test_of_few_outcomes_no_half_life_is_chosen() -> None:
+    falling = evidence([1.0] * 200 + [0.0] * 200)
+    family = np.zeros(400, dtype=np.int64)
+    assert best_half_life(falling, np.arange(400.0), family, 1) is None

@@ -48,8 +48,11 @@ _LEAST = 8
 _LATER = (0.5, 0.65, 0.8)
 """Share of the outcomes that is learned from, where the later ones judge a half-life."""
 _ROUNDS = 8
+_ENOUGH = 500
+"""Outcomes below which nothing is forgotten with time: what a fit gains by seeing more and what it
+loses by looking back can't be told apart yet."""
 _SURE = 3.0
-"""Standard errors by which forgetting has to be better than not to."""
+"""Standard errors by which forgetting has to be better than not to: several are tried, often."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,11 @@ def best_half_life(
     tried: Sequence[float] | None = None,
 ) -> float | None:
     """How fast to forget, judged by how well outcomes foretell later ones: the half-life by which
-    they do so best, None if none is ahead of forgetting nothing by more than its standard error.
+    they do so best; None if none is clearly ahead of forgetting nothing, or outcomes are few.
 
     ``tried`` are half-lives on the clock of ``at_R``; :data:`HALF_LIVES` of its length when None.
     """
-    if len(evidence) < 2:
+    if len(evidence) < _ENOUGH:
         return None
     length = float(at_R.max() - at_R.min())
     options = [share * length for share in HALF_LIVES] if tried is None else list(tried)
