@@ -1,16 +1,10 @@
 import numpy as np
 import pytest
 
-from xrouter_lg.value.explore import Allowance, ask_chances, best_chances, roots
+from xrouter_lg.value.explore import Allowance, ask_chances, roots
 from xrouter_lg.value.posterior import Posterior, unlearned
 
 NORMAL = np.random.default_rng(0).standard_normal((4000, 3))
-
-
-def test_thompson_probabilities_are_how_often_a_card_is_best() -> None:
-    found = best_chances(np.array([0.5, 0.5, 0.0]), np.diag([0.1, 0.1, 0.01]), NORMAL)
-    assert found[:2] == pytest.approx([0.5, 0.5], abs=0.03)
-    assert found[2] < 0.01
 
 
 def test_cards_that_rise_and_fall_together_are_no_reason_to_explore() -> None:

@@ -34,18 +34,11 @@ def roots(posterior: Posterior) -> Floats:
     return np.asarray(np.linalg.cholesky(posterior.covariance_F_M_M + jitter), dtype=np.float64)
 
 
-def best_chances(utility_M: Floats, root_M_Z: Floats, normal_D_Z: Floats) -> Floats:
-    """[M] Thompson probabilities: the share of joint draws in which each card is the best.
-    ``root_M_Z`` is a root of the covariance, ``normal_D_Z`` standard normal draws."""
-    drawn = utility_M + normal_D_Z @ root_M_Z.T
-    found: Floats = np.bincount(drawn.argmax(1), minlength=len(utility_M)) / len(drawn)
-    return found
-
-
 def ask_chances(
     utility_M: Floats, root_M_Z: Floats, normal_D_Z: Floats, greedy: int, most: float
 ) -> Floats:
     """[M] probabilities of asking each card, exploring with at most ``most``; see the module.
+    ``root_M_Z`` is a root of the covariance, ``normal_D_Z`` standard normal draws.
     ``utility_M`` is minus infinity for a card that can't be asked."""
     drawn_D_M = utility_M + normal_D_Z @ root_M_Z.T
     value = max(float(drawn_D_M.max(1).mean() - drawn_D_M.mean(0).max()), 0.0)
