@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from benchmarks.stream_parts.learner import Learner, Setting
+from benchmarks.stream_parts.ours import XRouter
 from benchmarks.stream_parts.rivals.epsilon import EpsilonGreedy
 from benchmarks.stream_parts.rivals.linear import LinearThompson, LinUCB
 from benchmarks.stream_parts.rivals.pareto import ParetoBandit
@@ -23,6 +24,7 @@ PARETO = "paretobandit"
 WORDS = f"{PARETO}-words"
 """On the shared features, where it would have its own."""
 RANDOM = "random"
+OURS = "xrouter_lg"
 
 
 def _words(setting: Setting) -> Learner:
@@ -30,6 +32,7 @@ def _words(setting: Setting) -> Learner:
 
 
 LEARNERS: dict[str, Callable[[Setting], Learner]] = {
+    OURS: XRouter,
     RANDOM: AtRandom,
     "epsilon-greedy": EpsilonGreedy,
     "thompson": PerKindThompson,

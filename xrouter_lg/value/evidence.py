@@ -98,7 +98,10 @@ class Evidence:
 
     def of_prompts(self, chosen_N: Bools) -> Evidence:
         """What is known of these prompts; the others stay, without any."""
-        keep = chosen_N[self.prompt_R]
+        return self.of_rows(chosen_N[self.prompt_R])
+
+    def of_rows(self, keep: Bools) -> Evidence:
+        """Some of the observations, of the same prompts and cards."""
         return replace(
             self,
             prompt_R=self.prompt_R[keep],

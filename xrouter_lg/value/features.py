@@ -18,6 +18,7 @@ from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.checkpoints.family_head import BUCKETS, bucket_counts
 from xrouter_lg.checkpoints.tool_fit import (
     STEM_BUCKETS,
+    Weight,
     stem_bucket,
     stem_weight,
     stems,
@@ -115,6 +116,18 @@ class Features:
             parts.append(self.tools.scaled_N_T)
         return np.hstack(parts)
 
+    def points(self, prompts: Sequence[str]) -> Floats:
+        """[N, P] where other requests lie in the plane of these."""
+        rows = counted(prompts)[:, self.known_K].multiply(self.idf_K[None, :]).tocsr()
+        length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))).ravel()
+        words = np.asarray(rows @ self.basis_K_D) / np.maximum(length, 1e-9)[:, None]
+        mean, unit = self.length
+        log_N = np.log1p([len(prompt) for prompt in prompts])
+        parts = [words, np.clip((log_N - mean) / unit, -REACH, REACH)[:, None]]
+        if self.tools is not None:
+            parts.append(self.tools.points(prompts))
+        return np.hstack(parts)
+
     def known_shares(self) -> list[float]:
         """Of each request, the share of words that would be known if it were not among these."""
         raw = self.counts_N_B
@@ -165,6 +178,16 @@ class ToolFeatures:
     def scaled_N_T(self) -> Floats:
         scaled: Floats = np.clip((self.raw_N_T - self.mean_T) / self.unit_T, -REACH, REACH)
         return scaled
+
+    def points(self, prompts: Sequence[str]) -> Floats:
+        """[N, T] scaled features of other requests."""
+        raw = np.array([tool_features(prompt, self._weight) for prompt in prompts], np.float64)
+        scaled: Floats = np.clip((raw - self.mean_T) / self.unit_T, -REACH, REACH)
+        return scaled
+
+    @cached_property
+    def _weight(self) -> Weight:
+        return stem_weight(self.stems_S.tolist(), self.rarity_S.tolist(), len(self.raw_N_T))
 
     def arrays(self) -> Arrays:
         """What a head keeps of them."""

@@ -78,7 +78,7 @@ def group(
     known, label_N = numbered(labels)
     found: dict[str, list[tuple[tuple[str, ...] | None, Ints]]] = {}
     for scale in _FINEST:
-        own = _from_words(features, scored, scale)
+        own = partitions_of(features, scored, scale)
         if len(centres) > 1:
             own[0] = find_families(features, max(len(centres), int(own[0].max()) + 1), centres)
         found[f"{'+'.join(str(int(of.max()) + 1) for of in own)} families from words"] = [
@@ -107,11 +107,13 @@ def partitions_from_words(features: Features, scored: int) -> tuple[Partition, .
     for what is fitted again and again. Their families carry numbers, no names."""
     return tuple(
         Partition(tuple(map(str, range(int(of.max()) + 1))), of)
-        for of in _from_words(features, scored, _FINEST[0])
+        for of in partitions_of(features, scored)
     )
 
 
-def _from_words(features: Features, scored: int, scale: float) -> list[Ints]:
+def partitions_of(features: Features, scored: int, scale: float = _FINEST[0]) -> list[Ints]:
+    """[N] families from words, the coarsest partition first, in numbers that so many requests with
+    an outcome allow."""
     finest = min(max(round(scale * math.sqrt(scored)), 3), _MOST)
     sizes = sorted({max(2, round(share * finest)) for share in _COARSER})
     return [find_families(features, size) for size in sizes]

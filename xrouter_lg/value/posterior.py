@@ -37,6 +37,8 @@ _CARDS_SPREAD = 0.01
 """Variance of the cards' own means before anything is known: ten points of score to either side."""
 _CARDS_WORTH = 6.0
 """Cards' worth of that."""
+_UNKNOWN = 0.5
+"""Score of a card where no outcome of any is known."""
 _ROUNDS = 30
 
 
@@ -102,6 +104,16 @@ def fit_posterior(
     tries = np.bincount(cells_R, minlength=families * weighed.cards).reshape(shape)
     mean_F_M = np.clip(state.mean_F_M, 0.0, 1.0)
     return Posterior(mean_F_M, state.covariance(), tries.astype(np.int64), worth)
+
+
+def unlearned(families: int, cards: int) -> Posterior:
+    """What is known before any outcome is: every card alike, and how far cards may differ."""
+    every = np.eye(cards)
+    prior = _CARDS_SPREAD * every + _PRIOR_SPREAD * (0.5 * every + 0.5)
+    nothing = np.zeros((families, cards))
+    return Posterior(
+        nothing + _UNKNOWN, np.tile(prior, (families, 1, 1)), nothing.astype(np.int64), nothing
+    )
 
 
 class _Fit:
