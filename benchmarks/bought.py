@@ -34,7 +34,7 @@ from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import partitions_from_words
 from xrouter_lg.value.model import ValueModel
-from xrouter_lg.value.purchases import Traffic, next_round
+from xrouter_lg.value.purchases import Horizon, next_round
 
 BUDGETS = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Shares of what all answers of the half cost."""
@@ -42,7 +42,7 @@ LOGS = ("nothing", "rules")
 WAYS = ("value", "random answers", "random prompts")
 _THUMBS, _WRONG, _EXPLORED = 0.3, 0.1, 0.1
 _ROUNDS = 6
-_ENDLESS = Traffic(1e12)
+_ENDLESS = Horizon(1e12)
 """Requests enough that every answer is worth its price: the budget alone ends the buying."""
 _DRAWS = 2_000
 

@@ -51,7 +51,7 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Share:
+class GainShare:
     """How much of the gain of full information a log's routing has."""
 
     cards: int
@@ -169,7 +169,7 @@ def shares_of_gain(
     pools: Sequence[int],
     exploration: float,
     say: Callable[[str], None],
-) -> list[Share]:
+) -> list[GainShare]:
     """The curve over requests and pools, of logs by rules with so much exploration."""
     found = []
     settings = LogSettings("rules", exploration)
@@ -186,7 +186,9 @@ def shares_of_gain(
                 log = make_log(train, settings, reference, requests=size, seed=seed)
                 learned = _learned(log)
                 gain = 0.0 if learned is None else _gain(expected(learned, test), test, reference)
-                found.append(Share(cards, size, gain / full if full > 0 else np.nan, gain, full))
+                found.append(
+                    GainShare(cards, size, gain / full if full > 0 else np.nan, gain, full)
+                )
     return found
 
 

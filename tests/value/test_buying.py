@@ -14,7 +14,7 @@ from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import Partition
 from xrouter_lg.value.model import ValueModel
 from xrouter_lg.value.posterior import PROMPT_SHARE
-from xrouter_lg.value.purchases import LEAST_REQUESTS, Traffic, next_round, requests_of_a_month
+from xrouter_lg.value.purchases import LEAST_REQUESTS, Horizon, next_round, requests_of_a_month
 
 EACH = 120
 """Requests of each of three families: maths, poem, chat."""
@@ -121,7 +121,7 @@ def test_with_next_to_nothing_known_prompts_are_drawn_and_put_to_every_card() ->
     features = Features.of(words(np.random.default_rng(0)))
     score = np.full((3 * EACH, 3), np.nan)
     basket = next_round(
-        features, evidence(score), score, market(score, USD), Traffic(1e6), budget_usd=3.0
+        features, evidence(score), score, market(score, USD), Horizon(1e6), budget_usd=3.0
     )
     rows = Counter(one.row for one in basket.purchases)
     assert set(rows.values()) == {3} and len(rows) == 10
@@ -140,7 +140,7 @@ def test_a_round_says_what_it_is_worth_and_few_requests_are_worth_little() -> No
             evidence(score),
             cost,
             market(score, USD),
-            Traffic(requests, cost_weight=0.2),
+            Horizon(requests, cost_weight=0.2),
             budget_usd=20.0,
         )
         assert basket.worth_usd is not None
@@ -163,4 +163,4 @@ def test_a_logs_rate_tells_how_many_requests_are_to_come() -> None:
 @pytest.mark.parametrize("bad", [{"requests": 0.0}, {"requests": 1.0, "cost_weight": -1.0}])
 def test_traffic_that_makes_no_sense_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Traffic(**bad)
+        Horizon(**bad)

@@ -14,11 +14,11 @@ from xrouter_lg.backfill.selection import Selection, Shelf, Worklist
 from xrouter_lg.value.buying import Market
 from xrouter_lg.value.evidence import Evidence, thumbs
 from xrouter_lg.value.features import Features
-from xrouter_lg.value.purchases import Traffic, next_round, requests_of_a_month
+from xrouter_lg.value.purchases import Horizon, next_round, requests_of_a_month
 
 
 @dataclass
-class Chooser:
+class RoundChooser:
     """Takes from a shelf, round by round."""
 
     shelf: Shelf
@@ -62,7 +62,7 @@ class Chooser:
             Evidence.of(grid),
             grid.cost,
             Market(price, np.isfinite(grid.score) & ~thumbs(grid)),
-            Traffic(self.requests, self.selection.cost_weight),
+            Horizon(self.requests, self.selection.cost_weight),
             budget_usd=max(budget, 0.0),
             seed=self.selection.seed + self.taken,
         )

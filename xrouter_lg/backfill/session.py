@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from xrouter_lg.backfill.cache import AnswerCache, Spending
-from xrouter_lg.backfill.choice import Chooser
+from xrouter_lg.backfill.choice import RoundChooser
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.known import read_known
@@ -127,7 +127,7 @@ class Backfill:
     folder: Path
     work: Worklist
     """The calls to make, or those of the present round."""
-    chooser: Chooser
+    chooser: RoundChooser
     cache: AnswerCache
     conditions: Conditions
     grader: Grader | None = None
@@ -167,7 +167,7 @@ class Backfill:
         opened = AnswerCache(None if dry_run and not path.exists() else path)
         try:
             shelf = survey(known, chosen, opened, selection or Selection())
-            chooser = Chooser(shelf, selection or Selection(), grader is not None)
+            chooser = RoundChooser(shelf, selection or Selection(), grader is not None)
             spent = Decimal(0) if conditions.new_account else opened.spending().counted
             work = chooser.next(float(conditions.budget - spent))
         except BaseException:

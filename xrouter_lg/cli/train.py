@@ -76,7 +76,7 @@ def train(
     the manifest: promote, use one model, or keep what is; and what would settle it.
 
     --cascade makes plans of several calls (needs recorded responses; with --splits 10 it says what
-    they are worth). A language model is trained from a checkout: python training/train.py.
+    they are worth). A language model is trained by python training/train.py (docs/training.md).
 
     Exit code 0: written; 2: the table or a setting is wrong; 3: written, and the log's conclusion
     is not to promote it.

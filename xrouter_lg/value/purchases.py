@@ -33,7 +33,7 @@ _FEWEST_SCORES = 2
 
 
 @dataclass(frozen=True)
-class Traffic:
+class Horizon:
     """What the answers are bought for."""
 
     requests: float
@@ -82,7 +82,7 @@ def next_round(
     evidence: Evidence,
     cost_N_M: Floats,
     market: Market,
-    traffic: Traffic,
+    traffic: Horizon,
     *,
     budget_usd: float,
     seed: int = 0,

@@ -26,7 +26,7 @@ from xrouter_lg.value.online.change import (
     since_change,
 )
 from xrouter_lg.value.online.explore import roots
-from xrouter_lg.value.online.reading import Reading
+from xrouter_lg.value.online.reading import ReadRequests
 from xrouter_lg.value.posterior import Posterior, fit_posterior, unlearned
 
 ROUNDS = 12
@@ -76,7 +76,7 @@ class OnlineValue:
         cards: Sequence[str],
         *,
         hazard: float = HAZARD,
-        read: Callable[[Features | None, int], Reading] = Reading,
+        read: Callable[[Features | None, int], ReadRequests] = ReadRequests,
     ) -> None:
         """``read`` finds families in requests, given how many of them have an outcome."""
         self.cards = list(cards)
@@ -91,7 +91,7 @@ class OnlineValue:
         self._served: dict[int, str] = {}
         self._since: dict[int, float] = {}
         self._shift: dict[int, tuple[float, float]] = {}
-        self._reading = Reading()
+        self._reading = ReadRequests()
         self._fitted = 0
         self._posteriors = [unlearned(1, len(self.cards))]
         self._settle()

@@ -16,7 +16,7 @@ _REMEMBERED = 20_000
 """Requests whose families are kept: the same ones come again."""
 
 
-class Reading:
+class ReadRequests:
     """Partitions of requests. Before any are found all requests are of one family."""
 
     def __init__(self, features: Features | None = None, scored: int = 0) -> None:
