@@ -211,7 +211,7 @@ def test_a_checkpoint_that_is_not_promoted_ends_with_3(
 
     monkeypatch.setattr(night, "conclude_from_log", against)
     options = ["--store", str(store), "--feedback", "liked", "--folder", str(tmp_path / "l")]
-    options += ["--checkpoints", str(tmp_path / "checkpoints")]
+    options += ["--checkpoints", str(tmp_path / "checkpoints"), "--cost-weight", "0.5"]
     done = runner.invoke(app, ["learn", *options])
     assert done.exit_code == 3, done.output
     assert "kept" in done.output

@@ -39,7 +39,8 @@ def fit_head(lesson: Lesson, before: FamilyHead | None = None) -> FamilyHead:
     if head is None:
         raise ConfigurationError(
             f"the {len(train)} training prompts have no word in common, or are all alike: there is "
-            "nothing for a family head to tell apart. Give prompts.parquet a category"
+            "nothing for a family head to tell apart. A language model may do so, trained with "
+            "family_head_share=auto"
         )
     return head
 
