@@ -34,7 +34,7 @@ from xrouter_lg.errors import XRouterError
 
 if TYPE_CHECKING:
     from training.config.run import RunConfig
-    from training.data.inputs import LogPlan, Plan
+    from training.data.inputs import Plan, TablePlan
     from training.stage.progress import Progress
     from xrouter_lg.checkpoints.manifest import Manifest
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _plan(config: RunConfig, folder: Path, console: Console) -> Plan | LogPlan:
+def _plan(config: RunConfig, folder: Path, console: Console) -> Plan | TablePlan:
     from training.data.from_traces import collect
     from training.data.inputs import plan
     from training.run.describe import describe
@@ -92,7 +92,7 @@ def _plan(config: RunConfig, folder: Path, console: Console) -> Plan | LogPlan:
     return work
 
 
-def _train(work: Plan | LogPlan, console: Console, *, resume: bool, fresh: bool) -> int:
+def _train(work: Plan | TablePlan, console: Console, *, resume: bool, fresh: bool) -> int:
     from training.stage.progress import TrainingInterruptedError, shown
 
     if fresh and is_main():
@@ -110,11 +110,17 @@ def _train(work: Plan | LogPlan, console: Console, *, resume: bool, fresh: bool)
     return 0
 
 
-def run_plan(work: Plan | LogPlan, progress: Progress, *, resume: bool = False) -> Manifest | None:
+def run_plan(
+    work: Plan | TablePlan, progress: Progress, *, resume: bool = False
+) -> Manifest | None:
     """The run of the checkpoint's kind; torch is imported where TRL trains something."""
-    from training.data.inputs import LogPlan
+    from training.data.inputs import TablePlan
 
-    if isinstance(work, LogPlan) or not work.config.trains_model:
+    if work.config.codec == "cascade":
+        from training.run.cascade import run_cascade
+
+        return run_cascade(work, progress)
+    if isinstance(work, TablePlan) or not work.config.trains_model:
         from training.run.head import run_head
 
         return run_head(work, progress, resume=resume)

@@ -18,6 +18,7 @@ from benchmarks.experiments.cascade_grpo import (
     improve,
     policy_curve,
 )
+from training.train import main
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.checkpoints.cascade_model import ANSWERS_FILE, AnswerModel
 from xrouter_lg.checkpoints.folder import verify, write_checkpoint
@@ -296,6 +297,15 @@ def test_the_command_judges_and_writes(folder: Path, tmp_path: Path) -> None:
     assert "gain over the static mix +" in done.output
     assert CascadePolicy(out).plans.model.cards == CARDS
     assert CliRunner().invoke(app, ["train", str(tmp_path), *command[2:]]).exit_code == 2
+
+
+def test_a_training_run_writes_the_same_plans(folder: Path, tmp_path: Path) -> None:
+    config = Path(__file__).resolve().parents[2] / "training" / "configs" / "cascade.yaml"
+    output = [f"outcomes={folder}", f"output={tmp_path / 'run'}"]
+    assert main(["--config", str(config), *output, "--dry-run"]) == 0
+    assert main(["--config", str(config), *output]) == 0
+    assert CascadePolicy(tmp_path / "run" / "checkpoint").plans.model.cards == CARDS
+    assert main(["--config", str(config), *output, "grpo.steps=5"]) == 2
 
 
 def test_group_advantages_are_those_of_trl_without_scaling() -> None:

@@ -17,7 +17,7 @@ from training.config.collect import CollectConfig
 from training.config.grpo import GrpoSettings
 from training.config.reward import RewardConfig
 from training.config.sampling import Sampling
-from training.config.settings import SETTINGS, Text, Whole, first_problem
+from training.config.settings import SETTINGS, Count, Text, Whole, first_problem
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
@@ -73,8 +73,9 @@ class RunConfig:
     """A pool file whose cards must cover the table's models; not looked at when empty."""
     output: Text = "runs/headline"
     """The run folder; the checkpoint is its ``checkpoint``."""
-    codec: Literal["slots", "tools"] = "slots"
-    """One token per decision, or calls of tools in the base's own chat template."""
+    codec: Literal["slots", "tools", "cascade"] = "slots"
+    """One token per decision; calls of tools in the base's own chat template; or, without a
+    language model, plans of several calls learned from recorded answers."""
     weights: Literal["adapter", "merged"] = "adapter"
     min_prompts: Whole = 100
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
@@ -97,13 +98,15 @@ class RunConfig:
     grpo: GrpoSettings = field(default_factory=lambda: GrpoSettings(steps=0))
     """Reinforcement learning behind the warm start; ``steps: 0`` leaves it out."""
     live: LiveConfig = field(default_factory=LiveConfig)
+    cascade_turns: Count = 3
+    """Only for ``codec: cascade``: decisions that a request may take."""
     tools: ToolsConfig = field(default_factory=ToolsConfig)
     """Only for ``codec: tools``."""
 
     @property
     def trains_model(self) -> bool:
         """Whether the language model learns: not where nothing would ever read it."""
-        return self.family_head_share != 1 or self.codec == "tools"
+        return self.codec == "tools" or (self.codec == "slots" and self.family_head_share != 1)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -49,6 +49,11 @@ def check_settings(config: RunConfig) -> None:
         )
     if config.codec == "tools":
         _check_tools(config)
+    if config.codec == "cascade" and grpo.steps:
+        raise ConfigurationError(
+            "codec is 'cascade', whose plans follow from the answers' model by search: there is "
+            "nothing for GRPO to train; set grpo.steps=0"
+        )
     if config.live.budget_usd and (count := process_count()) > 1:
         raise ConfigurationError(
             f"live.budget_usd is set in a run of {count} processes, which would each spend it; "

@@ -20,7 +20,7 @@ from training.data.checks import check_base, check_machine, check_settings, chec
 from training.data.cut import Cut, cut_of
 from xrouter_lg.arrays import Bools, Ints
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.fitting.read_lesson import LessonSettings, read_either
+from xrouter_lg.fitting.read_lesson import LessonSettings, read_either, read_table
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.conversation import conversations
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -94,15 +94,16 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class LogPlan:
-    """A run without a language model over a log: of most prompts one card's outcome is known."""
+class TablePlan:
+    """A run without a language model over a whole table: a log, of most of whose prompts one card's
+    outcome is known, or recorded answers that plans are learned from."""
 
     config: RunConfig
     folder: Path
     table: OutcomeGrid
 
 
-def plan(config: RunConfig) -> Plan | LogPlan:
+def plan(config: RunConfig) -> Plan | TablePlan:
     """Check a run and split its data. A log is not split: all of it is learned from.
 
     Raises:
@@ -119,10 +120,13 @@ def plan(config: RunConfig) -> Plan | LogPlan:
     if config.trains_model:
         check_machine(config)
         check_base(config)
+    elif config.codec == "cascade":
+        table = read_table(root, lesson_settings(config))
+        return TablePlan(config, Path(config.output), table)
     elif config.data.pools == "same":
         log, complete = read_either(root, lesson_settings(config))
         if not complete:
-            return LogPlan(config, Path(config.output), log)
+            return TablePlan(config, Path(config.output), log)
     table = _read(root, config)
     check_table(config, table)
     data = config.data

@@ -5,23 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from training.config.run import RunConfig
-from training.data.inputs import LogPlan, Plan
+from training.data.inputs import Plan, TablePlan
 
 _ALONE = "family head  alone (family_head_share 1): no language model is trained or read"
 
 
-def describe(work: Plan | LogPlan) -> str:
+def describe(work: Plan | TablePlan) -> str:
     """The plan of a run in words, with what it will take."""
     config = work.config
-    if isinstance(work, LogPlan):
-        scored = int(np.isfinite(work.table.score).any(1).sum())
-        lines = [
-            f"outcomes     {config.outcomes}, a log: {len(work.table)} prompts, {scored} with a "
-            "score; all are learned from",
-            f"models       {len(work.table.models)}: {', '.join(work.table.models)}",
-            _ALONE,
-        ]
-        return "\n".join([*lines, *_grpo(config), f"run folder   {work.folder}"])
+    if isinstance(work, TablePlan):
+        return "\n".join(_without_model(work))
     lines = [
         f"outcomes     {config.outcomes}",
         f"prompts      {len(work.fit)} to learn from, {len(work.validation)} to validate on, "
@@ -38,6 +31,23 @@ def describe(work: Plan | LogPlan) -> str:
     else:
         lines += [_ALONE, *_grpo(config)]
     return "\n".join([*lines, f"run folder   {work.folder}"])
+
+
+def _without_model(work: TablePlan) -> list[str]:
+    """A log, or recorded answers."""
+    config, table = work.config, work.table
+    scored = int(np.isfinite(table.score).any(1).sum())
+    said, how = f"a log: {len(table)} prompts, {scored} with a score; all are learned from", _ALONE
+    if config.codec == "cascade":
+        said = f"{len(table)} prompts with answers"
+        how = f"plans        of at most {config.cascade_turns} decisions; no language model"
+    return [
+        f"outcomes     {config.outcomes}, {said}",
+        f"models       {len(table.models)}: {', '.join(table.models)}",
+        how,
+        *_grpo(config),
+        f"run folder   {work.folder}",
+    ]
 
 
 def _grpo(config: RunConfig) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from training.data.inputs import LogPlan, Plan, lesson_settings
+from training.data.inputs import Plan, TablePlan, lesson_settings
 from training.data.lesson import lesson_of
 from training.processes import is_main
 from training.stage.progress import Progress
@@ -16,7 +16,9 @@ from xrouter_lg.fitting.head_checkpoint import fit_head, write_head
 from xrouter_lg.judge.one_sided import conclude_from_log
 
 
-def run_head(work: Plan | LogPlan, progress: Progress, *, resume: bool = False) -> Manifest | None:
+def run_head(
+    work: Plan | TablePlan, progress: Progress, *, resume: bool = False
+) -> Manifest | None:
     """The manifest of the checkpoint, the same that ``xrouter train`` writes; None in a
     process that helps the main one.
 
@@ -28,7 +30,7 @@ def run_head(work: Plan | LogPlan, progress: Progress, *, resume: bool = False) 
         return None
     work.folder.mkdir(parents=True, exist_ok=True)
     checkpoint, how = work.folder / "checkpoint", lesson_settings(work.config)
-    if isinstance(work, LogPlan):
+    if isinstance(work, TablePlan):
         progress("fit", 0, 1, "")
         learned, said = _reinforced(work, learned_from(work.table, how), progress, resume)
         progress("judge", 0, 1, "")
@@ -48,7 +50,7 @@ def run_head(work: Plan | LogPlan, progress: Progress, *, resume: bool = False) 
 
 
 def _reinforced(
-    work: Plan | LogPlan, learned: FromLog, progress: Progress, resume: bool
+    work: Plan | TablePlan, learned: FromLog, progress: Progress, resume: bool
 ) -> tuple[FromLog, dict[str, Any]]:
     """What GRPO makes of it, if asked for, and the metrics that say so."""
     if not work.config.grpo.steps:

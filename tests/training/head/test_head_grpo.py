@@ -13,7 +13,7 @@ from training.config.grpo import GrpoSettings
 from training.config.run import DataConfig, RunConfig
 from training.config.sampling import Sampling
 from training.config.trainer import TrainerConfig
-from training.data.inputs import LogPlan, plan
+from training.data.inputs import TablePlan, plan
 from training.head.net import HeadNet
 from training.head.player import HeadPlayer
 from training.head.rewards import robust_outcomes
@@ -161,7 +161,7 @@ def test_a_log_becomes_a_checkpoint_that_serves(tmp_path: Path) -> None:
         output=str(tmp_path / "run"),
     )
     work = plan(asked)
-    assert isinstance(work, LogPlan)
+    assert isinstance(work, TablePlan)
     manifest = run_head(work, quiet)
     assert manifest is not None
     assert manifest.verdict is not None

@@ -163,9 +163,6 @@ def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
     auto = dataclasses.replace(auto, grpo=GrpoSettings(steps=0), family_head_share="auto")
     alone = dataclasses.replace(auto, output=str(tmp_path / "alone"), family_head_share=1)
     assert auto.trains_model and not alone.trains_model
-    with pytest.raises(ConfigurationError, match="no language model for GRPO to train"):
-        plan(dataclasses.replace(alone, grpo=GrpoSettings(steps=2)))
-
     trained = run_plan(plan(auto), lambda *_: None)
     stages, work = Stages(), plan(alone)
     manifest = run_plan(work, stages)
@@ -190,6 +187,25 @@ def test_where_the_head_has_all_of_the_say_no_language_model_is_trained(
     monkeypatch.setattr("importlib.metadata.version", installed)
     judged = judge(tmp_path / "alone" / "checkpoint", outcomes, cache=tmp_path / "cache")
     assert judged.choices["router_cost_usd"].sum() == 0
+
+
+def test_grpo_of_a_head_alone_says_what_it_gained(
+    base_folder: Path, outcomes: Path, tmp_path: Path
+) -> None:
+    asked = dataclasses.replace(
+        config(base_folder, outcomes, tmp_path / "run"),
+        grpo=GrpoSettings(steps=2),
+        family_head_share=1,
+    )
+    work = plan(asked)
+    assert "grpo         of the head: 2 steps" in describe(work)
+    stages = Stages()
+    manifest = run_plan(work, stages)
+    assert manifest is not None and manifest.kind == "head"
+    assert set(stages) == {"grpo", "judge"}
+    gain = manifest.metrics["grpo"]
+    assert gain["low"] <= gain["gain"] <= gain["high"]
+    assert gain["kept"] == (gain["steps"] > 0 and gain["low"] > 0)
 
 
 def test_a_head_alone_needs_prompts_that_can_be_told_apart(
