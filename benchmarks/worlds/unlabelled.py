@@ -27,7 +27,7 @@ class Unlabelled:
 
     name: str
     prompts: int
-    """Learned from."""
+    """Learned from; half of the table, about, where it is that many."""
     gain: float
     """In AIQ over the zero router."""
     error: float
@@ -50,16 +50,17 @@ def on_half_splits(
     for seed in range(splits):
         train, test = random_split(whole, seed=seed)
         some = np.random.default_rng(seed).permutation(len(train))
-        cases = [(NO_LABELS, train.rows(some[:count])) for count in few if count < len(train)]
-        cases += [(name, train) for name in POLICIES]
-        for name, known in cases:
+        cases = [(NO_LABELS, n, train.rows(some[:n])) for n in few if n < len(train)]
+        # Halves of splits differ by a few prompts: they are one row.
+        cases += [(name, len(whole) // 2, train) for name in POLICIES]
+        for name, count, known in cases:
             say(f"split {seed + 1} of {splits}: {name}, {len(known)} prompts")
             # Figures are counted in the same unit however little is learned from.
             reference = Reference.of(train)
             curve = kept.around(name, builders_of(whole.models)[name])(known, test, reference)
             row = row_of(curve, test, reference, draws=draws, seed=seed)
             parity = np.nan if row.parity.value is None else row.parity.value
-            found.setdefault((name, len(known)), []).append((row.gain.value or 0.0, parity))
+            found.setdefault((name, count), []).append((row.gain.value or 0.0, parity))
     rows = []
     for (name, count), results in found.items():
         gain, parity = np.array(results).T
