@@ -114,8 +114,8 @@ def one_sided_world(options: argparse.Namespace) -> str:
     )  # fmt: skip
     shares = _shares(curve)
     show(
-        f"Share of the full-information gain, logs by rules with {_EXPLORED:.0%} exploration "
-        "(± standard error)",
+        f"Share of what all outcomes gain over the log, logs by rules with {_EXPLORED:.0%} "
+        "exploration (± standard error)",
         ["cards", *(f"{size:,} requests" for size in SIZES)],
         [[str(cards), *(_mean(shares[cards, size]) for size in SIZES)] for cards in POOLS],
     )

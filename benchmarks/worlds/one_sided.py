@@ -57,9 +57,12 @@ class GainShare:
     cards: int
     requests: int
     share: float
-    """Of the gain in AIQ over the zero router that all outcomes of the same prompts give."""
+    """Of the utility over the logging policy that routing by all outcomes of the same prompts
+    gives, the mean over the cost weights."""
     gain: float
     full: float
+    aiq_share: float
+    """Of the gain in AIQ over the zero router, whose mixtures know every card's truth."""
 
 
 def follow(
@@ -177,16 +180,37 @@ def shares_of_gain(
             pool = whole.complete(models)
             train, test = random_split(pool, seed=seed)
             reference = Reference.of(train)
-            full = _gain(_expected_by_all(train, test), test, reference)
+            by_all = _expected_by_all(train, test)
+            full_aiq = _gain(by_all, test, reference)
+            logged = settings.chances(test, reference)
+            full = _over_log(by_all, logged, test, reference)
             for size in sizes:
                 say(f"seed {seed}: {cards} cards, {size} requests")
                 log = make_log(train, settings, reference, requests=size, seed=seed)
                 learned = _learned(log)
-                gain = 0.0 if learned is None else _gain(expected(learned, test), test, reference)
-                found.append(
-                    GainShare(cards, size, gain / full if full > 0 else np.nan, gain, full)
+                gain = aiq = 0.0
+                if learned is not None:
+                    by_log = expected(learned, test)
+                    gain = _over_log(by_log, logged, test, reference)
+                    aiq = _gain(by_log, test, reference)
+                share, aiq_share = (
+                    one / whole if whole > 0 else np.nan
+                    for one, whole in ((gain, full), (aiq, full_aiq))
                 )
+                found.append(GainShare(cards, size, share, gain, full, aiq_share))
     return found
+
+
+def _over_log(
+    predicted: Predictions, logged_N_M: Floats, test: OutcomeGrid, reference: Reference
+) -> float:
+    """Utility of routing by these expectations over the logging policy's."""
+    gains = []
+    for weight in COST_WEIGHTS:
+        utility = test.score - weight * test.cost / reference.c_ref
+        taken = _taken(utility, predicted, weight, reference.c_ref)
+        gains.append(float((taken - (logged_N_M * utility).sum(1)).mean()))
+    return float(np.mean(gains))
 
 
 def _expected_by_all(train: OutcomeGrid, test: OutcomeGrid) -> Predictions:

@@ -31,7 +31,9 @@ def draw_shares(path: Path, shares: Mapping[tuple[int, int], Sequence[float]]) -
     sizes = list(dict.fromkeys(size for _, size in shares))
     axes.axhline(0.0, color="grey", linewidth=0.8, linestyle=":")
     axes.set(
-        xscale="log", xlabel="requests in the log", ylabel="share of the full-information gain"
+        xscale="log",
+        xlabel="requests in the log",
+        ylabel="share of what all outcomes gain over the log",
     )
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
