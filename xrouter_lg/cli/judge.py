@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xrouter_lg.cli.conclusion import print_conclusion
 from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
 from xrouter_lg.cli.said import ExitCode, command, print_json
 from xrouter_lg.cli.tables import bars
 
 if TYPE_CHECKING:
+    from xrouter_lg.judge.on_log import JudgedLog
     from xrouter_lg.judge.run import Judged
     from xrouter_lg.judge.settings import JudgeSettings
 
@@ -146,14 +148,20 @@ def judge(
     """Score a checkpoint on an outcome table, at every cost weight of its dial.
 
     The serving policy is asked, prompt by prompt; the table only pays for what it chose. Readings
-    are kept: Ctrl-C loses little, and a second run is quick.
+    are kept: Ctrl-C loses little, and a second run is quick. Of a log (one answer per request) it
+    says what the log proves, and what would settle the rest; --report then writes the JSON alone.
 
     Exit code 0: judged (with --gate: promote); 3: with --gate, not promoted; 2: a file or a
     setting is wrong; 130: interrupted.
     """
     if (push is None) != (dataset is None):
         raise typer.BadParameter("--push and --dataset go together: give both or neither")
-    judged = _run(options.settings(baselines=report is not None), report)
+    settings = options.settings(baselines=report is not None)
+    log = _of_log(settings)
+    if log is not None:
+        _end(log, report, push, gate=gate, as_json=as_json)
+        return
+    judged = _run(settings, report)
     if push is not None and dataset is not None:
         pushed = _push(judged, push, dataset, endpoint)
         typer.echo(pushed, err=True)
@@ -162,6 +170,41 @@ def judge(
     else:
         _print(judged, report)
     if gate and judged.promote is not True:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _of_log(settings: JudgeSettings) -> JudgedLog | None:
+    """What a log says; None for a table that is none."""
+    from xrouter_lg.cli.tables import busy
+    from xrouter_lg.judge.on_log import judge_on_log, log_to_judge
+
+    with busy("reading"):
+        log = log_to_judge(settings)
+        return None if log is None else judge_on_log(settings, log)
+
+
+def _end(
+    judged: JudgedLog, report: Path | None, push: str | None, *, gate: bool, as_json: bool
+) -> None:
+    """Print what a log says."""
+    if push is not None:
+        raise typer.BadParameter("--push shows outcomes of every choice; a log has one a request")
+    data = judged.to_json()
+    if report is not None:
+        from xrouter_lg.files import write_json
+
+        write_json(report.with_suffix(".json"), data)
+    if as_json:
+        print_json(data)
+    else:
+        print_conclusion(judged.concluded)
+        if judged.learned_from_it:
+            typer.echo(
+                "the checkpoint was learned from this log: fits that leave a part out stand for it"
+            )
+        if report is not None:
+            typer.echo(f"wrote {report.with_suffix('.json')}")
+    if gate and not judged.promote:
         raise typer.Exit(ExitCode.REFUSED)
 
 

@@ -139,8 +139,17 @@ def read_log(folder: Path, how: LessonSettings) -> OutcomeGrid:
     Raises:
         ConfigurationError: a file is missing, or the table can't be used.
     """
+    return log_of(_load(folder), how)
+
+
+def log_of(table: OutcomeTable, how: LessonSettings) -> OutcomeGrid:
+    """The same of a table that is open already.
+
+    Raises:
+        ConfigurationError: the table can't be used.
+    """
     try:
-        grid = _load(folder).grid(
+        grid = table.grid(
             sources=how.sources or None,
             models=how.models or None,
             rename=how.rename,

@@ -131,11 +131,16 @@ class Conclusion:
 
 
 def conclude_from_log(
-    learned: FromLog, *, cost_weight: float, c_ref_usd: float | None = None
+    learned: FromLog,
+    *,
+    cost_weight: float,
+    c_ref_usd: float | None = None,
+    taken_N: Ints | None = None,
 ) -> Conclusion:
     """The conclusion from a table of which most outcomes are unknown: its value model was fitted to
     all of it, and is fitted again here without each fold in turn. ``c_ref_usd`` is the unit of the
-    cost weight; the log's own when None."""
+    cost weight; the log's own when None. ``taken_N`` are the cards that a given checkpoint takes on
+    the log's requests; None: what is learned here is judged, by fits that leave a part out."""
     table, model = learned.table, learned.model
     cards = table.cards
     c_ref_usd = learned.c_ref_usd if c_ref_usd is None else c_ref_usd
@@ -169,7 +174,7 @@ def conclude_from_log(
             proved=0.0,
             **shared,
         )
-    over, over_fixed, fixed_over, proved = _gains(learned, log, cost_weight, c_ref_usd)
+    over, over_fixed, fixed_over, proved = _gains(learned, log, cost_weight, c_ref_usd, taken_N)
     use: Use = "as it is"
     if log.drawn < MIN_DRAWN:
         reason = (
@@ -263,7 +268,7 @@ class _Log:
 
 
 def _gains(
-    learned: FromLog, log: _Log, cost_weight: float, c_ref_usd: float
+    learned: FromLog, log: _Log, cost_weight: float, c_ref_usd: float, taken_N: Ints | None
 ) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain, float]:
     """The model's choices over the log's and over its best fixed card, and that over the log; and
     what the choices prove one by one."""
@@ -277,7 +282,8 @@ def _gains(
         here = tuple(share[log.row[own]] for share in shares)
         expected = fitted.expect(here)
         sure = expected.utility(cost_weight, c_ref_usd)
-        taken, every = sure.argmax(1), np.arange(len(own))
+        taken = sure.argmax(1) if taken_N is None else taken_N[log.row[own]]
+        every = np.arange(len(own))
         proved[own] = sure[every, taken] - sure[every, log.card[own]]
         best = np.full(len(own), fitted.fixed(cost_weight, c_ref_usd))
         utility = expected.utility(cost_weight, c_ref_usd, counted=False)

@@ -126,7 +126,7 @@ def judge_checkpoint(
         raise ValueError("train_outcomes and train_prompts go together: give both or neither")
     manifest = read_manifest(settings.checkpoint)
     renamed = {**recorded(manifest, "rename", {}), **settings.rename}
-    asking = _asking(settings, on_estimate)
+    asking = asking_of(settings, on_estimate)
     with closing(_chooser(settings.checkpoint, asking)) as chooser:
         whole = read_table(settings, settings.outcomes, settings.prompts, manifest, renamed)
         table, train, split = halves(settings, manifest, whole, renamed)
@@ -166,7 +166,8 @@ def judge_checkpoint(
     )
 
 
-def _asking(settings: JudgeSettings, progress: Progress | None) -> Asking:
+def asking_of(settings: JudgeSettings, progress: Progress | None = None) -> Asking:
+    """How checkpoints are asked."""
     return Asking(
         base=settings.base,
         dtype=settings.dtype,

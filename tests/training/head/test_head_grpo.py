@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from tests.support.logs import CARDS, USD, World, always
+from tests.support.tables import write_log
 from training.config.grpo import GrpoSettings
 from training.config.run import DataConfig, RunConfig
 from training.config.sampling import Sampling
@@ -131,33 +131,11 @@ def test_where_all_is_known_a_reward_is_the_outcome() -> None:
     np.testing.assert_allclose(score, world.score_N_M[:, 2])
 
 
-def written(table: OutcomeGrid, folder: Path) -> Path:
-    """A table as files."""
-    folder.mkdir()
-    rows = [
-        {
-            **dict(zip(("source", "task", "prompt_id"), table.keys[n], strict=True)),
-            "model": CARDS[m],
-            "score": None if np.isnan(table.score[n, m]) else table.score[n, m],
-            "cost_usd": table.cost[n, m],
-            "propensity": table.more["propensity"][n, m],
-            "observed_at": table.more["observed_at"][n, m],
-            "scored_by": "feedback",
-        }
-        for n, m in zip(*np.nonzero(np.isfinite(table.cost)), strict=True)
-    ]
-    pl.DataFrame(rows).write_parquet(folder / "outcomes.parquet")
-    keys = [dict(zip(("source", "task", "prompt_id"), key, strict=True)) for key in table.keys]
-    prompts = [{**key, "prompt": text} for key, text in zip(keys, table.prompts, strict=True)]
-    pl.DataFrame(prompts).write_parquet(folder / "prompts.parquet")
-    return folder
-
-
 def test_a_log_becomes_a_checkpoint_that_serves(tmp_path: Path) -> None:
     table = World.of(N).log(always("large", N, 0.4), scored=0.7, wrong=0.1)
     asked = dataclasses.replace(
         config(steps=10),
-        outcomes=str(written(table, tmp_path / "log")),
+        outcomes=str(write_log(table, tmp_path / "log")),
         output=str(tmp_path / "run"),
     )
     work = plan(asked)
@@ -177,7 +155,7 @@ def test_a_log_becomes_a_checkpoint_that_serves(tmp_path: Path) -> None:
 
 def test_a_language_model_that_is_given_a_log_is_told_what_learns_from_it(tmp_path: Path) -> None:
     table = World.of(N).log(always("large", N, 0.4))
-    folder = written(table, tmp_path / "log")
+    folder = write_log(table, tmp_path / "log")
     from training.data.inputs import _read
     from xrouter_lg.errors import ConfigurationError
 
