@@ -18,7 +18,8 @@ def misfit(value: Any) -> str | None:
 
     An integer passes for a float, a list for a tuple; floats are finite.
     """
-    for name, hint in _hints(type(value)).items():
+    kind: Any = type(value)
+    for name, hint in _hints(kind).items():
         held = getattr(value, name)
         if not fits(held, hint):
             said = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)

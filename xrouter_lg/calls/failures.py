@@ -154,6 +154,8 @@ class Failure:
     detail: str
     retry_after_s: float | None = None
     free: bool = False
+    unbilled: bool = False
+    """An error of the server's own: what it has cost is unknown, and most probably nothing."""
 
 
 def classify(error: BaseException) -> Failure:
@@ -172,7 +174,8 @@ def classify(error: BaseException) -> Failure:
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
     free = refused or _never_sent(error) or ours
-    return Failure(error_class, detail, _asked_pause_s(error), free=free)
+    own = status is not None and status >= 500
+    return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=own)
 
 
 def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str, bool] | None:
@@ -232,9 +235,9 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return ErrorClass.TIMEOUT
         if isinstance(link, ConnectionError) or _CONNECTION_NAME.search(name):
             return ErrorClass.CONNECTION
-        said = str(getattr(link, "body", ""))[:_READ_CHARS] if "ResponseValidation" in name else ""
-        if '"error"' in said:
-            return _by_words(said) or ErrorClass.SERVER
+        body = str(getattr(link, "body", ""))[:_READ_CHARS] if "ResponseValidation" in name else ""
+        if '"error"' in body:
+            return _by_words(body) or ErrorClass.SERVER
         if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
     told = hasattr(error, "body") or hasattr(error, "error")

@@ -129,7 +129,7 @@ class _Loader(yaml.SafeLoader):
                     if key.value in seen:
                         raise _unwanted(key, "the key stands here for the second time")
                     seen.add(key.value)
-        super().flatten_mapping(node)  # type: ignore[no-untyped-call]
+        super().flatten_mapping(node)
         if len(node.value) > _MOST_KEYS:
             raise _unwanted(node, f"the mapping has more than {_MOST_KEYS} keys")
 

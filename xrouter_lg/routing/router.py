@@ -150,6 +150,8 @@ class Router:
         mine = asyncio.current_task()
         try:
             timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
+            if request.remaining_s is not None:
+                timeout = min(timeout, request.remaining_s)
             if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
                 check_affordable(policy.worst_case_usd(request, cards), request, cards)
             try:
@@ -325,6 +327,23 @@ class Router:
             f"${request.remaining_usd or Decimal(0):f} is left of the request's limit and no card "
             f"fits. {lines}. Raise max_cost_usd (or Budget.per_request_usd), shorten the prompt, "
             "or lower a card's max_output_tokens."
+        )
+
+    def undecided(self, request: RouteRequest, error: BaseException) -> Decision:
+        """What is recorded of a turn that ended before anything was decided."""
+        policy = self.policy
+        return Decision(
+            turn=request.turn,
+            calls=(),
+            order=(),
+            reason=describe(error),
+            policy=policy.name,
+            policy_version=policy.version,
+            scores={},
+            propensity=None,
+            removed=getattr(error, "removed", {}),
+            charges=tuple(request.attempt.charges),
+            notes=dict(request.attempt.notes),
         )
 
     def circuit_open(self, card: str) -> bool:
