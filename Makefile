@@ -7,7 +7,7 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo demo-live demo-rules langsmith-demo test test-core test-wheel check bench clean help
+.PHONY: faults demo demo-live demo-rules langsmith-demo test test-core test-wheel check bench clean help
 
 help:
 	@echo "make demo        an app, its traces, a trained router, the same app again: on recorded answers"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-core   the same without torch and what needs it: a quarter of the download"
 	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
 	@echo "make check       format, lint, types and import direction, over all roots"
+	@echo "make faults      every kind of failure on every surface, and texts of five megabytes; minutes"
 	@echo "make bench       overhead, throughput and the trace store"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -68,6 +69,10 @@ check: $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: $(INSTALLED)
+	XROUTER_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/contract/test_linear_time.py \
+	  tests/pool/test_hostile_pool.py tests/checkpoints/test_hostile_checkpoint.py $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py

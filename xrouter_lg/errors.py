@@ -21,6 +21,7 @@
     ├── WorkerError (RuntimeError)           one attempt failed: caught by failover
     │   └── StreamInterruptedError           a worker failed after its tokens began to stream
     ├── AllCandidatesFailedError (RuntimeError)   nobody answered; lists each attempt and its cost
+    ├── RequestTimeoutError (TimeoutError)   no answer within the request's own timeout_s
     ├── StoreError (RuntimeError)            the local trace store can't be opened or read
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     │
@@ -70,7 +71,8 @@ package.
 
 Configuration and request errors reach the caller as they are. Policy and worker errors are
 classified at the boundary where they happen, recorded in the route record, and reach the caller
-only as the cause of :class:`AllCandidatesFailedError`. Every message names the value, the place
+only as the cause of :class:`AllCandidatesFailedError`. What a failed request has cost stands in
+``record`` of the error that it ends in. Every message names the value, the place
 and the fix. All of them pickle.
 """
 
@@ -112,6 +114,9 @@ class XRouterError(Exception):
         return error
 
     _made_of: tuple[tuple[Any, ...], dict[str, Any]]
+
+    record: Mapping[str, Any] | None = None
+    """Of an error that ended a request: its route record as a plain dict, charges included."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # An exception's own way calls the class with the finished text alone.
@@ -207,6 +212,10 @@ class AllCandidatesFailedError(XRouterError, RuntimeError):
             f"every candidate failed: {lines or 'none could be tried'}. "
             "Check the cards with `xrouter pool check --live`."
         )
+
+
+class RequestTimeoutError(XRouterError, TimeoutError):
+    """A request's own ``timeout_s`` was over before anybody had answered."""
 
 
 class StoreError(XRouterError, RuntimeError):

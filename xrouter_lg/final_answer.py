@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 
-_FIELD = re.compile(r'"answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^\n}]+)')
-_BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
+_FIELD = re.compile(r'"answer"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+"|[^\n}]++)')
+_BOXED = re.compile(r"\\boxed\{((?:[^{}]++|\{[^{}]*+\})*+)\}")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_NOISE = re.compile(r"[\s$]|\\[,;!]|\\text\{[^}]*\}")
-_PLAIN_NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+%?")
+_NOISE = re.compile(r"[\s$]|\\[,;!]|\\text\{[^{}]*+\}")
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:[\d,]*\d|[\d,]*+\.\d++)%?")
 
 
 def final_answer(response: str | None) -> str | None:

@@ -85,6 +85,44 @@ def from_json(text: str | bytes) -> Any:
     return json.loads(text, parse_int=_int)
 
 
+def check_size(value: Any, *, most: int, levels: int = 100) -> None:
+    """Refuse a value that its aliases or its depth make larger than anybody can want, before
+    anything walks it: what stands in it twice counts twice.
+
+    Raises:
+        ValueError: more than ``most`` values in all, or deeper than ``levels``.
+    """
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    seen = 0
+    while waiting:
+        item, level = waiting.pop()
+        seen += 1
+        if isinstance(item, str | bytes) or not isinstance(
+            item, Mapping | list | tuple | set | frozenset
+        ):
+            continue
+        if level >= levels:
+            raise ValueError(f"it is nested more than {levels} deep")
+        if seen + len(waiting) + len(item) > most:
+            raise ValueError(f"it holds more than {most:,} values")
+        inside = item.values() if isinstance(item, Mapping) else item
+        waiting += [(part, level + 1) for part in inside]
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value for an error's text: its repr, cut, whatever that does and however long it is."""
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"<an integer of {value.bit_length():,} bits>"
+    if isinstance(value, str | bytes) and len(value) > most:
+        return f"{value[:most]!r} and {len(value) - most:,} more"
+    try:
+        check_size(value, most=1_000)
+        text = repr(value)
+    except Exception:  # too large to be shown, or an object whose repr raises
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _leaf(value: Any) -> Any:
     try:
         return _known_leaf(value)

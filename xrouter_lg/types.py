@@ -71,6 +71,9 @@ class Charge:
     call_id: str | None = None
     overrun_usd: Decimal | None = None
     """What it has cost above its worst case, under a budget; None where it kept to it."""
+    estimate_usd: Decimal | None = None
+    """What an attempt of unknown cost has probably cost: the mean of the card's answers so far;
+    0 for an error of the server's own, which nobody bills. Budgets count ``held_usd``."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
@@ -81,6 +84,7 @@ class Charge:
             "latency_s": round(self.latency_s, 6),
             "held_usd": usd_str(self.held_usd),
             "overrun_usd": usd_str(self.overrun_usd),
+            "estimate_usd": usd_str(self.estimate_usd),
         }
 
     @classmethod
@@ -100,6 +104,7 @@ class Charge:
             held_usd=usd(data.get("held_usd")),
             call_id=data.get("call_id"),
             overrun_usd=usd(data.get("overrun_usd")),
+            estimate_usd=usd(data.get("estimate_usd")),
         )
 
 
@@ -137,6 +142,8 @@ class RouteRequest:
     allow: frozenset[str] | None = None
     deny: frozenset[str] = frozenset()
     max_cost_usd: Decimal | None = None
+    remaining_s: float | None = None
+    """Seconds that are left for the whole request, failover included; None without a limit."""
     thread_id: str | None = None
     tenant: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -372,6 +379,11 @@ class RouteRecord:
     shadow_cost_usd: str | None = "0"
     """What shadow proposals cost, on top of ``cost_usd``; None while a part is unknown. The
     proposals are in ``decisions``, under ``shadow``."""
+    error: str | None = None
+    """The class of the error that the request ended in, ``cancelled`` where its caller left; None
+    for an answer. ``route`` is then None."""
+    estimated_cost_usd: str | None = None
+    """``known_cost_usd`` with the estimates of attempts of unknown cost."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form: what ``message.response_metadata["xrouter"]`` holds."""

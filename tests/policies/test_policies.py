@@ -16,13 +16,14 @@ from langchain_core.messages import HumanMessage
 from tests.support.apps import Says, calls, prefers, scripted
 from xrouter_lg import ModelCard, ModelPool, Policy, PromptedPolicy, Proposal, Router, RouteRequest
 from xrouter_lg.errors import ConfigurationError, InvalidProposalError, PolicyConfigError
-from xrouter_lg.policies.base import by_price, check_proposal
+from xrouter_lg.policies.base import by_price
 from xrouter_lg.policies.baselines import (
     CheapestPolicy,
     FixedPolicy,
     RandomPolicy,
     StaticMixPolicy,
 )
+from xrouter_lg.policies.proposals import read_proposal
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.testing import ScriptedChatModel
 
@@ -33,7 +34,7 @@ REQUEST = RouteRequest([HumanMessage("Why?")], prompt_tokens=500, default="large
 
 async def favourite(policy: Policy, cards: Any = CARDS, request: RouteRequest = REQUEST) -> str:
     proposal = await policy.propose(request, cards)
-    check_proposal(proposal, cards)
+    read_proposal(proposal, cards)
     return max(proposal.probabilities, key=lambda name: proposal.probabilities[name])
 
 
@@ -227,7 +228,7 @@ def test_a_proposal_is_taken_or_refused_and_nothing_else(probabilities: dict[str
     good = all(math.isfinite(p) and 0 <= p <= 1 + 1e-6 for p in probabilities.values())
     good = good and any(probabilities.values())
     try:
-        check_proposal(Proposal(probabilities), CARDS)
+        read_proposal(Proposal(probabilities), CARDS)
     except InvalidProposalError:
         assert not good
     else:

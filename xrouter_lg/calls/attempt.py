@@ -6,16 +6,16 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
-from functools import cached_property
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 
+from xrouter_lg.calls.bill import AttemptBill, UsualCost
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
@@ -26,7 +26,7 @@ from xrouter_lg.calls.failures import (
 )
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.calls.money import cost_of, hint_tokens, reserve
+from xrouter_lg.calls.money import hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
@@ -36,9 +36,8 @@ from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
-from xrouter_lg.pool.served import price_as_served
-from xrouter_lg.said import CUT, flaw_of, says_something, served_model, usage_of
-from xrouter_lg.types import Charge, PlannedCall, TokenUsage
+from xrouter_lg.said import CUT, flaw_of, says_something
+from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
 """A provider that asks for a longer pause than this is left for the next candidate."""
@@ -85,6 +84,7 @@ class Workers:
         """Parameters that a card's model does not take, by the card's name."""
         self.overruns: dict[str, Decimal] = {}
         """Cards that have cost more than their worst case, and how many times as much."""
+        self.usual = UsualCost()
         self._lock = threading.Lock()
 
     def prepare(self, pool: ModelPool) -> None:
@@ -123,6 +123,7 @@ class Workers:
         tool_options: Mapping[str, Any] | None = None,
         call_options: Mapping[str, Any] | None = None,
         lone: bool | None = None,
+        deadline: float | None = None,
     ) -> CallResult:
         """Ask a card, with retries by class of failure. Failures are returned, never raised.
 
@@ -134,7 +135,8 @@ class Workers:
 
         ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
         waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
-        call before it begins. None where the caller looks after both.
+        call before it begins. None where the caller looks after both. ``deadline``: the moment
+        (``time.monotonic``) at which the whole request has to be over.
         """
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
@@ -145,7 +147,7 @@ class Workers:
             costly = bound.costly()
             return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
 
-        bill = _Bill(kind, card, call, pool, worst)
+        bill = AttemptBill(kind, card, call, pool, worst, self.usual)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
         config = with_traced_cost(config, card, pool)
@@ -162,6 +164,10 @@ class Workers:
             attempt += 1
             if attempt > 1 and not _affordable(call, charges, bill):
                 break
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                failure = Failure(ErrorClass.TIMEOUT, "the request's own timeout_s is over")
+                break
             if not health.begin() and lone is False and tries == 0:
                 failure = Failure(ErrorClass.CIRCUIT_OPEN, "circuit open after repeated failures")
                 break
@@ -173,16 +179,20 @@ class Workers:
                 prepared = prepare(
                     built.model, call, bound, omitted | self._refused.get(card.name, frozenset())
                 )
-                message = await _ask(card, prepared, asked, config)
+                limit = card.timeout_s if left is None else min(card.timeout_s, left)
+                message = await _ask(card, prepared, asked, config, limit)
             except asyncio.CancelledError:
                 health.cancel()
-                charges.append(bill.failed(attempt, started, "cancelled", free=False))
+                charges.append(bill.failed(attempt, started, "cancelled"))
                 raise
             except Exception as error:
                 failure = classify(error)
-                charges.append(
-                    bill.failed(attempt, started, failure.error_class, free=failure.free)
-                )
+                charges.append(bill.failed(attempt, started, failure.error_class, failure))
+                short = left is not None and left < card.timeout_s
+                if short and deadline is not None and time.monotonic() >= deadline:
+                    health.cancel()  # the request had less time than the card may take
+                    failure = replace(failure, detail="the request's own timeout_s is over")
+                    break
                 if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
                     refused = refused_parameter(error, prepared.sent - omitted)
                     if refused is not None and (refused[1] or refused[0] not in LIMITS):
@@ -213,6 +223,8 @@ class Workers:
             pause = _pause(failure, tries, patience_s)
             if pause is None or tries > retries or (breaker.open and not lone):
                 break
+            if deadline is not None and time.monotonic() + pause >= deadline:
+                break
             patience_s -= pause if lone else 0.0
             await asyncio.sleep(pause)
         notice_failed_call(card.name, failure)
@@ -241,7 +253,7 @@ class Workers:
             )
 
     def _noting_overrun(
-        self, card: ModelCard, call: PlannedCall, charge: Charge, bill: _Bill
+        self, card: ModelCard, call: PlannedCall, charge: Charge, bill: AttemptBill
     ) -> Charge:
         """The charge with what it has cost above its bound, which the next call reserves by."""
         if call.allowance_usd is None:
@@ -267,9 +279,13 @@ class Workers:
 
 
 async def _ask(
-    card: ModelCard, prepared: Prepared, messages: Sequence[BaseMessage], config: RunnableConfig
+    card: ModelCard,
+    prepared: Prepared,
+    messages: Sequence[BaseMessage],
+    config: RunnableConfig,
+    limit_s: float,
 ) -> AIMessage:
-    async with asyncio.timeout(card.timeout_s):
+    async with asyncio.timeout(limit_s):
         sent = encodable(without_foreign_thoughts(messages, card))
         message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
     if not isinstance(message, AIMessage):
@@ -305,7 +321,7 @@ def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[Bas
     return [*messages[:place], noted, *messages[place + 1 :]]
 
 
-def _affordable(call: PlannedCall, charges: Sequence[Charge], bill: _Bill) -> bool:
+def _affordable(call: PlannedCall, charges: Sequence[Charge], bill: AttemptBill) -> bool:
     if call.allowance_usd is None:
         return True
     spent = sum((counted(charge) for charge in charges), Decimal(0))
@@ -322,59 +338,3 @@ def _pause(failure: Failure, attempt: int, patience_s: float) -> float | None:
             return None
         return failure.retry_after_s
     return backoff_s(attempt, first_s=_BACKOFF_S, longest_s=_BACKOFF_LIMIT_S)
-
-
-@dataclass(frozen=True)
-class _Bill:
-    """Makes the charges of one call."""
-
-    kind: Literal["router", "worker"]
-    card: ModelCard
-    call: PlannedCall
-    pool: Iterable[ModelCard]
-    reckon: Callable[[], Decimal | None]
-
-    @cached_property
-    def worst(self) -> Decimal | None:
-        """The most that an attempt can cost (USD): reckoned only where a budget or an attempt of
-        unknown cost asks for it."""
-        return self.reckon()
-
-    def answered(
-        self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
-    ) -> Charge:
-        served, usage = served_model(message), usage_of(message)
-        price = price_as_served(self.card, served, self.pool)
-        cost, source = cost_of(message, usage, price)
-        error = None if flaw is None else flaw.value
-        return self._charge(attempt, started, cost, source, error, usage, served)
-
-    def failed(self, attempt: int, started: float, error: str, *, free: bool) -> Charge:
-        """An attempt without an answer. ``free``: refused before any token was generated."""
-        cost, source = (Decimal(0), "rejected") if free else (None, None)
-        return self._charge(attempt, started, cost, source, str(error))
-
-    def _charge(
-        self,
-        attempt: int,
-        started: float,
-        cost: Decimal | None,
-        source: str | None,
-        error: str | None,
-        usage: TokenUsage | None = None,
-        served: str | None = None,
-    ) -> Charge:
-        return Charge(
-            kind=self.kind,
-            card=self.card.name,
-            model=self.card.model_name,
-            attempt=attempt,
-            usage=usage,
-            cost_usd=cost,
-            price_source=source,
-            latency_s=time.perf_counter() - started,
-            served_model=served,
-            error=error,
-            held_usd=self.worst if cost is None else None,
-            call_id=self.call.id,
-        )

@@ -127,7 +127,7 @@ def _build_error(
         )
     lowered = text.lower()
     if not has_key and re.search("api[_ ]key|credentials", lowered):
-        named = re.search(r"[A-Z][A-Z0-9_]*_(API_KEY|TOKEN|KEY)\b", text)
+        named = re.search(r"\b[A-Z][A-Z0-9_]{0,60}_(API_KEY|TOKEN|KEY)\b", text)
         variable = named[0] if named else f"{(card.provider or 'openai').upper()}_API_KEY"
         return MissingKeyError(
             f"card {card.name!r}: no API key for {card.provider or card.base_url!r}; set "

@@ -89,7 +89,8 @@ _CONTEXT_TEXT = re.compile(
 _SECRET = re.compile(
     r"\b((?:sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|pplx)[-_]|AIza|AKIA)[A-Za-z0-9*._-]{8,}"
     r"|((?i:api[-_ ]?key|bearer|token|secret|password|authorization|credentials?)"
-    r"(?:[ ]\w+)?[\"']?(?:\s*[:=]\s*|\s+)[\"']?)(?=[^\s\"',]*[0-9*])[^\s\"',;)]{8,}"
+    r"(?:[ ]\w{1,64}+)?[\"']?(?:\s{0,64}[:=]\s{0,64}+|\s{1,64}+)[\"']?)"
+    r"(?=[^\s\"',]{0,256}[0-9*])[^\s\"',;)]{8,}+"
 )
 _SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
@@ -132,7 +133,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], ErrorClass], ...] = tuple(
         (r"invalid.?request|bad.?request", ErrorClass.BAD_REQUEST),
         (r"time.?out|timed out", ErrorClass.TIMEOUT),
         (
-            r"overload|capacity|unavailable|internal|(server|api|provider|upstream)\w*.{0,12}error"
+            r"overload|capacity|unavailable|internal|(server|api|provider|upstream)\w{0,20}.{0,12}error"
             r"|bad gateway",
             ErrorClass.SERVER,
         ),
@@ -140,6 +141,8 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], ErrorClass], ...] = tuple(
 )
 
 _DETAIL_CHARS = 300
+_READ_CHARS = 20_000
+"""Of an error's text; a provider may send any amount of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,8 @@ class Failure:
     detail: str
     retry_after_s: float | None = None
     free: bool = False
+    unbilled: bool = False
+    """An error of the server's own: what it has cost is unknown, and most probably nothing."""
 
 
 def classify(error: BaseException) -> Failure:
@@ -169,7 +174,8 @@ def classify(error: BaseException) -> Failure:
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
     free = refused or _never_sent(error) or ours
-    return Failure(error_class, detail, _asked_pause_s(error), free=free)
+    own = status is not None and status >= 500
+    return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=own)
 
 
 def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str, bool] | None:
@@ -229,8 +235,9 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return ErrorClass.TIMEOUT
         if isinstance(link, ConnectionError) or _CONNECTION_NAME.search(name):
             return ErrorClass.CONNECTION
-        if "ResponseValidation" in name and '"error"' in str(getattr(link, "body", "")):
-            return _by_words(str(link.body)) or ErrorClass.SERVER  # type: ignore[attr-defined]
+        body = str(getattr(link, "body", ""))[:_READ_CHARS] if "ResponseValidation" in name else ""
+        if '"error"' in body:
+            return _by_words(body) or ErrorClass.SERVER
         if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
     told = hasattr(error, "body") or hasattr(error, "error")
@@ -310,14 +317,14 @@ def _parameter(error: BaseException) -> str | None:
 
 def _text(error: BaseException) -> str:
     try:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error)[:_READ_CHARS].split())
     except Exception:
         return "(its text can't be read)"
     body = getattr(error, "body", None)
     if body and _STATUS_ALONE.fullmatch(text):
         # The client finds no message in a body that is not of OpenAI's form.
         told = body if isinstance(body, str) else json.dumps(body, default=str)
-        text = " ".join(f"{text} - {told}".split())
+        text = " ".join(f"{text} - {told[:_READ_CHARS]}".split())
     return text
 
 

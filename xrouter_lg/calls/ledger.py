@@ -122,19 +122,22 @@ class LedgerTotals:
     router: Decimal | None
     worker: Decimal | None
     known: Decimal
+    estimated: Decimal
+    """What is known, and what the rest has probably cost."""
 
 
 def totals(charges: Iterable[Charge]) -> LedgerTotals:
     """Router and workers apart, and together."""
     router: Decimal | None = _ZERO
     worker: Decimal | None = _ZERO
-    known = _ZERO
+    known = estimated = _ZERO
     for charge in charges:
         cost = charge.cost_usd
         known += cost or _ZERO
+        estimated += (charge.estimate_usd or _ZERO) if cost is None else cost
         if charge.kind == "router":
             router = None if router is None or cost is None else router + cost
         else:
             worker = None if worker is None or cost is None else worker + cost
     together = None if router is None or worker is None else router + worker
-    return LedgerTotals(together, router, worker, known)
+    return LedgerTotals(together, router, worker, known, estimated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.json_text import shown
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.said import reported_cost
@@ -165,16 +167,24 @@ def hint_tokens(hint: str | None) -> int:
     return len(hint.encode("utf-8", "surrogatepass")) + _HINT_FRAME_TOKENS
 
 
+_USD_CHARS = 100
+_LEAST_USD, _MOST_USD = Decimal("1e-12"), Decimal(10**12)
+"""Sums beyond these are written by mistake, and their digits would fill a record."""
+
+
 def parse_usd(value: Any, where: str, error: type[ValueError] = ConfigurationError) -> Decimal:
     """A limit in USD as Decimal.
 
     Raises:
         ConfigurationError: (or ``error``) it is no finite number above zero.
     """
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if isinstance(value, bool) or not amount.is_finite() or amount <= 0:
-        raise error(f"{where} is {value!r}; it must be USD, a finite number above zero")
+    amount = Decimal("NaN")
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
+        with contextlib.suppress(InvalidOperation, ValueError):  # an integer too long for a text
+            amount = Decimal(value if isinstance(value, int) else str(value)[:_USD_CHARS])
+    if not (amount.is_finite() and _LEAST_USD <= amount <= _MOST_USD):
+        raise error(
+            f"{where} is {shown(value)}; it must be USD, a finite number above zero (from "
+            f"{_LEAST_USD:f} to {_MOST_USD:,})"
+        )
     return amount

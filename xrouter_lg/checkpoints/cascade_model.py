@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xrouter_lg.checkpoints.arrays import read_arrays
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.extras import need
@@ -31,18 +32,19 @@ from xrouter_lg.extras import need
 ANSWERS_FILE = "answers.safetensors"
 _PURPOSE = "a cascade"
 
-_OWN = (
-    "right_F_Q_M",
-    "share_F_Q",
-    "same_right_F",
-    "same_wrong_F",
-    "length_mean_F_M",
-    "length_sd_F_M",
-    "length_cut_K_B",
-    "length_share_F_Q_B",
-    "usd_F_M",
-    "usd_ratio_F_B",
-)
+_OWN = {
+    "right_F_Q_M": "FQM",
+    "share_F_Q": "FQ",
+    "same_right_F": "F",
+    "same_wrong_F": "F",
+    "length_mean_F_M": "FM",
+    "length_sd_F_M": "FM",
+    "length_cut_K_B": "KC",
+    "length_share_F_Q_B": "FQB",
+    "usd_F_M": "FM",
+    "usd_ratio_F_B": "FB",
+}
+"""Its arrays and their axes; C is B - 1."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,17 @@ class AnswerModel:
         """The model of a checkpoint of kind ``cascade``, whose folder was verified.
 
         Raises:
-            CheckpointError: an array is missing.
+            CheckpointError: a damaged file, or arrays that do not fit the manifest.
             MissingExtraError: safetensors or numpy is not installed.
         """
         stats, cascade = manifest.family_head, manifest.cascade
         assert stats is not None and cascade is not None  # as the kind says
-        arrays = need("safetensors.numpy", _PURPOSE).load_file(folder / cascade.file)
-        missing = [name for name in _OWN if name not in arrays]
-        if missing:
-            raise CheckpointError(
-                f"{str(folder / cascade.file)!r} lacks {', '.join(missing)}; fit it again"
-            )
+        sizes = {"F": len(stats.families), "M": len(stats.cards)}
+        path = folder / cascade.file
+        arrays = read_arrays(path, _OWN, sizes, purpose=_PURPOSE)
+        bins = arrays["length_share_F_Q_B"].shape[2]
+        if arrays["length_cut_K_B"].shape[1] != bins - 1 or not (arrays["length_sd_F_M"] > 0).all():
+            raise CheckpointError(f"{str(path)!r}: its lengths fall into no bins; fit it again")
         return cls(
             head=FamilyHead.load(folder / stats.file, stats.families, stats.cards),
             c_ref_usd=manifest.c_ref_usd,

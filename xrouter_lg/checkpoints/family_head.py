@@ -32,10 +32,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xrouter_lg.checkpoints.arrays import read_arrays
+from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.checkpoints.tool_fit import FEATURES, Weight, stem_weight, tool_features
 from xrouter_lg.extras import need
 
 HEAD_FILE = "family_head.safetensors"
+
+_TOOL_AXES = {
+    "tool_mean_T": "T",
+    "tool_unit_T": "T",
+    "stems_S": "#S",
+    "stem_weight_S": "S",
+    "prompts": "#1",
+    "shape_mean_F_S": "NU",
+    "shape_unit_F_S": "NU",
+    "shape_range": "2",
+}
+_DOUBT_AXES = {"mean_F_M": "FM", "root_F_M_M": "FMM"}
+_AXES = {
+    **_TOOL_AXES,
+    **_DOUBT_AXES,
+    "buckets_K": "#K",
+    "idf_K": "K",
+    "basis_K_D": "KD",
+    "weight_F_P": "FP",
+    "bias_F": "F",
+    "block_B": "#B",
+    "share_F": "F",
+    "quality_F_M": "FM",
+    "cost_ratio_F_M": "FM",
+    "length": "2",
+    "reach": "1",
+}
+"""Axes of the arrays that reading needs; the tools' come all together, and so do those of what it
+does not know."""
 BUCKETS = 1 << 16
 
 _PURPOSE = "a trained checkpoint"
@@ -128,12 +159,21 @@ class FamilyHead:
         """Read the safetensors file of a checkpoint.
 
         Raises:
+            CheckpointError: a damaged file, or arrays of another shape than families and cards.
             MissingExtraError: safetensors or numpy is not installed.
-            ValueError: arrays of another shape than families and cards.
         """
-        need("numpy", _PURPOSE)  # safetensors' own error would not name the extra
-        arrays = need("safetensors.numpy", _PURPOSE).load_file(path)
-        return cls(arrays, families, cards)
+        sizes = {"F": len(families), "M": len(cards)}
+        arrays = read_arrays(
+            path, _AXES, sizes, optional=(_TOOL_AXES, _DOUBT_AXES), purpose=_PURPOSE
+        )
+        units = [arrays[name] for name in ("tool_unit_T", "shape_unit_F_S") if name in arrays]
+        units += [arrays["length"][1:], arrays["reach"]]
+        if not all((unit > 0).all() for unit in units) or (arrays["block_B"] < 1).any():
+            raise CheckpointError(f"{str(path)!r} has a unit that is not above 0; fit it again")
+        try:
+            return cls(arrays, families, cards)
+        except (KeyError, ValueError, IndexError, OverflowError) as error:
+            raise CheckpointError(f"{str(path)!r}: {error}") from error
 
     def _uncertain(self, arrays: dict[str, Any]) -> tuple[Any, Any]:
         """[F, M] means and [F, M·M] roots; None for a head without."""

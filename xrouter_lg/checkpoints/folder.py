@@ -21,10 +21,13 @@ from pathlib import Path
 from xrouter_lg.checkpoints.identity import sha256_of
 from xrouter_lg.checkpoints.manifest import CheckpointError, Kind, Manifest
 from xrouter_lg.files import whole
+from xrouter_lg.json_text import shown
 from xrouter_lg.prompts import slots, tools
 
 MANIFEST_FILE = "manifest.json"
 
+_MOST_BYTES = 20_000_000
+"""Size of the largest manifest that is read."""
 _HASHED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _MODEL_FILES = ("model", "adapter_model")
 """How files of a language model's weights begin."""
@@ -56,13 +59,15 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST_FILE
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise CheckpointError(f"{str(path)!r} has more than {_MOST_BYTES:,} bytes")
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"no checkpoint in {str(folder)!r}: it has no {MANIFEST_FILE}. Give the folder that "
             "training wrote (its `checkpoint` folder)"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} can't be read: {error}; copy it again") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{str(path)!r} holds no JSON object; copy it again")
@@ -95,6 +100,12 @@ def verify(folder: str | Path, *, kind: Kind | None = None, weights: bool = True
                 f"{where} was trained with prompts of hash {manifest.language_model.prompt_hash}; "
                 f"this xrouter_lg renders {rendered}. Train again, or install the version that "
                 f"trained it ({manifest.versions.get('xrouter_lg', 'unknown')})"
+            )
+    for part in (manifest.family_head, manifest.cascade):
+        if part is not None and part.file not in manifest.files:
+            raise CheckpointError(
+                f"{where} reads {shown(part.file)}, of which its manifest has no digest; copy it "
+                "again"
             )
     for name, expected in manifest.files.items():
         path = root / name

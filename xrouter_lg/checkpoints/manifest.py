@@ -31,6 +31,7 @@ from xrouter_lg.checkpoints.parts import (
 )
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.prompts import slots
+from xrouter_lg.typed import misfit
 
 MANIFEST_SCHEMA_VERSION = 3
 
@@ -158,7 +159,9 @@ class Manifest:
                 if data.get(name) is not None:
                     fields[name] = part.from_dict(data[name])
             manifest = cls(**fields)
-        except (KeyError, TypeError, ValueError) as error:
+            if manifest.kind in get_args(Kind) and (wrong := misfit(manifest)) is not None:
+                raise TypeError(wrong)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"the manifest lacks or misspells a field: {error!r}. It was edited by hand or "
                 "damaged; copy the checkpoint again or train again"

@@ -40,6 +40,18 @@ class Finish:
     reason: str
     call_id: str | None = None
     truncated: bool = False
+    error: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The request ends in an error, or its caller has left."""
+
+    error: str
+    reason: str
+    route: None = None
+    call_id: None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +104,17 @@ def next_step(
     following = _next_candidate(turn, results, pool, request(), is_open)
     if following is not None:
         return NextCall(following)
-    cut = [result for result in results if result.message is not None]
-    if cut:  # an answer of an earlier turn, or a cut one: better than none, and marked
-        return _finish(cut[-1], "no other candidate answered; the best answer so far")
+    if (kept := best_so_far(results)) is not None:
+        return kept
     raise AllCandidatesFailedError(_attempts(results))
+
+
+def best_so_far(results: Sequence[CallResult]) -> Finish | None:
+    """An answer of an earlier turn, or a cut one: better than none, and marked."""
+    answered = [result for result in results if result.message is not None]
+    if not answered:
+        return None
+    return _finish(answered[-1], "no other candidate answered; the best answer so far")
 
 
 def others_left(

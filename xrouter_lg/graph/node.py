@@ -17,7 +17,8 @@ from xrouter_lg.calls.told.stream_watch import handlers_of, with_handler
 from xrouter_lg.errors import ConfigurationError, NoCandidateError
 from xrouter_lg.graph.add_router import RUN_NAME, graph_of
 from xrouter_lg.graph.request import OUTER_KEY, to_messages
-from xrouter_lg.graph.steps import OPTIONS_KEY, POOL_KEY, ToolBinding
+from xrouter_lg.graph.state import OPTIONS_KEY, POOL_KEY
+from xrouter_lg.graph.steps import ToolBinding
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.exploration import Exploration
@@ -58,12 +59,14 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
 
     Keywords of an invocation, and those of ``node.bind(...)``, reach the chat model that answers.
     Per request, ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
-    ``deny``, ``max_cost_usd``, ``thread_id`` and ``tenant``.
+    ``deny``, ``max_cost_usd``, ``timeout_s`` (seconds for the whole request, failover included),
+    ``thread_id`` and ``tenant``.
 
     Raises:
         ConfigurationError: on construction, for a bad card, key, policy or option.
-        RequestError, BudgetExceededError, AllCandidatesFailedError, StreamInterruptedError: on a
-            request; see :mod:`xrouter_lg.errors`.
+        RequestError, BudgetExceededError, AllCandidatesFailedError, StreamInterruptedError,
+            RequestTimeoutError: on a request; see :mod:`xrouter_lg.errors`. ``record`` of the
+            error is the route record, with what was paid.
     """
 
     def __init__(

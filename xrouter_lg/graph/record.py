@@ -9,20 +9,20 @@ from typing import Any
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import totals
-from xrouter_lg.graph.next_step import Finish
+from xrouter_lg.graph.next_step import Finish, Unanswered
 from xrouter_lg.graph.turn import Turn
 from xrouter_lg.types import Charge, Decision, RouteRecord, usd, usd_str
 
 
 def build_record(
-    finish: Finish,
+    finish: Finish | Unanswered,
     turns: Sequence[Turn],
     results: Sequence[CallResult],
     *,
     run_id: str | None,
     trace_id: str | None,
 ) -> RouteRecord:
-    """The record of a finished request."""
+    """The record of a finished request, or of one that has ended in an error."""
     decisions, context = [turn.decision for turn in turns], turns[0].context
     charges: list[Charge] = []
     for decision in decisions:
@@ -35,7 +35,7 @@ def build_record(
     deciding = next(
         (d for d in decisions if any(call.id == finish.call_id for call in d.calls)), last
     )
-    now = time.time()
+    took = max(0.0, time.time() - context.started_at)  # the clock may have been set back
     return RouteRecord(
         route=finish.route,
         reason=finish.reason,
@@ -53,7 +53,7 @@ def build_record(
         charges=[charge.to_dict() for charge in charges],
         fallbacks=_fallbacks(decisions, results),
         turns=len(turns),
-        latency_s=round(now - context.started_at, 6),
+        latency_s=round(took, 6),
         trace_id=trace_id,
         run_id=run_id,
         candidates=list(first.order),
@@ -66,6 +66,8 @@ def build_record(
         tenant=context.tenant,
         arm=first.notes.get("arm"),
         shadow_cost_usd=_shadow_cost(decisions),
+        error=finish.error,
+        estimated_cost_usd=usd_str(sums.estimated),
     )
 
 
@@ -107,7 +109,7 @@ def _fallbacks(turns: Sequence[Decision], results: Sequence[CallResult]) -> list
     return found
 
 
-def _served(finish: Finish, results: Sequence[CallResult]) -> str | None:
+def _served(finish: Finish | Unanswered, results: Sequence[CallResult]) -> str | None:
     for result in results:
         if result.call_id == finish.call_id and result.charges:
             return result.charges[-1].served_model

@@ -20,6 +20,7 @@ from xrouter_lg.errors import (
     RequestError,
     RequestOptionError,
 )
+from xrouter_lg.json_text import shown
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.routing.router import Router, check_cost_weight
 from xrouter_lg.types import RouteRequest
@@ -30,6 +31,7 @@ OPTIONS = (
     "allow",
     "deny",
     "max_cost_usd",
+    "timeout_s",
     "thread_id",
     "tenant",
 )
@@ -94,9 +96,9 @@ def build_request(
     **beside: Any,
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
-    ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``thread_id``,
-    ``tenant``. ``measured`` is the size of the first tools, where it is known; ``beside`` are
-    further fields of the request.
+    ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``timeout_s``,
+    ``thread_id``, ``tenant``. ``measured`` is the size of the first tools, where it is known;
+    ``beside`` are further fields of the request.
 
     Raises:
         RequestOptionError: an option with a bad value; the message names it.
@@ -118,6 +120,7 @@ def build_request(
         deny=frozenset() if deny is None else _names(deny, "deny"),
         max_cost_usd=limit,
         remaining_usd=limit,
+        remaining_s=_seconds(configurable.get("timeout_s")),
         thread_id=_text(configurable.get("thread_id")),
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
@@ -182,6 +185,16 @@ def _limit(value: Any, router: Router) -> Decimal | None:
     budget = None if router.budget is None else router.budget.per_request_usd
     limits = [limit for limit in (own, budget) if isinstance(limit, Decimal)]
     return min(limits) if limits else None
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10**6:
+        raise RequestOptionError(
+            f"{_where('timeout_s')} is {shown(value)}; it must be a number of seconds above 0"
+        )
+    return float(value)
 
 
 def _share(value: Any, name: str) -> float | None:

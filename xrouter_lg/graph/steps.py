@@ -10,6 +10,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send, interrupt
 
@@ -18,19 +19,39 @@ from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.calls.tokens import ToolsSize
 from xrouter_lg.calls.worker.parameters import Bound
-from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
+from xrouter_lg.errors import (
+    AllCandidatesFailedError,
+    BudgetExceededError,
+    ErrorClass,
+    RequestOptionError,
+    XRouterError,
+)
 from xrouter_lg.graph.bound import shown_tools
 from xrouter_lg.graph.next_step import (
     Finish,
     NextCall,
     NextTurn,
     answers_of,
+    best_so_far,
     next_step,
     others_left,
     outcomes_of,
 )
+from xrouter_lg.graph.open_requests import OpenRequests
 from xrouter_lg.graph.record import build_record
-from xrouter_lg.graph.request import OUTER_KEY, build_request, check_options, to_messages
+from xrouter_lg.graph.request import build_request, check_options, to_messages
+from xrouter_lg.graph.state import (
+    call_options,
+    charges,
+    live_metadata,
+    pool_pin,
+    read,
+    result_to_dict,
+    timeout_s,
+    too_late,
+    under_way,
+    worker_config,
+)
 from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
 from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
@@ -39,14 +60,7 @@ from xrouter_lg.prompts.tools import observe
 from xrouter_lg.routing.constraints import bound_for
 from xrouter_lg.routing.router import Router
 from xrouter_lg.tracing.runs.extract import annotate_request, node_run_id_of, run_ids
-from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest, shallow
-
-OPTIONS_KEY = "__xrouter_options"
-"""Key in ``configurable``: keywords that :class:`XRouterNode` was invoked with, for the worker."""
-
-POOL_KEY = "__xrouter_pool"
-"""Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
-that is reloaded between the node and its first step would have none of them."""
+from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +119,43 @@ class Steps:
         self._measured = ToolsSize.of(self._shown)
         self._bound = Bound(tools.tools, dict(tools.options), {})
         self._costly = self._bound.costly()
+        self.open = OpenRequests()
 
     async def route(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
         """Decide, and send each call on its way with its share of the budget."""
         started = time.time()
         key = self.names.messages_key
         messages = to_messages(state.get(key), key)
-        turns, results = _under_way(state, messages)
-        begun_with = turns[0].context.pool_fingerprint if turns else _pool_pin(config)
+        turns, results = under_way(state, messages)
+        begun_with = turns[0].context.pool_fingerprint if turns else pool_pin(config)
         pool = self.router.pool if begun_with is None else self.router.pool_of(begun_with)
         request = self._request(messages, config, pool, state, turns, results)
-        request, decision = await self._decide(request, pool)
-        context = TurnContext(
-            pool_fingerprint=pool.fingerprint,
-            cost_weight=request.cost_weight,
-            started_at=started,
-            thread_id=request.thread_id,
-            tenant=request.tenant,
-            limit_usd=request.max_cost_usd,
-            anchor=anchor_of(messages),
-            request_id=request.request_id,
-        )
-        turn = Turn(decision, context)
+
+        def turn_of(decision: Decision) -> Turn:
+            context = TurnContext(
+                pool_fingerprint=pool.fingerprint,
+                cost_weight=request.cost_weight,
+                started_at=started,
+                thread_id=request.thread_id,
+                tenant=request.tenant,
+                limit_usd=request.max_cost_usd,
+                anchor=anchor_of(messages),
+                request_id=request.request_id,
+            )
+            return Turn(decision, context)
+
+        try:
+            if request.remaining_s is not None and request.remaining_s <= 0:
+                raise too_late(results)
+            request, decision = await self._decide(request, pool)
+        except GraphBubbleUp:
+            raise
+        except BaseException as error:
+            undecided = turn_of(self.router.undecided(request, error))
+            self.open.failed(request.request_id, config, error, [*turns, undecided], results)
+            raise
+        turn = turn_of(decision)
+        self.open.decided(request.request_id, [*turns, turn])
         update: dict[str, Any] = {"xrouter_turns": [turn.to_dict()]}
         if request.turn > 1:
             update["router_messages"] = list(request.router_messages)
@@ -155,28 +184,39 @@ class Steps:
         """One call to one card. A failure is a result, not an exception."""
         call = PlannedCall.from_dict(payload["xrouter_call"])
         context = payload["xrouter_context"]
+        request_id = context.get("request_id")
         pool = self.router.pool_of(context["pool_fingerprint"])
         if call.card not in pool:
             detail = "the card has left the pool since the call was decided"
             result = CallResult(call.id, call.card, None, (), ErrorClass.BAD_REQUEST, detail)
         else:
-            result = await self.router.workers.call(
-                pool[call.card],
-                call,
-                payload[self.names.messages_key],
-                _worker_config(config, call, context),
-                pool=pool,
-                prompt_tokens_max=context["prompt_tokens_max"],
-                tools=self.tools.tools,
-                tool_options=self._bound.options,
-                call_options=_call_options(config),
-                lone=context.get("lone"),
-            )
-        return {"xrouter_results": [_result_to_dict(result)]}
+            charges: list[Charge] = []
+            try:
+                result = await self.router.workers.call(
+                    pool[call.card],
+                    call,
+                    payload[self.names.messages_key],
+                    worker_config(config, call, context),
+                    pool=pool,
+                    charges=charges,
+                    prompt_tokens_max=context["prompt_tokens_max"],
+                    tools=self.tools.tools,
+                    tool_options=self._bound.options,
+                    call_options=call_options(config),
+                    lone=context.get("lone"),
+                    deadline=self.open.deadline(request_id, timeout_s(config)),
+                )
+            except BaseException as error:
+                cancelled = CallResult(call.id, call.card, None, tuple(charges))
+                self.open.called(request_id, cancelled)
+                self.open.failed(request_id, config, error)
+                raise
+            self.open.called(request_id, result)
+        return {"xrouter_results": [result_to_dict(result)]}
 
     async def collect(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """Pick the answer, ask the next candidate, or give the policy another turn."""
-        turns, results = _read(state)
+        turns, results = read(state)
         pool = self.router.pool_of(turns[0].context.pool_fingerprint)
         messages = state[self.names.messages_key]
 
@@ -184,7 +224,22 @@ class Steps:
             return self._request(messages, config, pool, state, turns, results)
 
         decisions = [turn.decision for turn in turns]
-        step = next_step(decisions, results, pool, request, self.router.circuit_open)
+        request_id = turns[0].context.request_id
+        deadline = self.open.deadline(request_id, timeout_s(config))
+        late = deadline is not None and time.monotonic() >= deadline
+        step: Finish | NextCall | NextTurn | None
+        try:
+            try:
+                step = next_step(decisions, results, pool, request, self.router.circuit_open)
+            except AllCandidatesFailedError as error:
+                raise (too_late(results) if late else error) from error.__cause__
+            if late and not isinstance(step, Finish):
+                step = best_so_far(results)
+            if step is None:
+                raise too_late(results)
+        except XRouterError as error:
+            self.open.failed(request_id, config, error, turns, results)
+            raise
         if isinstance(step, NextTurn):
             return Command(goto=self.names.route)
         if isinstance(step, NextCall):
@@ -197,6 +252,7 @@ class Steps:
             decision = await settled(turn.decision)
             if decision is not turn.decision:
                 turns[index] = replace(turn, decision=decision)
+        self.open.ended(request_id)
         return self._answer(step, turns, results, messages, config)
 
     def _answer(
@@ -223,7 +279,7 @@ class Steps:
                 "xrouter_known_cost_usd": record.known_cost_usd,
                 "xrouter_router_cost_usd": record.router_cost_usd,
                 "xrouter_fallbacks": len(record.fallbacks),
-                **_live_metadata(record),
+                **live_metadata(record),
             },
         )
         metadata = {**finish.message.response_metadata, "xrouter": record.to_dict()}
@@ -251,7 +307,7 @@ class Steps:
         results: Sequence[CallResult],
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left."""
-        options = _call_options(config)
+        options = call_options(config)
         costly = replace(self._bound, call=options).costly() if options else self._costly
         request = build_request(
             messages,
@@ -268,10 +324,14 @@ class Steps:
         )
         if not turns:
             check_options(request, config.get("configurable") or {}, self.router)
+        deadline = self.open.deadline(request.request_id, request.remaining_s)
+        if deadline is not None:
+            request = replace(request, remaining_s=deadline - time.monotonic())
+        if not turns:
             return request
         # A human may have raised the limit on an earlier turn.
         request = replace(request, max_cost_usd=turns[-1].context.limit_usd)
-        account = RequestAccount(request.max_cost_usd, _charges(turns, results))
+        account = RequestAccount(request.max_cost_usd, charges(turns, results))
         shown = list(state.get("router_messages") or [])
         last = turns[-1].decision
         if last.message is not None:
@@ -338,89 +398,7 @@ class Steps:
                     "prompt_tokens_max": prompt_tokens_max,
                     "alone": alone,
                     "lone": lone,
+                    "request_id": turn.context.request_id,
                 },
             },
         )
-
-
-def _call_options(config: RunnableConfig) -> Mapping[str, Any]:
-    options = (config.get("configurable") or {}).get(OPTIONS_KEY)
-    return options if isinstance(options, Mapping) else {}
-
-
-def _pool_pin(config: RunnableConfig) -> str | None:
-    pin = (config.get("configurable") or {}).get(POOL_KEY)
-    return pin if isinstance(pin, str) else None
-
-
-def _read(state: Mapping[str, Any]) -> tuple[list[Turn], list[CallResult]]:
-    turns = [Turn.from_dict(data) for data in state.get("xrouter_turns") or []]
-    return turns, [_result(data) for data in state.get("xrouter_results") or []]
-
-
-def _under_way(
-    state: Mapping[str, Any], messages: Sequence[BaseMessage]
-) -> tuple[list[Turn], list[CallResult]]:
-    """The turns and results of this request; none when what is there belongs to another."""
-    turns, results = _read(state)
-    if not turns or turns[0].context.anchor != anchor_of(messages):
-        return [], []
-    return turns, results
-
-
-def _charges(turns: Sequence[Turn], results: Sequence[CallResult]) -> list[Charge]:
-    charges = [charge for turn in turns for charge in turn.decision.charges]
-    return charges + [charge for result in results for charge in result.charges]
-
-
-def _live_metadata(record: RouteRecord) -> dict[str, Any]:
-    """What runs are looked up by in LangSmith when a canary or a shadow is under way."""
-    found: dict[str, Any] = {}
-    if record.arm is not None:
-        found["xrouter_arm"] = record.arm["arm"]
-        found["xrouter_arm_propensity"] = record.arm["propensity"]
-    shadow = record.decisions[0].get("shadow")
-    if shadow is not None:
-        found["xrouter_shadow"] = f"{shadow['policy']} {shadow['policy_version']}"
-        found["xrouter_shadow_status"] = shadow["status"]
-        found["xrouter_shadow_route"] = shadow.get("route")
-        found["xrouter_shadow_cost_usd"] = record.shadow_cost_usd
-    return found
-
-
-def _result_to_dict(result: CallResult) -> dict[str, Any]:
-    return {
-        **shallow(result),
-        "charges": [charge.to_dict() for charge in result.charges],
-        "error": None if result.error is None else result.error.value,
-    }
-
-
-def _result(data: Mapping[str, Any]) -> CallResult:
-    charges = tuple(Charge.from_dict(charge) for charge in data["charges"])
-    error = None if data["error"] is None else ErrorClass(data["error"])
-    return CallResult(**{**data, "charges": charges, "error": error})
-
-
-def _worker_config(
-    config: RunnableConfig, call: PlannedCall, context: Mapping[str, Any]
-) -> RunnableConfig:
-    """The step's config for the worker's run: what was decided as metadata, and, for the one
-    call whose tokens are the answer, the place in the user's graph where they stream."""
-    metadata = {
-        **(config.get("metadata") or {}),
-        "xrouter_card": call.card,
-        "xrouter_call_id": call.id,
-        "xrouter_policy": context["policy"],
-        "xrouter_policy_version": context["policy_version"],
-        "xrouter_propensity": context["propensity"],
-    }
-    tags = list(config.get("tags") or [])
-    configurable = {**(config.get("configurable") or {})}
-    configurable.pop(OPTIONS_KEY, None)  # a routed graph below has options of its own
-    outer = configurable.get(OUTER_KEY)
-    if not context["alone"]:
-        tags.append("nostream")
-    elif outer is not None:
-        metadata.update(outer)
-    return {**config, "metadata": metadata, "tags": tags, "configurable": configurable}

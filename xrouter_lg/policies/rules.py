@@ -12,13 +12,18 @@ from xrouter_lg.pool.pool import ModelCard, normalise_name
 from xrouter_lg.said import text_of
 from xrouter_lg.types import Proposal, RouteRequest
 
+_READ_CHARS = 20_000
+"""Of a question: a person's patterns may take any time on a long one."""
+
 
 class RulesPolicy(BasePolicy):
     """Patterns on the user's last message, each with a card and a reason.
 
     ``rules`` are ``(pattern, card, reason)`` in order; patterns are regular expressions, searched
-    without regard to case. ``otherwise`` is the card where none fits. A card that can't take the
-    request gives way to the cheapest one that can. A start on day one, and a baseline after.
+    without regard to case in the first 20,000 characters; one that takes longer than its text is
+    long, such as ``(a+)+b``, holds all requests up. ``otherwise`` is the card where none fits. A
+    card that can't take the request gives way to the cheapest one that can. A start on day one,
+    and a baseline after.
 
     Raises:
         PolicyConfigError: a pattern that is no regular expression.
@@ -43,6 +48,7 @@ class RulesPolicy(BasePolicy):
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         question = next(text_of(m) for m in reversed(request.messages) if m.type == "human")
+        question = question[:_READ_CHARS]
         wanted, reason = self._otherwise, "no rule fits"
         for pattern, card, why in self._rules:
             if pattern.search(question):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,11 +11,19 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import PoolError
+from xrouter_lg.json_text import shown
+from xrouter_lg.pool.checks import (
+    check_number,
+    check_url,
+    check_values,
+    checked_params,
+    is_variable,
+    refuse_unknown,
+)
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.profiles import profile_of
@@ -52,12 +58,7 @@ _PROVIDERS = frozenset({
 })
 # fmt: on
 
-# A key pasted where a variable's name belongs: a known prefix, or too motley for a name.
-_LOOKS_LIKE_KEY = re.compile(
-    r"^(sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|AIza|AKIA|pplx)_?[A-Za-z0-9_]{16,}$"
-    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\w{20,}$"
-)
-_SECRET_PARAM = re.compile(r"api_?key$|secret|password|credential|access_key|^token$|auth_token$")
+MOST_CARDS = 1_000
 
 # OpenAI allows 64 characters in a tool's name; "call_" takes five.
 _NAME = re.compile(r"^[a-z0-9_]{1,59}$")
@@ -101,21 +102,22 @@ class ModelCard:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
+        check_values("card", [getattr(self, f.name) for f in fields(self) if f.init])
         put("name", normalise_name(self.name))
         where = f"card {self.name!r}"
         if not isinstance(self.model, str | BaseChatModel) or self.model == "":
             raise PoolError(
-                f"{where}: model is {self.model!r}; give an init_chat_model string such as "
+                f"{where}: model is {shown(self.model)}; give an init_chat_model string such as "
                 "'openai:gpt-5-mini', a chat model, or a server's model name with base_url"
             )
         if isinstance(self.model, str) and self.base_url is None and not self.provider:
             raise PoolError(
-                f"{where}: model {self.model!r} names no provider; write 'provider:model', "
+                f"{where}: model {shown(self.model)} names no provider; write 'provider:model', "
                 "or add base_url for an OpenAI-compatible server"
             )
         if self.base_url is not None:
-            _check_url(where, self.base_url)
-        if self.api_key_env is not None and not _is_variable(self.api_key_env):
+            check_url(where, self.base_url)
+        if self.api_key_env is not None and not is_variable(self.api_key_env):
             # The value may be a key that was pasted here by mistake: never repeat it.
             raise PoolError(
                 f"{where}: api_key_env must be the NAME of an environment variable "
@@ -134,30 +136,31 @@ class ModelCard:
         listed = [abilities] if isinstance(abilities, str) else abilities
         if not isinstance(listed, Iterable):
             raise PoolError(
-                f"{where}: capabilities is {listed!r}; give a list out of "
+                f"{where}: capabilities is {shown(listed)}; give a list out of "
                 f"{', '.join(sorted(CAPABILITIES))}"
             )
         capabilities = frozenset(map(str, listed))
         if unknown := sorted(capabilities - CAPABILITIES):
             raise PoolError(
-                f"{where}: unknown capability {unknown[0]!r}; known: "
+                f"{where}: unknown capability {shown(unknown[0])}; known: "
                 f"{', '.join(sorted(CAPABILITIES))}"
             )
         put("capabilities", capabilities)
         for name in ("context_window", "max_output_tokens"):
-            _check_number(where, name, getattr(self, name), whole=True, least=1, optional=True)
-        _check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001)
-        _check_number(where, "max_retries", self.max_retries, whole=True, least=0)
+            value = getattr(self, name)
+            check_number(where, name, value, whole=True, least=1, most=10**9, optional=True)
+        check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001, most=10**6)
+        check_number(where, "max_retries", self.max_retries, whole=True, least=0, most=100)
         if isinstance(self.price, Mapping):
             put("price", Price.parse(self.price, where=where))
         elif self.price is not None and not isinstance(self.price, Price):
             raise PoolError(
-                f"{where}: price is {self.price!r}; give a mapping such as "
+                f"{where}: price is {shown(self.price)}; give a mapping such as "
                 "{input: 0.02, output: 0.06} in USD per million tokens"
             )
         if not isinstance(self.description, str):
-            raise PoolError(f"{where}: description is {self.description!r}; it must be text")
-        put("params", _checked_params(where, self.params))
+            raise PoolError(f"{where}: description is {shown(self.description)}; it must be text")
+        put("params", checked_params(where, self.params))
 
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
@@ -257,10 +260,14 @@ class ModelPool:
         self.cards: tuple[ModelCard, ...] = tuple(cards)
         if not self.cards:
             raise PoolError("the pool has no card; add at least one model")
+        if len(self.cards) > MOST_CARDS:
+            raise PoolError(
+                f"the pool has {len(self.cards):,} cards; at most {MOST_CARDS:,} can be"
+            )
         self._by_name: dict[str, ModelCard] = {}
         for card in self.cards:
             if not isinstance(card, ModelCard):
-                raise PoolError(f"the pool holds {card!r}; it takes ModelCard objects")
+                raise PoolError(f"the pool holds {shown(card)}; it takes ModelCard objects")
             if card.name in self._by_name:
                 raise PoolError(
                     f"two cards are named {card.name!r} (after normalisation to a tool name); "
@@ -270,12 +277,12 @@ class ModelPool:
         default = self.cards[0].name if default is None else normalise_name(default)
         if default not in self._by_name:
             raise PoolError(
-                f"default is {default!r}, which is no card; cards: {', '.join(self._by_name)}"
+                f"default is {shown(default)}, which is no card; cards: {', '.join(self._by_name)}"
             )
         if on_truncated not in ("mark", "escalate"):
             raise PoolError(
-                f"on_truncated is {on_truncated!r}; it must be 'mark' (hand the cut answer on, "
-                "marked) or 'escalate' (ask the next card)"
+                f"on_truncated is {shown(on_truncated)}; it must be 'mark' (hand the cut answer "
+                "on, marked) or 'escalate' (ask the next card)"
             )
         self.default: str = default
         """Where a failed policy falls to; the first card unless said otherwise."""
@@ -322,7 +329,7 @@ class ModelPool:
             return self._by_name[name]
         except KeyError:
             raise PoolError(
-                f"no card is named {name!r}; cards: {', '.join(self._by_name)}"
+                f"no card is named {shown(name)}; cards: {', '.join(self._by_name)}"
             ) from None
 
     def __contains__(self, name: object) -> bool:
@@ -350,30 +357,25 @@ def _cards_from(data: object) -> tuple[list[ModelCard], dict[str, Any]]:
     """
     if not isinstance(data, Mapping):
         raise PoolError(f"a pool is a mapping with `models:`, not {type(data).__name__}")
-    _refuse_unknown(data, ("models", *_OPTIONS), "the pool")
+    check_values("the pool", data)
+    refuse_unknown(data, ("models", *_OPTIONS), "the pool")
     models = data.get("models")
     if not isinstance(models, list) or not models:
         raise PoolError("`models` must be a list with at least one card")
+    if len(models) > MOST_CARDS:
+        raise PoolError(f"`models` lists {len(models):,} cards; at most {MOST_CARDS:,} can be")
     cards = []
     for index, entry in enumerate(models):
         where = f"models[{index}]"
         if not isinstance(entry, Mapping):
-            raise PoolError(f"{where} is {entry!r}; it must be a mapping with name and model")
-        _refuse_unknown(entry, tuple(f.name for f in fields(ModelCard)), where)
+            raise PoolError(f"{where} is {shown(entry)}; it must be a mapping with name and model")
+        refuse_unknown(entry, tuple(f.name for f in fields(ModelCard)), where)
         for key in ("name", "model"):
             if entry.get(key) is None:
                 raise PoolError(f"{where} has no `{key}`")
         values = {key: value for key, value in entry.items() if value is not None}
         cards.append(ModelCard(**values))
     return cards, {key: data[key] for key in _OPTIONS if data.get(key) is not None}
-
-
-def _refuse_unknown(data: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise PoolError(f"{where}: unknown key {key!r}{hint}")
 
 
 def normalise_name(name: object) -> str:
@@ -383,74 +385,15 @@ def normalise_name(name: object) -> str:
         PoolError: what is left is not ``[a-z0-9_]{1,59}``, or is reserved.
     """
     if not isinstance(name, str):
-        raise PoolError(f"a card's name is {name!r}; it must be text")
+        raise PoolError(f"a card's name is {shown(name)}; it must be text")
     normal = re.sub(r"[-./\s]+", "_", name.strip().lower())
     if not _NAME.match(normal):
         raise PoolError(
-            f"card name {name!r} can't become the tool name call_<name>: use 1 to 59 letters, "
+            f"card name {shown(name)} can't become the tool name call_<name>: use 1 to 59 letters, "
             "digits, '_', '-' or '.'"
         )
     if normal == ROUTER_ROUTE:
         raise PoolError(
-            f"card name {name!r} is reserved for answers by the router itself; rename the card"
+            f"card name {shown(name)} is reserved for answers by the router itself; rename the card"
         )
     return normal
-
-
-def _check_number(
-    where: str,
-    name: str,
-    value: object,
-    *,
-    whole: bool,
-    least: float,
-    optional: bool = False,
-) -> None:
-    if value is None and optional:
-        return
-    kind: type | tuple[type, ...] = int if whole else (int, float)
-    if (
-        isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf  # type: ignore[operator]
-    ):
-        unit = "a whole number" if whole else "a number"
-        raise PoolError(f"{where}: {name} is {value!r}; it must be {unit}, at least {least:g}")
-
-
-def _check_url(where: str, url: object) -> None:
-    try:
-        parts = urlsplit(url) if isinstance(url, str) and not re.search(r"\s", url) else None
-        good = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
-        good = good and (parts is None or parts.port is None or parts.port > 0)
-    except ValueError:
-        parts, good = None, False
-    if parts is not None and "@" in parts.netloc:
-        raise PoolError(
-            f"{where}: base_url holds a user name or password; put the key into an environment "
-            "variable and its name into api_key_env"
-        )
-    if not good:
-        raise PoolError(
-            f"{where}: base_url is {url!r}; it must be a URL that starts with http:// or https://"
-        )
-
-
-def _is_variable(name: object) -> bool:
-    return (
-        isinstance(name, str)
-        and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
-        and _LOOKS_LIKE_KEY.match(name) is None
-    )
-
-
-def _checked_params(where: str, params: object) -> dict[str, Any]:
-    if not isinstance(params, Mapping):
-        raise PoolError(f"{where}: params must be a mapping, not {type(params).__name__}")
-    for key in params:
-        if not isinstance(key, str):
-            raise PoolError(f"{where}: params has the key {key!r}; its keys must be text")
-        if _SECRET_PARAM.search(key.lower()):
-            raise PoolError(
-                f"{where}: params.{key} would put a secret into the pool; put it into an "
-                "environment variable and the variable's name into api_key_env"
-            )
-    return dict(params)

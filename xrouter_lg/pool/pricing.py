@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.errors import PoolError
+from xrouter_lg.json_text import shown
 from xrouter_lg.types import TokenUsage
 
 if TYPE_CHECKING:
@@ -95,7 +97,9 @@ class Price:
         """
         unknown = sorted(set(data) - set(_KINDS), key=str)
         if unknown:
-            raise PoolError(f"{where}: unknown price {unknown[0]!r}; known: {', '.join(_KINDS)}")
+            raise PoolError(
+                f"{where}: unknown price {shown(unknown[0])}; known: {', '.join(_KINDS)}"
+            )
         values = {kind: raw for kind, raw in data.items() if raw is not None}
         for kind in ("input", "output"):
             if kind not in values:
@@ -365,14 +369,17 @@ def _tier(value: Any, start: int) -> Decimal:
     return rate
 
 
+_LEAST, _MOST = Decimal("1e-9"), Decimal(10**9)
+
+
 def _rate(raw: Any, kind: str) -> Decimal:
-    try:
-        value = Decimal(str(raw))
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if isinstance(raw, bool) or not value.is_finite() or value < 0:
+    value = Decimal("NaN")
+    if not isinstance(raw, bool):
+        with contextlib.suppress(InvalidOperation, ValueError):  # an integer too long for a text
+            value = Decimal(str(raw))
+    if not (value == 0 or (value.is_finite() and _LEAST <= value <= _MOST)):
         raise PoolError(
-            f"price.{kind} is {raw!r}; it must be USD per million tokens, a finite number, "
-            "zero or more"
+            f"price.{kind} is {shown(raw)}; it must be USD per million tokens, a finite number, "
+            f"zero or more (from {_LEAST:f} to {_MOST:,})"
         )
     return value

@@ -13,6 +13,8 @@ from xrouter_lg.pool.pricing import Price, listed_as, published_price
 _SNAPSHOT = re.compile(
     r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest)|-v\d+(?::\d+)?|-\d:\d|:[a-z]+)+$"
 )
+_LONGEST = 200
+"""Characters of a name that a provider may have thought of."""
 _BEFORE_NAME = re.compile(
     r"^(?:[a-z-]{2,6}\.)?"
     r"(?:anthropic|amazon|meta|mistral|cohere|deepseek|openai|qwen|google|minimax|moonshot|nvidia)\."
@@ -64,4 +66,4 @@ def _bare(name: str) -> str:
 
 def _plain(name: str) -> str:
     name = _bare(name)
-    return _SNAPSHOT.sub("", name) or name
+    return name if len(name) > _LONGEST else _SNAPSHOT.sub("", name) or name

@@ -23,7 +23,7 @@ def render_limits() -> list[int]:
     return [QUESTION_CHARS, CONTEXT_CHARS, CONTEXT_MESSAGES, ANSWER_CHARS]
 
 
-_TAG = re.compile(r"<\s*(/?\s*(?:request|context)\b)", re.IGNORECASE)
+_TAG = re.compile(r"<\s*+((?:/\s*+)?(?:request|context)\b)", re.IGNORECASE)
 
 
 def card_lines(candidates: Sequence[ModelCard]) -> list[str]:

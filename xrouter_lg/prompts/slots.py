@@ -52,9 +52,9 @@ _CONTEXT = "<context>\n{text}\n</context>\n"
 _ASK = "Good choice:"
 
 # Special tokens of chat templates, and our own tags, must not be forged by a user's text.
-_MARKUP = re.compile(
-    r"<\s*/?\s*(?:request|context)\b|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|</?s>", re.IGNORECASE
-)
+_FORGED = r"<\s*/?\s*(?:request|context)\b|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|</?s>"
+_MARKUP = re.compile(_FORGED.replace(r"\s*/?\s*", r"\s*+(?:/\s*+)?"), re.IGNORECASE)
+"""Matches the same, in a time that grows with the text alone."""
 
 
 def prompt_hash() -> str:
@@ -64,7 +64,7 @@ def prompt_hash() -> str:
         CODEC_VERSION,
         [CARD_SLOTS, ANCHOR_SLOT],
         [QUESTION_UNITS, CONTEXT_UNITS, CONTEXT_MESSAGES, LINE_UNITS],
-        [_HEADER, _CARD, _REQUEST, _CONTEXT, _ASK, _MARKUP.pattern],
+        [_HEADER, _CARD, _REQUEST, _CONTEXT, _ASK, _FORGED],
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

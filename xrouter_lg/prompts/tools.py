@@ -211,6 +211,6 @@ def _number(value: Any, least: float, most: float = 1e9) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return min(max(number, least), most) if math.isfinite(number) else None

@@ -20,7 +20,8 @@ from xrouter_lg.errors import (
     ConfigurationError,
     PolicyTimeoutError,
 )
-from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposal, one_hot
+from xrouter_lg.policies.base import BasePolicy, Policy, by_price, one_hot
+from xrouter_lg.policies.proposals import clean_attempt, read_proposal
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
@@ -146,27 +147,36 @@ class Router:
         self, policy: Policy, request: RouteRequest, cards: Sequence[ModelCard]
     ) -> _Plan:
         """The policy's proposal, or the fallback for whatever went wrong with it."""
+        mine = asyncio.current_task()
         try:
             timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
+            if request.remaining_s is not None:
+                timeout = min(timeout, request.remaining_s)
             if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
                 check_affordable(policy.worst_case_usd(request, cards), request, cards)
             try:
                 async with asyncio.timeout(timeout) as deadline:
-                    proposal = await policy.propose(request, cards)
+                    proposed = await policy.propose(request, cards)
             except TimeoutError as error:
                 if not deadline.expired():
                     raise
                 raise PolicyTimeoutError(f"no proposal within {timeout:g} s") from error
-            check_proposal(proposal, cards, request.answers)
+            proposal = read_proposal(proposed, cards, request.answers)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # Nobody has cancelled the request: it leaked out of something the policy ran.
             return self._fallback(policy, request, cards, error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and not _is_running(mine):
+                raise  # who closes this coroutine does so from outside
             # Whatever a policy does wrong costs a fallback, never the request.
             return self._fallback(policy, request, cards, error)
+        finally:
+            clean_attempt(request.attempt)
         return _Plan(proposal)
 
     def _fallback(
@@ -218,7 +228,7 @@ class Router:
             order=order,
             policy=policy.name,
             policy_version=policy.version,
-            scores={name: float(p) for name, p in proposal.probabilities.items()},
+            scores=dict(proposal.probabilities),
             policy_error=plan.error,
             explored=drawn.explored,
             final=plan.error is not None
@@ -230,13 +240,11 @@ class Router:
             charges=tuple(request.attempt.charges),
             message=proposal.message,
             token_ids=proposal.token_ids,
-            quality=None
-            if proposal.quality is None
-            else {name: float(value) for name, value in proposal.quality.items()},
+            quality=proposal.quality,
             notes=dict(request.attempt.notes),
             explore=drawn.probabilities,
         )
-        told = None if propensity is None else float(propensity)
+        told = propensity
         first = actions[0]
         if first.kind == "select":
             return decided(calls=(), reason=reason, propensity=told, select=first.call_id)
@@ -321,6 +329,23 @@ class Router:
             "or lower a card's max_output_tokens."
         )
 
+    def undecided(self, request: RouteRequest, error: BaseException) -> Decision:
+        """What is recorded of a turn that ended before anything was decided."""
+        policy = self.policy
+        return Decision(
+            turn=request.turn,
+            calls=(),
+            order=(),
+            reason=describe(error),
+            policy=policy.name,
+            policy_version=policy.version,
+            scores={},
+            propensity=None,
+            removed=getattr(error, "removed", {}),
+            charges=tuple(request.attempt.charges),
+            notes=dict(request.attempt.notes),
+        )
+
     def circuit_open(self, card: str) -> bool:
         """Whether a card has failed so often that it is left alone for now."""
         return self.workers.breaker(f"worker:{card}").open
@@ -333,6 +358,13 @@ class _Plan:
     proposal: Proposal
     error: str | None = None
     sticky: bool = False
+
+
+def _is_running(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs
+        return False
 
 
 def as_router(router: Router | ModelPool, **options: Any) -> Router:

@@ -47,6 +47,8 @@ _LENGTH = frozenset({"length", "max_tokens"})
 _WORDS = sorted(_WHOLE | _FILTERED | _BROKEN_OFF | _MALFORMED | _LENGTH, key=len, reverse=True)
 _WORD = "|".join(_WORDS)
 _JOINED = re.compile(f"(?:{_WORD})(?:{_WORD})+")
+_LONGEST = 2_000
+"""A stream of chunks that each say the word has it joined as many times; no longer one is read."""
 
 _UNSHOWN = frozenset(
     {
@@ -102,8 +104,10 @@ def says_something(message: Any) -> bool:
 
 def _shown(text: str) -> str:
     """The text without thoughts that a server left in it, between tags, and blanks."""
-    while (thoughts := _TAGGED_THOUGHTS.match(text)) is not None:
-        text = text[thoughts.end() :]
+    at = 0
+    while (thoughts := _TAGGED_THOUGHTS.match(text, at)) is not None:
+        at = thoughts.end()
+    text = text[at:]
     if "<think>" not in text:  # several chat templates write the opening tag themselves
         text = text.rpartition("</think>")[2]
     return text.translate(_BLANKS).strip()
@@ -151,7 +155,7 @@ def _once(word: str) -> str:
     half = len(word) // 2
     if half > 2 and word[:half] * 2 == word:
         return _once(word[:half])
-    if word in _WORDS or not _JOINED.fullmatch(word):
+    if word in _WORDS or len(word) > _LONGEST or not _JOINED.fullmatch(word):
         return word
     # ``stoptool_calls``: whichever says that something is wrong.
     words: list[str] = re.findall(_WORD, word)

@@ -168,7 +168,7 @@ def chosen_letter(answer: str, choices: Sequence[str] = ()) -> str | None:
     fields = [] if found is None else [found[key] for key in ("answer", "choice") if key in found]
     for part in (*fields, last_boxed(answer)):
         if isinstance(part, str):
-            lone = _LONE.match(re.sub(r"\\text\{(.*)\}", r"\1", part)) or _LEADING.match(part)
+            lone = _LONE.match(re.sub(r"\\text\{([^\\]*)\}", r"\1", part)) or _LEADING.match(part)
             if lone:
                 return lone.group(1).upper()
     lone = _LONE.match(answer)

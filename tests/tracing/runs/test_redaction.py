@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 
 from tests.tracing.on_disk import readable
 from tests.tracing.routed import Worker, question, routed_graph
+from xrouter_lg.json_text import from_json, to_json
+from xrouter_lg.prompts import slots
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.tracing import Recorder, TraceStore, redact_patterns
-from xrouter_lg.tracing.runs.redact import MASK, scrub_json, scrub_text
+from xrouter_lg.tracing.runs.redact import MASK, scrub_json, scrub_row, scrub_text
 
 KEY = "sk-planted-0123456789abcdefghij"
 
@@ -142,3 +147,51 @@ async def test_a_dummy_key_is_an_ordinary_word(
     monkeypatch.setenv("LOCAL_KEY", "not-needed")
     await routed_graph().ainvoke(question("a key is not-needed"), {"callbacks": [recorder]})
     assert b"a key is not-needed" in stored_bytes(db, recorder)
+
+
+KINDS = (
+    KEY,
+    "hf_abcdefghijklmnopqrst",
+    "ghp_0123456789abcdefghijklmnopqrstuvwxyz",
+    "AKIAABCDEFGHIJKLMNOP",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc-def",
+    "Bearer abcdefghijk1",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("before", ["", "my key is ", "my key:\n", "\t", "\r\n", "\x01", '"', "="])
+def test_a_key_is_removed_whatever_stands_before_it(kind: str, before: str) -> None:
+    stored = scrub_row({"inputs": to_json({"x": f"{before}{kind}"})}, {}, ())["inputs"]
+    assert stored is not None and kind.split()[-1] not in stored
+    assert from_json(stored)["x"] == f"{before}{MASK}"
+
+
+@pytest.mark.parametrize("at", [0, 65_000, 65_530, 65_536, 66_000, 200_000])
+def test_a_key_in_a_long_text_is_removed_wherever_it_stands(at: int) -> None:
+    text = "word " * (at // 5) + " " * (at % 5)
+    for kind in (*KINDS, f"sk-{'a1' * 40_000}"):
+        assert scrub_text(f"{text}{kind} and {'more ' * 30_000}").startswith(
+            f"{text}{MASK} and more"
+        )
+
+
+def test_a_private_key_without_an_end_leaves_json_that_can_be_read() -> None:
+    text = '-----BEGIN RSA PRIVATE KEY-----\nMIIabc\n\\" more'
+    stored = scrub_row({"inputs": to_json({"x": text, "y": "kept"})}, {}, ())["inputs"]
+    assert stored is not None and "MIIabc" not in stored
+    assert from_json(stored)["y"] == "kept"
+
+
+@given(st.text())
+def test_what_is_stored_of_any_text_stays_json(text: str) -> None:
+    stored = scrub_row({"inputs": to_json({"x": f"{KEY} {text}"})}, {}, ())["inputs"]
+    assert stored is not None and set(from_json(stored)) == {"x"}
+
+
+@given(st.text(alphabet="<| /\n>[]INSTrequestcontext s", max_size=60))
+def test_forged_tags_are_found_as_the_prompt_hash_says(text: str) -> None:
+    said = re.compile(slots._FORGED, re.IGNORECASE)
+    assert [m.span() for m in said.finditer(text)] == [
+        m.span() for m in slots._MARKUP.finditer(text)
+    ]

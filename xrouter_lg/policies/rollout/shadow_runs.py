@@ -28,7 +28,8 @@ from decimal import Decimal
 from typing import Any
 
 from xrouter_lg.calls.failures import describe
-from xrouter_lg.policies.base import BasePolicy, Policy, by_price, check_proposal
+from xrouter_lg.policies.base import BasePolicy, Policy, by_price
+from xrouter_lg.policies.proposals import read_proposal
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.portal import LoopThread
 from xrouter_lg.types import Attempt, Charge, Decision, Proposal, RouteRequest, usd_str
@@ -194,12 +195,12 @@ async def _outcome(
         # Not a trace of its own either: it would look like a request that nobody routed.
         with tracing_context(enabled=False):
             async with asyncio.timeout(left) as deadline:
-                proposal = await policy.propose(own, candidates)
+                proposed = await policy.propose(own, candidates)
     except TimeoutError as error:
         status = "timeout" if deadline.expired() else "failed"
         said = f"no proposal within {deadline_s:g} s" if deadline.expired() else describe(error)
         return _unmade(status, run.note, run.charges, detail=said)
-    check_proposal(proposal, candidates, own.answers)
+    proposal = read_proposal(proposed, candidates, own.answers)
     # The policy says now which version it was that answered: an alias may have moved.
     note = {**run.note, "policy": policy.name, "policy_version": policy.version}
     return {**_paid(note, run.charges, known=True), **_told(proposal, own, candidates)}
@@ -222,11 +223,9 @@ def _told(
         "calls": [{"card": card} for card in calls],
         "select": None if first is None else first.call_id,
         "direct": first is not None and first.kind == "answer",
-        "scores": {name: float(p) for name, p in proposal.probabilities.items()},
-        "quality": None
-        if proposal.quality is None
-        else {name: float(value) for name, value in proposal.quality.items()},
-        "propensity": None if proposal.propensity is None else float(proposal.propensity),
+        "scores": dict(proposal.probabilities),
+        "quality": proposal.quality,
+        "propensity": proposal.propensity,
         "estimates_usd": {n: None if usd is None else float(usd) for n, usd in estimates.items()},
         "reason": proposal.reason,
         "prompt_hash": proposal.prompt_hash,

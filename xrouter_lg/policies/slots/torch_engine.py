@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
+from xrouter_lg.calls.failures import describe
 from xrouter_lg.checkpoints.identity import check_base
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyError
@@ -296,7 +297,7 @@ def load_model(
     """The language model of the checkpoint in ``source``, an adapter merged into its ``base``.
 
     Raises:
-        CheckpointError: another base than the manifest names.
+        CheckpointError: another base than the manifest names, or files that can't be loaded.
         MissingExtraError: torch, transformers or peft is not installed for this ``purpose``.
     """
     torch, transformers = need("torch", purpose), need("transformers", purpose)
@@ -305,12 +306,18 @@ def load_model(
     assert folder is not None
     if adapter:
         check_base(manifest, folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
-    if adapter:
-        adapted = need("peft", purpose).PeftModel.from_pretrained(model, str(source))
-        model = adapted.merge_and_unload()
+    peft = need("peft", purpose) if adapter else None
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+        if peft is not None:
+            model = peft.PeftModel.from_pretrained(model, str(source)).merge_and_unload()
+    except Exception as error:  # each library has errors of its own for each kind of damage
+        raise CheckpointError(
+            f"the language model of checkpoint {str(source)!r} can't be loaded: "
+            f"{describe(error)}; copy it again"
+        ) from error
     # Merged in float32 whatever it runs in: an adapter's changes are small.
     return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
 

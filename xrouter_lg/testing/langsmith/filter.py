@@ -19,7 +19,7 @@ Run = Mapping[str, Any]
 Predicate = Callable[[Run, Sequence[Mapping[str, Any]]], bool]
 """Of a run and the feedback on it."""
 
-_WORDS = re.compile(r'"(?:[^"\\]|\\.)*"|\b(?:and|or|in|true|false|null)\b')
+_WORDS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|\b(?:and|or|in|true|false|null)\b')
 _PYTHON = {
     "and": "and_",
     "or": "or_",

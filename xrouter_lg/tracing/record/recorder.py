@@ -312,7 +312,11 @@ class Recorder(BaseTracer):
             run_rows, route_rows = self._rows.rows(runs, polite=not behind)
             self._write_rows(run_rows, route_rows)
         except StoreError as error:
-            self._sink.record_failure(len(runs), error)
+            # A value that the database does not take is of one run; a disk that is full, of all.
+            if len(runs) > 1 and type(error.__cause__).__name__ != "OperationalError":
+                self._write_singly(runs)
+            else:
+                self._sink.record_failure(len(runs), error)
         except Exception:  # one odd run must not take the others with it
             self._write_singly(runs)
         if self._retention is not None:

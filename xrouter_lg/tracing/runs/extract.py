@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
+from xrouter_lg.json_text import shown
 from xrouter_lg.said import response_metadata_of
+from xrouter_lg.typed import misfit
 from xrouter_lg.types import RouteRecord, usd, usd_str
 
 logger = logging.getLogger(__name__)
@@ -27,6 +30,9 @@ ROLE_KEY = "xrouter_role"
 """Node metadata that says which part of the router a run is: ``route``, ``call``, ``collect``."""
 
 COLLECT = "collect"
+
+FAILED_KEY = "xrouter_failed"
+"""Key in a run's metadata: the record of a request that ended in an error below this run."""
 
 _ROOTS = threading.Lock()
 
@@ -48,8 +54,23 @@ class RunIds(NamedTuple):
     trace_id: str | None
 
 
+def failed_record(run: Any) -> ExtractedRoute | None:
+    """The record of a request that ended in an error, which its router's run holds."""
+    extra = field_of(run, "extra")
+    metadata = extra.get("metadata") if isinstance(extra, Mapping) else None
+    data = metadata.get(FAILED_KEY) if isinstance(metadata, Mapping) else None
+    if not isinstance(data, Mapping):
+        return None
+    run_id = str(field_of(run, "id"))
+    record = _read(data, run_id)
+    if record is None:
+        return None
+    trace_id = field_of(run, "trace_id") or record.trace_id or run_id
+    return ExtractedRoute(f"{run_id}-failed", run_id, str(trace_id), record)
+
+
 def route_records(runs: Iterable[Any]) -> list[ExtractedRoute]:
-    """Route records of the given runs, in their order.
+    """Route records of answered requests among the given runs, in their order.
 
     A run holds one if its metadata says ``xrouter_role: collect`` and its outputs (a dict or a
     ``Command``, live or read back from JSON) hold a message with the record. Runs below such a
@@ -89,6 +110,17 @@ def annotate(config: RunnableConfig, metadata: Mapping[str, Any]) -> None:
         for target in (run, parent):
             if target is not None:
                 _add(target, metadata)
+
+
+def annotate_failed(config: RunnableConfig, record: RouteRecord) -> None:
+    """Put the record of a request that ends in an error onto the run above the running node, in
+    every tracer; a later record of the same request replaces it."""
+    for tracer, run_id in _tracers(config):
+        run = tracer.run_map.get(run_id)
+        above = None if run is None else tracer.run_map.get(str(run.parent_run_id))
+        target = above or run
+        if target is not None:
+            _add(target, {FAILED_KEY: record.to_dict(), "xrouter_error": record.error})
 
 
 def annotate_request(
@@ -222,7 +254,15 @@ def _updates(outputs: Any) -> Iterator[Mapping[str, Any]]:
 
 def _read(data: Mapping[str, Any], run_id: str) -> RouteRecord | None:
     try:
-        return RouteRecord.from_dict(data)
-    except TypeError as error:
-        logger.warning("the route record of run %s can't be read: %s", run_id, error)
+        record = RouteRecord.from_dict(data)
+        wrong = misfit(record)
+        for cost in (record.cost_usd, record.known_cost_usd, record.estimated_cost_usd):
+            if cost is not None and not Decimal(cost).is_finite():
+                wrong = f"a cost is {shown(cost)}"
+        datetime.fromtimestamp(record.started_at, UTC)
+    except (TypeError, ValueError, ArithmeticError, OSError) as error:
+        wrong = str(error) or type(error).__name__
+    if wrong is not None:
+        logger.warning("the route record of run %s can't be read: %s", run_id, wrong)
         return None
+    return record

@@ -1,4 +1,9 @@
-"""What never reaches the disk: credentials always, and whatever the user's redactor removes."""
+"""What never reaches the disk: credentials always, and whatever the user's redactor removes.
+
+Anyone may send any text, so no pattern here takes longer than its text is long: repeats that could
+begin again at every character are possessive, bounded, or held back by what stands before them.
+Long texts are looked at window by window, since a pattern at work keeps all other threads waiting.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +27,9 @@ _KEY_ENDS = tuple(
 )
 """Looked for first, in lower-cased text: ten times cheaper than parsing or a pattern."""
 
-EMAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+EMAIL = r"(?<![\w.+-])[\w.+-]++@[\w-]++(?:\.[\w-]++)++"
 PHONE = (
-    r"(?<![\w.+-])(?!\d{4}-\d\d-\d\d)(?=(?:[ .()+-]*\d){9})(?:\+\d{1,3}[ .-]?)?"
+    r"(?<![\w.+-])(?!\d{4}-\d\d-\d\d)(?=(?:[ .()+-]{0,4}\d){9})(?:\+\d{1,3}[ .-]?)?"
     r"\(?\d{2,4}\)?(?:[ .-]\d{2,4}){2,4}(?![\w-]|\.\d)"
     r"|(?<![\w+])\+\d{8,15}(?!\w)"
 )
@@ -33,16 +38,21 @@ IBAN = r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
 """Patterns for :func:`redact_patterns`. They look for what is usually written so and don't mistake
 ids and times for it; they are no proof that a text holds no personal data."""
 
+_AT_START = r"(?:\b|(?<=\\[bfnrt])|(?<=\\u00[01][0-9A-Fa-f]))"
+"""Where a word begins: JSON writes a line's end as a letter, ``\\nsk-...``."""
+
 _TOKEN = re.compile(
-    r"(?i:\bbearer\s+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
-    r"|\b(?:sk-|sk_|rk_|pk_live_|gsk_|xai-|hf_|lsv2_|AIza|r8_|pplx-|fw_|nvapi-|csk-|tvly-|npm_|dop_v1_"
-    r"|glpat-|gh[pousr]_|github_pat_|xox[abeoprs]-|xapp-|dapi|shpat_|SG\.|ya29\.|whsec_)[\w.-]{16,}"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    re.DOTALL,
+    rf"(?i:{_AT_START}bearer\s{{1,64}}+)(?=[\w.~+/=-]{{0,256}}\d)[\w.~+/=-]{{8,}}+"
+    rf"|{_AT_START}(?:sk-|sk_|rk_|pk_live_|gsk_|xai-|hf_|lsv2_|AIza|r8_|pplx-|fw_|nvapi-|csk-|tvly-"
+    r"|npm_|dop_v1_|glpat-|gh[pousr]_|github_pat_|xox[abeoprs]-|xapp-|dapi|shpat_|SG\.|ya29\."
+    r"|whsec_)[\w.-]{16,}+"
+    rf"|{_AT_START}(?:AKIA|ASIA)[A-Z0-9]{{16}}\b"
+    r"|(?:(?<![\w-])|(?<=\\[bfnrt])|(?<=\\u00[01][0-9A-Fa-f]))eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+\.[\w-]*+"
+    r"|-----BEGIN [A-Z ]{0,64}PRIVATE KEY-----(?:(?!-----END )[^\"\\]|\\[^\"])*+"
+    r"(?:-----END [A-Z ]{0,64}PRIVATE KEY-----)?"
 )
-"""Credentials by their issuer's prefix: model providers, clouds, code hosts, payment."""
+"""Credentials by their issuer's prefix: model providers, clouds, code hosts, payment. None reaches
+over the quote that ends a text in JSON."""
 
 _TOKEN_STARTS = (
     *("bearer", "sk-", "xai-", "aiza", "pplx-", "nvapi-", "tvly-", "glpat-", "xox", "xapp-"),
@@ -50,16 +60,23 @@ _TOKEN_STARTS = (
 )
 """What they begin with, lower-cased: looked for first, because a pattern costs ten times that."""
 
-_LONG_AFTER_UNDERSCORE = re.compile(r"_(?!run--)(?=[A-Za-z0-9][\w.-]{15})[\w.-]*\d")
-"""The others have an underscore before something long with a digit, as little else has. The length
-is looked at first: most words are short, and a search for the digit takes three times as long."""
+_ISSUED = re.compile(
+    r"_(?=[A-Za-z0-9][\w.-]{15})(?:(?<=[sr]k_)|(?<=live_)|(?<=gh[pousr]_)|(?<=hf_)|(?<=lsv2_)"
+    r"|(?<=r8_)|(?<=fw_)|(?<=npm_)|(?<=dop_v1_)|(?<=pat_)|(?<=whsec_))"
+)
+"""The others have an underscore before something long. It is looked for first, which is quick."""
 
-_USERINFO = re.compile(r"(://)[^\s/@:\"']*:[^\s/@\"']+@")
+_WINDOW = 1 << 16
+"""Characters that a pattern is given at a time: a few milliseconds."""
+_LEAD = 1024
+"""Characters by which every pattern knows whether it matches; how far it goes on does not count."""
+
+_USERINFO = re.compile(r"(://)[^\s/@:\"']*+:[^\s/@\"']++@")
 """User and password in a URL."""
 
 _ASSIGNED = re.compile(
     r"(?i)(\b(?:api[-_ ]?key|x-api-key|authorization|password|passwd|secret|access[-_ ]?token)\b"
-    r"['\"]?\s*[=:]\s*['\"]?)(?!\[redacted\])[^\s'\"&,}{]{6,}"
+    r"['\"]?\s{0,64}+[=:]\s{0,64}+['\"]?)(?!\[redacted\])[^\s'\"&,}{]{6,}+"
 )
 _SECRET_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)\Z")
 _TELLING_VALUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{8,}\Z")
@@ -92,12 +109,12 @@ def scrub_tokens(text: str) -> str:
     """Text without what has the shape of a credential; JSON stays JSON."""
     if "://" in text and "@" in text:
         text = _USERINFO.sub(rf"\g<1>{MASK}@", text)
-    return _TOKEN.sub(MASK, text) if _may_hold_token(text, text.lower()) else text
+    return _replaced(_TOKEN, MASK, text) if _may_hold_token(text, text.lower()) else text
 
 
 def scrub_text(text: str, secrets: Sequence[str] = ()) -> str:
     """Free text (an error, a traceback) without credentials."""
-    return _ASSIGNED.sub(rf"\g<1>{MASK}", scrub_tokens(_replace(text, secrets)))
+    return _replaced(_ASSIGNED, rf"\g<1>{MASK}", scrub_tokens(_replace(text, secrets)))
 
 
 def scrub_row(
@@ -128,7 +145,30 @@ def _suspicious(text: str, secrets: Sequence[str]) -> bool:
 
 
 def _may_hold_token(text: str, lowered: str) -> bool:
-    return _among(lowered, _TOKEN_STARTS) or _LONG_AFTER_UNDERSCORE.search(text) is not None
+    return _among(lowered, _TOKEN_STARTS) or any(
+        _ISSUED.search(text, at, at + _WINDOW + _LEAD) for at in range(0, len(text), _WINDOW)
+    )
+
+
+def _replaced(pattern: re.Pattern[str], by: str, text: str) -> str:
+    """``pattern.sub(by, text)``, window by window where the text is long."""
+    if len(text) <= _WINDOW:
+        return pattern.sub(by, text)
+    parts: list[str] = []
+    kept = at = 0
+    while at < len(text):
+        stop = at + _WINDOW
+        found = pattern.search(text, at, stop + _LEAD)
+        if found is None or found.start() >= stop:
+            at = stop
+            continue
+        whole = pattern.match(text, found.start())  # it may go on behind the window
+        if whole is None:
+            at = found.start() + 1
+            continue
+        parts += text[kept : whole.start()], whole.expand(by)
+        kept = at = whole.end()
+    return "".join([*parts, text[kept:]])
 
 
 def scrub_value(value: Any, secrets: Sequence[str] = ()) -> Any:
@@ -141,7 +181,8 @@ def scrub_value(value: Any, secrets: Sequence[str] = ()) -> Any:
 
 def redact_patterns(*patterns: str, replacement: str = MASK) -> Callable[[Any], Any]:
     """A redactor for :class:`Recorder`: every match of a regular expression in any string,
-    dict keys included, becomes ``replacement``."""
+    dict keys included, becomes ``replacement``. A pattern of your own runs on what anyone sends:
+    one that takes longer than its text is long, such as ``(a+)+b``, holds the process up."""
     compiled = [re.compile(pattern) for pattern in patterns]
 
     def redact(value: Any) -> Any:

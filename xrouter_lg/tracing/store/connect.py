@@ -54,6 +54,17 @@ def resolve_url(target: str | os.PathLike[str]) -> URL:
     return url
 
 
+def file_of(url: URL) -> tuple[int, int] | None:
+    """Which file a SQLite store is, None where there is none or where it is no file."""
+    if url.get_backend_name() != "sqlite" or (url.database or "").startswith("file:"):
+        return None
+    try:
+        stat = os.stat(url.database or "")
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
 def shown(url: URL) -> str:
     """A URL for people: a path for SQLite, the password hidden for Postgres."""
     if url.get_backend_name() == "sqlite" and url.database is not None:

@@ -11,7 +11,14 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from xrouter_lg.json_text import from_json, storable, to_json
 from xrouter_lg.said import replies_of
-from xrouter_lg.tracing.runs.extract import COLLECT, ExtractedRoute, role_of, route_records
+from xrouter_lg.tracing.runs.extract import (
+    COLLECT,
+    FAILED_KEY,
+    ExtractedRoute,
+    failed_record,
+    role_of,
+    route_records,
+)
 from xrouter_lg.tracing.runs.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
 from xrouter_lg.tracing.runs.hashing import TextHasher
 from xrouter_lg.tracing.runs.importing import status_of, utc_text
@@ -152,12 +159,18 @@ class RowMaker:
             "completion_tokens": run["completion_tokens"] or usage.get("output_tokens"),
             "total_tokens": run["total_tokens"] or usage.get("total_tokens"),
         }
+        if (failed := failed_record(run)) is not None:
+            return row, [self._route_row(failed, run["session_name"])]
         if role_of(run["extra"]) != COLLECT:
             return row, []
         found = route_records([{**run, "outputs": _plain(outputs)}])
         return row, [self._route_row(route, run["session_name"]) for route in found]
 
     def _routes(self, run: RunData, outputs: Any) -> list[dict[str, Any]]:
+        if FAILED_KEY in (run.extra.get("metadata") or {}) and run.end_time is not None:
+            held = {"id": run.id, "trace_id": run.trace_id, "extra": run.extra}
+            found = failed_record(held)
+            return [] if found is None else [self._route_row(found)]
         if role_of(run.extra) != COLLECT or (run.parent and role_of(run.parent.extra) == COLLECT):
             return []
         holder = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import secrets
@@ -34,6 +35,8 @@ from xrouter_lg.tracing.store.read import Trace, feedback_of, iter_traces, runs_
 from xrouter_lg.tracing.store.rows import RowMaker
 from xrouter_lg.tracing.store.write import RunWriter, pieces
 
+_log = logging.getLogger(__name__)
+
 
 class TraceStore:
     """Runs, routes and feedback of one database.
@@ -54,7 +57,9 @@ class TraceStore:
         busy_timeout_s: float = 5.0,
     ) -> None:
         self.url = _engine.resolve_url(url)
+        self._busy_timeout_s = busy_timeout_s
         self._engine = _engine.open_engine(self.url, create=create, busy_timeout_s=busy_timeout_s)
+        self._file = _engine.file_of(self.url)
 
     def __enter__(self) -> TraceStore:
         return self
@@ -74,7 +79,14 @@ class TraceStore:
     def write(
         self, runs: Sequence[Mapping[str, Any]], routes: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Insert or replace rows by id, all in one transaction."""
+        """Insert or replace rows by id, all in one transaction. A file that was deleted or replaced
+        under way is opened anew: an open connection would write on into nothing.
+
+        Raises:
+            StoreError: the database does not take them, or its folder is gone.
+        """
+        if _engine.file_of(self.url) != self._file:
+            self._open_anew()
         with self._writing("write to") as connection:
             writer = RunWriter(connection)
             writer.runs(runs)
@@ -273,6 +285,14 @@ class TraceStore:
             _engine.write_transaction(self._engine) as connection,
         ):
             yield connection
+
+    def _open_anew(self) -> None:
+        _log.warning("%r was deleted or replaced under way; it is opened anew", self)
+        self._engine.dispose()
+        self._engine = _engine.open_engine(
+            self.url, create=True, busy_timeout_s=self._busy_timeout_s
+        )
+        self._file = _engine.file_of(self.url)
 
     def _json(self, value: Any, key: str) -> str | None:
         if value is None:

@@ -1,0 +1,164 @@
+"""Requests that end in an error, or whose caller leaves, are on the bill too."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.apps import app, ask, options, pool, prefers
+from xrouter_lg import Budget, Recorder, XRouterNode
+from xrouter_lg.errors import (
+    AllCandidatesFailedError,
+    BudgetExceededError,
+    NoCandidateError,
+    RequestOptionError,
+    RequestTimeoutError,
+)
+from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, empty, hang, server_error
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    with Recorder(tmp_path / "traces.db") as opened:
+        yield opened
+
+
+def node(fake: FakeOpenAIServer, recorder: Recorder, **more: object) -> XRouterNode:
+    return XRouterNode(
+        pool(fake, "small", "large"),
+        policy=prefers("small", "large"),
+        traces=recorder,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+async def test_when_nobody_answers_the_error_and_the_store_hold_every_charge(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": empty(), "large": server_error()})
+    with pytest.raises(AllCandidatesFailedError) as failed:
+        await app(node(fake, recorder)).ainvoke(ask())
+    record = pickle.loads(pickle.dumps(failed.value)).record
+    assert record["route"] is None and record["error"] == "AllCandidatesFailedError"
+    assert [charge["card"] for charge in record["charges"]] == ["small", "large"]
+    # An empty answer reports its prompt; an error of the server's own most probably costs nothing.
+    assert record["charges"][0]["cost_usd"] is not None
+    assert record["charges"][1]["cost_usd"] is None
+    assert record["charges"][1]["estimate_usd"] == "0"
+    assert record["estimated_cost_usd"] == record["known_cost_usd"] != "0"
+    assert recorder.flush(20)
+    [row] = recorder.store.routes()
+    assert row.record.to_dict() == record
+
+
+async def test_a_cancelled_request_leaves_a_record_with_what_it_may_have_cost(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang()})
+    asked = asyncio.ensure_future(app(node(fake, recorder)).ainvoke(ask()))
+    while not fake.requests:
+        await asyncio.sleep(0.01)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert await asyncio.to_thread(recorder.flush, 20)
+    [row] = recorder.store.routes()
+    assert row.record.error == "cancelled" and row.record.route is None
+    [charge] = row.record.charges
+    assert (charge["card"], charge["error"], charge["cost_usd"]) == ("small", "cancelled", None)
+    assert charge["estimate_usd"] is not None
+
+
+async def test_a_request_that_no_card_can_take_leaves_a_record(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    with pytest.raises(NoCandidateError) as failed:
+        await app(node(fake, recorder)).ainvoke(ask(), options(deny=["small", "large"]))
+    assert failed.value.record is not None
+    assert set(failed.value.record["removed"]) == {"small", "large"}
+    budget = Budget("0.000001", on_exceeded="error")
+    with pytest.raises(BudgetExceededError) as dear:
+        await app(node(fake, recorder, budget=budget)).ainvoke(ask())
+    assert dear.value.record is not None and dear.value.record["charges"] == []
+    assert recorder.flush(20)
+    errors = {row.record.error for row in recorder.store.routes()}
+    assert errors == {"NoCandidateError", "BudgetExceededError"}
+
+
+@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan"), float("inf"), 10**400])
+async def test_a_timeout_that_is_none_is_refused(
+    value: object, fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    with pytest.raises(RequestOptionError, match="timeout_s"):
+        await app(node(fake, recorder)).ainvoke(ask(), options(timeout_s=value))
+
+
+async def test_a_requests_timeout_bounds_failover_too(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang(), "large": hang()})
+    with pytest.raises(RequestTimeoutError, match="timeout_s is over") as late:
+        await app(node(fake, recorder)).ainvoke(ask(), options(timeout_s=0.4))
+    assert late.value.record is not None
+    [charge] = late.value.record["charges"]
+    assert (charge["card"], charge["error"]) == ("small", "timeout")
+    assert [request.model for request in fake.requests] == ["small"]
+
+
+async def test_a_requests_timeout_does_not_count_against_the_card(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang()})
+    routed = node(fake, recorder)
+    for _ in range(6):
+        with pytest.raises(RequestTimeoutError):
+            await app(routed).ainvoke(ask(), options(timeout_s=0.1))
+    assert not routed.router.circuit_open("small")
+
+
+async def test_an_answer_within_the_timeout_is_an_answer(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    state = await app(node(fake, recorder)).ainvoke(ask(), options(timeout_s=30))
+    assert state["messages"][-1].text == "small says hello to you"
+
+
+def test_the_clock_that_is_set_back_makes_no_negative_latency(
+    fake: FakeOpenAIServer, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.time()]
+
+    def backwards() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr("xrouter_lg.graph.steps.time.time", backwards)
+    state = app(node(fake, recorder)).invoke(ask())
+    assert state["messages"][-1].response_metadata["xrouter"]["latency_s"] == 0.0
+
+
+async def test_a_card_that_comes_back_is_probed_by_one_request_of_fifty(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    routed = node(fake, recorder)
+    breaker = routed.router.workers.breaker("worker:small")
+    now = [0.0]
+    breaker._clock = lambda: now[0]
+    for _ in range(breaker.threshold):
+        breaker.failure()
+    now[0] = breaker.cooldown_s
+    fake.faults = FaultPlan({"small": hang(1.0)})
+    built = app(routed)
+    states = await asyncio.gather(*(built.ainvoke(ask()) for _ in range(50)))
+    assert {s["messages"][-1].response_metadata["xrouter"]["route"] for s in states} == {"large"}
+    assert [request.model for request in fake.requests].count("small") == 1
+    assert routed.router.circuit_open("small")
+    now[0] += breaker.cooldown_s
+    fake.faults = FaultPlan()
+    await built.ainvoke(ask())
+    assert not routed.router.circuit_open("small")

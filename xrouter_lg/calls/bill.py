@@ -1,0 +1,116 @@
+"""The charges of one call: what each attempt has cost, or at most, or probably."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cached_property
+from typing import Literal
+
+from langchain_core.messages import AIMessage
+
+from xrouter_lg.calls.failures import Failure
+from xrouter_lg.calls.money import cost_of
+from xrouter_lg.errors import ErrorClass
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.served import price_as_served
+from xrouter_lg.said import served_model, usage_of
+from xrouter_lg.types import Charge, PlannedCall, TokenUsage
+
+_TYPICAL_INPUT_TOKENS = 500
+_DIGITS = Decimal("1e-12")
+
+
+class UsualCost:
+    """Means of what a card's answers have cost in this process (USD). Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sums: dict[str, tuple[Decimal, int]] = {}
+
+    def note(self, card: str, usd: Decimal) -> None:
+        """One more answer, and what it has cost."""
+        with self._lock:
+            total, count = self._sums.get(card, (Decimal(0), 0))
+            self._sums[card] = total + usd, count + 1
+
+    def of(self, card: ModelCard) -> Decimal | None:
+        """The mean; before the first answer what a typical request costs by the card's price, and
+        None where that is unknown too."""
+        total, count = self._sums.get(card.name, (Decimal(0), 0))
+        if count:
+            return (total / count).quantize(_DIGITS)
+        return card.estimate_usd(_TYPICAL_INPUT_TOKENS)
+
+
+@dataclass(frozen=True)
+class AttemptBill:
+    """Makes the charges of one call."""
+
+    kind: Literal["router", "worker"]
+    card: ModelCard
+    call: PlannedCall
+    pool: Iterable[ModelCard]
+    reckon: Callable[[], Decimal | None]
+    usual: UsualCost
+
+    @cached_property
+    def worst(self) -> Decimal | None:
+        """The most that an attempt can cost (USD): reckoned only where a budget or an attempt of
+        unknown cost asks for it."""
+        return self.reckon()
+
+    def answered(
+        self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
+    ) -> Charge:
+        served, usage = served_model(message), usage_of(message)
+        price = price_as_served(self.card, served, self.pool)
+        cost, source = cost_of(message, usage, price)
+        if cost is not None:
+            self.usual.note(self.card.name, cost)
+        error = None if flaw is None else flaw.value
+        return self._charge(attempt, started, cost, source, error, usage, served)
+
+    def failed(
+        self, attempt: int, started: float, error: str, failure: Failure | None = None
+    ) -> Charge:
+        """An attempt without an answer: free where it was refused before any token."""
+        if failure is not None and failure.free:
+            return self._charge(attempt, started, Decimal(0), "rejected", str(error))
+        charge = self._charge(attempt, started, None, None, str(error))
+        if failure is not None and failure.unbilled:
+            return replace(charge, estimate_usd=Decimal(0))
+        return charge
+
+    def _charge(
+        self,
+        attempt: int,
+        started: float,
+        cost: Decimal | None,
+        source: str | None,
+        error: str | None,
+        usage: TokenUsage | None = None,
+        served: str | None = None,
+    ) -> Charge:
+        return Charge(
+            kind=self.kind,
+            card=self.card.name,
+            model=self.card.model_name,
+            attempt=attempt,
+            usage=usage,
+            cost_usd=cost,
+            price_source=source,
+            latency_s=time.perf_counter() - started,
+            served_model=served,
+            error=error,
+            held_usd=self.worst if cost is None else None,
+            call_id=self.call.id,
+            estimate_usd=None if cost is not None else self._estimate(),
+        )
+
+    def _estimate(self) -> Decimal | None:
+        usual = self.usual.of(self.card)
+        return usual if usual is None or self.worst is None else min(usual, self.worst)
