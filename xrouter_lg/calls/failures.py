@@ -115,7 +115,7 @@ _NO_ACCESS = re.compile(
     re.IGNORECASE,
 )
 _NO_ACCESS_TO_PARAMETER = re.compile(r"not allowed to request \w+ from", re.IGNORECASE)
-_STATUS_ALONE = re.compile(r"(error code: \d+)?", re.IGNORECASE)
+_SAYS_NOTHING = re.compile(r"(error code: \d+|an error occurred during streaming)?", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
 
 # An error that comes inside a good response has no status: its code or its words say what it is.
@@ -233,7 +233,7 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return _by_words(str(link.body)) or ErrorClass.SERVER  # type: ignore[attr-defined]
         if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
-    told = hasattr(error, "body") or hasattr(error, "error")
+    told = any(hasattr(error, name) for name in ("body", "error", "error_type"))
     if told or type(error) is ValueError:
         said = _by_words(f"{_code(error)} {_text(error)}")
         if said is not None or told:
@@ -314,7 +314,7 @@ def _text(error: BaseException) -> str:
     except Exception:
         return "(its text can't be read)"
     body = getattr(error, "body", None)
-    if body and _STATUS_ALONE.fullmatch(text):
+    if body and _SAYS_NOTHING.fullmatch(text):
         # The client finds no message in a body that is not of OpenAI's form.
         told = body if isinstance(body, str) else json.dumps(body, default=str)
         text = " ".join(f"{text} - {told}".split())

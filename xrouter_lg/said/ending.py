@@ -24,7 +24,7 @@ _WHOLE = frozenset(
     {
         "stop", "tool_calls", "function_call",
         "end_turn", "stop_sequence", "tool_use",
-        "complete", "completed", "tool_call", "eos", "eos_token", "finished",
+        "complete", "completed", "tool_call", "eos", "eos_token", "finished", "requires_action",
     }
 )  # fmt: skip
 _FILTERED = frozenset(

@@ -19,8 +19,10 @@ from xrouter_lg.types import TokenUsage
 
 _INPUT = {
     "cache_read": "cache_read_tokens",
+    "cache_read_input": "cache_read_tokens",
     "cached": "cache_read_tokens",
     "cache_creation": "cache_write_tokens",
+    "cache_creation_input": "cache_write_tokens",
     "cache_write": "cache_write_tokens",
     "ephemeral_5m_input": "cache_write_5m_tokens",
     "ephemeral_1h_input": "cache_write_1h_tokens",
@@ -43,6 +45,7 @@ _TIERS = frozenset(
     {"auto", "batch", "default", "flex", "on_demand", "priority", "scale", "standard"}
 )
 _TOP = {
+    "cached_tokens": "cache_read_tokens",  # Moonshot's and Together's
     "prompt_cache_hit_tokens": "cache_read_tokens",
     "cached_prompt_text_tokens": "cache_read_tokens",
     "cache_read_input_tokens": "cache_read_tokens",
@@ -172,6 +175,9 @@ def _read(count: Mapping[str, Any]) -> _Count:
             _apart(found.kinds), _of(found.kinds, "cache_write_tokens")
         )
     searches = _number(mapping(count.get("server_tool_use")).get("web_search_requests"))
+    if "tool_calls_details" in count:  # Perplexity's Responses
+        searched = mapping(mapping(count["tool_calls_details"]).get("web_search"))
+        searches = max(searches, _number(searched.get("invocation")))
     searches = max([searches, *(_number(count.get(name)) for name in _SEARCHES)])
     if searches:
         found.kinds["web_searches"] = searches
@@ -199,6 +205,9 @@ def _details(
 ) -> None:
     """Add the parts of one side."""
     for key, value in details.items():
+        if type(value) is dict:  # a part's own parts: how long it is written for
+            _details(value, side, known, found)
+            continue
         tokens = _number(value)
         name = str(key).removesuffix("_tokens")
         tier, _, rest = name.partition("_")
