@@ -211,3 +211,14 @@ def test_a_usage_is_the_same_after_it_was_written_down() -> None:
     found = usage(langchain(100, 20, {"hologram": 3, "audio": 5}))
     assert TokenUsage(**found.to_dict()) == found
     assert "kinds" not in TokenUsage(1, 2).to_dict()
+
+
+def test_a_search_in_files_is_none_of_the_web() -> None:
+    count = langchain(10, 10)
+    blocks = [
+        {"type": "file_search_call", "queries": ["a"]},
+        {"type": "web_search_call", "action": {"type": "search", "query": "a"}},
+        {"type": "web_search_call", "action": {"type": "open_page", "url": "https://a.example"}},
+        {"type": "text", "text": "Paris."},
+    ]
+    assert usage(count, content=blocks).kinds == {"web_searches": 1, "storage_searches": 1}

@@ -35,7 +35,7 @@ from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import CUT, flaw_of, says_something, served_model, usage_of
 from xrouter_lg.types import Charge, PlannedCall, TokenUsage
@@ -145,10 +145,14 @@ class Workers:
             costly = bound.costly()
             return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
 
-        bill = _Bill(kind, card, call, pool, worst)
+        searched = card.searches_always or (
+            (SEARCH_OPTION in bound.options or SEARCH_OPTION in bound.call)
+            and card.maker == "openai"
+        )
+        bill = _Bill(kind, card, call, pool, worst, searched)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
-        config = with_traced_cost(config, card, pool)
+        config = with_traced_cost(config, card, pool, searched=searched)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
@@ -333,6 +337,8 @@ class _Bill:
     call: PlannedCall
     pool: Iterable[ModelCard]
     reckon: Callable[[], Decimal | None]
+    searched: bool
+    """Whether each answer has had a search that it does not tell of."""
 
     @cached_property
     def worst(self) -> Decimal | None:
@@ -344,6 +350,8 @@ class _Bill:
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
         served, usage = served_model(message), usage_of(message)
+        if usage is not None and self.searched:
+            usage = usage.with_a_search()
         price = price_as_served(self.card, served, self.pool)
         cost, source = cost_of(message, usage, price)
         error = None if flaw is None else flaw.value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -18,9 +17,10 @@ from urllib.parse import urlsplit
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import PoolError
+from xrouter_lg.pool.checks import check_number, check_url, checked_params, is_variable
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.pool.profiles import profile_of
+from xrouter_lg.pool.profiles import maker_of, profile_of
 from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
 
 _OPTIONS = ("default", "on_truncated")
@@ -37,6 +37,10 @@ _ASSUMED = frozenset({"tools", "structured_output"})
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 """Output tokens that a budget reserves for a card that states no ``max_output_tokens``."""
 
+SEARCH_OPTION = "web_search_options"
+"""What has a model of OpenAI's chat completions search before each answer."""
+_SEARCH_MODEL = re.compile(r"-search-(preview|api)")
+
 TYPICAL_OUTPUT_TOKENS = 300
 """Output tokens assumed where two cards are compared by price before either has answered."""
 
@@ -51,13 +55,6 @@ _PROVIDERS = frozenset({
     "openai", "openrouter", "perplexity", "together", "upstage", "xai",
 })
 # fmt: on
-
-# A key pasted where a variable's name belongs: a known prefix, or too motley for a name.
-_LOOKS_LIKE_KEY = re.compile(
-    r"^(sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|AIza|AKIA|pplx)_?[A-Za-z0-9_]{16,}$"
-    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\w{20,}$"
-)
-_SECRET_PARAM = re.compile(r"api_?key$|secret|password|credential|access_key|^token$|auth_token$")
 
 # OpenAI allows 64 characters in a tool's name; "call_" takes five.
 _NAME = re.compile(r"^[a-z0-9_]{1,59}$")
@@ -96,6 +93,10 @@ class ModelCard:
     """Further attempts on the same card after a failure that may pass."""
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``)."""
+    serves: str | None = None
+    """The published model behind the name that a gateway or a deployment gives it, as
+    ``provider:model`` or the model's name alone: its published price and its profile hold where the
+    card is silent, and an answer that names it is this card's."""
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -114,14 +115,19 @@ class ModelCard:
                 "or add base_url for an OpenAI-compatible server"
             )
         if self.base_url is not None:
-            _check_url(where, self.base_url)
-        if self.api_key_env is not None and not _is_variable(self.api_key_env):
+            check_url(where, self.base_url)
+        if self.api_key_env is not None and not is_variable(self.api_key_env):
             # The value may be a key that was pasted here by mistake: never repeat it.
             raise PoolError(
                 f"{where}: api_key_env must be the NAME of an environment variable "
                 "(letters, digits, _); the key itself goes into that variable"
             )
-        profile = profile_of(self.provider if self.base_url is None else None, self.model_name)
+        if self.serves is not None and (not isinstance(self.serves, str) or not self.serves):
+            raise PoolError(
+                f"{where}: serves is {self.serves!r}; name the published model behind it, such as "
+                "'openai:gpt-5-mini'"
+            )
+        profile = None if self.published is None else profile_of(*self.published)
         given = {"capabilities": self.capabilities, "context_window": self.context_window}
         put("from_profile", frozenset(n for n, value in given.items() if value is None and profile))
         known, abilities = None, self.capabilities
@@ -145,9 +151,9 @@ class ModelCard:
             )
         put("capabilities", capabilities)
         for name in ("context_window", "max_output_tokens"):
-            _check_number(where, name, getattr(self, name), whole=True, least=1, optional=True)
-        _check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001)
-        _check_number(where, "max_retries", self.max_retries, whole=True, least=0)
+            check_number(where, name, getattr(self, name), whole=True, least=1, optional=True)
+        check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001)
+        check_number(where, "max_retries", self.max_retries, whole=True, least=0)
         if isinstance(self.price, Mapping):
             put("price", Price.parse(self.price, where=where))
         elif self.price is not None and not isinstance(self.price, Price):
@@ -157,7 +163,7 @@ class ModelCard:
             )
         if not isinstance(self.description, str):
             raise PoolError(f"{where}: description is {self.description!r}; it must be text")
-        put("params", _checked_params(where, self.params))
+        put("params", checked_params(where, self.params))
 
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
@@ -186,11 +192,12 @@ class ModelCard:
 
     @cached_property
     def maker(self) -> str | None:
-        """The provider that the model's class was made for, also where the app made the chat model
-        itself: the name of its LangChain package."""
-        package = type(self.model).__module__.partition(".")[0]
-        made_by = package.removeprefix("langchain_")
-        return self.provider or (None if made_by == package else made_by)
+        """The provider whose protocol the model's class speaks, by LangChain's name: the one in
+        front of the model, OpenAI for a ``base_url`` alone, the package of a chat model that was
+        handed in, or what such a model says of itself."""
+        if isinstance(self.model, str):
+            return self.provider or "openai"
+        return maker_of(self.model)
 
     @cached_property
     def model_name(self) -> str:
@@ -203,13 +210,51 @@ class ModelCard:
         return type(self.model).__name__
 
     @cached_property
+    def published_name(self) -> str:
+        """The model's name as its maker published it, as far as the card says."""
+        return self.model_name if self.published is None else self.published[1]
+
+    @cached_property
+    def published(self) -> tuple[str | None, str] | None:
+        """Provider and name under which the published lists know the model; None for a server of
+        the user's own of which ``serves`` says nothing: whatever it calls its model."""
+        if self.serves is not None:
+            head, _, name = self.serves.partition(":")
+            return (head, name) if head in _PROVIDERS and name else (None, self.serves)
+        if self.base_url is not None or _elsewhere(self.model):
+            return None
+        return self.maker, self.model_name
+
+    @cached_property
+    def sent_params(self) -> Mapping[str, Any]:
+        """What the model sends along by itself: ``params``, or the settings of a chat model that
+        was handed in."""
+        if isinstance(self.model, str):
+            return self.params
+        own = self.model.model_fields_set.difference(BaseChatModel.model_fields)
+        return {name: getattr(self.model, name) for name in own}
+
+    @cached_property
+    def searches_always(self) -> bool:
+        """Whether each answer has had a search, of which it says nothing."""
+        sent = self.sent_params
+        asked = SEARCH_OPTION in sent or SEARCH_OPTION in (sent.get("model_kwargs") or {})
+        return self.maker == "openai" and (asked or bool(_SEARCH_MODEL.search(self.model_name)))
+
+    @cached_property
     def effective_price(self) -> Price | None:
         """The card's own price, else the published one, else None: unknown."""
         if isinstance(self.price, Price):
             return self.price
-        if self.base_url is not None or getattr(self.model, "openai_api_base", None):
-            return None  # a server of the user's own has no list price, whatever it calls its model
-        return published_price(self.provider, self.model_name)
+        if self.published is None:
+            return None
+        provider, name = self.published
+        tier = self.sent_params.get("service_tier")
+        tier = tier if isinstance(tier, str) else None
+        found = published_price(provider, name, tier)
+        if found is None and not isinstance(self.model, str):
+            found = published_price(None, name, tier)  # a package whose name the list lacks
+        return found
 
     def estimate_usd(self, input_tokens: int, output_tokens: int | None = None) -> Decimal | None:
         """Expected cost (USD) of a request, None where the price is unknown."""
@@ -235,7 +280,14 @@ class ModelCard:
             "capabilities": sorted(self.capabilities),
             "description": self.description,
             "params": dict(self.params),
+            **({} if self.serves is None else {"serves": self.serves}),
         }
+
+
+def _elsewhere(model: object) -> bool:
+    """Whether a chat model that was handed in asks a server of the user's own."""
+    url = getattr(model, "openai_api_base", None)
+    return isinstance(url, str) and urlsplit(url).hostname != "api.openai.com"
 
 
 class ModelPool:
@@ -395,62 +447,3 @@ def normalise_name(name: object) -> str:
             f"card name {name!r} is reserved for answers by the router itself; rename the card"
         )
     return normal
-
-
-def _check_number(
-    where: str,
-    name: str,
-    value: object,
-    *,
-    whole: bool,
-    least: float,
-    optional: bool = False,
-) -> None:
-    if value is None and optional:
-        return
-    kind: type | tuple[type, ...] = int if whole else (int, float)
-    if (
-        isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf  # type: ignore[operator]
-    ):
-        unit = "a whole number" if whole else "a number"
-        raise PoolError(f"{where}: {name} is {value!r}; it must be {unit}, at least {least:g}")
-
-
-def _check_url(where: str, url: object) -> None:
-    try:
-        parts = urlsplit(url) if isinstance(url, str) and not re.search(r"\s", url) else None
-        good = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
-        good = good and (parts is None or parts.port is None or parts.port > 0)
-    except ValueError:
-        parts, good = None, False
-    if parts is not None and "@" in parts.netloc:
-        raise PoolError(
-            f"{where}: base_url holds a user name or password; put the key into an environment "
-            "variable and its name into api_key_env"
-        )
-    if not good:
-        raise PoolError(
-            f"{where}: base_url is {url!r}; it must be a URL that starts with http:// or https://"
-        )
-
-
-def _is_variable(name: object) -> bool:
-    return (
-        isinstance(name, str)
-        and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
-        and _LOOKS_LIKE_KEY.match(name) is None
-    )
-
-
-def _checked_params(where: str, params: object) -> dict[str, Any]:
-    if not isinstance(params, Mapping):
-        raise PoolError(f"{where}: params must be a mapping, not {type(params).__name__}")
-    for key in params:
-        if not isinstance(key, str):
-            raise PoolError(f"{where}: params has the key {key!r}; its keys must be text")
-        if _SECRET_PARAM.search(key.lower()):
-            raise PoolError(
-                f"{where}: params.{key} would put a secret into the pool; put it into an "
-                "environment variable and the variable's name into api_key_env"
-            )
-    return dict(params)

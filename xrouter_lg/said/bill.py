@@ -67,6 +67,17 @@ def served_model(message: Any) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
+def served_tier(message: Any) -> str | None:
+    """The service tier in which an answer says that it was served (``default``, ``flex``,
+    ``priority``, Anthropic's ``fast``); None where it says none."""
+    meta = response_metadata_of(message)
+    if (tier := meta.get("service_tier")) is None:
+        count = next(iter(reversed(raw_usages(meta))), meta)
+        speed = count.get("speed")
+        tier = speed if speed == "fast" else count.get("service_tier")
+    return tier if isinstance(tier, str) and tier else None
+
+
 def _usd(value: Any) -> Decimal | None:
     if isinstance(value, Mapping):  # Perplexity's, by part and in all
         value = value.get("total_cost")

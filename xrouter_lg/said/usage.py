@@ -9,7 +9,7 @@ inside its total or beside it, and no part can be larger than the total that it 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,7 @@ _DETAILS = tuple(
 )
 """Where the parts of a side stand in a count."""
 _SEARCHES = ("num_search_queries", "num_sources_used")
-_SEARCH_BLOCKS = frozenset({"web_search", "web_search_call", "server_tool_use"})
+_SEARCH_BLOCKS = frozenset({"web_search", "web_search_call"})
 
 _WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
 _NAMED = frozenset(
@@ -83,10 +83,11 @@ def usage_of(message: Any) -> TokenUsage | None:
     usage = counted(
         fields.get("usage_metadata"), raw_usages(meta), provider=meta.get("model_provider")
     )
+    if usage is None:
+        return None
     searches = _searches(fields.get("content"), meta)
-    if usage is None or not searches or "web_searches" in usage.kinds:
-        return usage
-    return usage.with_kinds({"web_searches": searches})
+    more = {kind: n for kind, n in searches.items() if n and kind not in usage.kinds}
+    return usage.with_kinds(more) if more else usage
 
 
 def counted(
@@ -251,18 +252,30 @@ def _streamed(counts: Sequence[_Count]) -> _Count:
     return summed
 
 
-def _searches(content: Any, meta: Mapping[str, Any]) -> int:
+def _searches(content: Any, meta: Mapping[str, Any]) -> dict[str, int]:
     """Searches that the provider made by itself, from what it says of them or shows of them."""
     said = max(_number(meta.get(name)) for name in _SEARCHES)
-    blocks: Iterable[Any] = content if isinstance(content, list | tuple) else ()
-    shown = sum(
-        isinstance(block, Mapping)
-        and block.get("type") in _SEARCH_BLOCKS
-        and (block.get("type") != "server_tool_use" or block.get("name") == "web_search")
-        for block in blocks
-    )
+    blocks = content if isinstance(content, list | tuple) else ()
+    shown = list(map(_searched, blocks))
     grounded = mapping(meta.get("grounding_metadata")).get("web_search_queries")  # Gemini's
-    return said or shown or (len(grounded) if isinstance(grounded, list | tuple) else 0)
+    queries = len(grounded) if isinstance(grounded, list | tuple) else 0
+    return {
+        "web_searches": said or shown.count("web") or queries,
+        "storage_searches": shown.count("files"),
+    }
+
+
+def _searched(block: Any) -> str | None:
+    """Where a block says that its provider searched: the web, or files that it keeps."""
+    kind = mapping(block).get("type")
+    if kind == "file_search_call":
+        return "files"
+    if kind == "server_tool_use":
+        return "web" if block.get("name") == "web_search" else None
+    if kind not in _SEARCH_BLOCKS:
+        return None
+    # Reading a page that was found is none that is billed.
+    return "web" if mapping(block.get("action")).get("type", "search") == "search" else None
 
 
 def _first(count: Mapping[str, Any], *names: str) -> int:

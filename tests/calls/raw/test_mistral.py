@@ -25,7 +25,7 @@ def spoken(*usages: Mapping[str, Any] | None) -> Any:
             finish = "stop" if place == len(usages) else None
             choice = {"index": 0, "delta": {"role": "assistant", "content": "é "}}
             said = {"id": "c1", "model": body["model"], "choices": [choice]}
-            choice["finish_reason"] = finish  # type: ignore[assignment]
+            choice["finish_reason"] = finish
             lines.append(json.dumps(said | ({} if usage is None else {"usage": usage})))
         return 200, "".join(f"data: {line}\r\n\r\n" for line in [*lines, "[DONE]"])
 
