@@ -29,6 +29,7 @@ from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
+from xrouter_lg.calls.sent.thinking import able_to_go_on
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
@@ -139,6 +140,8 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
+        if card.params and not isinstance(card.model, str):
+            call_options = {**card.params, **(call_options or {})}
         bound = Bound(tools, tool_options or {}, call_options or {})
 
         def worst() -> Decimal | None:
@@ -174,9 +177,11 @@ class Workers:
             try:
                 built = self._models.of(card)  # held until the answer is here, whatever is reloaded
                 retries = max(card.max_retries, built.retries)
-                prepared = prepare(
-                    built.model, call, bound, omitted | self._refused.get(card.name, frozenset())
-                )
+                model = built.model
+                if card.maker == "anthropic":
+                    model = able_to_go_on(model, asked, card.name)
+                refused = omitted | self._refused.get(card.name, frozenset())
+                prepared = prepare(model, call, bound, refused)
                 message = await _ask(card, prepared, asked, config)
             except asyncio.CancelledError:
                 health.cancel()
@@ -188,12 +193,12 @@ class Workers:
                     bill.failed(attempt, started, failure.error_class, free=failure.free)
                 )
                 if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
-                    refused = refused_parameter(error, prepared.sent - omitted)
-                    if refused is not None and (refused[1] or refused[0] not in LIMITS):
+                    found = refused_parameter(error, prepared.sent - omitted)
+                    if found is not None and (found[1] or found[0] not in LIMITS):
                         health.cancel()
-                        omitted.add(refused[0])
-                        if refused[1]:
-                            self._remember(card, refused[0], failure)
+                        omitted.add(found[0])
+                        if found[1]:
+                            self._remember(card, found[0], failure)
                         continue
             else:
                 flaw = flaw_of(message)

@@ -19,6 +19,7 @@ from langchain_core.language_models import BaseChatModel
 from xrouter_lg.errors import PoolError
 from xrouter_lg.pool.checks import check_number, check_url, checked_params, is_variable
 from xrouter_lg.pool.file import PoolFile
+from xrouter_lg.pool.handed_in import unwrapped
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.profiles import maker_of, profile_of
 from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
@@ -64,8 +65,9 @@ _NAME = re.compile(r"^[a-z0-9_]{1,59}$")
 class ModelCard:
     """One model of the pool.
 
-    ``model`` is an ``init_chat_model`` string (``openai:gpt-5-mini``), a chat model, or, with
-    ``base_url``, the name that an OpenAI-compatible server gives it. ``price`` is a
+    ``model`` is an ``init_chat_model`` string (``openai:gpt-5-mini``), a chat model (what ``bind``
+    and ``with_retry`` add to one becomes the card's), or, with ``base_url``, the name that an
+    OpenAI-compatible server gives it. ``price`` is a
     :class:`Price` or a mapping in USD per million tokens; left out, genai-prices is asked.
 
     Raises:
@@ -92,7 +94,8 @@ class ModelCard:
     max_retries: int = 2
     """Further attempts on the same card after a failure that may pass."""
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``)."""
+    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``); of one
+    that was handed in, for each of its calls."""
     serves: str | None = None
     """The published model behind the name that a gateway or a deployment gives it, as
     ``provider:model`` or the model's name alone: its published price and its profile hold where the
@@ -104,7 +107,14 @@ class ModelCard:
 
         put("name", normalise_name(self.name))
         where = f"card {self.name!r}"
-        if not isinstance(self.model, str | BaseChatModel) or self.model == "":
+        put("params", checked_params(where, self.params))
+        handed_in = None if isinstance(self.model, str) else unwrapped(where, self.model)
+        if handed_in is not None:
+            put("model", handed_in.model)
+            put("params", {**handed_in.options, **self.params})
+            if isinstance(self.max_retries, int):
+                put("max_retries", max(self.max_retries, handed_in.retries))
+        elif not isinstance(self.model, str) or not self.model:
             raise PoolError(
                 f"{where}: model is {self.model!r}; give an init_chat_model string such as "
                 "'openai:gpt-5-mini', a chat model, or a server's model name with base_url"
@@ -163,7 +173,6 @@ class ModelCard:
             )
         if not isinstance(self.description, str):
             raise PoolError(f"{where}: description is {self.description!r}; it must be text")
-        put("params", checked_params(where, self.params))
 
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
@@ -232,7 +241,7 @@ class ModelCard:
         if isinstance(self.model, str):
             return self.params
         own = self.model.model_fields_set.difference(BaseChatModel.model_fields)
-        return {name: getattr(self.model, name) for name in own}
+        return {**{name: getattr(self.model, name) for name in own}, **self.params}
 
     @cached_property
     def searches_always(self) -> bool:
