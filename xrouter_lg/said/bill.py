@@ -71,11 +71,14 @@ def served_tier(message: Any) -> str | None:
     """The service tier in which an answer says that it was served (``default``, ``flex``,
     ``priority``, Anthropic's ``fast``); None where it says none."""
     meta = response_metadata_of(message)
-    if (tier := meta.get("service_tier")) is None:
-        count = next(iter(reversed(raw_usages(meta))), meta)
-        speed = count.get("speed")
-        tier = speed if speed == "fast" else count.get("service_tier")
-    return tier if isinstance(tier, str) and tier else None
+    told = meta.get("service_tier")
+    if told is None:
+        for count in reversed(raw_usages(meta)):
+            speed = count.get("speed")
+            told = speed if speed == "fast" else count.get("service_tier")
+            if told is not None:
+                break
+    return told if isinstance(told, str) and told else None
 
 
 def _usd(value: Any) -> Decimal | None:

@@ -8,7 +8,7 @@ inside its total or beside it, and no part can be larger than the total that it 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +96,8 @@ def counted(
     """Tokens of a count in LangChain's form, and in the provider's own where that is known too.
     Several of the latter are those of a stream's chunks."""
     found = _read(mapping(count))
+    if len(raw) > 1 and provider == "anthropic":  # each says anew what has changed
+        raw = [dict(ChainMap(*map(dict, reversed(raw))))]
     if len(raw) > 1:
         found = _streamed([_read(each) for each in raw])
     elif raw:

@@ -11,6 +11,7 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.raw.gemini import keeping_gemini
 from xrouter_lg.calls.raw.mistral import keeping_mistral
+from xrouter_lg.calls.raw.openrouter import keeping_openrouter
 from xrouter_lg.calls.raw.perplexity import keeping_perplexity
 from xrouter_lg.calls.raw.watching import ErrorInAnswerError, in_the_place_of
 from xrouter_lg.said import RAW_USAGE_KEY
@@ -19,7 +20,7 @@ from xrouter_lg.said import RAW_USAGE_KEY
 def with_raw_usage(model: BaseChatModel) -> BaseChatModel:
     """A copy of a chat model that keeps what its class drops, in ``response_metadata``, where the
     class is one that we know how to ask: OpenAI's dialect, Anthropic's, Gemini's, Mistral's,
-    Perplexity's. Any other model is given back as it is."""
+    OpenRouter's, Perplexity's. Any other model is given back as it is."""
     kind: Any = type(model)
     keeping = _keeping_of(kind)
     if keeping is None or getattr(kind, "_keeps_raw_usage", False):
@@ -72,12 +73,23 @@ def _keeping_anthropic(kind: Any) -> type[Any]:
             raise ErrorInAnswerError(data.error)
         return kind._format_output(self, data, **kwargs)
 
-    return in_the_place_of(kind, {"_format_output": _format_output})
+    def _make_message_chunk_from_anthropic_event(self: Any, event: Any, **kwargs: Any) -> Any:
+        chunk, block = kind._make_message_chunk_from_anthropic_event(self, event, **kwargs)
+        if chunk is not None and event.type in ("message_start", "message_delta"):
+            usage = getattr(getattr(event, "message", event), "usage", None)
+            if usage is not None:
+                counted = usage.model_dump(exclude_none=True, warnings=False)
+                chunk.response_metadata[RAW_USAGE_KEY] = [counted]
+        return chunk, block
+
+    methods = (_format_output, _make_message_chunk_from_anthropic_event)
+    return in_the_place_of(kind, {method.__name__: method for method in methods})
 
 
 _KEEPING: Mapping[str, Callable[[Any], type[Any]]] = {
     "langchain_anthropic": _keeping_anthropic,
     "langchain_google_genai": keeping_gemini,
     "langchain_mistralai": keeping_mistral,
+    "langchain_openrouter": keeping_openrouter,
     "langchain_perplexity": keeping_perplexity,
 }
