@@ -12,7 +12,7 @@ from typing import Any
 from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
-from xrouter_lg.pool.pricing import Price
+from xrouter_lg.pool.pricing import Price, PublishedPrice
 from xrouter_lg.said import reported_cost, served_tier
 from xrouter_lg.types import TokenUsage
 
@@ -45,7 +45,9 @@ def cost_of(
         return reported, "provider"
     if price is None or usage is None:
         return None, None
-    return price.in_tier(served_tier(message)).cost(usage), price.source
+    if isinstance(price, PublishedPrice):  # a card's own price is that of every tier
+        price = price.in_tier(served_tier(message))
+    return price.cost(usage), price.source
 
 
 def worst_case(
