@@ -16,7 +16,7 @@ from pydantic import Field
 from tests.support.providers import PROVIDERS, Answer, Loopback, keys, loopback, plain_answer
 from xrouter_lg import Budget, ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import CallResult, Workers
-from xrouter_lg.calls.worker.parameters import Bound, prepare
+from xrouter_lg.calls.worker.parameters import LIMITS, Bound, prepare
 from xrouter_lg.errors import AllCandidatesFailedError, ErrorClass
 from xrouter_lg.types import PlannedCall
 
@@ -428,3 +428,18 @@ async def test_a_request_that_no_package_would_send_is_a_bad_one(
         result = await call(card, call={}, call_options={"colour": "red"})
         assert (result.error, len(result.charges)) == ("bad_request", 1)
         assert result.charges[0].cost_usd == 0
+
+
+@pytest.mark.parametrize("provider", ["openai:gpt-x", "perplexity:sonar"])
+async def test_a_limit_is_lifted_from_no_depth(
+    monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    with loopback() as server:
+        keys(monkeypatch, server.url)
+        deep = {"model_kwargs": {"extra_body": {"max_tokens": 9000, "top_k": 3}}}
+        card = server.card(provider, max_retries=0, params=deep)
+        result = await call(card, call={"max_tokens": 77})
+        assert result.message is not None, result.detail
+        body = server.requests[0].body
+        assert body["top_k"] == 3
+        assert {body[name] for name in LIMITS if body.get(name)} == {77}

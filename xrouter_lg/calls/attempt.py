@@ -29,7 +29,7 @@ from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import cost_of, hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
-from xrouter_lg.calls.sent.thinking import able_to_go_on
+from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
@@ -179,7 +179,7 @@ class Workers:
                 retries = max(card.max_retries, built.retries)
                 model = built.model
                 if card.maker == "anthropic":
-                    model = able_to_go_on(model, asked, card.name)
+                    model = with_fitting_thoughts(model, asked, card.name, call.max_tokens)
                 refused = omitted | self._refused.get(card.name, frozenset())
                 prepared = prepare(model, call, bound, refused)
                 message = await _ask(card, prepared, asked, config)

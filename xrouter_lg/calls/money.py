@@ -120,15 +120,22 @@ def _sent_along(card: ModelCard, bound: Mapping[str, Any]) -> dict[str, Any]:
     are none here: they never lift ours."""
     params = card.sent_params
     own = {name: value for name, value in params.items() if name not in (*_LIMITS, *_NESTED)}
-    for name in _NESTED:
-        inner = params.get(name)
-        own |= inner if isinstance(inner, Mapping) else {}
-    for given in (bound, *(bound.get(name) for name in _NESTED)):
-        if isinstance(given, Mapping):
-            own |= {k: v for k, v in given.items() if k not in (*_LIMITS, *_NESTED, "tools")}
+    own |= _nested(params)
+    given = {**bound, **_nested(bound)}
+    own |= {k: v for k, v in given.items() if k not in (*_LIMITS, *_NESTED, "tools")}
     if bound.get("tools"):
         own["tools"] = [*(own.get("tools") or ()), *bound["tools"]]
     return own
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands inside the parameters that hold others, to any depth."""
+    found: dict[str, Any] = {}
+    for name in _NESTED:
+        if isinstance(inner := given.get(name), Mapping):
+            found |= {key: value for key, value in inner.items() if key not in _NESTED}
+            found |= _nested(inner)
+    return found
 
 
 def _inputs(card: ModelCard, prompt_tokens_max: int, sent: Mapping[str, Any]) -> int:

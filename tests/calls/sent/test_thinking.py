@@ -33,10 +33,12 @@ def loop(content: Any = "", *, provider: str = "anthropic") -> list[BaseMessage]
     return [HumanMessage("Hi"), caller, ToolMessage("1", tool_call_id="t1")]
 
 
-async def thinking_sent(server: Loopback, messages: list[BaseMessage], thinking: Any) -> Any:
+async def thinking_sent(
+    server: Loopback, messages: list[BaseMessage], thinking: Any, limit: int | None = None
+) -> Any:
     params = {"thinking": thinking, "max_tokens": 4096}
     card = server.card("anthropic:claude-x", params=params, max_output_tokens=4096)
-    result = await Workers().call(card, PlannedCall("c1", "one"), messages, {})
+    result = await Workers().call(card, PlannedCall("c1", "one", max_tokens=limit), messages, {})
     assert result.message is not None
     return server.requests[-1].body.get("thinking")
 
@@ -47,7 +49,7 @@ async def test_a_loop_without_a_thought_goes_on_without_thinking(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert await thinking_sent(server, loop(provider=provider), ENABLED) is None
-    assert "goes on in a tool loop" in caplog.text
+    assert "goes on without thinking in a tool loop" in caplog.text
 
 
 async def test_its_own_thought_goes_on(server: Loopback) -> None:
@@ -63,3 +65,14 @@ async def test_outside_a_loop_it_thinks(server: Loopback) -> None:
 
 async def test_thinking_that_adapts_may_begin_anywhere(server: Loopback) -> None:
     assert await thinking_sent(server, loop(), {"type": "adaptive"}) == {"type": "adaptive"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "budget"), [(None, 4000), (4001, 4000), (4000, 2000), (2048, 1024), (2047, None)]
+)
+async def test_thoughts_fit_into_the_limit(
+    server: Loopback, limit: int | None, budget: int | None
+) -> None:
+    asked = {"type": "enabled", "budget_tokens": 4000}
+    sent = await thinking_sent(server, [HumanMessage("Hi")], asked, limit)
+    assert sent == (None if budget is None else {**asked, "budget_tokens": budget})

@@ -1,8 +1,9 @@
-"""A model of Anthropic's takes over a tool loop that another model began.
+"""What Anthropic's API refuses while ``thinking`` of a fixed budget is on.
 
-With ``thinking`` of a fixed budget its API wants the turn that called the tools to begin with a
-thought of its own, and refuses the request where there is none. It goes on without thinking, as
-newer versions of the API do by themselves; the next turn thinks again.
+The turn that called the tools has to begin with a thought of its own, which it does not where
+another model began the loop: it goes on without thinking, as newer versions of the API do by
+themselves; the next turn thinks again. And thoughts have to fit into the answer's limit, which may
+be lower than their budget: they get half of it, or there are none.
 """
 
 from __future__ import annotations
@@ -18,23 +19,37 @@ from xrouter_lg.calls.told.notices import notice
 _THOUGHTS = ("thinking", "redacted_thinking")
 
 
-def able_to_go_on(
-    model: BaseChatModel, messages: Sequence[BaseMessage], card: str
+_LEAST = 1_024
+"""Tokens of the smallest budget of thoughts."""
+
+
+def with_fitting_thoughts(
+    model: BaseChatModel, messages: Sequence[BaseMessage], card: str, limit: int | None
 ) -> BaseChatModel:
-    """The model, or the same without ``thinking`` where its provider would refuse it."""
+    """The model, or one like it whose ``thinking`` its provider does not refuse. ``limit``: the
+    answer's, in tokens."""
     thinking = getattr(model, "thinking", None)
     if not isinstance(thinking, Mapping) or thinking.get("type") != "enabled":
         return model
     last = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
-    if last is None or not last.tool_calls or _begins_with_a_thought(last.content):
+    if last is not None and last.tool_calls and not _begins_with_a_thought(last.content):
+        notice(
+            ("thinking", card),
+            f"card {card!r} goes on without thinking in a tool loop that began without a thought "
+            "of its own, which Anthropic would refuse. Fix: none where another card began it; else "
+            "keep the messages of a loop as they came.",
+        )
+        return model.model_copy(update={"thinking": None})
+    budget = thinking.get("budget_tokens")
+    if limit is None or not isinstance(budget, int) or budget < limit:
         return model
     notice(
-        ("thinking", card),
-        f"card {card!r} goes on in a tool loop that began without a thought of its own, and so "
-        "without thinking, which Anthropic would refuse. Fix: nothing, where another card failed; "
-        "else keep the messages of a loop as they came.",
+        ("thoughts", card),
+        f"card {card!r} thinks less than its budget of {budget} tokens: its answers are held to "
+        f"{limit}. Fix: raise that (max_output_tokens, or the budget), or lower its budget_tokens.",
     )
-    return model.model_copy(update={"thinking": None})
+    less = {**thinking, "budget_tokens": limit // 2} if limit >= 2 * _LEAST else None
+    return model.model_copy(update={"thinking": less})
 
 
 def _begins_with_a_thought(content: Any) -> bool:
