@@ -25,6 +25,12 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+@tool
+def subtract(a: int, b: int) -> int:
+    """Subtract a number."""
+    return a - b
+
+
 def chat(url: str = "http://127.0.0.1:1/v1", **settings: Any) -> ChatOpenAI:
     return ChatOpenAI(model="m", base_url=url, api_key=SecretStr("k"), **settings)
 
@@ -64,12 +70,18 @@ def test_params_of_a_card_reach_a_model_that_was_handed_in(fake: FakeOpenAIServe
     assert fake.requests[0].body["top_p"] == 0.5
 
 
-def test_its_tags_stay_with_it() -> None:
-    wrapped = chat(tags=["a"]).with_config(tags=["b"], metadata={"c": "d"})
-    model = card(wrapped).model
-    assert isinstance(model, ChatOpenAI)
-    assert model.tags == ["a", "b"]
-    assert (model.metadata or {})["c"] == "d"
+def test_tools_that_are_bound_to_it_give_way_to_the_nodes(fake: FakeOpenAIServer) -> None:
+    fake.add_model(FakeModel(name="m"))
+    node = XRouterNode(ModelPool([card(chat(fake.base_url).bind_tools([add]))]))
+    app(node).invoke(ask())
+    app(node.bind_tools([subtract])).invoke(ask())
+    names = [[it["function"]["name"] for it in asked.body["tools"]] for asked in fake.requests]
+    assert names == [["add"], ["subtract"]]
+
+
+def test_a_config_belongs_to_the_app() -> None:
+    with pytest.raises(PoolError, match=r"a config bound \(.*tags.*\); give tags"):
+        card(chat().with_config(tags=["b"]))
 
 
 def test_fallbacks_are_cards_of_their_own() -> None:
@@ -77,13 +89,10 @@ def test_fallbacks_are_cards_of_their_own() -> None:
         card(chat().with_fallbacks([chat()]))
 
 
-def test_tools_are_the_nodes() -> None:
-    with pytest.raises(PoolError, match=r"tools bound .* XRouterNode\(\.\.\.\)\.bind_tools"):
-        card(chat().bind_tools([add]))
-
-
-@pytest.mark.parametrize("model", [RunnableLambda(lambda _: HumanMessage("x")), 5, None, ""])
+@pytest.mark.parametrize("model", [RunnableLambda(str), 5, None, ""])
 def test_what_holds_no_chat_model_is_refused(model: Any) -> None:
-    for wrapped in (model, model.with_retry()) if hasattr(model, "with_retry") else (model,):
-        with pytest.raises(PoolError, match="give an init_chat_model string"):
-            card(wrapped)
+    with pytest.raises(PoolError, match="give an init_chat_model string"):
+        card(model)
+    if isinstance(model, RunnableLambda):
+        with pytest.raises(PoolError, match="what is bound is a RunnableLambda"):
+            card(model.with_retry())

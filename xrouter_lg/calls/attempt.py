@@ -141,7 +141,8 @@ class Workers:
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
         if card.params and not isinstance(card.model, str):
-            call_options = {**card.params, **(call_options or {})}
+            own = _bound_to(card, tools)
+            call_options = {**own, **(call_options or {})}
         bound = Bound(tools, tool_options or {}, call_options or {})
 
         def worst() -> Decimal | None:
@@ -287,6 +288,13 @@ async def _ask(
         # Ollama's class says it with the end of a stream, and so not of one that has none.
         message.response_metadata.setdefault("model_provider", provider)
     return message
+
+
+def _bound_to(card: ModelCard, tools: Sequence[Any]) -> dict[str, Any]:
+    """Keywords that are bound to a chat model that was handed in; the app's tools take the place
+    of those among them."""
+    left = {"callbacks", *(("tools", "tool_choice") if tools else ())}
+    return {name: value for name, value in card.params.items() if name not in left}
 
 
 def _own_callbacks(card: ModelCard) -> Any:

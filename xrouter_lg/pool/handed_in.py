@@ -10,8 +10,6 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import PoolError
 
-_OF_THE_NODE = ("tools", "functions", "tool_choice", "function_call")
-
 
 @dataclass(frozen=True, slots=True)
 class HandedIn:
@@ -24,12 +22,13 @@ class HandedIn:
 
 
 def unwrapped(where: str, model: object) -> HandedIn | None:
-    """What ``model.bind(...)``, ``.with_config(...)`` and ``.with_retry()`` were called on, with
-    what they add; None for what holds no chat model. The retries become the card's: made by us,
-    each of them is charged.
+    """What ``model.bind(...)`` and ``.with_retry()`` were called on, with what they add; None for
+    what is neither a chat model nor made of one. The retries become the card's: made by us, each of
+    them is charged.
 
     Raises:
-        PoolError: several models in one (``with_fallbacks``), or tools that belong to the node.
+        PoolError: several models in one (``with_fallbacks``), a config is bound, or what is wrapped
+            is no chat model.
     """
     if isinstance(model, BaseChatModel):
         return HandedIn(model, {})
@@ -45,30 +44,14 @@ def unwrapped(where: str, model: object) -> HandedIn | None:
         )
     if not isinstance(model, RunnableBindingBase):
         return None
+    if any(model.config.values()):
+        raise PoolError(
+            f"{where}: its model has a config bound ({', '.join(model.config)}); give tags, "
+            "metadata and callbacks to the app or to the chat model itself"
+        )
     inner = unwrapped(where, model.bound)
     if inner is None:
-        return None
-    if bound := [name for name in _OF_THE_NODE if name in model.kwargs]:
-        raise PoolError(
-            f"{where}: model has {bound[0]} bound to it; bind them to the node, which has them for "
-            "whichever model answers: XRouterNode(...).bind_tools(tools)"
-        )
+        kind = type(model.bound).__name__
+        raise PoolError(f"{where}: what is bound is a {kind}, not a chat model")
     retries = model.max_attempt_number - 1 if isinstance(model, RunnableRetry) else 0
-    return HandedIn(
-        _configured(inner.model, model.config),
-        {**inner.options, **model.kwargs},
-        max(inner.retries, retries),
-    )
-
-
-def _configured(model: BaseChatModel, config: Mapping[str, Any]) -> BaseChatModel:
-    """The model with what a config has that a chat model can have itself."""
-    changes: dict[str, Any] = {}
-    if tags := config.get("tags"):
-        changes["tags"] = [*(model.tags or ()), *tags]
-    if metadata := config.get("metadata"):
-        changes["metadata"] = {**(model.metadata or {}), **metadata}
-    if isinstance(callbacks := config.get("callbacks"), list):
-        own = model.callbacks if isinstance(model.callbacks, list) else []
-        changes["callbacks"] = [*own, *callbacks]
-    return model.model_copy(update=changes) if changes else model
+    return HandedIn(inner.model, {**inner.options, **model.kwargs}, max(inner.retries, retries))

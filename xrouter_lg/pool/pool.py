@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -17,7 +18,6 @@ from urllib.parse import urlsplit
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.errors import PoolError
-from xrouter_lg.pool.checks import check_number, check_url, checked_params, is_variable
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.handed_in import unwrapped
 from xrouter_lg.pool.pricing import Price, published_price
@@ -56,6 +56,13 @@ _PROVIDERS = frozenset({
     "openai", "openrouter", "perplexity", "together", "upstage", "xai",
 })
 # fmt: on
+
+# A key pasted where a variable's name belongs: a known prefix, or too motley for a name.
+_LOOKS_LIKE_KEY = re.compile(
+    r"^(sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|AIza|AKIA|pplx)_?[A-Za-z0-9_]{16,}$"
+    r"|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)\w{20,}$"
+)
+_SECRET_PARAM = re.compile(r"api_?key$|secret|password|credential|access_key|^token$|auth_token$")
 
 # OpenAI allows 64 characters in a tool's name; "call_" takes five.
 _NAME = re.compile(r"^[a-z0-9_]{1,59}$")
@@ -107,13 +114,9 @@ class ModelCard:
 
         put("name", normalise_name(self.name))
         where = f"card {self.name!r}"
-        put("params", checked_params(where, self.params))
         handed_in = None if isinstance(self.model, str) else unwrapped(where, self.model)
         if handed_in is not None:
             put("model", handed_in.model)
-            put("params", {**handed_in.options, **self.params})
-            if isinstance(self.max_retries, int):
-                put("max_retries", max(self.max_retries, handed_in.retries))
         elif not isinstance(self.model, str) or not self.model:
             raise PoolError(
                 f"{where}: model is {self.model!r}; give an init_chat_model string such as "
@@ -125,8 +128,8 @@ class ModelCard:
                 "or add base_url for an OpenAI-compatible server"
             )
         if self.base_url is not None:
-            check_url(where, self.base_url)
-        if self.api_key_env is not None and not is_variable(self.api_key_env):
+            _check_url(where, self.base_url)
+        if self.api_key_env is not None and not _is_variable(self.api_key_env):
             # The value may be a key that was pasted here by mistake: never repeat it.
             raise PoolError(
                 f"{where}: api_key_env must be the NAME of an environment variable "
@@ -161,9 +164,9 @@ class ModelCard:
             )
         put("capabilities", capabilities)
         for name in ("context_window", "max_output_tokens"):
-            check_number(where, name, getattr(self, name), whole=True, least=1, optional=True)
-        check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001)
-        check_number(where, "max_retries", self.max_retries, whole=True, least=0)
+            _check_number(where, name, getattr(self, name), whole=True, least=1, optional=True)
+        _check_number(where, "timeout_s", self.timeout_s, whole=False, least=0.001)
+        _check_number(where, "max_retries", self.max_retries, whole=True, least=0)
         if isinstance(self.price, Mapping):
             put("price", Price.parse(self.price, where=where))
         elif self.price is not None and not isinstance(self.price, Price):
@@ -173,6 +176,10 @@ class ModelCard:
             )
         if not isinstance(self.description, str):
             raise PoolError(f"{where}: description is {self.description!r}; it must be text")
+        put("params", _checked_params(where, self.params))
+        if handed_in is not None:
+            put("params", {**handed_in.options, **self.params})
+            put("max_retries", max(self.max_retries, handed_in.retries))
 
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
@@ -456,3 +463,62 @@ def normalise_name(name: object) -> str:
             f"card name {name!r} is reserved for answers by the router itself; rename the card"
         )
     return normal
+
+
+def _check_number(
+    where: str,
+    name: str,
+    value: object,
+    *,
+    whole: bool,
+    least: float,
+    optional: bool = False,
+) -> None:
+    if value is None and optional:
+        return
+    kind: type | tuple[type, ...] = int if whole else (int, float)
+    if (
+        isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf  # type: ignore[operator]
+    ):
+        unit = "a whole number" if whole else "a number"
+        raise PoolError(f"{where}: {name} is {value!r}; it must be {unit}, at least {least:g}")
+
+
+def _check_url(where: str, url: object) -> None:
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and not re.search(r"\s", url) else None
+        good = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and (parts is None or parts.port is None or parts.port > 0)
+    except ValueError:
+        parts, good = None, False
+    if parts is not None and "@" in parts.netloc:
+        raise PoolError(
+            f"{where}: base_url holds a user name or password; put the key into an environment "
+            "variable and its name into api_key_env"
+        )
+    if not good:
+        raise PoolError(
+            f"{where}: base_url is {url!r}; it must be a URL that starts with http:// or https://"
+        )
+
+
+def _is_variable(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+        and _LOOKS_LIKE_KEY.match(name) is None
+    )
+
+
+def _checked_params(where: str, params: object) -> dict[str, Any]:
+    if not isinstance(params, Mapping):
+        raise PoolError(f"{where}: params must be a mapping, not {type(params).__name__}")
+    for key in params:
+        if not isinstance(key, str):
+            raise PoolError(f"{where}: params has the key {key!r}; its keys must be text")
+        if _SECRET_PARAM.search(key.lower()):
+            raise PoolError(
+                f"{where}: params.{key} would put a secret into the pool; put it into an "
+                "environment variable and the variable's name into api_key_env"
+            )
+    return dict(params)
