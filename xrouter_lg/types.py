@@ -41,6 +41,10 @@ class TokenUsage:
     def with_kinds(self, kinds: Mapping[str, int]) -> TokenUsage:
         return dataclasses.replace(self, kinds={**self.kinds, **kinds})
 
+    def with_a_search(self) -> TokenUsage:
+        """The same with a web search, where it counts none."""
+        return self if self.kinds.get("web_searches") else self.with_kinds({"web_searches": 1})
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; ``kinds`` and ``unknown`` only where there are any."""
         data = shallow(self)

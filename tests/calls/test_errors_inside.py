@@ -16,6 +16,7 @@ from xrouter_lg.types import PlannedCall
 
 OVERLOADED = {"message": "Provider is overloaded", "code": 503}
 LIMITED = {"message": "Slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"}
+MISTRALS = {"object": "error", "message": "Slow down", "type": "rate_limited", "code": "1300"}
 
 
 def sse(*events: Mapping[str, Any]) -> str:
@@ -69,6 +70,15 @@ def openai(model: Any, words: list[str]) -> str:
     return sse(*(chunk(model, word) for word in words), {"error": LIMITED})
 
 
+def mistral(model: Any, words: list[str]) -> str:
+    said = [f"data: {json.dumps(chunk(model, word))}\n\n" for word in words]
+    return "".join([*said, f"data: {json.dumps(MISTRALS)}\n\n"])
+
+
+def xai(model: Any, words: list[str]) -> str:
+    return sse(*(chunk(model, word) for word in words), {"error": "Too many requests: rate limit"})
+
+
 def ollama(model: Any, words: list[str]) -> str:
     lines: list[dict[str, Any]] = [
         {"model": model, "message": {"role": "assistant", "content": word}, "done": False}
@@ -86,6 +96,9 @@ STREAMED = pytest.mark.parametrize(
         ("openai:gpt-x", openai, "rate_limit"),
         ("deepseek:deepseek-chat", openai, "rate_limit"),
         ("xai:grok-x", openai, "rate_limit"),
+        ("xai:grok-x", xai, "rate_limit"),
+        ("mistralai:mistral-x", mistral, "rate_limit"),
+        ("perplexity:sonar", openai, "rate_limit"),
         ("ollama:llama-x", ollama, "server"),
     ],
 )
@@ -158,6 +171,12 @@ async def test_the_responses_apis_error_event_is_read(monkeypatch: pytest.Monkey
         ("openai:gpt-x", {"error": {"message": "Flagged by moderation"}}, "content_filter"),
         ("openrouter:vendor/x", {"error": OVERLOADED}, "server"),
         ("ollama:llama-x", {"error": "the runner stopped"}, "server"),
+        ("anthropic:claude-x", {"type": "error", "error": OVERLOADED}, "server"),
+        ("anthropic:claude-x", {"type": "error", "error": LIMITED}, "rate_limit"),
+        ("mistralai:mistral-x", MISTRALS, "rate_limit"),
+        ("mistralai:mistral-x", {"error": LIMITED}, "rate_limit"),
+        ("mistralai:mistral-x", {"object": "error", "message": "Upps"}, "server"),
+        ("perplexity:sonar", {"error": LIMITED}, "rate_limit"),
     ],
 )
 async def test_an_error_in_the_place_of_an_answer_is_classed_by_what_it_says(
@@ -179,3 +198,18 @@ async def test_a_failed_response_of_the_responses_api_is_no_answer(
     with loopback(answer) as server:
         keys(monkeypatch, server.url)
         assert (await ask(server, "openai:gpt-x", use_responses_api=True)).error == "server"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_failed_response_of_perplexitys_is_classed_by_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        failed = {"type": "response.failed", "sequence_number": 0, "error": LIMITED}
+        known = {"id": "r1", "object": "response", "created_at": 1, "model": "m", "output": []}
+        return 200, sse(failed) if streaming else {**known, "status": "failed", "error": LIMITED}
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        asked = {"use_responses_api": True, "streaming": streaming}
+        assert (await ask(server, "perplexity:sonar", **asked)).error == "rate_limit"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage
+from pydantic import SecretStr
 
 from xrouter_lg import ModelCard
 from xrouter_lg.calls.money import cost_of, output_tokens_for, worst_case
@@ -17,6 +18,7 @@ from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.types import TokenUsage
 
 ONE = Price(input=Decimal(1), output=Decimal(1))
+PLAIN = Price(input=Decimal(0), output=Decimal(10))
 MANY = TokenUsage(1_000_000, 1_000_000)
 
 
@@ -116,6 +118,11 @@ SENT_ALONG: list[dict[str, Any]] = [
     {"extra_body": {"max_completion_tokens": 9_000}},
     {"model_kwargs": {"response_format": {"schema": {"description": "d" * 5_000}}}},
     {"tools": [{"type": "web_search_20250305", "name": "web_search", "max_uses": 4}]},
+    {"prediction": {"type": "content", "content": "word " * 1_000}},
+    {"web_search_options": {}},
+    {"model_kwargs": {"web_search_options": {"search_context_size": "high"}}},
+    {"plugins": [{"id": "web", "max_results": 3}]},
+    {"extra_body": {"search_parameters": {"mode": "on"}}},
 ]
 
 
@@ -137,6 +144,63 @@ def test_what_a_cards_params_send_along_is_set_aside(params: dict[str, Any]) -> 
     assert plain is not None
     assert more is not None
     assert more > plain
+
+
+def test_fees_of_searches_are_set_aside() -> None:
+    window, fee = Decimal("0.128"), Decimal("0.02")
+    plain = worst_case(card(), 100, 0) or Decimal(0)
+
+    def more(bound: dict[str, Any]) -> Decimal:
+        return (worst_case(card(), 100, 0, bound) or Decimal(0)) - plain
+
+    assert more({"web_search_options": {}}) == fee
+    assert more({"plugins": [{"id": "web"}]}) == window - Decimal("0.0001") + 5 * fee
+    assert more({"plugins": [{"id": "web", "max_results": 2}]}) == window - Decimal("0.0001") + (
+        2 * fee
+    )
+    live = {"mode": "on", "max_search_results": 4}
+    assert more({"search_parameters": live}) == window - Decimal("0.0001") + 12 * fee
+
+
+def test_what_a_handed_in_model_sends_along_is_set_aside_too() -> None:
+    from langchain_openai import ChatOpenAI
+
+    def handed(**settings: Any) -> Decimal:
+        model = ChatOpenAI(model="m", api_key=SecretStr("k"), **settings)
+        found = worst_case(ModelCard(name="a", model=model, price=PLAIN), 0, 100)
+        assert found is not None
+        return found
+
+    assert handed() == Decimal("0.001")
+    assert handed(n=5) == Decimal("0.005")
+    assert handed(extra_body={"max_tokens": 1_000}) == Decimal("0.01")
+    assert handed(model_kwargs={"web_search_options": {}}) > Decimal("0.01")
+
+
+def test_a_service_tier_is_set_aside_for() -> None:
+    plain = ModelCard(name="a", model="openai:gpt-5")
+    dear = ModelCard(name="a", model="openai:gpt-5", params={"service_tier": "priority"})
+    usual = worst_case(plain, 100, 100)
+    assert usual is not None
+    assert worst_case(dear, 100, 100) == 2 * usual
+    assert worst_case(plain, 100, 100, {"service_tier": "priority"}) == 2 * usual
+    assert dear.estimate_usd(100, 100) == 2 * (plain.estimate_usd(100, 100) or 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "usd"),
+    [
+        ({"service_tier": "priority"}, "0.0045"),
+        ({"usage": {"speed": "fast"}}, "0.0045"),
+        ({"service_tier": "flex"}, "0.001125"),
+        ({"service_tier": "default"}, "0.00225"),
+        ({}, "0.00225"),
+    ],
+)
+def test_an_answer_costs_what_its_service_tier_does(said: dict[str, Any], usd: str) -> None:
+    answer = AIMessage("x", response_metadata=said)
+    published = published_price("openai", "gpt-5")
+    assert cost_of(answer, TokenUsage(1_000, 100), published)[0] == Decimal(usd)
 
 
 def test_several_answers_and_searches_are_counted_one_by_one() -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 from tests.support.providers import PROVIDERS, Answer, Loopback, keys, loopback, plain_answer
 from xrouter_lg import Budget, ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import CallResult, Workers
-from xrouter_lg.calls.worker.parameters import Bound, prepare
+from xrouter_lg.calls.worker.parameters import LIMITS, Bound, prepare
 from xrouter_lg.errors import AllCandidatesFailedError, ErrorClass
 from xrouter_lg.types import PlannedCall
 
@@ -392,3 +392,54 @@ async def test_a_server_that_refuses_stream_options_is_asked_without(
         card = server.card("openai:gpt-x", max_retries=0, params={"streaming": True})
         await call(card, call={})
         assert ["stream_options" in asked.body for asked in server.requests] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("provider", "option", "sent"),
+    [
+        ("google_genai:gemini-2.5-flash", {"max_tokens": 77}, ("generationConfig", 77)),
+        ("ollama:llama-x", {"max_tokens": 77}, ("options", 77)),
+        ("ollama:llama-x", {"temperature": 0.3}, ("options", None)),
+    ],
+)
+async def test_what_a_providers_own_package_refuses_is_one_that_the_model_refuses(
+    monkeypatch: pytest.MonkeyPatch, provider: str, option: dict[str, Any], sent: tuple[str, Any]
+) -> None:
+    place, value = sent
+    with loopback() as server:
+        keys(monkeypatch, server.url)
+        card = server.card(provider, max_retries=0)
+        result = await call(card, call={}, call_options=option)
+        assert result.message is not None, result.detail
+        [refused, answered] = result.charges
+        # Nothing was sent the first time.
+        assert (refused.error, refused.cost_usd, len(server.requests)) == ("bad_request", 0, 1)
+        assert answered.error is None
+        given = server.requests[0].body.get(place) or {}
+        assert next((n for n in given.values() if n in (77, 0.3)), None) == value
+
+
+async def test_a_request_that_no_package_would_send_is_a_bad_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with loopback() as server:
+        keys(monkeypatch, server.url)
+        card = server.card("openai:gpt-x", max_retries=2)
+        result = await call(card, call={}, call_options={"colour": "red"})
+        assert (result.error, len(result.charges)) == ("bad_request", 1)
+        assert result.charges[0].cost_usd == 0
+
+
+@pytest.mark.parametrize("provider", ["openai:gpt-x", "perplexity:sonar"])
+async def test_a_limit_is_lifted_from_no_depth(
+    monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    with loopback() as server:
+        keys(monkeypatch, server.url)
+        deep = {"model_kwargs": {"extra_body": {"max_tokens": 9000, "top_k": 3}}}
+        card = server.card(provider, max_retries=0, params=deep)
+        result = await call(card, call={"max_tokens": 77})
+        assert result.message is not None, result.detail
+        body = server.requests[0].body
+        assert body["top_k"] == 3
+        assert {body[name] for name in LIMITS if body.get(name)} == {77}

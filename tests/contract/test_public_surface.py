@@ -43,12 +43,12 @@ PARAMETERS = {
     "Budget": "per_request_usd on_exceeded",
     "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
-    "capabilities description timeout_s max_retries params",
+    "capabilities description timeout_s max_retries params serves",
     "ModelPool": "cards default on_truncated source",
     "ModelPool.from_yaml": "path reload",
     "Policy.propose": "self request candidates",
     "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio "
-    "input_image output_audio output_image request web_search source",
+    "input_image output_audio output_image request web_search source file_search",
     "PromptedPolicy": "model price direct_answers timeout_s max_output_tokens",
     "Proposal": "probabilities actions propensity reason quality message prompt_hash token_ids "
     "explore cost_usd",

@@ -262,3 +262,25 @@ def test_a_price_that_starts_on_a_later_date_is_reserved_for_already() -> None:
     model = ModelInfo(id="m", match=None, prices=entries)  # type: ignore[arg-type]
     rates = {price.input_mtok for price in pricing._prices_ahead(model)}
     assert rates == {Decimal(1), Decimal(7)}
+
+
+def test_a_service_tier_has_the_rates_of_its_own() -> None:
+    plain, usage = published("openai", "gpt-5"), TokenUsage(1000, 100, cached_input_tokens=400)
+    assert plain.cost(usage) == Decimal("0.0018")  # 600 at 1.25, 400 at 0.125, 100 at 10
+    assert plain.in_tier("priority").cost(usage) == Decimal("0.0036")
+    assert plain.in_tier("flex").cost(usage) == Decimal("0.0009")
+    assert plain.in_tier("flex").in_tier("default").cost(usage) == Decimal("0.0018")
+    assert plain.in_tier("default") is plain.in_tier("auto") is plain.in_tier(None) is plain
+    assert plain.in_tier("priority").worst_case(1000, 100) == 2 * plain.worst_case(1000, 100)
+
+
+def test_a_cards_own_price_is_that_of_every_tier() -> None:
+    own = price(input="1", output="2")
+    assert own.in_tier("priority") is own
+
+
+def test_searches_in_files_have_a_fee_of_their_own() -> None:
+    usage = TokenUsage(0, 0, kinds={"storage_searches": 2, "web_searches": 1})
+    assert price(input="1", output="2").cost(usage) == Decimal("0.015")
+    assert price(input="1", output="2", file_search="1").cost(usage) == Decimal("2.01")
+    assert published("openai", "gpt-5").cost(usage) == Decimal("0.015")

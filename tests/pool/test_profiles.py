@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from xrouter_lg import ModelCard
 from xrouter_lg.pool.profiles import profile_of
+from xrouter_lg.testing import ScriptedChatModel
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,31 @@ def test_profiles_are_read_without_importing_the_providers_package() -> None:
     modules = {name for name in sys.modules if name.startswith("langchain_mistralai")}
     profile_of("mistralai", "mistral-large-latest")
     assert {name for name in sys.modules if name.startswith("langchain_mistralai")} == modules
+
+
+def test_a_chat_model_that_was_handed_in_is_known_by_its_class() -> None:
+    from langchain_anthropic import ChatAnthropic
+
+    named = ModelCard(name="a", model="anthropic:claude-sonnet-4-5")
+    handed = ChatAnthropic(model_name="claude-sonnet-4-5", api_key=SecretStr("k"))
+    card = ModelCard(name="a", model=handed)
+    assert card.maker == named.maker == "anthropic"
+    assert (card.capabilities, card.context_window) == (named.capabilities, named.context_window)
+    assert card.effective_price == named.effective_price
+
+
+def test_a_subclass_of_the_users_own_speaks_as_its_parent_does() -> None:
+    from langchain_openai import ChatOpenAI
+
+    class Tuned(ChatOpenAI):
+        pass
+
+    settings: dict[str, Any] = {"api_key": SecretStr("k"), "base_url": "http://127.0.0.1:1/v1"}
+    card = ModelCard(name="a", model=Tuned(model="gpt-5-mini", **settings))
+    assert card.maker == "openai"
+    # Its server may give the name to any model.
+    assert (card.published, card.effective_price, card.from_profile) == (None, None, frozenset())
+
+
+def test_what_no_package_made_says_itself_whose_it_is() -> None:
+    assert ModelCard(name="a", model=ScriptedChatModel(["x"])).maker == "scriptedchatmodel"

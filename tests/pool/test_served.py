@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from xrouter_lg import ModelCard
+from xrouter_lg.errors import PoolError
 from xrouter_lg.pool.served import price_as_served, same_model
 
 GATEWAY = "https://gateway.example/v1"
@@ -97,3 +98,30 @@ def test_a_deployment_at_azure_has_its_cards_price() -> None:
     published = price_as_served(unpriced, "gpt-4o-2024-11-20", [unpriced])
     assert published is not None
     assert published.source.startswith("genai-prices")
+
+
+@pytest.mark.parametrize("serves", ["openai:gpt-4o", "gpt-4o"])
+@pytest.mark.parametrize("served", ["smart", "gpt-4o-2024-11-20", "azure/gpt-4o", None])
+def test_a_card_says_which_model_a_gateway_serves_by_its_name(
+    serves: str, served: str | None
+) -> None:
+    price = {"input": 1, "output": 1}
+    asked = ModelCard(name="a", model="smart", base_url=GATEWAY, price=price, serves=serves)
+    found = price_as_served(asked, served, [SMALL, asked])
+    assert found is not None
+    assert found.input == 1
+    assert price_as_served(asked, "gpt-5-pro", [asked]) is None  # the gateway's price for it
+
+
+def test_what_a_gateway_serves_has_its_published_price_and_profile() -> None:
+    asked = ModelCard(name="a", model="smart", base_url=GATEWAY, serves="openai:gpt-5-mini")
+    plain = ModelCard(name="a", model="openai:gpt-5-mini")
+    assert asked.effective_price == plain.effective_price is not None
+    assert (asked.capabilities, asked.context_window) == (plain.capabilities, plain.context_window)
+    assert asked.from_profile == plain.from_profile
+    assert ModelCard(name="a", model="smart", base_url=GATEWAY).effective_price is None
+
+
+def test_serves_takes_a_name() -> None:
+    with pytest.raises(PoolError, match="serves is 5"):
+        ModelCard(name="a", model="smart", base_url=GATEWAY, serves=5)  # type: ignore[arg-type]

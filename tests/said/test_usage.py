@@ -73,6 +73,31 @@ def test_anthropics_own_count_leaves_the_cache_out_of_the_input() -> None:
     assert found.kinds == {"web_searches": 2}
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"cache_creation_tokens": 300,
+         "cache_creation_token_details": {"ephemeral_5m_input_tokens": 100,
+                                          "ephemeral_1h_input_tokens": 200}},
+        {"cache_creation_input_tokens": 300, "cache_type": "ephemeral",
+         "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200}},
+    ],
+)  # fmt: skip
+def test_gateways_say_how_long_a_cache_is_written_inside_the_details(
+    details: dict[str, Any],
+) -> None:
+    raw = {"prompt_tokens": 1000, "completion_tokens": 5, "prompt_tokens_details": details}
+    found = usage(langchain(1000, 5), token_usage=raw)
+    assert (found.input_tokens, found.cache_write_tokens) == (1000, 300)
+    assert (found.kinds, found.unknown) == ({"cache_write_1h_tokens": 200}, {})
+
+
+def test_cached_tokens_may_stand_beside_the_prompt() -> None:
+    raw = {"prompt_tokens": 100, "completion_tokens": 5, "cached_tokens": 64}
+    found = usage(langchain(100, 5), token_usage=raw)
+    assert (found.input_tokens, found.cached_input_tokens) == (100, 64)
+
+
 def test_deepseeks_cache_hits_are_cached_tokens() -> None:
     raw = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_cache_hit_tokens": 64,
            "prompt_cache_miss_tokens": 36}  # fmt: skip
@@ -186,3 +211,14 @@ def test_a_usage_is_the_same_after_it_was_written_down() -> None:
     found = usage(langchain(100, 20, {"hologram": 3, "audio": 5}))
     assert TokenUsage(**found.to_dict()) == found
     assert "kinds" not in TokenUsage(1, 2).to_dict()
+
+
+def test_a_search_in_files_is_none_of_the_web() -> None:
+    count = langchain(10, 10)
+    blocks = [
+        {"type": "file_search_call", "queries": ["a"]},
+        {"type": "web_search_call", "action": {"type": "search", "query": "a"}},
+        {"type": "web_search_call", "action": {"type": "open_page", "url": "https://a.example"}},
+        {"type": "text", "text": "Paris."},
+    ]
+    assert usage(count, content=blocks).kinds == {"web_searches": 1, "storage_searches": 1}

@@ -29,13 +29,14 @@ from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
+from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
 from xrouter_lg.types import Charge, PlannedCall
 
@@ -141,16 +142,23 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
+        if card.params and not isinstance(card.model, str):
+            own = _bound_to(card, tools)
+            call_options = {**own, **(call_options or {})}
         bound = Bound(tools, tool_options or {}, call_options or {})
 
         def worst() -> Decimal | None:
             costly = bound.costly()
             return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
 
-        bill = AttemptBill(kind, card, call, pool, worst, self.usual)
+        searched = card.searches_always or (
+            (SEARCH_OPTION in bound.options or SEARCH_OPTION in bound.call)
+            and card.maker == "openai"
+        )
+        bill = AttemptBill(kind, card, call, pool, worst, self.usual, searched)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
-        config = with_traced_cost(config, card, pool)
+        config = with_traced_cost(config, card, pool, searched=searched)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
@@ -176,9 +184,11 @@ class Workers:
             try:
                 built = self._models.of(card)  # held until the answer is here, whatever is reloaded
                 retries = max(card.max_retries, built.retries)
-                prepared = prepare(
-                    built.model, call, bound, omitted | self._refused.get(card.name, frozenset())
-                )
+                model = built.model
+                if card.maker == "anthropic":
+                    model = with_fitting_thoughts(model, asked, card.name, call.max_tokens)
+                refused = omitted | self._refused.get(card.name, frozenset())
+                prepared = prepare(model, call, bound, refused)
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
                 message = await _ask(card, prepared, asked, config, limit)
             except asyncio.CancelledError:
@@ -194,12 +204,12 @@ class Workers:
                     failure = replace(failure, detail="the request's own timeout_s is over")
                     break
                 if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
-                    refused = refused_parameter(error, prepared.sent - omitted)
-                    if refused is not None and (refused[1] or refused[0] not in LIMITS):
+                    found = refused_parameter(error, prepared.sent - omitted)
+                    if found is not None and (found[1] or found[0] not in LIMITS):
                         health.cancel()
-                        omitted.add(refused[0])
-                        if refused[1]:
-                            self._remember(card, refused[0], failure)
+                        omitted.add(found[0])
+                        if found[1]:
+                            self._remember(card, found[0], failure)
                         continue
             else:
                 flaw = flaw_of(message)
@@ -294,6 +304,13 @@ async def _ask(
         # Ollama's class says it with the end of a stream, and so not of one that has none.
         message.response_metadata.setdefault("model_provider", provider)
     return message
+
+
+def _bound_to(card: ModelCard, tools: Sequence[Any]) -> dict[str, Any]:
+    """Keywords that are bound to a chat model that was handed in; the app's tools take the place
+    of those among them."""
+    left = {"callbacks", *(("tools", "tool_choice") if tools else ())}
+    return {name: value for name, value in card.params.items() if name not in left}
 
 
 def _own_callbacks(card: ModelCard) -> Any:

@@ -56,6 +56,8 @@ class AttemptBill:
     pool: Iterable[ModelCard]
     reckon: Callable[[], Decimal | None]
     usual: UsualCost
+    searched: bool
+    """Whether each answer has had a search that it does not tell of."""
 
     @cached_property
     def worst(self) -> Decimal | None:
@@ -67,6 +69,8 @@ class AttemptBill:
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
         served, usage = served_model(message), usage_of(message)
+        if usage is not None and self.searched:
+            usage = usage.with_a_search()
         price = price_as_served(self.card, served, self.pool)
         cost, source = cost_of(message, usage, price)
         if cost is not None:

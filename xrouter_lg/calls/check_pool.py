@@ -20,6 +20,7 @@ from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
 from xrouter_lg.pool.pricing import Price, price_list, published_price
+from xrouter_lg.pool.served import is_of
 from xrouter_lg.types import PlannedCall, usd_str
 
 if TYPE_CHECKING:
@@ -215,10 +216,11 @@ def _findings(card: ModelCard, build_error: ConfigurationError | None) -> Iterab
         )
     if isinstance(card.price, Price) and listed is not None:
         yield from _price_differences(card, card.price)
-    if card.provider is not None and card.base_url is None and listed is None:
+    named = card.serves is not None or (card.provider is not None and card.base_url is None)
+    if named and listed is None:
         yield warn(
             "unknown_to_list",
-            f"{price_list()} does not know {card.model_name!r} of provider {card.provider!r}; "
+            f"{price_list()} does not know {card.published_name!r} of provider {card.maker!r}; "
             "check the name, or update genai-prices if the model is new",
         )
     if listed is not None and listed.deprecated:
@@ -260,7 +262,7 @@ def _limit_findings(card: ModelCard, listed: ModelInfo | None) -> Iterable[Findi
 
 
 def _price_differences(card: ModelCard, own: Price) -> Iterable[Finding]:
-    published = published_price(card.provider, card.model_name)
+    published = None if card.published is None else published_price(*card.published)
     if published is None:
         return
     theirs, mine = published.to_dict(), own.to_dict()
@@ -279,10 +281,11 @@ def _listed(card: ModelCard) -> ModelInfo | None:
     """The card's entry in genai-prices, None where it has none or its server is the user's own."""
     from genai_prices import Usage, calc_price
 
-    if card.base_url is not None or getattr(card.model, "openai_api_base", None):
+    if card.published is None:
         return None
+    provider, name = card.published
     try:
-        return calc_price(Usage(), card.model_name, provider_id=card.provider).model
+        return calc_price(Usage(), name, provider_id=provider).model
     except (LookupError, ValueError):
         return None
 
@@ -313,7 +316,7 @@ def _live_findings(card: ModelCard, result: LiveResult) -> Iterable[Finding]:
         return
     served = result.served_model
     # A dated version of the same model (gpt-5-mini-2025-08-07) is what was asked for.
-    if served is not None and not served.startswith(card.model_name):
+    if served is not None and not served.startswith(card.model_name) and not is_of(card, served):
         text = f"asked for {card.model_name!r}, and {served!r} answered"
         yield _warning(card, "other_model_served", text)
     if result.input_tokens is None:

@@ -116,7 +116,10 @@ _NO_ACCESS = re.compile(
     re.IGNORECASE,
 )
 _NO_ACCESS_TO_PARAMETER = re.compile(r"not allowed to request \w+ from", re.IGNORECASE)
-_STATUS_ALONE = re.compile(r"(error code: \d+)?", re.IGNORECASE)
+_UNKNOWN_KEYWORD = re.compile(r"got an unexpected keyword argument")
+_OF_A_REQUEST = re.compile(r"(Config|Request|RequestInput|Params|Input)$")
+"""How packages name what they check a request by before they send it."""
+_SAYS_NOTHING = re.compile(r"(error code: \d+|an error occurred during streaming)?", re.IGNORECASE)
 _RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
 
 # An error that comes inside a good response has no status: its code or its words say what it is.
@@ -165,15 +168,15 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
-    ours = isinstance(error, ConfigurationError | RequestError)
-    if error_class is ErrorClass.BAD_REQUEST and not ours:
+    unsent = isinstance(error, ConfigurationError | RequestError) or _refused_by_client(error)
+    if error_class is ErrorClass.BAD_REQUEST and not unsent:
         error_class = _of_refusal(f"{_code(error)} {detail}")
     if error_class is ErrorClass.AUTH and _NO_ACCESS_TO_PARAMETER.search(detail):
         error_class = ErrorClass.BAD_REQUEST
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     refused = status is not None and 400 <= status < 500 and status != 408
-    free = refused or _never_sent(error) or ours
+    free = refused or _never_sent(error) or unsent
     own = status is not None and status >= 500
     return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=own)
 
@@ -227,6 +230,8 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return error_class
     if status is not None:
         return _of_status(status)
+    if _refused_by_client(error):
+        return ErrorClass.BAD_REQUEST
     if isinstance(error, json.JSONDecodeError | ValidationError):
         return ErrorClass.MALFORMED
     for link in chain(error):
@@ -240,7 +245,7 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
             return _by_words(body) or ErrorClass.SERVER
         if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
-    told = hasattr(error, "body") or hasattr(error, "error")
+    told = any(hasattr(error, name) for name in ("body", "error", "error_type"))
     if told or type(error) is ValueError:
         said = _by_words(f"{_code(error)} {_text(error)}")
         if said is not None or told:
@@ -250,6 +255,13 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
     return ErrorClass.UNKNOWN
+
+
+def _refused_by_client(error: BaseException) -> bool:
+    """Whether a provider's own package would not send the request as it is."""
+    if isinstance(error, ValidationError):
+        return _OF_A_REQUEST.search(error.title) is not None
+    return isinstance(error, TypeError) and _UNKNOWN_KEYWORD.search(str(error)) is not None
 
 
 def _of_refusal(text: str) -> ErrorClass:
@@ -321,7 +333,7 @@ def _text(error: BaseException) -> str:
     except Exception:
         return "(its text can't be read)"
     body = getattr(error, "body", None)
-    if body and _STATUS_ALONE.fullmatch(text):
+    if body and _SAYS_NOTHING.fullmatch(text):
         # The client finds no message in a body that is not of OpenAI's form.
         told = body if isinstance(body, str) else json.dumps(body, default=str)
         text = " ".join(f"{text} - {told[:_READ_CHARS]}".split())

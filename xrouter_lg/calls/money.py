@@ -13,9 +13,9 @@ from typing import Any
 from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.json_text import shown
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
-from xrouter_lg.pool.pricing import Price
-from xrouter_lg.said import reported_cost
+from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
+from xrouter_lg.pool.pricing import Price, PublishedPrice
+from xrouter_lg.said import reported_cost, served_tier
 from xrouter_lg.types import TokenUsage
 
 _HINT_FRAME_TOKENS = 64
@@ -24,8 +24,15 @@ _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_pred
 _NESTED = ("model_kwargs", "generation_config", "extra_body")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _SEARCHES_A_TOOL = 10
-_UNSEEN = ("previous_response_id", "conversation", "prompt", "cached_content", "mcp_servers")
-"""Parts of a body that stand for a prompt which only the provider knows."""
+_ONLINE = ":online"  # OpenRouter's name of a model with its web plugin
+_RESULTS, _SOURCES = 5, 20
+"""Of OpenRouter's web plugin and of xAI's live search, where the request does not say."""
+_UNSEEN = (
+    *("previous_response_id", "conversation", "prompt", "cached_content", "mcp_servers"),
+    *("plugins", "search_parameters"),
+)
+"""Parts of a body that stand for a prompt which only the provider knows, or that have it add to
+the prompt what it finds."""
 _FINDS = re.compile(r"search|fetch|url_context|mcp|code_(interpreter|execution)")
 
 
@@ -33,12 +40,15 @@ def cost_of(
     message: Any, usage: TokenUsage | None, price: Price | None
 ) -> tuple[Decimal | None, str | None]:
     """What an answer has cost (USD) and who says so: the provider's own figure, else tokens ×
-    ``price``; None and None where neither is known. ``message`` is live or recorded."""
+    ``price`` in the tier that it was served in; None and None where neither is known. ``message``
+    is live or recorded."""
     reported = reported_cost(message)
     if reported is not None:
         return reported, "provider"
     if price is None or usage is None:
         return None, None
+    if isinstance(price, PublishedPrice):  # a card's own price is that of every tier
+        price = price.in_tier(served_tier(message))
     return price.cost(usage), price.source
 
 
@@ -51,18 +61,17 @@ def worst_case(
     """The most one attempt can cost (USD), None where the card's price is unknown.
 
     What the card's own ``params`` send along counts, and what the app ``bound``: several answers
-    (``n``), a limit in the card's ``extra_body`` that takes the place of ours, schemas, and tools
-    that the provider runs itself.
+    (``n``), a limit in the card's ``extra_body`` that takes the place of ours, schemas, a predicted
+    answer, a service tier, and tools that the provider runs itself.
     """
-    price = card.effective_price
-    if price is None:
+    if card.effective_price is None:
         return None
     outputs = max_tokens or card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
     sent = _sent_along(card, bound)
     outputs = max([outputs, *(n for name in _LIMITS if (n := _count(sent.get(name))))])
-    outputs *= _answers(sent)
+    outputs = outputs * _answers(sent) + _predicted(sent)
     inputs = _inputs(card, prompt_tokens_max, sent)
-    return price.worst_case(inputs, outputs, _searches(sent))
+    return _price(card, sent).worst_case(inputs, outputs, _searches(card, sent))
 
 
 def reserve(
@@ -87,39 +96,56 @@ def output_tokens_for(
     Raises:
         ValueError: the card's price is unknown.
     """
-    price, sent = card.effective_price, _sent_along(card, bound)
-    if price is None:
+    if card.effective_price is None:
         raise ValueError(f"the price of card {card.name!r} is unknown")
+    sent = _sent_along(card, bound)
     least = worst_case(card, prompt_tokens_max, 1, bound)
     if least is None or least > usd:
         return 0
     inputs = _inputs(card, prompt_tokens_max, sent)
-    room = price.output_tokens_for(usd, inputs, _searches(sent))
-    return None if room is None else room // _answers(sent)
+    room = _price(card, sent).output_tokens_for(usd, inputs, _searches(card, sent))
+    return None if room is None else max(0, room - _predicted(sent)) // _answers(sent)
+
+
+def _price(card: ModelCard, sent: Mapping[str, Any]) -> Price:
+    """The card's price in the service tier that is asked for."""
+    assert card.effective_price is not None
+    tier = sent.get("service_tier")
+    if tier is None and sent.get("speed") == "fast":  # Anthropic's
+        tier = "fast"
+    return card.effective_price.in_tier(tier if isinstance(tier, str) else None)
 
 
 def _sent_along(card: ModelCard, bound: Mapping[str, Any]) -> dict[str, Any]:
     """What a card's params and the app's options put into a request's body, beside what belongs
     to the client. What a body holds twice goes by the last: ``extra_body``. The app's own limits
     are none here: they never lift ours."""
-    params = dict(card.params)
+    params = card.sent_params
     own = {name: value for name, value in params.items() if name not in (*_LIMITS, *_NESTED)}
-    for name in _NESTED:
-        inner = params.get(name)
-        own |= inner if isinstance(inner, Mapping) else {}
-    for given in (bound, *(bound.get(name) for name in _NESTED)):
-        if isinstance(given, Mapping):
-            own |= {k: v for k, v in given.items() if k not in (*_LIMITS, *_NESTED, "tools")}
+    own |= _nested(params)
+    given = {**bound, **_nested(bound)}
+    own |= {k: v for k, v in given.items() if k not in (*_LIMITS, *_NESTED, "tools")}
     if bound.get("tools"):
         own["tools"] = [*(own.get("tools") or ()), *bound["tools"]]
     return own
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands inside the parameters that hold others, to any depth."""
+    found: dict[str, Any] = {}
+    for name in _NESTED:
+        if isinstance(inner := given.get(name), Mapping):
+            found |= {key: value for key, value in inner.items() if key not in _NESTED}
+            found |= _nested(inner)
+    return found
 
 
 def _inputs(card: ModelCard, prompt_tokens_max: int, sent: Mapping[str, Any]) -> int:
     """The most tokens of a prompt with what rides along. What the provider adds to it by itself
     (an earlier talk, what its own tools find) may fill the window."""
     inputs = prompt_tokens_max + _size(sent)
-    if any(sent.get(name) for name in _UNSEEN) or any(map(finds_by_itself, _tools(sent))):
+    adds = any(sent.get(name) for name in _UNSEEN) or card.model_name.endswith(_ONLINE)
+    if adds or any(map(finds_by_itself, _tools(sent))):
         return max(inputs, card.context_window or UNSIZED_TOKENS)
     return inputs
 
@@ -154,10 +180,32 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _searches(sent: Mapping[str, Any]) -> int:
-    """Searches that tools which run at the provider may make: their own limit, else ten each."""
-    server = [tool for tool in _tools(sent) if "search" in _kind(tool)]
-    return sum(_count(tool.get("max_uses")) or _SEARCHES_A_TOOL for tool in server)
+def _predicted(sent: Mapping[str, Any]) -> int:
+    """The most tokens of a predicted answer: what is rejected of it is billed beside the limit."""
+    return len(json.dumps(sent["prediction"], default=str)) if sent.get("prediction") else 0
+
+
+def _searches(card: ModelCard, sent: Mapping[str, Any]) -> int:
+    """The most searches that a provider may bill: of its tools their own limit, else ten each; one
+    of a model that always searches; of OpenRouter's plugin each result; of xAI's live search each
+    source, which costs up to three."""
+    found = sum(
+        _count(tool.get("max_uses")) or _SEARCHES_A_TOOL
+        for tool in _tools(sent)
+        if "search" in _kind(tool)
+    )
+    if SEARCH_OPTION in sent or card.searches_always:
+        found += 1
+    plugins = sent.get("plugins")
+    for plugin in plugins if isinstance(plugins, list | tuple) else ():
+        if isinstance(plugin, Mapping) and plugin.get("id") == "web":
+            found += _count(plugin.get("max_results")) or _RESULTS
+    if card.model_name.endswith(_ONLINE):
+        found += _RESULTS
+    live = sent.get("search_parameters")
+    if isinstance(live, Mapping) and live.get("mode") != "off":
+        found += 3 * (_count(live.get("max_search_results")) or _SOURCES)
+    return found
 
 
 def hint_tokens(hint: str | None) -> int:

@@ -105,7 +105,7 @@ def prompt_size(
 def prompt_bound(card: ModelCard, at_most: int, images: int, needs: frozenset[str]) -> int:
     """The most tokens that a prompt makes for one card, of those that it makes for any: models
     differ in what they count for an image, and media never make more than the window holds."""
-    bound = at_most - images * (IMAGE_BOUND - image_bound(card.model_name))
+    bound = at_most - images * (IMAGE_BOUND - image_bound(card.published_name))
     if card.context_window is not None and needs & frozenset(NEEDS.values()):
         bound = min(bound, card.context_window)
     return bound

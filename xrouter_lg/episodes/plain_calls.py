@@ -21,7 +21,7 @@ from xrouter_lg.errors import PoolError
 from xrouter_lg.outcomes.schema import normalise_prompt
 from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.pool.served import price_as_served, same_model
+from xrouter_lg.pool.served import is_of, price_as_served, same_model
 from xrouter_lg.said import Message, Run
 from xrouter_lg.types import TokenUsage
 
@@ -133,12 +133,12 @@ def unix(when: str) -> float:
 
 
 def _cards(pool: ModelPool, model: str) -> list[ModelCard]:
-    by_model = [card for card in pool if card.model_name == model]
+    by_model = [card for card in pool if model in (card.model_name, card.published_name)]
     if by_model:
         return by_model
     wanted = {model, _normal(model), _normal(model.rpartition("/")[2])}
     by_name = [card for card in pool if card.name in wanted]
-    return by_name or [card for card in pool if same_model(model, card.model_name)]
+    return by_name or [card for card in pool if is_of(card, model)]
 
 
 def _normal(model: str) -> str:

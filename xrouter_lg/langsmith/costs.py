@@ -119,7 +119,7 @@ class CostAudit:
             if isinstance(named, str) and named in self.pool:
                 return self.pool[named].effective_price
             for card in self.pool:
-                if model in (card.model_name, card.name):
+                if model in (card.model_name, card.published_name, card.name):
                     return card.effective_price
         provider = metadata.get("ls_provider")
         known = _PROVIDERS.get(str(provider), provider)

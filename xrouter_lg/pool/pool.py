@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
@@ -25,8 +26,9 @@ from xrouter_lg.pool.checks import (
     refuse_unknown,
 )
 from xrouter_lg.pool.file import PoolFile
+from xrouter_lg.pool.handed_in import unwrapped
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.pool.profiles import profile_of
+from xrouter_lg.pool.profiles import maker_of, profile_of
 from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
 
 _OPTIONS = ("default", "on_truncated")
@@ -42,6 +44,10 @@ _ASSUMED = frozenset({"tools", "structured_output"})
 
 DEFAULT_MAX_OUTPUT_TOKENS = 4096
 """Output tokens that a budget reserves for a card that states no ``max_output_tokens``."""
+
+SEARCH_OPTION = "web_search_options"
+"""What has a model of OpenAI's chat completions search before each answer."""
+_SEARCH_MODEL = re.compile(r"-search-(preview|api)")
 
 TYPICAL_OUTPUT_TOKENS = 300
 """Output tokens assumed where two cards are compared by price before either has answered."""
@@ -68,8 +74,9 @@ _NAME = re.compile(r"^[a-z0-9_]{1,59}$")
 class ModelCard:
     """One model of the pool.
 
-    ``model`` is an ``init_chat_model`` string (``openai:gpt-5-mini``), a chat model, or, with
-    ``base_url``, the name that an OpenAI-compatible server gives it. ``price`` is a
+    ``model`` is an ``init_chat_model`` string (``openai:gpt-5-mini``), a chat model (what ``bind``
+    and ``with_retry`` add to one becomes the card's), or, with ``base_url``, the name that an
+    OpenAI-compatible server gives it. ``price`` is a
     :class:`Price` or a mapping in USD per million tokens; left out, genai-prices is asked.
 
     Raises:
@@ -96,7 +103,12 @@ class ModelCard:
     max_retries: int = 2
     """Further attempts on the same card after a failure that may pass."""
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``)."""
+    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``); of one
+    that was handed in, for each of its calls."""
+    serves: str | None = None
+    """The published model behind the name that a gateway or a deployment gives it, as
+    ``provider:model`` or the model's name alone: its published price and its profile hold where the
+    card is silent, and an answer that names it is this card's."""
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -105,7 +117,10 @@ class ModelCard:
         check_values("card", [getattr(self, f.name) for f in fields(self) if f.init])
         put("name", normalise_name(self.name))
         where = f"card {self.name!r}"
-        if not isinstance(self.model, str | BaseChatModel) or self.model == "":
+        handed_in = None if isinstance(self.model, str) else unwrapped(where, self.model)
+        if handed_in is not None:
+            put("model", handed_in.model)
+        elif not isinstance(self.model, str) or not self.model:
             raise PoolError(
                 f"{where}: model is {shown(self.model)}; give an init_chat_model string such as "
                 "'openai:gpt-5-mini', a chat model, or a server's model name with base_url"
@@ -123,7 +138,12 @@ class ModelCard:
                 f"{where}: api_key_env must be the NAME of an environment variable "
                 "(letters, digits, _); the key itself goes into that variable"
             )
-        profile = profile_of(self.provider if self.base_url is None else None, self.model_name)
+        if self.serves is not None and (not isinstance(self.serves, str) or not self.serves):
+            raise PoolError(
+                f"{where}: serves is {self.serves!r}; name the published model behind it, such as "
+                "'openai:gpt-5-mini'"
+            )
+        profile = None if self.published is None else profile_of(*self.published)
         given = {"capabilities": self.capabilities, "context_window": self.context_window}
         put("from_profile", frozenset(n for n, value in given.items() if value is None and profile))
         known, abilities = None, self.capabilities
@@ -161,6 +181,9 @@ class ModelCard:
         if not isinstance(self.description, str):
             raise PoolError(f"{where}: description is {shown(self.description)}; it must be text")
         put("params", checked_params(where, self.params))
+        if handed_in is not None:
+            put("params", {**handed_in.options, **self.params})
+            put("max_retries", max(self.max_retries, handed_in.retries))
 
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
@@ -189,11 +212,12 @@ class ModelCard:
 
     @cached_property
     def maker(self) -> str | None:
-        """The provider that the model's class was made for, also where the app made the chat model
-        itself: the name of its LangChain package."""
-        package = type(self.model).__module__.partition(".")[0]
-        made_by = package.removeprefix("langchain_")
-        return self.provider or (None if made_by == package else made_by)
+        """The provider whose protocol the model's class speaks, by LangChain's name: the one in
+        front of the model, OpenAI for a ``base_url`` alone, the package of a chat model that was
+        handed in, or what such a model says of itself."""
+        if isinstance(self.model, str):
+            return self.provider or "openai"
+        return maker_of(self.model)
 
     @cached_property
     def model_name(self) -> str:
@@ -206,13 +230,51 @@ class ModelCard:
         return type(self.model).__name__
 
     @cached_property
+    def published_name(self) -> str:
+        """The model's name as its maker published it, as far as the card says."""
+        return self.model_name if self.published is None else self.published[1]
+
+    @cached_property
+    def published(self) -> tuple[str | None, str] | None:
+        """Provider and name under which the published lists know the model; None for a server of
+        the user's own of which ``serves`` says nothing: whatever it calls its model."""
+        if self.serves is not None:
+            head, _, name = self.serves.partition(":")
+            return (head, name) if head in _PROVIDERS and name else (None, self.serves)
+        if self.base_url is not None or _elsewhere(self.model):
+            return None
+        return self.maker, self.model_name
+
+    @cached_property
+    def sent_params(self) -> Mapping[str, Any]:
+        """What the model sends along by itself: ``params``, or the settings of a chat model that
+        was handed in."""
+        if isinstance(self.model, str):
+            return self.params
+        own = self.model.model_fields_set.difference(BaseChatModel.model_fields)
+        return {**{name: getattr(self.model, name) for name in own}, **self.params}
+
+    @cached_property
+    def searches_always(self) -> bool:
+        """Whether each answer has had a search, of which it says nothing."""
+        sent = self.sent_params
+        asked = SEARCH_OPTION in sent or SEARCH_OPTION in (sent.get("model_kwargs") or {})
+        return self.maker == "openai" and (asked or bool(_SEARCH_MODEL.search(self.model_name)))
+
+    @cached_property
     def effective_price(self) -> Price | None:
         """The card's own price, else the published one, else None: unknown."""
         if isinstance(self.price, Price):
             return self.price
-        if self.base_url is not None or getattr(self.model, "openai_api_base", None):
-            return None  # a server of the user's own has no list price, whatever it calls its model
-        return published_price(self.provider, self.model_name)
+        if self.published is None:
+            return None
+        provider, name = self.published
+        tier = self.sent_params.get("service_tier")
+        tier = tier if isinstance(tier, str) else None
+        found = published_price(provider, name, tier)
+        if found is None and not isinstance(self.model, str):
+            found = published_price(None, name, tier)  # a package whose name the list lacks
+        return found
 
     def estimate_usd(self, input_tokens: int, output_tokens: int | None = None) -> Decimal | None:
         """Expected cost (USD) of a request, None where the price is unknown."""
@@ -238,7 +300,14 @@ class ModelCard:
             "capabilities": sorted(self.capabilities),
             "description": self.description,
             "params": dict(self.params),
+            **({} if self.serves is None else {"serves": self.serves}),
         }
+
+
+def _elsewhere(model: object) -> bool:
+    """Whether a chat model that was handed in asks a server of the user's own."""
+    url = getattr(model, "openai_api_base", None)
+    return isinstance(url, str) and urlsplit(url).hostname != "api.openai.com"
 
 
 class ModelPool:

@@ -16,7 +16,7 @@ from xrouter_lg.json_text import shown
 from xrouter_lg.types import TokenUsage
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice
+    from genai_prices.types import ModelInfo, ModelPrice, PriceContext
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ _KINDS = (
     "output_image",
     "request",
     "web_search",
+    "file_search",
 )
 _INPUT_KINDS = ("cached_input", "cache_write", "cache_write_1h", "input_audio", "input_image")
 _OUTPUT_KINDS = ("reasoning", "output_audio", "output_image")
@@ -41,6 +42,11 @@ _OUTPUT_KINDS = ("reasoning", "output_audio", "output_image")
 WEB_SEARCH_USD = Decimal("0.01")
 """A search that a provider makes by itself, where a card says nothing: what OpenAI and Anthropic
 ask (USD 10 per 1,000)."""
+FILE_SEARCH_USD = Decimal("0.0025")
+"""A search in files that are kept at the provider, likewise: what OpenAI asks."""
+
+_PLAIN_TIERS = frozenset({"auto", "default", "standard", "on_demand", "standard_only"})
+"""Service tiers at the rates that a price list shows first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,8 @@ class Price:
     A kind left out costs what its parent does: ``cache_write_1h`` (kept for an hour) as
     ``cache_write``, every other part of the input as ``input``, every part of the output as
     ``output``. ``request`` is a fee per request (0 where left out), ``web_search`` one per search
-    that the provider makes by itself (:data:`WEB_SEARCH_USD` where left out).
+    that the provider makes by itself (:data:`WEB_SEARCH_USD` where left out), ``file_search`` one
+    per search in files that it keeps (:data:`FILE_SEARCH_USD`).
 
     Raises:
         PoolError: a value that is negative or no number. Floats become the decimals they print as.
@@ -69,6 +76,7 @@ class Price:
     request: Decimal | None = None
     web_search: Decimal | None = None
     source: str = "card"
+    file_search: Decimal | None = None
     _rates: Mapping[str, Decimal] = field(init=False, repr=False, compare=False)
     """Every kind's rate, its parent's where it has none of its own."""
     _dearest: Mapping[str, Decimal] = field(init=False, repr=False, compare=False)
@@ -117,6 +125,11 @@ class Price:
         price with tiers."""
         return self
 
+    def in_tier(self, tier: str | None) -> Price:
+        """The rates of a service tier (``flex``, ``priority``); of a published price only: a card's
+        own is what its user pays. None: whatever the card asks for."""
+        return self
+
     def cost(self, usage: TokenUsage) -> Decimal:
         """USD of one attempt. Tokens of a kind that nobody knows cost the dearest rate of their
         side."""
@@ -136,7 +149,8 @@ class Price:
         }
         tokens = _side(usage.input_tokens, parts_in, usage.unknown, "input", self)
         tokens += _side(usage.output_tokens, parts_out, usage.unknown, "output", self)
-        return tokens / _MILLION + self.fees(kinds.get("web_searches", 0))
+        fees = self.fees(kinds.get("web_searches", 0), kinds.get("storage_searches", 0))
+        return tokens / _MILLION + fees
 
     def rate(self, kind: str) -> Decimal:
         """USD per million tokens of a kind, its parent's where it has none of its own."""
@@ -154,15 +168,21 @@ class Price:
             return self._own_rate("cache_write")
         return self.input if kind in _INPUT_KINDS else self.output
 
-    def fees(self, searches: int = 0) -> Decimal:
+    def fees(self, searches: int = 0, file_searches: int = 0) -> Decimal:
         """What a request costs beside its tokens (USD)."""
-        search = WEB_SEARCH_USD if self.web_search is None else self.web_search
-        return (self.request or Decimal(0)) + searches * search
+        fees = self.request or Decimal(0)
+        if searches:
+            fees += searches * (WEB_SEARCH_USD if self.web_search is None else self.web_search)
+        if file_searches:
+            each = FILE_SEARCH_USD if self.file_search is None else self.file_search
+            fees += file_searches * each
+        return fees
 
     def worst_case(self, input_tokens: int, output_tokens: int, searches: int = 0) -> Decimal:
-        """The most that an attempt of this size can cost (USD): every token at its dearest kind."""
+        """The most that an attempt of this size can cost (USD): every token at its dearest kind,
+        and every search, of whichever kind, at the dearer fee."""
         tokens = input_tokens * self.dearest("input") + output_tokens * self.dearest("output")
-        return tokens / _MILLION + self.fees(searches)
+        return tokens / _MILLION + max(self.fees(searches), self.fees(0, searches))
 
     def output_tokens_for(self, usd: Decimal, input_tokens: int, searches: int = 0) -> int | None:
         """How many output tokens ``usd`` pays for after ``input_tokens``, both at their dearest;
@@ -186,6 +206,8 @@ class PublishedPrice(Price):
 
     model: str = ""
     provider: str | None = None
+    tier: str | None = None
+    """The service tier that these rates are of, where it is not the usual one."""
     tiers: tuple[tuple[int, Price], ...] = ()
     """Rates for prompts longer than so many tokens, ascending, the first from 0."""
     ceilings: tuple[tuple[int, Price], ...] = ()
@@ -194,6 +216,11 @@ class PublishedPrice(Price):
 
     def at(self, input_tokens: int) -> Price:
         return _step(self.tiers, input_tokens, self)
+
+    def in_tier(self, tier: str | None) -> Price:
+        if tier is None or _tier_name(tier) == self.tier:
+            return self
+        return published_price(self.provider, self.model, tier) or self
 
     def worst_case(self, input_tokens: int, output_tokens: int, searches: int = 0) -> Decimal:
         ceiling = _step(self.ceilings, input_tokens, self)
@@ -225,24 +252,38 @@ class PublishedPrice(Price):
             given.setdefault("cache_audio_read_tokens", 0)  # the list asks where they overlap
         counted = PricedUsage(**given)
         try:
-            found = calc_price(counted, self.model, provider_id=self.provider).total_price
+            found = calc_price(
+                counted,
+                self.model,
+                provider_id=self.provider,
+                price_context=_context(self.tier),
+            ).total_price
         except (LookupError, ValueError) as error:
             logger.warning("genai-prices can't price %r: %s; list price used", self.model, error)
             return otherwise
         if self.web_search is None:  # the list has no fee for it
             found += usage.kinds.get("web_searches", 0) * WEB_SEARCH_USD
+        if self.file_search is None:
+            found += usage.kinds.get("storage_searches", 0) * FILE_SEARCH_USD
         return found
 
 
 @lru_cache(maxsize=512)
-def published_price(provider: str | None, model: str) -> PublishedPrice | None:
+def published_price(
+    provider: str | None, model: str, tier: str | None = None
+) -> PublishedPrice | None:
     """The price of a model in genai-prices' list, which is shipped with that package (nothing is
-    fetched); None where the list does not have it."""
+    fetched); None where the list does not have it. ``tier``: the service tier of the request, at
+    the usual rates where the list knows no others."""
     from genai_prices import Usage as PricedUsage
     from genai_prices import calc_price
 
+    tier = _tier_name(tier)
+    context = _context(tier)
     try:
-        found = calc_price(PricedUsage(input_tokens=1), model, provider_id=provider)
+        found = calc_price(
+            PricedUsage(input_tokens=1), model, provider_id=provider, price_context=context
+        )
     except (LookupError, ValueError):
         return None
     source = price_list()
@@ -255,9 +296,20 @@ def published_price(provider: str | None, model: str) -> PublishedPrice | None:
         source=source,
         model=model,
         provider=provider,
+        tier=tier,
         tiers=tiers,
-        ceilings=_steps(_prices_ahead(found.model), source) or tiers,
+        ceilings=_steps(_prices_ahead(found.model, context), source) or tiers,
     )
+
+
+def _tier_name(tier: str | None) -> str | None:
+    name = None if tier is None else tier.lower()
+    return None if name in _PLAIN_TIERS else name
+
+
+def _context(tier: str | None) -> dict[str, str] | None:
+    """How the list tells a tier: OpenAI's and Google's, or Anthropic's speed."""
+    return None if tier is None else {"service_tier": tier, "speed": tier}
 
 
 @lru_cache(maxsize=512)
@@ -282,7 +334,7 @@ def price_list() -> str:
     return f"genai-prices {version('genai-prices')}"
 
 
-def _prices_ahead(model: ModelInfo) -> list[ModelPrice]:
+def _prices_ahead(model: ModelInfo, context: PriceContext | None = None) -> list[ModelPrice]:
     """The rates that a request may meet from now on: of every hour of the day, since some
     providers are cheaper at night, and from every announced date on."""
     now = datetime.now(UTC)
@@ -291,7 +343,7 @@ def _prices_ahead(model: ModelInfo) -> list[ModelPrice]:
         start = getattr(entry.constraint, "start_date", None)
         if start is not None and start > now.date():
             moments.append(datetime.combine(start, time(12), UTC))
-    return [model.get_prices(moment) for moment in moments]
+    return [model.get_prices(moment, context) for moment in moments]
 
 
 def _steps(prices: Iterable[ModelPrice], source: str) -> tuple[tuple[int, Price], ...] | None:
@@ -338,6 +390,7 @@ _LISTED = {
     "output_image_mtok": ("output_image", 1),
     "requests_kcount": ("request", 1_000),
     "web_searches_kcount": ("web_search", 1_000),
+    "storage_searches_kcount": ("file_search", 1_000),
 }
 """Rates in genai-prices' list by our names, and how many of ours are in one of theirs."""
 

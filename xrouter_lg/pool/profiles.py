@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
+
 _CAPABILITIES = {
     "tools": "tool_calling",
     "structured_output": "structured_output",
@@ -25,6 +27,11 @@ _PACKAGES = {
     "google_vertexai": "langchain_google_genai",
     "anthropic_bedrock": "langchain_anthropic",
 }
+
+_NO_MAKERS = frozenset(
+    {"core", "classic", "community", "experimental", "tests", "aws", "google_vertexai"}
+)
+"""Packages of LangChain's that belong to no provider, or in which several speak their own way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,18 @@ def profile_of(provider: str | None, model: str) -> Profile | None:
             ours: bool(found[theirs]) for ours, theirs in _CAPABILITIES.items() if theirs in found
         },
     )
+
+
+def maker_of(model: BaseChatModel) -> str | None:
+    """LangChain's name of the provider that a chat model's class was made for: its package's, of
+    the class or of one that it is a subclass of; else what the model says of itself."""
+    for kind in type(model).__mro__:
+        package = kind.__module__.partition(".")[0]
+        made_by = package.removeprefix("langchain_")
+        if made_by != package and made_by not in _NO_MAKERS:
+            return made_by
+    provider = model._get_ls_params().get("ls_provider")
+    return provider if isinstance(provider, str) else None
 
 
 @lru_cache(maxsize=32)

@@ -29,14 +29,14 @@ def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCar
     A server of the user's own names its models as it likes: where neither name is a published
     model's, nothing says that it was another one.
     """
-    if served is None or same_model(served, card.model_name):
+    if served is None or served == card.model_name or is_of(card, served):
         return card.effective_price
     if card.price is not None and _is_deployment(card):
         return card.effective_price
     for other in pool:
-        if same_model(served, other.model_name):
+        if is_of(other, served):
             return other.effective_price
-    if (listed := listed_as(_bare(served))) and listed == listed_as(_bare(card.model_name)):
+    if (listed := listed_as(_bare(served))) and listed == listed_as(_bare(card.published_name)):
         return card.effective_price  # an alias: claude-opus-4-0 and claude-opus-4-20250514
     if card.base_url is None:
         stranger = published_price(card.provider, served)
@@ -49,7 +49,15 @@ def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCar
 
 def _is_deployment(card: ModelCard) -> bool:
     """Whether the card's model has a name that its user gave it, at Azure."""
-    return card.provider == "azure_openai" and listed_as(card.model_name) is None
+    azures = card.provider == "azure_openai" or type(card.model).__name__ == "AzureChatOpenAI"
+    return azures and listed_as(card.model_name) is None
+
+
+def is_of(card: ModelCard, served: str) -> bool:
+    """Whether a served model's name is the card's, or of the model that the card says it serves."""
+    return same_model(served, card.model_name) or (
+        card.serves is not None and same_model(served, card.published_name)
+    )
 
 
 def same_model(one: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 Serving, ledger, traces and outcomes read with the same functions, so they can't disagree.
 """
 
-from xrouter_lg.said.bill import RAW_USAGE_KEY, reported_cost, served_model, usd_of
+from xrouter_lg.said.bill import RAW_USAGE_KEY, reported_cost, served_model, served_tier, usd_of
 from xrouter_lg.said.ending import CUT, flaw_of, says_something, was_cut
 from xrouter_lg.said.message import (
     Message,
@@ -53,6 +53,7 @@ __all__ = [
     "run_usage",
     "says_something",
     "served_model",
+    "served_tier",
     "text_of",
     "tool_calls_of",
     "usage_of",

@@ -67,6 +67,20 @@ def served_model(message: Any) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
+def served_tier(message: Any) -> str | None:
+    """The service tier in which an answer says that it was served (``default``, ``flex``,
+    ``priority``, Anthropic's ``fast``); None where it says none."""
+    meta = response_metadata_of(message)
+    told = meta.get("service_tier")
+    if told is None:
+        for count in reversed(raw_usages(meta)):
+            speed = count.get("speed")
+            told = speed if speed == "fast" else count.get("service_tier")
+            if told is not None:
+                break
+    return told if isinstance(told, str) and told else None
+
+
 def _usd(value: Any) -> Decimal | None:
     if isinstance(value, Mapping):  # Perplexity's, by part and in all
         value = value.get("total_cost")

@@ -24,7 +24,7 @@ _WHOLE = frozenset(
     {
         "stop", "tool_calls", "function_call",
         "end_turn", "stop_sequence", "tool_use",
-        "complete", "completed", "tool_call", "eos", "eos_token", "finished",
+        "complete", "completed", "tool_call", "eos", "eos_token", "finished", "requires_action",
     }
 )  # fmt: skip
 _FILTERED = frozenset(
@@ -41,7 +41,10 @@ _BROKEN_OFF = frozenset(
     }
 )  # fmt: skip
 _MALFORMED = frozenset(
-    {"malformed_function_call", "unexpected_tool_call", "too_many_tool_calls", "malformed_response"}
+    {
+        *("malformed_function_call", "unexpected_tool_call", "too_many_tool_calls"),
+        *("malformed_response", "missing_thought_signature"),
+    }
 )
 _LENGTH = frozenset({"length", "max_tokens"})
 _WORDS = sorted(_WHOLE | _FILTERED | _BROKEN_OFF | _MALFORMED | _LENGTH, key=len, reverse=True)

@@ -8,8 +8,8 @@ inside its total or beside it, and no part can be larger than the total that it 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,10 @@ from xrouter_lg.types import TokenUsage
 
 _INPUT = {
     "cache_read": "cache_read_tokens",
+    "cache_read_input": "cache_read_tokens",
     "cached": "cache_read_tokens",
     "cache_creation": "cache_write_tokens",
+    "cache_creation_input": "cache_write_tokens",
     "cache_write": "cache_write_tokens",
     "ephemeral_5m_input": "cache_write_5m_tokens",
     "ephemeral_1h_input": "cache_write_1h_tokens",
@@ -43,6 +45,7 @@ _TIERS = frozenset(
     {"auto", "batch", "default", "flex", "on_demand", "priority", "scale", "standard"}
 )
 _TOP = {
+    "cached_tokens": "cache_read_tokens",  # Moonshot's and Together's
     "prompt_cache_hit_tokens": "cache_read_tokens",
     "cached_prompt_text_tokens": "cache_read_tokens",
     "cache_read_input_tokens": "cache_read_tokens",
@@ -61,7 +64,7 @@ _DETAILS = tuple(
 )
 """Where the parts of a side stand in a count."""
 _SEARCHES = ("num_search_queries", "num_sources_used")
-_SEARCH_BLOCKS = frozenset({"web_search", "web_search_call", "server_tool_use"})
+_SEARCH_BLOCKS = frozenset({"web_search", "web_search_call"})
 
 _WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
 _NAMED = frozenset(
@@ -80,10 +83,11 @@ def usage_of(message: Any) -> TokenUsage | None:
     usage = counted(
         fields.get("usage_metadata"), raw_usages(meta), provider=meta.get("model_provider")
     )
+    if usage is None:
+        return None
     searches = _searches(fields.get("content"), meta)
-    if usage is None or not searches or "web_searches" in usage.kinds:
-        return usage
-    return usage.with_kinds({"web_searches": searches})
+    more = {kind: n for kind, n in searches.items() if n and kind not in usage.kinds}
+    return usage.with_kinds(more) if more else usage
 
 
 def counted(
@@ -92,6 +96,8 @@ def counted(
     """Tokens of a count in LangChain's form, and in the provider's own where that is known too.
     Several of the latter are those of a stream's chunks."""
     found = _read(mapping(count))
+    if len(raw) > 1 and provider == "anthropic":  # each says anew what has changed
+        raw = [dict(ChainMap(*map(dict, reversed(raw))))]
     if len(raw) > 1:
         found = _streamed([_read(each) for each in raw])
     elif raw:
@@ -172,6 +178,9 @@ def _read(count: Mapping[str, Any]) -> _Count:
             _apart(found.kinds), _of(found.kinds, "cache_write_tokens")
         )
     searches = _number(mapping(count.get("server_tool_use")).get("web_search_requests"))
+    if "tool_calls_details" in count:  # Perplexity's Responses
+        searched = mapping(mapping(count["tool_calls_details"]).get("web_search"))
+        searches = max(searches, _number(searched.get("invocation")))
     searches = max([searches, *(_number(count.get(name)) for name in _SEARCHES)])
     if searches:
         found.kinds["web_searches"] = searches
@@ -199,6 +208,9 @@ def _details(
 ) -> None:
     """Add the parts of one side."""
     for key, value in details.items():
+        if type(value) is dict:  # a part's own parts: how long it is written for
+            _details(value, side, known, found)
+            continue
         tokens = _number(value)
         name = str(key).removesuffix("_tokens")
         tier, _, rest = name.partition("_")
@@ -242,18 +254,30 @@ def _streamed(counts: Sequence[_Count]) -> _Count:
     return summed
 
 
-def _searches(content: Any, meta: Mapping[str, Any]) -> int:
+def _searches(content: Any, meta: Mapping[str, Any]) -> dict[str, int]:
     """Searches that the provider made by itself, from what it says of them or shows of them."""
     said = max(_number(meta.get(name)) for name in _SEARCHES)
-    blocks: Iterable[Any] = content if isinstance(content, list | tuple) else ()
-    shown = sum(
-        isinstance(block, Mapping)
-        and block.get("type") in _SEARCH_BLOCKS
-        and (block.get("type") != "server_tool_use" or block.get("name") == "web_search")
-        for block in blocks
-    )
+    blocks = content if isinstance(content, list | tuple) else ()
+    shown = list(map(_searched, blocks))
     grounded = mapping(meta.get("grounding_metadata")).get("web_search_queries")  # Gemini's
-    return said or shown or (len(grounded) if isinstance(grounded, list | tuple) else 0)
+    queries = len(grounded) if isinstance(grounded, list | tuple) else 0
+    return {
+        "web_searches": said or shown.count("web") or queries,
+        "storage_searches": shown.count("files"),
+    }
+
+
+def _searched(block: Any) -> str | None:
+    """Where a block says that its provider searched: the web, or files that it keeps."""
+    kind = mapping(block).get("type")
+    if kind == "file_search_call":
+        return "files"
+    if kind == "server_tool_use":
+        return "web" if block.get("name") == "web_search" else None
+    if kind not in _SEARCH_BLOCKS:
+        return None
+    # Reading a page that was found is none that is billed.
+    return "web" if mapping(block.get("action")).get("type", "search") == "search" else None
 
 
 def _first(count: Mapping[str, Any], *names: str) -> int:

@@ -8,13 +8,12 @@ from langchain_core.messages import AIMessageChunk
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from xrouter_lg.calls.raw.usage import keep_raw_usage
+from xrouter_lg.calls.raw.usage import with_raw_usage
 from xrouter_lg.said import flaw_of
 
 
 def test_a_streamed_refusal_keeps_its_words() -> None:
-    model: Any = ChatOpenAI(model="m", api_key=SecretStr("k"))
-    keep_raw_usage(model)
+    model: Any = with_raw_usage(ChatOpenAI(model="m", api_key=SecretStr("k")))
     deltas = [({"role": "assistant", "refusal": "I can"}, None), ({"refusal": "not."}, None)]
     chunks = [
         model._convert_chunk_to_generation_chunk(

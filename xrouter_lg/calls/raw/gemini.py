@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
-from xrouter_lg.calls.raw.watching import watching
+from xrouter_lg.calls.raw.watching import Around, Watcher, watching
 from xrouter_lg.said import RAW_USAGE_KEY
 
 _APART = ("audio", "image", "video")
@@ -20,17 +20,13 @@ def keeping_gemini(kind: Any) -> type[Any]:
     return watching(kind, _Watched, whole=_told, chunk=_last)
 
 
-class _Watched:
+class _Watched(Watcher):
     """A client of Gemini's that notes what its answers count. It is asked once."""
 
     def __init__(self, client: Any) -> None:
-        self._client = client
-        self.models = _Models(client.models, self)
+        super().__init__(client)
         self.aio = _Async(client.aio, self)
         self.usage: dict[str, Any] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
 
     def noted(self, answer: Any) -> Any:
         count = getattr(answer, "usage_metadata", None)
@@ -38,38 +34,26 @@ class _Watched:
         return answer
 
 
-class _Models:
+class _Async(Around):
+    def __init__(self, client: Any, watched: _Watched) -> None:
+        super().__init__(client)
+        self.models = _Models(client.models, watched)
+
+
+class _Models(Around):
     def __init__(self, models: Any, watched: _Watched) -> None:
-        self._models, self._watched = models, watched
+        super().__init__(models)
+        self._watched = watched
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._models, name)
-
-    def generate_content(self, **request: Any) -> Any:
-        return self._watched.noted(self._models.generate_content(**request))
-
-    def generate_content_stream(self, **request: Any) -> Any:
-        return map(self._watched.noted, self._models.generate_content_stream(**request))
-
-
-class _AsyncModels(_Models):
     async def generate_content(self, **request: Any) -> Any:
-        return self._watched.noted(await self._models.generate_content(**request))
+        return self._watched.noted(await self._inner.generate_content(**request))
 
     async def generate_content_stream(self, **request: Any) -> Any:
-        return self._each(await self._models.generate_content_stream(**request))
+        return self._each(await self._inner.generate_content_stream(**request))
 
     async def _each(self, stream: Any) -> AsyncIterator[Any]:
         async for chunk in stream:
             yield self._watched.noted(chunk)
-
-
-class _Async:
-    def __init__(self, client: Any, watched: _Watched) -> None:
-        self._client, self.models = client, _AsyncModels(client.models, watched)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
 
 
 def _count(count: Any) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""Perplexity's chat model, with what its class drops: the cost, and how an answer ended."""
+"""Perplexity's chat model, with what its class drops: the cost, how an answer ended, errors inside
+an answer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import SecretStr
 
-from xrouter_lg.calls.raw.watching import watching
+from xrouter_lg.calls.raw.watching import Around, ErrorInAnswerError, Watcher, watching
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
@@ -25,53 +27,53 @@ def perplexity_clients(base_url: str, api_key: SecretStr | None) -> dict[str, An
 @lru_cache(maxsize=8)
 def keeping_perplexity(kind: Any) -> type[Any]:
     """A class that keeps the provider's own counts, its mark and its finish reason in
-    ``response_metadata``."""
-
-    return watching(
-        kind,
-        _Watched,
-        whole=_told,
-        chunk=_marked,
-        async_place="async_client",
-        async_watch=_AsyncWatched,
-    )
+    ``response_metadata``, of chat completions and of the Responses API."""
+    return watching(kind, _Watched, whole=_told, chunk=_marked, place="async_client")
 
 
-class _Watched:
-    """A client of Perplexity's that notes what its chat completions say. It is asked once."""
+class _Watched(Watcher):
+    """A client of Perplexity's that notes what its answers say. It is asked once."""
 
     def __init__(self, client: Any) -> None:
-        self._client = client
-        self.chat = self.completions = self
+        super().__init__(client)
+        self.chat = SimpleNamespace(completions=_Watch(client.chat.completions, self))
+        self.responses = _Watch(client.responses, self)
         self.usage: dict[str, Any] | None = None
         self.finish: str | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def create(self, **options: Any) -> Any:
-        answer = self._client.chat.completions.create(**options)
-        return self._each(answer) if options.get("stream") else self._noted(answer)
-
-    def _each(self, stream: Any) -> Iterator[Any]:
-        return map(self._noted, stream)
-
-    def _noted(self, answer: Any) -> Any:
-        usage = answer.usage
-        self.usage = None if usage is None else usage.model_dump(exclude_none=True)
-        if answer.choices:
-            self.finish = answer.choices[0].finish_reason
+    def noted(self, answer: Any) -> Any:
+        """Of an answer, a chunk of one, or an event whose response has ended."""
+        error = getattr(answer, "error", None)
+        if error is not None and getattr(answer, "type", None) is None:
+            raise ErrorInAnswerError(_plain(error))
+        usage = getattr(getattr(answer, "response", None) or answer, "usage", None)
+        self.usage = None if usage is None else _plain(usage)
+        if choices := getattr(answer, "choices", None):
+            self.finish = choices[0].finish_reason
         return answer
 
 
-class _AsyncWatched(_Watched):
-    async def create(self, **options: Any) -> Any:
-        answer = await self._client.chat.completions.create(**options)
-        return self._aeach(answer) if options.get("stream") else self._noted(answer)
+class _Watch(Around):
+    """What answers are asked of: ``chat.completions``, or ``responses``."""
 
-    async def _aeach(self, stream: Any) -> AsyncIterator[Any]:
+    def __init__(self, asked: Any, watched: _Watched) -> None:
+        super().__init__(asked)
+        self._watched = watched
+
+    async def create(self, **options: Any) -> Any:
+        answer = await self._inner.create(**options)
+        return self._each(answer) if options.get("stream") else self._watched.noted(answer)
+
+    async def _each(self, stream: Any) -> AsyncIterator[Any]:
         async for chunk in stream:
-            yield self._noted(chunk)
+            yield self._watched.noted(chunk)
+
+
+def _plain(value: Any) -> Any:
+    """What the package has parsed, and does not check."""
+    if not hasattr(value, "model_dump"):
+        return value
+    return value.model_dump(exclude_none=True, warnings=False)
 
 
 def _marked(generation: Any, client: _Watched) -> Any:

@@ -1,33 +1,41 @@
-"""Keep what LangChain drops of a stream: the provider's own counts, of which it keeps a sum of
-tokens only, and a refusal's words."""
+"""Keep what LangChain drops of an answer: the provider's own counts, of which it keeps a sum of
+tokens only, a refusal's words, and errors in the place of an answer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.raw.gemini import keeping_gemini
+from xrouter_lg.calls.raw.mistral import keeping_mistral
+from xrouter_lg.calls.raw.openrouter import keeping_openrouter
 from xrouter_lg.calls.raw.perplexity import keeping_perplexity
-from xrouter_lg.calls.raw.watching import in_the_place_of
+from xrouter_lg.calls.raw.watching import ErrorInAnswerError, in_the_place_of
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
-def keep_raw_usage(model: BaseChatModel) -> None:
-    """Have a chat model of OpenAI's dialect, Perplexity's or Gemini's keep its own counts in
-    ``response_metadata``, and a refusal where an answer that is not streamed has it; any other
-    model stays as it is."""
+def with_raw_usage(model: BaseChatModel) -> BaseChatModel:
+    """A copy of a chat model that keeps what its class drops, in ``response_metadata``, where the
+    class is one that we know how to ask: OpenAI's dialect, Anthropic's, Gemini's, Mistral's,
+    OpenRouter's, Perplexity's. Any other model is given back as it is."""
     kind: Any = type(model)
-    if getattr(kind, "_keeps_raw_usage", False):
-        return
+    keeping = _keeping_of(kind)
+    if keeping is None or getattr(kind, "_keeps_raw_usage", False):
+        return model
+    kept = model.model_copy()
+    kept.__class__ = keeping(kind)
+    return kept
+
+
+def _keeping_of(kind: Any) -> Callable[[Any], type[Any]] | None:
     # By name: importing OpenAI's package takes a second, and another provider's app has no need.
     if any(base.__name__ == "BaseChatOpenAI" for base in kind.__mro__):
-        model.__class__ = _keeping(kind)
-    elif kind.__module__.startswith("langchain_perplexity."):
-        model.__class__ = keeping_perplexity(kind)
-    elif kind.__module__.startswith("langchain_google_genai."):
-        model.__class__ = keeping_gemini(kind)
+        return _keeping
+    packages = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((_KEEPING[name] for name in packages if name in _KEEPING), None)
 
 
 @lru_cache(maxsize=32)
@@ -56,3 +64,32 @@ def _refusal(chunk: Any) -> str | None:
     choices = chunk.get("choices")
     delta = choices[0].get("delta") if choices else None
     return (delta or {}).get("refusal")
+
+
+@lru_cache(maxsize=8)
+def _keeping_anthropic(kind: Any) -> type[Any]:
+    def _format_output(self: Any, data: Any, **kwargs: Any) -> Any:
+        if getattr(data, "type", None) == "error":
+            raise ErrorInAnswerError(data.error)
+        return kind._format_output(self, data, **kwargs)
+
+    def _make_message_chunk_from_anthropic_event(self: Any, event: Any, **kwargs: Any) -> Any:
+        chunk, block = kind._make_message_chunk_from_anthropic_event(self, event, **kwargs)
+        if chunk is not None and event.type in ("message_start", "message_delta"):
+            usage = getattr(getattr(event, "message", event), "usage", None)
+            if usage is not None:
+                counted = usage.model_dump(exclude_none=True, warnings=False)
+                chunk.response_metadata[RAW_USAGE_KEY] = [counted]
+        return chunk, block
+
+    methods = (_format_output, _make_message_chunk_from_anthropic_event)
+    return in_the_place_of(kind, {method.__name__: method for method in methods})
+
+
+_KEEPING: Mapping[str, Callable[[Any], type[Any]]] = {
+    "langchain_anthropic": _keeping_anthropic,
+    "langchain_google_genai": keeping_gemini,
+    "langchain_mistralai": keeping_mistral,
+    "langchain_openrouter": keeping_openrouter,
+    "langchain_perplexity": keeping_perplexity,
+}

@@ -1,52 +1,54 @@
-"""A chat model's class that asks through a client of ours, which notes what the class drops."""
+"""A chat model's class that asks through a client of ours, which notes what the class drops.
+
+Only what is awaited is watched: every attempt at a card is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 Noted = Callable[[Any, Any], Any]
 """What becomes of a result or a chunk, given the client that has watched it come."""
 
 
+class ErrorInAnswerError(Exception):
+    """A provider's error in a response of status 200, where its class looks for an answer.
+    ``body`` is the error in the provider's own words."""
+
+    def __init__(self, body: Any) -> None:
+        said = body.get("message") if isinstance(body, Mapping) else body
+        super().__init__(str(said or body))
+        self.body = body
+
+
 def watching(
     kind: Any,
-    watch: Callable[[Any], Any],
+    watch: Callable[[Any], Watcher],
     *,
-    whole: Noted,
     chunk: Noted,
+    whole: Noted | None = None,
     place: str = "client",
-    async_place: str = "client",
-    async_watch: Callable[[Any], Any] | None = None,
 ) -> type[Any]:
-    """A subclass of ``kind`` each call of which has a client made by ``watch`` (``async_watch``)
-    from the one in its field ``place`` (``async_place``)."""
-    async_watch = async_watch or watch
+    """A subclass of ``kind`` each call of which has a client made by ``watch`` from the one in its
+    field ``place``. Without ``whole`` a result that is not streamed stays as it is."""
 
-    def watched(model: Any, name: str, made_by: Callable[[Any], Any]) -> tuple[Any, Any]:
-        client = made_by(getattr(model, name))
-        return model.model_copy(update={name: client}), client
-
-    def _generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        model, client = watched(self, place, watch)
-        return whole(kind._generate(model, *args, **kwargs), client)
+    def watched(model: Any) -> tuple[Any, Watcher]:
+        client = watch(getattr(model, place))
+        return model.model_copy(update={place: client}), client
 
     async def _agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        model, client = watched(self, async_place, async_watch)
-        return whole(await kind._agenerate(model, *args, **kwargs), client)
-
-    def _stream(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        model, client = watched(self, place, watch)
-        for each in kind._stream(model, *args, **kwargs):
-            yield chunk(each, client)
+        model, client = watched(self)
+        result = await kind._agenerate(model, *args, **kwargs)
+        return result if whole is None else whole(result, client)
 
     async def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        model, client = watched(self, async_place, async_watch)
+        model, client = watched(self)
         async for each in kind._astream(model, *args, **kwargs):
             yield chunk(each, client)
+        client.ended()
 
-    asked = (_generate, _agenerate, _stream, _astream)
-    return in_the_place_of(kind, {it.__name__: it for it in asked})
+    return in_the_place_of(kind, {it.__name__: it for it in (_agenerate, _astream)})
 
 
 def in_the_place_of(kind: Any, methods: dict[str, Any]) -> type[Any]:
@@ -57,3 +59,20 @@ def in_the_place_of(kind: Any, methods: dict[str, Any]) -> type[Any]:
         kind.__name__, (kind,), {**names, **methods, "_keeps_raw_usage": True}
     )
     return made
+
+
+class Around:
+    """Something of a client's that is as it was, but for what a subclass puts in its place."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Watcher(Around):
+    """A client that notes what its answers say. It is asked once."""
+
+    def ended(self) -> None:
+        """A stream has come to its end, as far as its class could tell."""

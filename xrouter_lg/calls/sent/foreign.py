@@ -7,14 +7,13 @@ that made them wants them back; any other refuses the whole request, or reads wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
 from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.pool.served import same_model
+from xrouter_lg.pool.served import is_of
 from xrouter_lg.said import served_model
 from xrouter_lg.tracing.runs.extract import RECORD_KEY
 
@@ -52,11 +51,8 @@ def without_foreign_thoughts(
     """The messages with what other models than the card's had for themselves taken out: thoughts,
     signatures, blocks of their providers' own tools, ids of answers. What was said and which of
     the app's tools were called stays. Messages without any of these are not touched."""
-    own = cache(partial(card_provider, card))
     found = [
-        _as_said(message)
-        if isinstance(message, AIMessage) and _is_foreign(message, card, own)
-        else None
+        _as_said(message) if isinstance(message, AIMessage) and _is_foreign(message, card) else None
         for message in messages
     ]
     if not any(found):
@@ -64,19 +60,19 @@ def without_foreign_thoughts(
     return [new or old for new, old in zip(found, messages, strict=True)]
 
 
-def _is_foreign(message: AIMessage, card: ModelCard, provider_of: Callable[[], str | None]) -> bool:
+def _is_foreign(message: AIMessage, card: ModelCard) -> bool:
     """Whether a message is known to be another model's than the card's."""
     meta = message.response_metadata
     record = meta.get(RECORD_KEY)
     if isinstance(record, Mapping) and record.get("route"):
         asked = _asked(record, card.name)
         return record["route"] != card.name or asked not in (None, card.model_name)
-    provider, own = meta.get("model_provider"), provider_of()
+    provider, own = meta.get("model_provider"), card.maker
     if isinstance(provider, str) and own is not None and _family(provider) != _family(own):
         return True
     served = served_model(message)
     if served is not None:
-        return not same_model(served, card.model_name)
+        return not is_of(card, served)
     if provider is None and own is not None:
         blocks = message.content if isinstance(message.content, list) else []
         kinds = [str(block.get("type")) for block in blocks if isinstance(block, Mapping)]
@@ -85,18 +81,9 @@ def _is_foreign(message: AIMessage, card: ModelCard, provider_of: Callable[[], s
     return False
 
 
-def card_provider(card: ModelCard) -> str | None:
-    """LangChain's name of the provider whose protocol a card's model speaks."""
-    if isinstance(card.model, str):
-        return card.provider or ("openai" if card.base_url is not None else None)
-    params = card.model._get_ls_params()
-    provider = params.get("ls_provider")
-    return provider if isinstance(provider, str) else None
-
-
 def _family(provider: str) -> str:
     """Azure's OpenAI and Anthropic on a cloud speak as their makers do."""
-    for maker in ("openai", "anthropic", "google"):
+    for maker in ("openai", "anthropic", "google", "bedrock"):
         if maker in provider:
             return maker
     return "openai" if provider == "azure" else provider

@@ -21,31 +21,42 @@ from xrouter_lg.calls.money import cost_of
 from xrouter_lg.calls.told.stream_watch import handlers_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.served import price_as_served
-from xrouter_lg.said import served_model, usage_of
+from xrouter_lg.said import served_model, served_tier, usage_of
 from xrouter_lg.tracing.record.recorder import Recorder
 
 
 def with_traced_cost(
-    config: RunnableConfig, card: ModelCard, pool: Iterable[ModelCard]
+    config: RunnableConfig, card: ModelCard, pool: Iterable[ModelCard], *, searched: bool = False
 ) -> RunnableConfig:
-    """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run."""
+    """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run.
+    ``searched``: whether each answer has had a search that it does not tell of."""
     callbacks = config.get("callbacks")
     told = LangChainTracer | Recorder
     if callbacks is None or not any(isinstance(h, told) for h in handlers_of(config)):
         return config
     if isinstance(callbacks, list):
-        return {**config, "callbacks": [_told(handler, card, pool) for handler in callbacks]}
+        return {
+            **config,
+            "callbacks": [_told(handler, card, pool, searched) for handler in callbacks],
+        }
     copied = callbacks.copy()
-    found = {id(h): _told(h, card, pool) for h in (*copied.handlers, *copied.inheritable_handlers)}
+    found = {
+        id(h): _told(h, card, pool, searched)
+        for h in (*copied.handlers, *copied.inheritable_handlers)
+    }
     copied.handlers = [found[id(handler)] for handler in copied.handlers]
     copied.inheritable_handlers = [found[id(handler)] for handler in copied.inheritable_handlers]
     return {**config, "callbacks": copied}
 
 
-def costs_of(message: AIMessage, card: ModelCard, pool: Iterable[ModelCard]) -> dict[str, float]:
+def costs_of(
+    message: AIMessage, card: ModelCard, pool: Iterable[ModelCard], searched: bool = False
+) -> dict[str, float]:
     """LangSmith's cost fields for an answer; empty where nobody knows what it cost. A sum that the
     provider itself named is not split into sides."""
     usage, price = usage_of(message), price_as_served(card, served_model(message), pool)
+    if usage is not None and searched:
+        usage = usage.with_a_search()
     cost, source = cost_of(message, usage, price)
     if cost is None:
         return {}
@@ -58,12 +69,12 @@ def costs_of(message: AIMessage, card: ModelCard, pool: Iterable[ModelCard]) -> 
             kinds={k: n for k, n in usage.kinds.items() if k.startswith(("input_", "cache_"))},
             unknown={k: n for k, n in usage.unknown.items() if k.startswith("input_")},
         )
-        inputs = price.cost(asked)
+        inputs = price.in_tier(served_tier(message)).cost(asked)
         found |= {"input_cost": float(inputs), "output_cost": float(cost - inputs)}
     return found
 
 
-def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
+def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard], searched: bool) -> Any:
     """The handler, or one that is a tracer in everything but knows this card."""
     if not isinstance(handler, LangChainTracer | Recorder):
         return handler
@@ -72,7 +83,7 @@ def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard]) -> Any:
     # shared; what is this call's own lies in a slot beside it.
     told = object.__new__(_telling(kind))
     told.__dict__ = handler.__dict__
-    told._called = (card, pool)
+    told._called = (card, pool, searched)
     return told
 
 
@@ -95,7 +106,9 @@ def _telling(kind: Any) -> Any:
     return type(kind.__name__, (kind,), body)
 
 
-def _with_costs(response: LLMResult, card: ModelCard, pool: Iterable[ModelCard]) -> LLMResult:
+def _with_costs(
+    response: LLMResult, card: ModelCard, pool: Iterable[ModelCard], searched: bool
+) -> LLMResult:
     """A copy of the response with its cost, where it has one answer and that was counted."""
     generations = [one for batch in response.generations for one in batch]
     if len(generations) != 1 or not isinstance(generations[0], ChatGeneration):
@@ -103,7 +116,7 @@ def _with_costs(response: LLMResult, card: ModelCard, pool: Iterable[ModelCard])
     message = generations[0].message
     if not isinstance(message, AIMessage) or not message.usage_metadata:
         return response
-    costs = costs_of(message, card, pool)
+    costs = costs_of(message, card, pool, searched)
     if not costs:
         return response
     counted = message.model_copy(update={"usage_metadata": {**message.usage_metadata, **costs}})

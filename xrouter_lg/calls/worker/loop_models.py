@@ -7,12 +7,12 @@ import contextlib
 import threading
 import weakref
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.chat_model import build_chat_model
-from xrouter_lg.calls.raw.usage import keep_raw_usage
+from xrouter_lg.calls.raw.usage import with_raw_usage
 from xrouter_lg.calls.worker.clients import OwnModel, with_own_clients
 from xrouter_lg.pool.pool import ModelCard
 
@@ -72,8 +72,7 @@ class LoopModels:
         entry = mine.get(id(card))
         if entry is None:
             own = with_own_clients(self.prepare(card))
-            if own.model is not card.model:
-                keep_raw_usage(own.model)
+            own = replace(own, model=with_raw_usage(own.model))
             entry = LoopModel(card, own.model, own.retries)
             _close_with_loop(loop, card, own, weakref.ref(self))
             if len(mine) >= _KEPT:

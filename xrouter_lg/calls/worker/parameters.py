@@ -129,7 +129,7 @@ def prepare(
     names = () if limit is None else _limit_names(model, refused)
     if names and not is_a(model, "ChatOpenAI", "AzureChatOpenAI"):
         # One that the model was built with would go out beside it.
-        model = _without(model, set(LIMITS).difference(names))
+        model = _without(model, set(LIMITS).difference(names), inside=LIMITS)
     runnable = _bind(model, bound.tools, options)
     if limit is not None:
         kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})
@@ -235,24 +235,29 @@ def _field_names(kind: type[BaseChatModel]) -> tuple[str, ...]:
     return tuple(name for name in names if name in kind.model_fields)
 
 
-def _without(model: BaseChatModel, names: Collection[str]) -> BaseChatModel:
-    """The model without some of the parameters that it was built with."""
+def _without(
+    model: BaseChatModel, names: Collection[str], *, inside: Collection[str] | None = None
+) -> BaseChatModel:
+    """The model without some of the parameters that it was built with. ``inside`` those that hold
+    others, other names may go."""
     given = _fields(model)
-    kept = _less(given, names)
+    kept = _less(given, names, inside)
     changes = {name: kept.get(name) for name in given if kept.get(name) != given[name]}
     if "stream_options" in names and getattr(model, "stream_usage", None):
         changes["stream_usage"] = False
     return model.model_copy(update=changes) if changes else model
 
 
-def _less(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+def _less(
+    given: Mapping[str, Any], names: Collection[str], inside: Collection[str] | None = None
+) -> dict[str, Any]:
     """Options without some, also inside those that hold others."""
     kept: dict[str, Any] = {}
     for name, value in given.items():
         if name in names:
             continue
         if name in _CONTAINERS and isinstance(value, Mapping):
-            value = {key: inner for key, inner in value.items() if key not in names}
+            value = _less(value, names if inside is None else inside)
         kept[name] = value
     return kept
 
@@ -275,11 +280,12 @@ def _names_in(given: Mapping[str, Any]) -> Iterator[str]:
     yield from given
     for name in _CONTAINERS:
         if isinstance(inner := given.get(name), Mapping):
-            yield from inner
+            yield from _names_in(inner)
 
 
 def _limits_in(given: Mapping[str, Any]) -> Iterator[int]:
-    for inner in (given, *(given.get(name) for name in _CONTAINERS)):
-        if isinstance(inner, Mapping):
-            values = (inner.get(name) for name in LIMITS)
-            yield from (value for value in values if isinstance(value, int) and value > 0)
+    values = (given.get(name) for name in LIMITS)
+    yield from (value for value in values if isinstance(value, int) and value > 0)
+    for name in _CONTAINERS:
+        if isinstance(inner := given.get(name), Mapping):
+            yield from _limits_in(inner)
