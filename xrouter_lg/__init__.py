@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from xrouter_lg.calls.ledger import Budget as Budget
+    from xrouter_lg.chat.model import ChatXRouter as ChatXRouter
     from xrouter_lg.graph.add_router import add_router as add_router
     from xrouter_lg.graph.add_router import build_router_graph as build_router_graph
     from xrouter_lg.graph.node import XRouterNode as XRouterNode
@@ -34,6 +35,7 @@ _HOME = {
     "Action": "types",
     "BasePolicy": "policies.base",
     "Budget": "calls.ledger",
+    "ChatXRouter": "chat.model",
     "Exploration": "routing.exploration",
     "ModelCard": "pool.pool",
     "ModelPool": "pool.pool",

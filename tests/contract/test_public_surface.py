@@ -20,6 +20,7 @@ NAMES = [
     "Action",
     "BasePolicy",
     "Budget",
+    "ChatXRouter",
     "Exploration",
     "ModelCard",
     "ModelPool",
@@ -41,6 +42,8 @@ PARAMETERS = {
     "Action": "kind card hint temperature max_tokens call_id text",
     "BasePolicy.propose": "self request candidates",
     "Budget": "per_request_usd on_exceeded",
+    "ChatXRouter.bind_tools": "self tools tool_choice options",
+    "ChatXRouter.with_structured_output": "self schema include_raw options",
     "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
     "capabilities description timeout_s max_retries params",

@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    SystemMessage,
+    message_chunk_to_message,
+)
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
@@ -30,10 +37,12 @@ from xrouter_lg.calls.money import cost_of, hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
-from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
+from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
+from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
+from xrouter_lg.calls.worker.structured import Structured
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -54,6 +63,7 @@ _FLAWS = {
 
 logger = logging.getLogger(__name__)
 
+_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
 
@@ -100,6 +110,10 @@ class Workers:
         """The card's chat model for the running event loop."""
         return self._models.of(card).model
 
+    def prepared(self, card: ModelCard) -> BaseChatModel:
+        """The card's chat model as it was built, of which every event loop gets a copy."""
+        return self._models.prepare(card)
+
     def breaker(self, card: str) -> Breaker:
         """The health of a card, by name: it outlives a pool's reload."""
         found = self._breakers.get(card)
@@ -122,15 +136,20 @@ class Workers:
         tools: Sequence[Any] = (),
         tool_options: Mapping[str, Any] | None = None,
         call_options: Mapping[str, Any] | None = None,
+        structured: Structured | None = None,
+        settings: Mapping[str, Any] = _NO_SETTINGS,
         lone: bool | None = None,
+        sink: TokenSink | None = None,
     ) -> CallResult:
         """Ask a card, with retries by class of failure. Failures are returned, never raised.
 
         With an allowance (USD) another attempt is made only while its worst case still fits
         beside what the earlier ones may have cost. ``pool`` is where the price of a model that
         was served in another's place is looked up. ``charges`` gets every attempt as it ends,
-        a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own:
-        see :class:`~xrouter_lg.calls.worker.parameters.Bound`.
+        a cancelled one too. ``tools``, ``tool_options``, ``call_options`` and ``structured`` are
+        the app's own: see :class:`~xrouter_lg.calls.worker.parameters.Bound`. ``settings`` are
+        fields of the chat model that are set otherwise for this call. ``sink`` gets the answer
+        chunk by chunk.
 
         ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
         waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
@@ -139,7 +158,7 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
-        bound = Bound(tools, tool_options or {}, call_options or {})
+        bound = Bound(tools, tool_options or {}, call_options or {}, structured)
 
         def worst() -> Decimal | None:
             costly = bound.costly()
@@ -170,10 +189,9 @@ class Workers:
             try:
                 built = self._models.of(card)  # held until the answer is here, whatever is reloaded
                 retries = max(card.max_retries, built.retries)
-                prepared = prepare(
-                    built.model, call, bound, omitted | self._refused.get(card.name, frozenset())
-                )
-                message = await _ask(card, prepared, asked, config)
+                refusals = omitted | self._refused.get(card.name, frozenset())
+                prepared = prepare(built.having(settings), call, bound, refusals)
+                message = await _ask(card, prepared, asked, config, sink)
             except asyncio.CancelledError:
                 health.cancel()
                 charges.append(bill.failed(attempt, started, "cancelled", free=False))
@@ -203,11 +221,11 @@ class Workers:
                         message,
                         tuple(charges),
                         truncated=flaw is not None,
-                        streamed=watch is not None and watch.seen,
+                        streamed=_seen(watch, sink),
                     )
                 failure = Failure(flaw, _FLAWS[flaw])
             health.failed(failure.error_class)
-            if watch is not None and watch.seen:
+            if _seen(watch, sink):
                 break  # a second attempt's text would be glued to the first one's
             tries += 1
             pause = _pause(failure, tries, patience_s)
@@ -223,7 +241,7 @@ class Workers:
             tuple(charges),
             error=failure.error_class,
             detail=failure.detail,
-            streamed=watch is not None and watch.seen,
+            streamed=_seen(watch, sink),
             retry_after_s=failure.retry_after_s,
         )
 
@@ -266,18 +284,46 @@ class Workers:
         return replace(charge, overrun_usd=over)
 
 
+def _seen(watch: StreamWatch | None, sink: TokenSink | None) -> bool:
+    """Whether somebody has seen a part of the answer."""
+    return (watch is not None and watch.seen) or (sink is not None and sink.shown)
+
+
 async def _ask(
-    card: ModelCard, prepared: Prepared, messages: Sequence[BaseMessage], config: RunnableConfig
+    card: ModelCard,
+    prepared: Prepared,
+    messages: Sequence[BaseMessage],
+    config: RunnableConfig,
+    sink: TokenSink | None,
 ) -> AIMessage:
     async with asyncio.timeout(card.timeout_s):
-        sent = encodable(without_foreign_thoughts(messages, card))
-        message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
+        sent = list(encodable(without_foreign_thoughts(messages, card)))
+        if sink is None:
+            message = await prepared.runnable.ainvoke(sent, config, **prepared.kwargs)
+        else:
+            message = await _ask_in_parts(card, prepared, sent, config, sink)
     if not isinstance(message, AIMessage):
         raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
     if (provider := card.maker) is not None:
         # Ollama's class says it with the end of a stream, and so not of one that has none.
         message.response_metadata.setdefault("model_provider", provider)
     return message
+
+
+async def _ask_in_parts(
+    card: ModelCard,
+    prepared: Prepared,
+    sent: list[BaseMessage],
+    config: RunnableConfig,
+    sink: TokenSink,
+) -> Any:
+    sink.begin()
+    whole: AIMessageChunk | None = None
+    async for part in prepared.runnable.astream(sent, config, **prepared.kwargs):
+        chunk = as_chunk(part) if isinstance(part, AIMessage) else part
+        whole = chunk if whole is None else whole + chunk
+        sink.put(card.name, chunk)
+    return whole if whole is None else message_chunk_to_message(whole)
 
 
 def _own_callbacks(card: ModelCard) -> Any:

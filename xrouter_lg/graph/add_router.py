@@ -16,7 +16,8 @@ from langchain_core.messages import AnyMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 
-from xrouter_lg.graph.steps import Names, Step, Steps, ToolBinding
+from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.steps import Names, Step, Steps
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router

@@ -16,8 +16,10 @@ from xrouter_lg.calls.ledger import Budget
 from xrouter_lg.calls.told.stream_watch import handlers_of, with_handler
 from xrouter_lg.errors import ConfigurationError, NoCandidateError
 from xrouter_lg.graph.add_router import RUN_NAME, graph_of
+from xrouter_lg.graph.asking import OPTIONS_KEY
+from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.request import OUTER_KEY, to_messages
-from xrouter_lg.graph.steps import OPTIONS_KEY, POOL_KEY, ToolBinding
+from xrouter_lg.graph.steps import POOL_KEY
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.exploration import Exploration

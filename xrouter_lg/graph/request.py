@@ -16,7 +16,6 @@ from xrouter_lg.calls.tokens import ToolsSize, prompt_size
 from xrouter_lg.calls.told.notices import notice
 from xrouter_lg.errors import (
     EmptyMessagesError,
-    NoHumanMessageError,
     RequestError,
     RequestOptionError,
 )
@@ -51,7 +50,6 @@ def to_messages(value: Any, where: str) -> list[BaseMessage]:
 
     Raises:
         EmptyMessagesError: nothing there.
-        NoHumanMessageError: nothing by the user.
         RequestError: no messages at all.
     """
     if isinstance(value, str):
@@ -74,12 +72,6 @@ def to_messages(value: Any, where: str) -> list[BaseMessage]:
             messages = convert_to_messages(value)
         except Exception as error:  # what LangChain raises for nonsense is of many kinds
             raise RequestError(f"state[{where!r}] holds no messages: {error}") from error
-    if not any(message.type == "human" for message in messages):
-        kinds = ", ".join(message.type for message in messages)
-        raise NoHumanMessageError(
-            f"state[{where!r}] has no human message (only: {kinds}); there is nothing to answer. "
-            "Add a HumanMessage"
-        )
     return messages
 
 

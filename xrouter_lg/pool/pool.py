@@ -162,6 +162,17 @@ class ModelCard:
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
 
+    @property
+    def capabilities_told(self) -> bool:
+        """Whether the card itself says what it can do."""
+        return getattr(self, "_known", None) is None
+
+    def can(self, need: str) -> bool | None:
+        """Whether the card has a capability; None where nobody knows."""
+        if need in self.capabilities:
+            return True
+        return False if self.lacks(need) else None
+
     def lacks(self, need: str) -> bool:
         """Whether the card is known to be without a capability."""
         known: Mapping[str, bool] | None = getattr(self, "_known", None)

@@ -1,0 +1,361 @@
+"""One request against a router, step by step: what every surface does, with a graph or without."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import interrupt
+
+from xrouter_lg.calls.attempt import CallResult
+from xrouter_lg.calls.ledger import RequestAccount
+from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.tokens import ToolsSize
+from xrouter_lg.calls.told.token_sink import TokenSink
+from xrouter_lg.calls.worker.parameters import Bound
+from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestOptionError
+from xrouter_lg.graph.bound import ToolBinding, shown_tools
+from xrouter_lg.graph.next_step import (
+    Finish,
+    NextCall,
+    NextTurn,
+    answers_of,
+    next_step,
+    others_left,
+    outcomes_of,
+)
+from xrouter_lg.graph.record import build_record
+from xrouter_lg.graph.request import OUTER_KEY, build_request, check_options
+from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
+from xrouter_lg.policies.rollout.shadow_runs import settled
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.prompts.tools import observe
+from xrouter_lg.routing.constraints import bound_for
+from xrouter_lg.routing.router import Router
+from xrouter_lg.tracing.runs.extract import (
+    RECORD_KEY,
+    annotate_request,
+    node_run_id_of,
+    run_ids,
+)
+from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
+
+OPTIONS_KEY = "__xrouter_options"
+"""Key in ``configurable``: keywords of an invocation, for the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a call is made with beside its plan."""
+
+    pool_fingerprint: str
+    policy: str
+    policy_version: str
+    propensity: float | None
+    prompt_tokens_max: int
+    alone: bool
+    """Whether its answer is the request's: then its tokens may be shown as they come."""
+    lone: bool
+    """Whether no other card could be asked if it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """What has happened to a request: its turns, what its calls gave, what the router was shown."""
+
+    turns: Sequence[Turn] = ()
+    results: Sequence[CallResult] = ()
+    shown: Sequence[BaseMessage] = ()
+
+    @property
+    def charges(self) -> list[Charge]:
+        charges = [charge for turn in self.turns for charge in turn.decision.charges]
+        return charges + [charge for result in self.results for charge in result.charges]
+
+
+Planned = tuple[PlannedCall, CallContext]
+
+
+class RequestSteps:
+    """A router with the tools that an app bound to it."""
+
+    def __init__(self, router: Router, tools: ToolBinding) -> None:
+        self.router, self.tools = router, tools
+        self._shown = shown_tools(tools.tools)
+        self._measured = ToolsSize.of(self._shown)
+        self._bound = Bound(tools.tools, dict(tools.options), {}, tools.structured)
+        self._costly = self._bound.costly()
+
+    def request(
+        self,
+        messages: Sequence[BaseMessage],
+        config: RunnableConfig,
+        pool: ModelPool,
+        so_far: SoFar,
+        cards: Sequence[str],
+    ) -> RouteRequest:
+        """The request as it stands now: turn, answers so far, money left. ``cards`` are those that
+        this surface can call.
+
+        Raises:
+            RequestOptionError: a bad option, or one that names no card.
+        """
+        options = call_options(config)
+        configurable = config.get("configurable") or {}
+        turns = so_far.turns
+        costly = replace(self._bound, call=options).costly() if options else self._costly
+        request = build_request(
+            messages,
+            configurable,
+            self.router,
+            tools=(*self._shown, *shown_tools(options.get("tools") or ())),
+            needs=self.tools.needs,
+            measured=self._measured,
+            default=pool.default,
+            unreachable=frozenset(pool.names).difference(cards),
+            bound=costly,
+            overruns=self.router.workers.overruns,
+            request_id=turns[0].context.request_id if turns else node_run_id_of(config),
+        )
+        if not turns:
+            check_options(request, configurable, self.router)
+            return request
+        # A human may have raised the limit on an earlier turn.
+        request = replace(request, max_cost_usd=turns[-1].context.limit_usd)
+        account = RequestAccount(request.max_cost_usd, so_far.charges)
+        shown = list(so_far.shown)
+        last = turns[-1].decision
+        if last.message is not None:
+            shown += observe(last.message, outcomes_of(last, so_far.results))
+        return replace(
+            request,
+            turn=len(turns) + 1,
+            answers=answers_of(so_far.results),
+            router_messages=tuple(shown),
+            remaining_usd=account.remaining,
+        )
+
+    async def decide(
+        self, request: RouteRequest, pool: ModelPool, started_at: float
+    ) -> tuple[RouteRequest, Turn]:
+        """A turn; where the budget says so, a human is asked to raise a limit that is too low. The
+        request comes back with the limit that holds from now on.
+
+        Raises:
+            NoCandidateError, BudgetExceededError: as :meth:`Router.decide`.
+        """
+        request, decision = await self._decide(request, pool)
+        context = TurnContext(
+            pool_fingerprint=pool.fingerprint,
+            cost_weight=request.cost_weight,
+            started_at=started_at,
+            thread_id=request.thread_id,
+            tenant=request.tenant,
+            limit_usd=request.max_cost_usd,
+            anchor=anchor_of(request.messages),
+            request_id=request.request_id,
+        )
+        return request, Turn(decision, context)
+
+    async def _decide(
+        self, request: RouteRequest, pool: ModelPool
+    ) -> tuple[RouteRequest, Decision]:
+        budget = self.router.budget
+        try:
+            return request, await self.router.decide(request, pool)
+        except BudgetExceededError as error:
+            if budget is None or budget.on_exceeded != "interrupt":
+                raise
+            assert request.remaining_usd is not None and request.max_cost_usd is not None
+            granted = _ask_human(request, error)
+            if not granted:
+                raise
+            limit = parse_usd(granted, "the resumed budget", RequestOptionError)
+            more = limit - request.max_cost_usd + request.remaining_usd
+            request = replace(request, max_cost_usd=limit, remaining_usd=more)
+            return request, await self.router.decide(request, pool)
+
+    def first_calls(
+        self, turn: Turn, request: RouteRequest, pool: ModelPool, results: Sequence[CallResult]
+    ) -> list[Planned]:
+        """The calls of a turn, each with what it is made with."""
+        decision = turn.decision
+        alone = decision.final and len(decision.calls) == 1
+        lone = len(decision.calls) == 1 and not others_left(
+            decision, decision.calls[0], results, pool, request, self.router.circuit_open
+        )
+        return [
+            (call, _context(turn, bound_for(pool[call.card], request), alone, lone))
+            for call in decision.calls
+        ]
+
+    def next_call(
+        self,
+        call: PlannedCall,
+        turn: Turn,
+        request: RouteRequest,
+        pool: ModelPool,
+        results: Sequence[CallResult],
+    ) -> Planned:
+        """A call in the place of a failed one, with what it is made with."""
+        decision = turn.decision
+        lone = not others_left(decision, call, results, pool, request, self.router.circuit_open)
+        return call, _context(turn, bound_for(pool[call.card], request), decision.final, lone)
+
+    async def call(
+        self,
+        planned: Planned,
+        messages: Sequence[BaseMessage],
+        config: RunnableConfig,
+        sink: TokenSink | None = None,
+    ) -> CallResult:
+        """One call to one card. A failure is a result, not an exception. ``sink`` gets the
+        answer's tokens as they come, where the answer is the request's."""
+        call, context = planned
+        pool = self.router.pool_of(context.pool_fingerprint)
+        if call.card not in pool:
+            detail = "the card has left the pool since the call was decided"
+            return CallResult(call.id, call.card, None, (), ErrorClass.BAD_REQUEST, detail)
+        return await self.router.workers.call(
+            pool[call.card],
+            call,
+            messages,
+            _worker_config(config, call, context),
+            pool=pool,
+            prompt_tokens_max=context.prompt_tokens_max,
+            tools=self.tools.tools,
+            tool_options=self._bound.options,
+            call_options=call_options(config),
+            structured=self.tools.structured,
+            settings=self.tools.settings,
+            lone=context.lone,
+            sink=sink if context.alone else None,
+        )
+
+    def follow(self, so_far: SoFar, pool: ModelPool, request: Any) -> Finish | NextCall | NextTurn:
+        """The step after the latest calls; ``request`` makes the request, where it is needed.
+
+        Raises:
+            StreamInterruptedError, AllCandidatesFailedError: as :func:`next_step`.
+        """
+        decisions = [turn.decision for turn in so_far.turns]
+        return next_step(decisions, so_far.results, pool, request, self.router.circuit_open)
+
+    async def answer(
+        self,
+        finish: Finish,
+        so_far: SoFar,
+        messages: Sequence[BaseMessage],
+        config: RunnableConfig,
+    ) -> AIMessage:
+        """The answer with its record; the runs above get what they are looked up by. ``config`` is
+        that of a run below the router's."""
+        turns = list(so_far.turns)
+        for index, turn in enumerate(turns):
+            decision = await settled(turn.decision)
+            if decision is not turn.decision:
+                turns[index] = replace(turn, decision=decision)
+        _, run_id, trace_id = run_ids(config)
+        record = build_record(finish, turns, so_far.results, run_id=run_id, trace_id=trace_id)
+        self.router.explorer.settle(record.known_cost_usd)
+        annotate_request(config, record, _metadata(record))
+        metadata = {**finish.message.response_metadata, RECORD_KEY: record.to_dict()}
+        changes: dict[str, Any] = {"response_metadata": metadata}
+        if any(message.id == finish.message.id for message in messages):
+            # A cache or a proxy has repeated an id: add_messages would replace the older message
+            # where it stands, and the answer would not be the last one.
+            changes["id"] = f"xrouter-{uuid.uuid4()}"
+        return finish.message.model_copy(update=changes)
+
+
+def now() -> float:
+    """Unix time in seconds, as requests are dated by."""
+    return time.time()
+
+
+def call_options(config: RunnableConfig) -> Mapping[str, Any]:
+    """Keywords of the invocation, for the worker."""
+    options = (config.get("configurable") or {}).get(OPTIONS_KEY)
+    return options if isinstance(options, Mapping) else {}
+
+
+def _ask_human(request: RouteRequest, error: BudgetExceededError) -> Any:
+    question = {
+        "type": "xrouter_budget",
+        "question": "The request's budget is too low. Raise it? Resume with a new "
+        "limit in USD, or with false to refuse.",
+        "limit_usd": str(request.max_cost_usd),
+        "remaining_usd": str(request.remaining_usd),
+        "detail": str(error),
+    }
+    try:
+        return interrupt(question)
+    except (RuntimeError, KeyError):  # no graph is running, so that nobody could resume
+        return None
+
+
+def _context(turn: Turn, prompt_tokens_max: int, alone: bool, lone: bool) -> CallContext:
+    decision = turn.decision
+    return CallContext(
+        pool_fingerprint=turn.context.pool_fingerprint,
+        policy=decision.policy,
+        policy_version=decision.policy_version,
+        propensity=decision.propensity,
+        prompt_tokens_max=prompt_tokens_max,
+        alone=alone,
+        lone=lone,
+    )
+
+
+def _worker_config(
+    config: RunnableConfig, call: PlannedCall, context: CallContext
+) -> RunnableConfig:
+    """The step's config for the worker's run: what was decided as metadata, and, for the one
+    call whose tokens are the answer, the place in the user's graph where they stream."""
+    metadata = {
+        **(config.get("metadata") or {}),
+        "xrouter_card": call.card,
+        "xrouter_call_id": call.id,
+        "xrouter_policy": context.policy,
+        "xrouter_policy_version": context.policy_version,
+        "xrouter_propensity": context.propensity,
+    }
+    tags = list(config.get("tags") or [])
+    configurable = {**(config.get("configurable") or {})}
+    configurable.pop(OPTIONS_KEY, None)  # a routed graph below has options of its own
+    outer = configurable.get(OUTER_KEY)
+    if not context.alone:
+        tags.append("nostream")
+    elif outer is not None:
+        metadata.update(outer)
+    return {**config, "metadata": metadata, "tags": tags, "configurable": configurable}
+
+
+def _metadata(record: RouteRecord) -> dict[str, Any]:
+    """What runs are looked up by in LangSmith."""
+    found: dict[str, Any] = {
+        "xrouter_route": record.route,
+        "xrouter_policy": record.policy,
+        "xrouter_policy_version": record.policy_version,
+        "xrouter_propensity": record.propensity,
+        "xrouter_cost_weight": record.cost_weight,
+        "xrouter_cost_usd": record.cost_usd,
+        "xrouter_known_cost_usd": record.known_cost_usd,
+        "xrouter_router_cost_usd": record.router_cost_usd,
+        "xrouter_fallbacks": len(record.fallbacks),
+    }
+    if record.arm is not None:
+        found["xrouter_arm"] = record.arm["arm"]
+        found["xrouter_arm_propensity"] = record.arm["propensity"]
+    shadow = record.decisions[0].get("shadow")
+    if shadow is not None:
+        found["xrouter_shadow"] = f"{shadow['policy']} {shadow['policy_version']}"
+        found["xrouter_shadow_status"] = shadow["status"]
+        found["xrouter_shadow_route"] = shadow.get("route")
+        found["xrouter_shadow_cost_usd"] = record.shadow_cost_usd
+    return found
