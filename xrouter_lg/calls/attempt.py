@@ -158,7 +158,8 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
-        bound = Bound(tools, tool_options or {}, call_options or {}, structured)
+        given = {**_bound_to(card, tools), **(call_options or {})}
+        bound = Bound(tools, tool_options or {}, given, structured)
 
         def worst() -> Decimal | None:
             costly = bound.costly()
@@ -324,6 +325,15 @@ async def _ask_in_parts(
         whole = chunk if whole is None else whole + chunk
         sink.put(card.name, chunk)
     return whole if whole is None else message_chunk_to_message(whole)
+
+
+def _bound_to(card: ModelCard, tools: Sequence[Any]) -> dict[str, Any]:
+    """Keywords that are bound to a chat model that was handed in; the app's tools take the place
+    of those among them."""
+    if isinstance(card.model, str):
+        return {}
+    left = {"callbacks", *(("tools", "tool_choice") if tools else ())}
+    return {name: value for name, value in card.params.items() if name not in left}
 
 
 def _own_callbacks(card: ModelCard) -> Any:

@@ -23,6 +23,7 @@ from xrouter_lg.policies.baselines import (
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.checkpoints import load_policy, remote_policy
 from xrouter_lg.policies.following import followed
+from xrouter_lg.policies.function import FunctionPolicy
 from xrouter_lg.policies.rollout.canary import CanaryPolicy
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.policies.trained import TrainedPolicy
@@ -37,7 +38,8 @@ _FORMS = (
     "'vllm:http://HOST:PORT/v1?checkpoint=FOLDER' or 'llama_cpp:...' (a server runs it), "
     "'shadow:POLICY,POLICY' (the second proposes beside the first), 'canary:POLICY,POLICY=0.05' "
     "(the second decides 5 % of the threads), "
-    "a chat model, a ModelCard, or an object with name, version and propose"
+    "a chat model, a ModelCard, an object with name, version and propose, or a function of "
+    "(request, candidates)"
 )
 
 
@@ -63,6 +65,8 @@ def resolve_policy(policy: PolicyLike, pool: ModelPool) -> Policy:
         return policy.resolved(lambda part: resolve_policy(part, pool))
     if isinstance(policy, Policy):
         return policy
+    if callable(policy) and not isinstance(policy, type):
+        return FunctionPolicy(policy)
     raise PolicyConfigError(f"policy is {policy!r}; it takes {_FORMS}")
 
 

@@ -16,8 +16,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableBinding
 
 from xrouter_lg.errors import PoolError
+from xrouter_lg.pool.bare import short, unbound
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.profiles import profile_of
@@ -78,6 +80,8 @@ class ModelCard:
     name: str
     """``[a-z0-9_]+`` after normalisation: it becomes the tool ``call_<name>``."""
     model: str | BaseChatModel
+    """A chat model may have keywords bound (``model.bind(temperature=0)``): they become
+    ``params``."""
     base_url: str | None = None
     api_key_env: str | None = None
     """The name of the variable that holds the key, never the key."""
@@ -95,7 +99,8 @@ class ModelCard:
     max_retries: int = 2
     """Further attempts on the same card after a failure that may pass."""
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``)."""
+    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``): of its
+    constructor, or of each call where the chat model was handed in."""
 
     def __post_init__(self) -> None:
         def put(name: str, value: object) -> None:
@@ -103,9 +108,13 @@ class ModelCard:
 
         put("name", normalise_name(self.name))
         where = f"card {self.name!r}"
+        if isinstance(self.model, RunnableBinding):
+            model, bound = unbound(where, self.model)
+            put("model", model)
+            put("params", {**bound, **self.params})
         if not isinstance(self.model, str | BaseChatModel) or self.model == "":
             raise PoolError(
-                f"{where}: model is {self.model!r}; give an init_chat_model string such as "
+                f"{where}: model is {short(self.model)}; give an init_chat_model string such as "
                 "'openai:gpt-5-mini', a chat model, or a server's model name with base_url"
             )
         if isinstance(self.model, str) and self.base_url is None and not self.provider:
@@ -271,7 +280,10 @@ class ModelPool:
         self._by_name: dict[str, ModelCard] = {}
         for card in self.cards:
             if not isinstance(card, ModelCard):
-                raise PoolError(f"the pool holds {card!r}; it takes ModelCard objects")
+                raise PoolError(
+                    f"the pool holds {short(card)}; it takes ModelCard objects, and "
+                    "ModelPool.of takes bare models"
+                )
             if card.name in self._by_name:
                 raise PoolError(
                     f"two cards are named {card.name!r} (after normalisation to a tool name); "
@@ -297,6 +309,25 @@ class ModelPool:
         blob = json.dumps([data, default], sort_keys=True, default=lambda it: str(type(it)))
         self.fingerprint: str = hashlib.sha256(blob.encode()).hexdigest()[:16]
         """Changes whenever a card, its price or the default does."""
+
+    @classmethod
+    def of(
+        cls,
+        *models: str | BaseChatModel | RunnableBinding[Any, Any] | ModelCard,
+        default: str | None = None,
+    ) -> ModelPool:
+        """A pool in one line: ``ModelPool.of("openai:gpt-5-nano", "anthropic:claude-haiku-4-5")``.
+
+        Each is an ``init_chat_model`` string, a chat model, one with keywords bound, or a card. A
+        card's name is its model's (``gpt_5_nano``); prices, windows and capabilities are those that
+        are published.
+
+        Raises:
+            PoolError: none of these, or nothing at all.
+        """
+        from xrouter_lg.pool.named import cards_of  # it makes cards
+
+        return cls(cards_of(models), default=default)
 
     @classmethod
     def from_yaml(cls, path: str | Path, *, reload: bool = True) -> ModelPool:
