@@ -33,6 +33,7 @@ NAMES = [
     "RouteRequest",
     "Router",
     "TraceStore",
+    "XRouterMiddleware",
     "XRouterNode",
     "add_router",
     "build_router_graph",
@@ -57,6 +58,7 @@ PARAMETERS = {
     "explore cost_usd",
     "Router": "pool policy cost_weight max_turns budget exploration workers",
     "Router.decide": "self request pool",
+    "XRouterMiddleware": "pool per options",
     "XRouterNode": "pool policy cost_weight max_turns budget messages_key output_key traces "
     "exploration",
     "XRouterNode.bind_tools": "self tools options",

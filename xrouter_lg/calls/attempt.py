@@ -42,7 +42,6 @@ from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
-from xrouter_lg.calls.worker.structured import Structured
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.served import price_as_served
@@ -136,7 +135,7 @@ class Workers:
         tools: Sequence[Any] = (),
         tool_options: Mapping[str, Any] | None = None,
         call_options: Mapping[str, Any] | None = None,
-        structured: Structured | None = None,
+        bound: Bound | None = None,
         settings: Mapping[str, Any] = _NO_SETTINGS,
         lone: bool | None = None,
         sink: TokenSink | None = None,
@@ -146,8 +145,9 @@ class Workers:
         With an allowance (USD) another attempt is made only while its worst case still fits
         beside what the earlier ones may have cost. ``pool`` is where the price of a model that
         was served in another's place is looked up. ``charges`` gets every attempt as it ends,
-        a cancelled one too. ``tools``, ``tool_options``, ``call_options`` and ``structured`` are
-        the app's own: see :class:`~xrouter_lg.calls.worker.parameters.Bound`. ``settings`` are
+        a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own,
+        and so is all of it as ``bound``: see
+        :class:`~xrouter_lg.calls.worker.parameters.Bound`. ``settings`` are
         fields of the chat model that are set otherwise for this call. ``sink`` gets the answer
         chunk by chunk.
 
@@ -158,8 +158,9 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
-        given = {**_bound_to(card, tools), **(call_options or {})}
-        bound = Bound(tools, tool_options or {}, given, structured)
+        bound = bound or Bound(tools, tool_options or {}, call_options or {})
+        if own := _bound_to(card, bound.tools):
+            bound = replace(bound, call={**own, **bound.call})
 
         def worst() -> Decimal | None:
             costly = bound.costly()

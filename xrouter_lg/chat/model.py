@@ -28,6 +28,7 @@ from xrouter_lg.calls.ledger import Budget
 from xrouter_lg.calls.tokens import TOKENS_PER_MESSAGE, prompt_size
 from xrouter_lg.calls.told.stream_watch import handlers_of, with_handler
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
+from xrouter_lg.calls.worker.parameters import ForeignSettings
 from xrouter_lg.calls.worker.structured import Structured
 from xrouter_lg.chat.bound_tools import BoundTools
 from xrouter_lg.chat.direct import DirectRequest, OwnRun
@@ -49,7 +50,7 @@ POOL_VARIABLE, POLICY_VARIABLE = "XROUTER_POOL", "XROUTER_POLICY"
 """Environment variables: the pool file and the policy of a model that is given none."""
 
 _KEPT = 128
-_ROUTED = ("quality_target", "allow", "deny", "max_cost_usd", "tenant")
+_ROUTED = ("quality_target", "allow", "deny", "max_cost_usd", "tenant", "per_step")
 
 
 class ChatXRouter(BaseChatModel):
@@ -68,9 +69,9 @@ class ChatXRouter(BaseChatModel):
     cards'.
 
     Per request ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
-    ``deny``, ``max_cost_usd``, ``thread_id`` and ``tenant``, and so do keywords of an invocation
-    and of ``bind``. ``model="small"`` asks one card, ``model="xrouter:0.3"`` sets the cost weight.
-    All other keywords reach the model that answers.
+    ``deny``, ``max_cost_usd``, ``per_step``, ``thread_id`` and ``tenant``, and so do keywords of an
+    invocation and of ``bind``. ``model="small"`` asks one card, ``model="xrouter:0.3"`` sets the
+    cost weight. All other keywords reach the model that answers.
 
     In a trace the request is a chain named ``xrouter`` with the workers' runs below it: whoever
     counts tokens or model starts counts the workers', once.
@@ -95,6 +96,9 @@ class ChatXRouter(BaseChatModel):
     deny: Sequence[str] | None = None
     max_cost_usd: float | str | None = None
     tenant: str | None = None
+    per_step: bool | None = None
+    """Whether the policy is asked inside a tool loop too, instead of staying with the model that
+    called the tools."""
     temperature: float | None = None
     max_tokens: int | None = None
     stop: list[str] | None = None
@@ -105,6 +109,7 @@ class ChatXRouter(BaseChatModel):
     _router: Router = PrivateAttr()
     _recorder: Recorder | None = PrivateAttr(default=None)
     _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _foreign: ForeignSettings | None = PrivateAttr(default=None)
     _askings: dict[Any, tuple[RequestSteps, Invocation]] = PrivateAttr(default_factory=dict)
 
     def __init__(self, pool: Any = None, **options: Any) -> None:
@@ -236,6 +241,14 @@ class ChatXRouter(BaseChatModel):
             [failed], exception_key="parsing_error"
         )
 
+    def with_settings_of(self, kind: type[Any], settings: Mapping[str, Any]) -> ChatXRouter:
+        """The same model with keywords that were meant for a chat model of class ``kind``: they
+        reach only cards of that class."""
+        changed = self.model_copy()
+        changed._foreign = ForeignSettings(kind, dict(settings)) if settings else None
+        changed._askings = {}
+        return changed
+
     # --- one request -----------------------------------------------------------------------
 
     def _request(
@@ -282,7 +295,7 @@ class ChatXRouter(BaseChatModel):
         )
         found = self._askings.get(key)
         if found is None:
-            made = RequestSteps(self.router, invocation.binding(self._settings))
+            made = RequestSteps(self.router, invocation.binding(self._settings, self._foreign))
             if len(self._askings) >= _KEPT:
                 self._askings.pop(next(iter(self._askings)), None)
             # With the invocation, so that the ids of its parts are not given again.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xrouter_lg.calls.worker.parameters import ForeignSettings
 from xrouter_lg.chat.bound_tools import BoundTools
 from xrouter_lg.chat.direct import AnswerLimits
 from xrouter_lg.errors import PoolError, RequestOptionError
@@ -34,11 +35,18 @@ class Invocation:
     tool_options: Mapping[str, Any]
     structured: Any
 
-    def binding(self, settings: Mapping[str, Any]) -> ToolBinding:
+    def binding(
+        self, settings: Mapping[str, Any], foreign: ForeignSettings | None = None
+    ) -> ToolBinding:
         """The tools as the steps of a request take them."""
         structured = self.structured
         needs = frozenset() if structured is None else structured.needs
-        more: dict[str, Any] = {"structured": structured, "settings": settings, "needs": needs}
+        more: dict[str, Any] = {
+            "structured": structured,
+            "settings": settings,
+            "needs": needs,
+            "foreign": foreign,
+        }
         if self.tools is None:
             return ToolBinding(**more)
         return self.tools.binding(self.tool_options, **more)

@@ -88,7 +88,7 @@ class RequestSteps:
         self.router, self.tools = router, tools
         self._shown = shown_tools(tools.tools)
         self._measured = ToolsSize.of(self._shown)
-        self._bound = Bound(tools.tools, dict(tools.options), {}, tools.structured)
+        self._bound = Bound(tools.tools, dict(tools.options), {}, tools.structured, tools.foreign)
         self._costly = self._bound.costly()
 
     def request(
@@ -228,10 +228,7 @@ class RequestSteps:
             _worker_config(config, call, context),
             pool=pool,
             prompt_tokens_max=context.prompt_tokens_max,
-            tools=self.tools.tools,
-            tool_options=self._bound.options,
-            call_options=call_options(config),
-            structured=self.tools.structured,
+            bound=replace(self._bound, call=call_options(config)),
             settings=self.tools.settings,
             lone=context.lone,
             sink=sink if context.alone else None,

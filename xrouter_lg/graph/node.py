@@ -60,7 +60,8 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
 
     Keywords of an invocation, and those of ``node.bind(...)``, reach the chat model that answers.
     Per request, ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
-    ``deny``, ``max_cost_usd``, ``thread_id`` and ``tenant``.
+    ``deny``, ``max_cost_usd``, ``per_step`` (ask the policy inside a tool loop too, instead of
+    staying with the model that called the tools), ``thread_id`` and ``tenant``.
 
     Raises:
         ConfigurationError: on construction, for a bad card, key, policy or option.

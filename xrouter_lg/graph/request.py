@@ -29,6 +29,7 @@ OPTIONS = (
     "allow",
     "deny",
     "max_cost_usd",
+    "per_step",
     "thread_id",
     "tenant",
 )
@@ -86,9 +87,9 @@ def build_request(
     **beside: Any,
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
-    ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``thread_id``,
-    ``tenant``. ``measured`` is the size of the first tools, where it is known; ``beside`` are
-    further fields of the request.
+    ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``per_step``,
+    ``thread_id``, ``tenant``. ``measured`` is the size of the first tools, where it is known;
+    ``beside`` are further fields of the request.
 
     Raises:
         RequestOptionError: an option with a bad value; the message names it.
@@ -118,6 +119,7 @@ def build_request(
         prompt_tokens_max=size.at_most,
         images=size.images,
         max_turns=router.max_turns,
+        per_step=_flag(configurable.get("per_step"), "per_step"),
         **beside,
     )
 
@@ -184,6 +186,12 @@ def _share(value: Any, name: str) -> float | None:
             f"{_where(name)} is {value!r}; it must be a share above 0, at most 1"
         )
     return float(value)
+
+
+def _flag(value: Any, name: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise RequestOptionError(f"{_where(name)} is {value!r}; it must be true or false")
 
 
 def _names(value: Any, name: str) -> frozenset[str]:

@@ -28,9 +28,9 @@ def cards_of(models: Iterable[Any]) -> list[ModelCard]:
         if isinstance(given, ModelCard):
             card = given
         elif isinstance(given, str | BaseChatModel | RunnableBinding):
-            # A first name to ask the card by what it is; the real one follows.
-            card = ModelCard(name="model", model=given)
-            card = ModelCard(name=_name(card, found, place), model=given)
+            model: Any = given  # with keywords bound it becomes a chat model and params
+            unnamed = ModelCard(name="model", model=model)
+            card = ModelCard(name=_name(unnamed, found, place), model=model)
         else:
             raise PoolError(
                 f"model {place + 1} is a {type(given).__name__}; give a string such as "

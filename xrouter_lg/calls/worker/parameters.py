@@ -60,6 +60,14 @@ _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azur
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignSettings:
+    """Keywords that were meant for chat models of one class, and would be refused by others."""
+
+    kind: type[Any]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """What the app bound to the model, untouched. ``options`` go to the model's ``bind_tools``
     (without tools: to its ``bind``), ``call`` are the keywords of the invocation, ``structured``
@@ -69,11 +77,14 @@ class Bound:
     options: Mapping[str, Any]
     call: Mapping[str, Any]
     structured: Structured | None = None
+    foreign: ForeignSettings | None = None
 
     def costly(self) -> dict[str, Any]:
         """What of it a worst case has to reckon with, in plain values. Of the tools only those
         that the provider runs: the others are a part of the prompt."""
-        given = {name: _plain(value) for name, value in {**self.options, **self.call}.items()}
+        foreign = {} if self.foreign is None else self.foreign.kwargs
+        named = {**foreign, **self.options, **self.call}
+        given = {name: _plain(value) for name, value in named.items()}
         if self.structured is not None:
             given["response_format"] = _plain(self.structured.schema)
         listed = (*self.tools, *(self.call.get("tools") or ()))
@@ -102,6 +113,8 @@ def prepare(
             limit that a budget needs.
     """
     options, kwargs = dict(bound.options), dict(bound.call)
+    if bound.foreign is not None and isinstance(model, bound.foreign.kind):
+        kwargs = {**bound.foreign.kwargs, **kwargs}
     limit = call.max_tokens
     told_off = any(name in refused for name in LIMITS)
     if told_off:
