@@ -50,7 +50,7 @@ async def test_keywords_of_the_app_win_over_bound_ones() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (42, "model 1 is a int; give a string"),
+        (42, "model 1 is 42; give a string"),
         (RunnableLambda(lambda x: x).bind(a=1), "what is bound is a RunnableLambda"),
         (
             ScriptedChatModel(["x"]).with_config(tags=["t"]),

@@ -1,1 +1,1 @@
-"""The router as a LangChain chat model, and what it needs of LangGraph's graphs: nothing."""
+"""The router as a LangChain chat model, an agent's middleware and a decision model."""

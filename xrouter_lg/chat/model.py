@@ -139,7 +139,7 @@ class ChatXRouter(BaseChatModel):
             if policy is None:
                 policy = self.policy = os.environ.get(POLICY_VARIABLE)
         self._router = as_router(
-            _pool(pool),
+            pool_of(pool),
             policy=policy,
             cost_weight=self.cost_weight,
             max_turns=self.max_turns,
@@ -448,7 +448,12 @@ class ChatXRouter(BaseChatModel):
         return written
 
 
-def _pool(given: Any) -> ModelPool | Router:
+def pool_of(given: Any) -> ModelPool | Router:
+    """A pool, or a router, from what may be written for one: a pool file's path, or what one holds.
+
+    Raises:
+        PoolError: a file that can't be read, a bad value.
+    """
     if isinstance(given, str | Path):
         return ModelPool.from_yaml(given)
     if isinstance(given, Mapping):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +35,7 @@ from xrouter_lg.tracing.runs.extract import (
     COLLECT,
     RECORD_KEY,
     ExtractedRoute,
+    decided_in,
     field_of,
     role_of,
     route_records,
@@ -129,7 +130,9 @@ class _Trace:
             begun = {run["parent_run_id"] or run["id"]: run for run in steps}
             found += [self._lost(run) for above, run in begun.items() if above not in answered]
         else:
-            found += [self._plain(calls) for calls in loops(models)] or [NO_MODEL]
+            decided = [one for run in self.runs for one in decided_in(run)]
+            plain = [self._plain(calls) for calls in loops(models)] or [NO_MODEL]
+            found += [_as_decided(episode, decided) for episode in plain]
         for reason in found:
             if isinstance(reason, str):
                 self.report.skipped[reason] += 1
@@ -263,6 +266,26 @@ class _Trace:
         told = {**said.metadata_of(run), **said.metadata_of(self.runs[0])}
         named = (told[key] for key in THREAD_KEYS if told.get(key))
         return next((str(value) for value in named), None)
+
+
+def _as_decided(episode: Episode | str, decided: Sequence[Mapping[str, Any]]) -> Episode | str:
+    """An episode of a model that a decision of ours chose, with how it was chosen: the latest
+    decision before it for its card."""
+    if isinstance(episode, str):
+        return episode
+    mine = next((one for one in reversed(decided) if one.get("route") == episode.route), None)
+    if mine is None:
+        return episode
+    return replace(
+        episode,
+        scores=dict(mine.get("scores") or {}),
+        propensity=mine.get("propensity"),
+        explored=bool(mine.get("explored")),
+        reason=str(mine.get("reason") or ""),
+        policy=mine.get("policy"),
+        policy_version=mine.get("policy_version"),
+        candidates=tuple(mine.get("scores") or ()),
+    )
 
 
 def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[EpisodeCall, ...]:

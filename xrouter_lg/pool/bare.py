@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -37,3 +39,14 @@ def unbound(where: str, binding: RunnableBinding[Any, Any]) -> tuple[BaseChatMod
     if not isinstance(below, BaseChatModel):
         raise PoolError(f"{where}: what is bound is a {type(below).__name__}, not a chat model")
     return below, kwargs
+
+
+_NO_NAME = re.compile(r"[^a-z0-9]+")
+
+
+def free_name(model: str, maker: str | None, taken: Collection[str], place: int) -> str:
+    """A card's name after its model's, that no other card has."""
+    bare = _NO_NAME.sub("_", model.lower()).strip("_")[:50] or f"model_{place}"
+    made_by = _NO_NAME.sub("_", maker or "")
+    names = [bare, f"{made_by}_{bare}"[:59]] if made_by else [bare]
+    return next((name for name in names if name not in taken), f"{bare}_{place}")

@@ -19,7 +19,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableBinding
 
 from xrouter_lg.errors import PoolError
-from xrouter_lg.pool.bare import short, unbound
+from xrouter_lg.pool.bare import free_name, short, unbound
 from xrouter_lg.pool.file import PoolFile
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.profiles import profile_of
@@ -319,15 +319,29 @@ class ModelPool:
         """A pool in one line: ``ModelPool.of("openai:gpt-5-nano", "anthropic:claude-haiku-4-5")``.
 
         Each is an ``init_chat_model`` string, a chat model, one with keywords bound, or a card. A
-        card's name is its model's (``gpt_5_nano``); prices, windows and capabilities are those that
-        are published.
+        card's name is its model's (``gpt_5_nano``); of two with one name the second has its
+        provider's in front, or a number behind. Prices, windows and capabilities are those that are
+        published.
 
         Raises:
             PoolError: none of these, or nothing at all.
         """
-        from xrouter_lg.pool.named import cards_of  # it makes cards
-
-        return cls(cards_of(models), default=default)
+        cards: list[ModelCard] = []
+        for place, given in enumerate(models, start=1):
+            if isinstance(given, ModelCard):
+                cards.append(given)
+                continue
+            if not isinstance(given, str | BaseChatModel | RunnableBinding):
+                raise PoolError(
+                    f"model {place} is {short(given)}; give a string such as "
+                    "'openai:gpt-5-nano', a chat model, or a ModelCard"
+                )
+            model: Any = given  # with keywords bound it becomes a chat model and params
+            unnamed = ModelCard(name="model", model=model)
+            taken = {card.name for card in cards}
+            name = free_name(unnamed.model_name, unnamed.maker, taken, place)
+            cards.append(ModelCard(name=name, model=model))
+        return cls(cards, default=default)
 
     @classmethod
     def from_yaml(cls, path: str | Path, *, reload: bool = True) -> ModelPool:
