@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Send
 
 from tests.support.apps import app, ask, calls, pool
-from xrouter_lg import Action, ChatXRouter, ModelPool, Proposal, Recorder, XRouterNode
+from xrouter_lg import (
+    Action,
+    ChatXRouter,
+    ModelPool,
+    Proposal,
+    Recorder,
+    Router,
+    XRouterNode,
+    add_router,
+)
 from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import UNROUTED, ExtractReport, episodes
 from xrouter_lg.errors import AllCandidatesFailedError
@@ -104,6 +115,20 @@ def test_a_failed_request_is_no_plain_models_call(
         ChatXRouter(cards, policy="cheapest", traces=recorder).invoke(QUESTION)
     assert read(recorder, cards, report) == []
     assert dict(report.skipped) == {UNROUTED: 1}
+
+
+def test_every_request_that_was_sent_to_a_wired_router_is_an_episode(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    cards, report = pool(fake), ExtractReport()
+    builder = StateGraph(MessagesState)
+    name = add_router(builder, Router(cards, "cheapest"))
+    sends = [Send(name, {"messages": [HumanMessage(f"part {n}")]}) for n in range(3)]
+    builder.add_conditional_edges(START, lambda state: sends, [name])
+    builder.compile().invoke(ask(QUESTION), {"callbacks": [recorder]})
+    found = read(recorder, cards, report)
+    assert sorted(_data(e.messages[0])["content"] for e in found) == ["part 0", "part 1", "part 2"]
+    assert dict(report.skipped) == {}
 
 
 def test_the_store_finds_the_route_of_a_request_inside_an_app(

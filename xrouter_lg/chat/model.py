@@ -22,6 +22,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
 from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.utils import ConfigurableFieldSpec
 from pydantic import ConfigDict, PrivateAttr, ValidationError
 
 from xrouter_lg.calls.ledger import Budget
@@ -31,7 +32,6 @@ from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.worker.parameters import ForeignSettings
 from xrouter_lg.calls.worker.structured import Structured
 from xrouter_lg.chat.bound_tools import BoundTools
-from xrouter_lg.chat.direct import DirectRequest, OwnRun
 from xrouter_lg.chat.options import ROUTER_MODEL, STRUCTURED, Invocation, sorted_keywords
 from xrouter_lg.chat.parsed import CardParser
 from xrouter_lg.chat.profile import profile_of_pool
@@ -39,6 +39,8 @@ from xrouter_lg.chat.streaming import chunks_of
 from xrouter_lg.errors import ConfigurationError, EmptyMessagesError
 from xrouter_lg.graph.asking import OPTIONS_KEY, RequestSteps
 from xrouter_lg.graph.bound import shown_tools
+from xrouter_lg.graph.direct import DirectRequest, OwnRun
+from xrouter_lg.graph.request import OPTION_SPECS
 from xrouter_lg.pool.plain import pool_data
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import iterate_sync, run_sync
@@ -156,6 +158,11 @@ class ChatXRouter(BaseChatModel):
     def router(self) -> Router:
         """The router behind the model."""
         return self._router
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What ``config["configurable"]`` takes, for whoever draws a form of it."""
+        return list(OPTION_SPECS)
 
     # --- as a runnable ---------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from xrouter_lg.calls.worker.parameters import ForeignSettings
 from xrouter_lg.chat.bound_tools import BoundTools
-from xrouter_lg.chat.direct import AnswerLimits
 from xrouter_lg.errors import PoolError, RequestOptionError
 from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.direct import AnswerLimits
 from xrouter_lg.graph.request import OPTIONS
 from xrouter_lg.pool.pool import ModelPool, normalise_name
 

@@ -127,6 +127,9 @@ class _Trace:
             # Beside a router, other model calls are steps of the app; the request is the router's.
             found += [BESIDE for run in models if not roles[run["id"]]]
             answered = {route.run_id for route in routes}
+            # What was sent to a wired router is answered below its first step.
+            within = [self.by_id[above] for above in map(self._above, answered) if roles.get(above)]
+            answered |= {step["parent_run_id"] for step in within}
             begun = {run["parent_run_id"] or run["id"]: run for run in steps}
             found += [self._lost(run) for above, run in begun.items() if above not in answered]
         else:
@@ -138,6 +141,10 @@ class _Trace:
                 self.report.skipped[reason] += 1
         kept = [episode for episode in found if isinstance(episode, Episode)]
         return sorted(kept, key=lambda episode: episode.started_at)
+
+    def _above(self, run_id: str | None) -> str | None:
+        run = self.by_id.get(str(run_id))
+        return None if run is None else run["parent_run_id"]
 
     def _routed(self, route: ExtractedRoute) -> Episode | str:
         record, collect = route.record, self.by_id[route.collect_run_id]
@@ -289,7 +296,9 @@ def _as_decided(episode: Episode | str, decided: Sequence[Mapping[str, Any]]) ->
 
 
 def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[EpisodeCall, ...]:
-    results = [r for r in state.get("xrouter_results") or () if isinstance(r, Mapping)]
+    # A second router in one graph keeps its results under a name of its own.
+    kept = next((v for k, v in state.items() if str(k).startswith("xrouter_results") and v), ())
+    results = [result for result in kept or () if isinstance(result, Mapping)]
     answers = {str(result.get("call_id")): result for result in results}
     charges: dict[str, list[Mapping[str, Any]]] = {}
     for charge in route.record.charges:

@@ -30,7 +30,7 @@ from xrouter_lg.graph.next_step import (
     outcomes_of,
 )
 from xrouter_lg.graph.record import build_record
-from xrouter_lg.graph.request import OUTER_KEY, build_request, check_options
+from xrouter_lg.graph.request import OUTER_KEY, build_request, check_options, context_options
 from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
 from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
@@ -43,7 +43,10 @@ from xrouter_lg.tracing.runs.extract import (
     node_run_id_of,
     run_ids,
 )
-from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest
+from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRecord, RouteRequest, shallow
+
+RUN_NAME = "xrouter"
+"""Name of a request's run in a trace, and of the router's graph."""
 
 OPTIONS_KEY = "__xrouter_options"
 """Key in ``configurable``: keywords of an invocation, for the worker."""
@@ -106,7 +109,7 @@ class RequestSteps:
             RequestOptionError: a bad option, or one that names no card.
         """
         options = call_options(config)
-        configurable = config.get("configurable") or {}
+        configurable = {**context_options(), **(config.get("configurable") or {})}
         turns = so_far.turns
         costly = replace(self._bound, call=options).costly() if options else self._costly
         request = build_request(
@@ -268,6 +271,15 @@ class RequestSteps:
             # where it stands, and the answer would not be the last one.
             changes["id"] = f"xrouter-{uuid.uuid4()}"
         return finish.message.model_copy(update=changes)
+
+
+def result_to_dict(result: CallResult) -> dict[str, Any]:
+    """JSON-safe form but for the message: what a state keeps of a call."""
+    return {
+        **shallow(result),
+        "charges": [charge.to_dict() for charge in result.charges],
+        "error": None if result.error is None else result.error.value,
+    }
 
 
 def now() -> float:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from langgraph.runtime import get_runtime
 
 from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.calls.tokens import ToolsSize, prompt_size
@@ -35,10 +37,25 @@ OPTIONS = (
 )
 """Keys of ``config["configurable"]`` that a request may carry."""
 
+OPTION_SPECS = [
+    ConfigurableFieldSpec(id=name, annotation=kind, name=name, description=told, default=None)
+    for name, kind, told in (
+        ("cost_weight", float | None, "score units that one reference cost is worth; 0 or more"),
+        ("quality_target", float | None, "share of the best card's quality to reach, up to 1"),
+        ("allow", list[str] | None, "the only cards that may be asked"),
+        ("deny", list[str] | None, "cards that may not be asked"),
+        ("max_cost_usd", float | None, "hard limit of the request in USD"),
+        ("per_step", bool | None, "ask the policy inside a tool loop too"),
+        ("tenant", str | None, "whose request it is, for the record"),
+    )
+]
+"""The options as LangChain advertises a runnable's configurable fields."""
+
 OUTER_KEY = "xrouter_outer"
 """Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
 is, so that a worker's tokens stream as that node's own."""
 
+_BY_CONTEXT = tuple(name for name in OPTIONS if name != "thread_id")
 _INTERNAL = frozenset({OUTER_KEY})
 _NO_LETTERS = re.compile(r"[^a-z]+")
 _ALIKE = 0.8
@@ -74,6 +91,23 @@ def to_messages(value: Any, where: str) -> list[BaseMessage]:
         except Exception as error:  # what LangChain raises for nonsense is of many kinds
             raise RequestError(f"state[{where!r}] holds no messages: {error}") from error
     return messages
+
+
+def context_options() -> dict[str, Any]:
+    """Options out of the context that the running app was invoked with (``context=``): those that
+    its mapping, or its object's fields, are named like. Nothing outside a graph."""
+    try:
+        runtime: Any = get_runtime()  # None in a runnable that no graph runs
+    except (RuntimeError, KeyError):
+        return {}
+    context = getattr(runtime, "context", None)
+    if context is None:
+        return {}
+    if isinstance(context, Mapping):
+        found = {name: context.get(name) for name in _BY_CONTEXT}
+    else:
+        found = {name: getattr(context, name, None) for name in _BY_CONTEXT}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def build_request(

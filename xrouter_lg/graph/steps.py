@@ -6,15 +6,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.graph.asking import CallContext, Planned, RequestSteps, SoFar, now
+from xrouter_lg.graph.asking import (
+    CallContext,
+    Planned,
+    RequestSteps,
+    SoFar,
+    now,
+    result_to_dict,
+)
 from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.direct import DirectRequest
 from xrouter_lg.graph.next_step import NextCall, NextTurn
 from xrouter_lg.graph.request import to_messages
 from xrouter_lg.graph.turn import Turn, anchor_of
@@ -36,11 +44,27 @@ class Names:
     route: str = "route"
     collect: str = "collect"
     messages_key: str = "messages"
+    output_key: str = "messages"
     then: str | None = None
+    prefix: str = ""
+    channels: str = ""
+    """What tells the private channels from those of another router in the same graph."""
 
     def call(self, card: str) -> str:
-        """The node that calls a card: the tool's name."""
-        return f"call_{card}"
+        """The node that calls a card: the tool's name, behind the prefix."""
+        return f"{self.prefix}call_{card}"
+
+    @property
+    def turns(self) -> str:
+        return f"xrouter_turns{self.channels}"
+
+    @property
+    def results(self) -> str:
+        return f"xrouter_results{self.channels}"
+
+    @property
+    def shown(self) -> str:
+        return f"router_messages{self.channels}"
 
 
 StepFunction = Callable[[dict[str, Any], RunnableConfig], Awaitable[Any]]
@@ -76,20 +100,24 @@ class Steps:
         started = now()
         key = self.names.messages_key
         messages = to_messages(state.get(key), key)
-        so_far = _under_way(state, messages)
+        if _was_sent(config):
+            # Several may be under way at once, and the channels hold one request.
+            sent = DirectRequest(self.asking, messages, config, cards=self.names.cards)
+            return self._finished(await sent.answer(), {})
+        so_far = self._under_way(state, messages)
         begun_with = so_far.turns[0].context.pool_fingerprint if so_far.turns else _pool_pin(config)
         pool = self.router.pool if begun_with is None else self.router.pool_of(begun_with)
         request = self._request(messages, config, pool, so_far)
         request, turn = await self.asking.decide(request, pool, started)
-        update: dict[str, Any] = {"xrouter_turns": [turn.to_dict()]}
+        update: dict[str, Any] = {self.names.turns: [turn.to_dict()]}
         if request.turn > 1:
-            update["router_messages"] = list(request.router_messages)
-        elif state.get("xrouter_turns"):
+            update[self.names.shown] = list(request.router_messages)
+        elif state.get(self.names.turns):
             # Left by an earlier request of this thread that never came to its end.
             update = {
-                "xrouter_turns": Overwrite([turn.to_dict()]),
-                "xrouter_results": Overwrite([]),
-                "router_messages": [],
+                self.names.turns: Overwrite([turn.to_dict()]),
+                self.names.results: Overwrite([]),
+                self.names.shown: [],
             }
         if not turn.decision.calls:
             return Command(update=update, goto=self.names.collect)
@@ -103,11 +131,11 @@ class Steps:
             CallContext(**payload["xrouter_context"]),
         )
         result = await self.asking.call(planned, payload[self.names.messages_key], config)
-        return {"xrouter_results": [result_to_dict(result)]}
+        return {self.names.results: [result_to_dict(result)]}
 
     async def collect(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """Pick the answer, ask the next candidate, or give the policy another turn."""
-        so_far = _read(state)
+        so_far = self._read(state)
         turn = so_far.turns[-1]
         pool = self.router.pool_of(so_far.turns[0].context.pool_fingerprint)
         messages = state[self.names.messages_key]
@@ -121,13 +149,30 @@ class Steps:
         if isinstance(step, NextCall):
             planned = self.asking.next_call(step.call, turn, request(), pool, so_far.results)
             return Command(goto=[self._send(planned, messages)])
-        update = {
-            self.names.messages_key: [await self.asking.answer(step, so_far, messages, config)],
-            "xrouter_turns": Overwrite([]),
-            "xrouter_results": Overwrite([]),
-            "router_messages": [],
+        cleared = {
+            self.names.turns: Overwrite([]),
+            self.names.results: Overwrite([]),
+            self.names.shown: [],
         }
+        return self._finished(await self.asking.answer(step, so_far, messages, config), cleared)
+
+    def _finished(self, message: AIMessage, cleared: Mapping[str, Any]) -> Command[Any]:
+        update = {self.names.output_key: [message], **cleared}
         return Command(update=update, goto=self.names.then or END)
+
+    def _read(self, state: Mapping[str, Any]) -> SoFar:
+        return SoFar(
+            turns=[Turn.from_dict(data) for data in state.get(self.names.turns) or []],
+            results=[_result(data) for data in state.get(self.names.results) or []],
+            shown=state.get(self.names.shown) or (),
+        )
+
+    def _under_way(self, state: Mapping[str, Any], messages: Sequence[BaseMessage]) -> SoFar:
+        """What has happened to this request; nothing when what is there belongs to another."""
+        so_far = self._read(state)
+        if not so_far.turns or so_far.turns[0].context.anchor != anchor_of(messages):
+            return SoFar()
+        return so_far
 
     def _request(
         self,
@@ -155,29 +200,10 @@ def _pool_pin(config: RunnableConfig) -> str | None:
     return pin if isinstance(pin, str) else None
 
 
-def _read(state: Mapping[str, Any]) -> SoFar:
-    return SoFar(
-        turns=[Turn.from_dict(data) for data in state.get("xrouter_turns") or []],
-        results=[_result(data) for data in state.get("xrouter_results") or []],
-        shown=state.get("router_messages") or (),
-    )
-
-
-def _under_way(state: Mapping[str, Any], messages: Sequence[BaseMessage]) -> SoFar:
-    """What has happened to this request; nothing when what is there belongs to another."""
-    so_far = _read(state)
-    if not so_far.turns or so_far.turns[0].context.anchor != anchor_of(messages):
-        return SoFar()
-    return so_far
-
-
-def result_to_dict(result: CallResult) -> dict[str, Any]:
-    """JSON-safe form but for the message: what a state keeps of a call."""
-    return {
-        **shallow(result),
-        "charges": [charge.to_dict() for charge in result.charges],
-        "error": None if result.error is None else result.error.value,
-    }
+def _was_sent(config: RunnableConfig) -> bool:
+    """Whether the app's own ``Send`` has started the step, instead of an edge."""
+    triggers = (config.get("metadata") or {}).get("langgraph_triggers") or ()
+    return "__pregel_push" in triggers
 
 
 def _result(data: Mapping[str, Any]) -> CallResult:

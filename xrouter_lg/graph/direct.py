@@ -1,4 +1,4 @@
-"""A request from its messages to its answer, in one coroutine: no graph, no checkpoint."""
+"""A request from its messages to its answer, in one coroutine: no nodes, no checkpoint."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from langchain_core.runnables.config import patch_config, var_child_runnable_con
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.told.token_sink import TokenSink
-from xrouter_lg.graph.add_router import RUN_NAME
-from xrouter_lg.graph.asking import Planned, RequestSteps, SoFar, now
+from xrouter_lg.graph.asking import RUN_NAME, Planned, RequestSteps, SoFar, now, result_to_dict
 from xrouter_lg.graph.next_step import Finish, NextCall
-from xrouter_lg.graph.steps import result_to_dict
 from xrouter_lg.graph.turn import Turn
 from xrouter_lg.tracing.runs.extract import COLLECT, ROLE_KEY
 from xrouter_lg.types import RouteRequest
@@ -61,15 +59,16 @@ class DirectRequest:
         asking: RequestSteps,
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
-        limits: AnswerLimits,
+        limits: AnswerLimits | None = None,
         sink: TokenSink | None = None,
+        cards: Sequence[str] | None = None,
     ) -> None:
         self._asking, self._messages, self._config = asking, messages, config
-        self._limits, self._sink = limits, sink
+        self._limits, self._sink, self._cards = limits or AnswerLimits(), sink, cards
         self._turns: list[Turn] = []
         self._results: list[CallResult] = []
 
-    async def answer(self, own: OwnRun) -> AIMessage:
+    async def answer(self, own: OwnRun = OwnRun()) -> AIMessage:
         """The answer with its record, as a run of the router's name.
 
         Raises:
@@ -112,8 +111,10 @@ class DirectRequest:
         shown: list[BaseMessage] = []
         so_far = SoFar(self._turns, self._results, shown)
 
+        cards = pool.names if self._cards is None else self._cards
+
         def request() -> RouteRequest:
-            return asking.request(self._messages, self._config, pool, so_far, pool.names)
+            return asking.request(self._messages, self._config, pool, so_far, cards)
 
         while True:
             asked, turn = await asking.decide(request(), pool, started)
