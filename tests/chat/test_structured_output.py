@@ -116,12 +116,32 @@ def test_a_method_that_no_class_has_is_an_error_at_once(model: ChatXRouter) -> N
         model.with_structured_output(Joke, method="telepathy")
 
 
-async def test_a_card_that_is_known_to_have_no_schemas_is_no_candidate(
-    fake: FakeOpenAIServer,
-) -> None:
+@pytest.fixture
+def chat(fake: FakeOpenAIServer) -> ChatXRouter:
+    """Its favourite is known to keep to no schema."""
     fake.add_model(FakeModel(name="obliging", reply=obliging))
     cards = ModelPool([card(fake, "small", capabilities=["tools"]), card(fake, "obliging")])
-    chat = ChatXRouter(cards, policy="fixed:small")
+    return ChatXRouter(cards, policy="fixed:small")
+
+
+async def test_a_schema_that_an_agent_binds_needs_a_card_that_keeps_to_it(
+    chat: ChatXRouter,
+) -> None:
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "joke", "schema": Joke.model_json_schema()},
+    }
+    for asked in (chat.bind_tools([], response_format=form), chat.bind(response_format=Joke)):
+        message = await asked.ainvoke("A joke")
+        assert message.response_metadata["xrouter"]["route"] == "obliging"
+    in_words = chat.with_structured_output(Joke, method="json_mode", include_raw=True)
+    told = await in_words.ainvoke("A joke, as JSON")
+    assert told["raw"].response_metadata["xrouter"]["route"] == "small"
+    plain = await chat.bind(response_format={"type": "json_object"}).ainvoke("A joke, as JSON")
+    assert plain.response_metadata["xrouter"]["route"] == "small"
+
+
+async def test_a_card_that_is_known_to_have_no_schemas_is_no_candidate(chat: ChatXRouter) -> None:
     asked = chat.with_structured_output(Joke, method="json_schema", include_raw=True)
     told = await asked.ainvoke("A joke")
     assert told["raw"].response_metadata["xrouter"]["route"] == "obliging"

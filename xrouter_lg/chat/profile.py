@@ -5,16 +5,7 @@ from __future__ import annotations
 from langchain_core.language_models.model_profile import ModelProfile
 
 from xrouter_lg.pool.pool import ModelPool
-
-_FIELDS = {
-    "tools": "tool_calling",
-    "structured_output": "structured_output",
-    "reasoning": "reasoning_output",
-    "vision": "image_inputs",
-    "files": "pdf_inputs",
-    "audio": "audio_inputs",
-    "video": "video_inputs",
-}
+from xrouter_lg.pool.profiles import PROFILE_FIELDS
 
 
 def profile_of_pool(pool: ModelPool) -> ModelProfile:
@@ -28,7 +19,7 @@ def profile_of_pool(pool: ModelPool) -> ModelProfile:
         profile["max_input_tokens"] = max(windows)
     if answers:
         profile["max_output_tokens"] = max(answers)
-    for ours, theirs in _FIELDS.items():
+    for ours, theirs in PROFILE_FIELDS.items():
         known = [card.can(ours) for card in pool]
         if any(known) or None not in known:
             profile[theirs] = any(known)  # type: ignore[literal-required]

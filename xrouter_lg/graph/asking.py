@@ -117,7 +117,7 @@ class RequestSteps:
             configurable,
             self.router,
             tools=(*self._shown, *shown_tools(options.get("tools") or ())),
-            needs=self.tools.needs,
+            needs=self.tools.needs | _form_needed({**self._bound.options, **options}),
             measured=self._measured,
             default=pool.default,
             unreachable=frozenset(pool.names).difference(cards),
@@ -280,6 +280,14 @@ def result_to_dict(result: CallResult) -> dict[str, Any]:
         "charges": [charge.to_dict() for charge in result.charges],
         "error": None if result.error is None else result.error.value,
     }
+
+
+def _form_needed(bound: Mapping[str, Any]) -> frozenset[str]:
+    """A schema that the provider shall keep to is a capability; the mere word JSON is none."""
+    form = bound.get("response_format")
+    named = form.get("type") if isinstance(form, Mapping) else None
+    asked = form is not None and named not in ("json_object", "text")
+    return frozenset({"structured_output"}) if asked else frozenset()
 
 
 def now() -> float:

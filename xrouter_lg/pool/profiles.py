@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_CAPABILITIES = {
+PROFILE_FIELDS = {
     "tools": "tool_calling",
     "structured_output": "structured_output",
     "reasoning": "reasoning_output",
@@ -19,6 +19,7 @@ _CAPABILITIES = {
     "audio": "audio_inputs",
     "video": "video_inputs",
 }
+"""What a profile calls each capability of a card."""
 # LangChain's names of providers whose models are listed by another package.
 _PACKAGES = {
     "azure_openai": "langchain_openai",
@@ -47,7 +48,7 @@ def profile_of(provider: str | None, model: str) -> Profile | None:
     return Profile(
         context_window=window if isinstance(window, int) and window > 0 else None,
         capabilities={
-            ours: bool(found[theirs]) for ours, theirs in _CAPABILITIES.items() if theirs in found
+            ours: bool(found[theirs]) for ours, theirs in PROFILE_FIELDS.items() if theirs in found
         },
     )
 

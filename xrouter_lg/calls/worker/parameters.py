@@ -86,7 +86,7 @@ class Bound:
         named = {**foreign, **self.options, **self.call}
         given = {name: _plain(value) for name, value in named.items()}
         if self.structured is not None:
-            given["response_format"] = _plain(self.structured.schema)
+            given.setdefault("response_format", _plain(self.structured.schema))
         listed = (*self.tools, *(self.call.get("tools") or ()))
         kinds = [tool for tool in listed if isinstance(tool, Mapping)]
         given["tools"] = [tool for tool in kinds if finds_by_itself(tool)]
