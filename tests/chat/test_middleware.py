@@ -152,6 +152,18 @@ async def test_settings_meant_for_the_agents_model_reach_only_cards_of_its_class
     assert "prompt_cache_key" not in fake.requests[-1].body
 
 
+async def test_at_a_hand_off_the_next_agents_policy_is_asked(cards: ModelPool) -> None:
+    moved = AIMessage(
+        "",
+        tool_calls=[{"name": "to_bob", "args": {}, "id": "1", "type": "tool_call"}],
+        response_metadata={"xrouter": {"route": "small"}},
+    )
+    layer = XRouterMiddleware(cards, policy="fixed:large")
+    bob = create_agent(own_model(), tools=[lookup], middleware=[layer])
+    history = [*ask()["messages"], moved, ToolMessage("transferred", tool_call_id="1")]
+    assert routes(await bob.ainvoke({"messages": history})) == ["small", "large"]
+
+
 async def test_one_layer_serves_two_agents_each_with_its_own_run(cards: ModelPool) -> None:
     layer = XRouterMiddleware(cards, policy="cheapest")
     for model in (own_model(), own_model()):
