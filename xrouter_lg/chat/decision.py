@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.decisions import (
+from langchain_core.decisions import (  # langchain-core 1.8.3
     BaseDecisionModel,
     Choice,
     ChoiceAnswer,
