@@ -4,7 +4,8 @@
 
 Median and 99th percentile in milliseconds per request, async, one request at a time, instant
 models, after a warm-up. Every variant takes its turn in each of ten rounds, so that a busy
-machine slows all of them alike.
+machine slows all of them alike. Then what a thread of 30 questions keeps in a SQLite checkpointer,
+beside a node that calls a model by itself.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
 
 from benchmarks.results import append, show
 from benchmarks.shapes import InstantChat, app_around, hand_written, instant_pool, plain_node
-from xrouter_lg import Recorder, XRouterNode
+from xrouter_lg import ChatXRouter, Recorder, XRouterNode
 
 ROUNDS = 10
 WARM_UP = 30
+QUESTION = "Please tell me something about this subject, in a few sentences. " * 4
 
 Run = Callable[[], Awaitable[Any]]
 
@@ -69,6 +73,7 @@ async def main(runs: int) -> None:
             "(c) XRouterNode, recorder off": _of(
                 app_around(XRouterNode(instant_pool(), policy="fixed:small"))
             ),
+            "(f) ChatXRouter by itself": _chat(message),
             "(d) XRouterNode, recorder on": _of(
                 app_around(XRouterNode(instant_pool(), policy="fixed:small", traces=recorder))
             ),
@@ -88,7 +93,45 @@ async def main(runs: int) -> None:
         figures.append(f"{name} {median * 1e3:.2f} ms (×{median / base:.2f})")
     show(f"Per request, {runs} runs", ["variant", "median ms", "p99 ms", "ratio to (b)"], rows)
     print(f"dropped runs: {dropped}")
-    append("; ".join([*figures, f"load {load:.1f} at the start"]))
+    threads = await asyncio.to_thread(show_threads, model)
+    append("; ".join([*figures, threads, f"load {load:.1f} at the start"]))
+
+
+def _chat(message: list[HumanMessage]) -> Run:
+    chat = ChatXRouter(instant_pool(), policy="fixed:small")
+    return lambda: chat.ainvoke(message)
+
+
+def thread_bytes(node: Any, turns: int = 30) -> int:
+    """Bytes of a SQLite checkpointer after a thread of so many questions."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "thread.db"
+        with SqliteSaver.from_conn_string(str(path)) as saver:
+            builder = StateGraph(MessagesState)
+            builder.add_node("model", node)
+            builder.add_edge(START, "model")
+            app = builder.compile(checkpointer=saver)
+            config: Any = {"configurable": {"thread_id": "1"}}
+            for turn in range(turns):
+                app.invoke({"messages": [HumanMessage(f"{turn}: {QUESTION}")]}, config)
+            saver.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.stat().st_size
+
+
+def show_threads(model: Any) -> str:
+    """A table of thread sizes, and its figures as text."""
+    pool = instant_pool()
+    sizes = {
+        "a model in a node": thread_bytes(lambda s: {"messages": [model.invoke(s["messages"])]}),
+        "XRouterNode, one turn": thread_bytes(XRouterNode(pool, policy="fixed:small")),
+        "XRouterNode, max_turns=2": thread_bytes(
+            XRouterNode(pool, policy="fixed:small", max_turns=2)
+        ),
+    }
+    plain = sizes["a model in a node"]
+    rows = [[n, f"{size / 1024:.0f}", f"{size / plain:.2f}"] for n, size in sizes.items()]
+    show("A thread of 30 questions in SQLite", ["node", "KiB", "ratio"], rows)
+    return "; ".join(f"thread of {name} ×{ratio}" for name, _, ratio in rows)
 
 
 async def _with_langsmith(url: str, models: dict[str, Any], runs: int) -> dict[str, list[float]]:

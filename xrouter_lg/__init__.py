@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from xrouter_lg.calls.ledger import Budget as Budget
+    from xrouter_lg.chat.middleware import XRouterMiddleware as XRouterMiddleware
+    from xrouter_lg.chat.model import ChatXRouter as ChatXRouter
     from xrouter_lg.graph.add_router import add_router as add_router
     from xrouter_lg.graph.add_router import build_router_graph as build_router_graph
     from xrouter_lg.graph.node import XRouterNode as XRouterNode
@@ -34,6 +36,7 @@ _HOME = {
     "Action": "types",
     "BasePolicy": "policies.base",
     "Budget": "calls.ledger",
+    "ChatXRouter": "chat.model",
     "Exploration": "routing.exploration",
     "ModelCard": "pool.pool",
     "ModelPool": "pool.pool",
@@ -46,6 +49,7 @@ _HOME = {
     "RouteRequest": "types",
     "Router": "routing.router",
     "TraceStore": "tracing.store.trace_store",
+    "XRouterMiddleware": "chat.middleware",
     "XRouterNode": "graph.node",
     "add_router": "graph.add_router",
     "build_router_graph": "graph.add_router",

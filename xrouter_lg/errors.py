@@ -11,7 +11,6 @@
     │   └── VerifierConfigError              a verifier can't be built from its arguments
     ├── RequestError (ValueError)            this request can't be routed as it stands
     │   ├── EmptyMessagesError               no message at all
-    │   ├── NoHumanMessageError              nothing was asked
     │   ├── RequestOptionError               a bad value in ``config["configurable"]``
     │   └── NoCandidateError                 every card was removed; says which rule removed which
     ├── BudgetExceededError (RuntimeError)   the call would cost more than is left
@@ -146,10 +145,6 @@ class RequestError(XRouterError, ValueError):
 
 class EmptyMessagesError(RequestError):
     """There is no message to answer."""
-
-
-class NoHumanMessageError(RequestError):
-    """There are messages, but none by the user."""
 
 
 class RequestOptionError(RequestError):

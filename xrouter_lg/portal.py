@@ -6,9 +6,11 @@ import asyncio
 import concurrent.futures
 import contextvars
 import os
+import queue
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -77,6 +79,55 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         if not done.done():
             loop.call_soon_threadsafe(lambda: task.cancel() if task is not None else None)
         raise
+
+
+_STOP_WITHIN_S = 5.0
+
+
+def iterate_sync(source: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+    """What an async iterator gives, for a thread that may or may not have an event loop: as it
+    comes. The iterator is made, run and closed in one task; leaving the loop early ends it."""
+    items: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    stop: list[Callable[[], object]] = []
+    begun = threading.Event()
+
+    async def pump() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        stop.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        begun.set()
+        async with aclosing(cast("Any", source())) as parts:
+            async for part in parts:
+                items.put((True, part))
+
+    # The portal's own thread, which waits here, can't run it.
+    runner = asyncio.run if _inside(_portal.loop) else run_sync
+
+    def run() -> None:
+        try:
+            runner(pump())
+        except BaseException as error:
+            items.put((False, error))
+        else:
+            items.put((False, None))
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(run,), name="xrouter-stream", daemon=True
+    )
+    thread.start()
+    try:
+        while True:
+            more, item = items.get()
+            if more:
+                yield item
+                continue
+            if item is not None:
+                raise item
+            return
+    finally:
+        if thread.is_alive() and begun.wait(_STOP_WITHIN_S):
+            stop[0]()
+            thread.join(_STOP_WITHIN_S)
 
 
 def _inside(loop: asyncio.AbstractEventLoop) -> bool:

@@ -160,6 +160,8 @@ class RouteRequest:
     """Images among the messages, of which each model makes another number of tokens."""
     turn: int = 1
     max_turns: int = 1
+    per_step: bool = False
+    """Whether the policy is asked inside a tool loop too."""
     answers: tuple[Answer, ...] = ()
     router_messages: tuple[BaseMessage, ...] = ()
     remaining_usd: Decimal | None = None

@@ -6,7 +6,13 @@ import dataclasses
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from tests.support.apps import app, ask, card, pool, record
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
@@ -15,7 +21,6 @@ from xrouter_lg.errors import (
     EmptyMessagesError,
     MissingKeyError,
     NoCandidateError,
-    NoHumanMessageError,
     PoolError,
     RequestError,
     RequestOptionError,
@@ -39,11 +44,23 @@ async def test_a_state_that_is_no_state(fake: FakeOpenAIServer) -> None:
         await XRouterNode(pool(fake)).ainvoke(42)
 
 
-async def test_no_human_message(fake: FakeOpenAIServer) -> None:
-    with pytest.raises(NoHumanMessageError, match=r"only: system, ai.*Add a HumanMessage"):
-        await app(XRouterNode(pool(fake))).ainvoke(
-            {"messages": [SystemMessage("s"), AIMessage("a")]}
-        )
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [SystemMessage("Write a haiku.")],
+        [
+            AIMessage("", tool_calls=[{"name": "add", "args": {}, "id": "1"}]),
+            ToolMessage("5", tool_call_id="1"),
+        ],
+        [ChatMessage("hi", role="user")],
+    ],
+    ids=["system alone", "trimmed tool loop", "chat message"],
+)
+async def test_what_a_model_takes_without_a_human_message_is_taken(
+    fake: FakeOpenAIServer, messages: list[Any]
+) -> None:
+    state = await app(XRouterNode(pool(fake))).ainvoke({"messages": messages})
+    assert record(state)["route"] == "small"
 
 
 @pytest.mark.parametrize("value", [42, {"a": 1}, [42], [object], [("nobody", "x")]], ids=repr)

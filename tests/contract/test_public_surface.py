@@ -20,6 +20,7 @@ NAMES = [
     "Action",
     "BasePolicy",
     "Budget",
+    "ChatXRouter",
     "Exploration",
     "ModelCard",
     "ModelPool",
@@ -32,6 +33,7 @@ NAMES = [
     "RouteRequest",
     "Router",
     "TraceStore",
+    "XRouterMiddleware",
     "XRouterNode",
     "add_router",
     "build_router_graph",
@@ -41,6 +43,8 @@ PARAMETERS = {
     "Action": "kind card hint temperature max_tokens call_id text",
     "BasePolicy.propose": "self request candidates",
     "Budget": "per_request_usd on_exceeded",
+    "ChatXRouter.bind_tools": "self tools tool_choice options",
+    "ChatXRouter.with_structured_output": "self schema include_raw options",
     "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
     "capabilities description timeout_s max_retries params serves",
@@ -54,10 +58,11 @@ PARAMETERS = {
     "explore cost_usd",
     "Router": "pool policy cost_weight max_turns budget exploration workers",
     "Router.decide": "self request pool",
+    "XRouterMiddleware": "pool per options",
     "XRouterNode": "pool policy cost_weight max_turns budget messages_key output_key traces "
     "exploration",
     "XRouterNode.bind_tools": "self tools options",
-    "add_router": "builder router name then policy max_turns messages_key tools",
+    "add_router": "builder router name then policy max_turns messages_key output_key prefix tools",
     "build_router_graph": "router policy max_turns tools",
 }
 

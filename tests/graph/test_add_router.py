@@ -13,7 +13,7 @@ from langgraph.graph.message import add_messages
 from tests.support.apps import Says, answer, ask, calls, card, pool, record
 from xrouter_lg import Action, Budget, ModelPool, Proposal, Router, add_router
 from xrouter_lg.errors import ConfigurationError, NoCandidateError
-from xrouter_lg.graph.steps import ToolBinding
+from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan, Reply, ToolCall, server_error
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}

@@ -38,6 +38,7 @@ LARGE = "large says many more words than the others do"
 
 
 def as_node(router: Router, saver: Any) -> Graph:
+    router.max_turns = 2  # a node of one turn is kept as one step
     return app(XRouterNode(router), saver)
 
 
@@ -249,7 +250,7 @@ def test_a_sync_app_resumes_too(fake: FakeOpenAIServer, tmp_path: Path) -> None:
         pass
 
     with SqliteSaver.from_conn_string(str(tmp_path / "c.db")) as saver:
-        router = Router(pool(fake), calls("large", "small"))
+        router = Router(pool(fake), calls("large", "small"), max_turns=2)
         original = router.workers.call
 
         async def call(card: Any, *args: Any, **kwargs: Any) -> Any:
@@ -298,7 +299,7 @@ from xrouter_lg import ModelCard, ModelPool, Router, XRouterNode, build_router_g
 url, database, surface, mode = sys.argv[1:]
 price = {"input": 1, "output": 2}
 cards = [ModelCard(name=n, model=n, base_url=url, price=price) for n in ("small", "large")]
-router = Router(ModelPool(cards), calls("large", "small"))
+router = Router(ModelPool(cards), calls("large", "small"), max_turns=2)
 config = {"configurable": {"thread_id": "t"}}
 with SqliteSaver.from_conn_string(database) as saver:
     if surface == "node":
@@ -356,3 +357,13 @@ async def test_the_record_survives_the_checkpointer(fake: FakeOpenAIServer, save
     state = await graph.ainvoke(ask(), THREAD)
     again = (await graph.aget_state(THREAD)).values
     assert record(again) == record(state)
+
+
+def test_a_node_of_one_turn_is_one_step_of_the_apps(fake: FakeOpenAIServer) -> None:
+    saver = InMemorySaver()
+    graph = app(XRouterNode(pool(fake), policy="cheapest"), saver)
+    for _ in range(3):
+        graph.invoke(ask(), THREAD)
+    kept = [saved.config["configurable"]["checkpoint_ns"] for saved in saver.list(THREAD)]
+    assert set(kept) == {""}
+    assert len(kept) == 3 * 3  # what LangGraph keeps of any node: input, start, answer

@@ -9,10 +9,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Decimal
+from types import MappingProxyType
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    SystemMessage,
+    message_chunk_to_message,
+)
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.bill import AttemptBill, UsualCost
@@ -31,7 +38,8 @@ from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
 from xrouter_lg.calls.told.notices import notice_failed_call
-from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
+from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
+from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
@@ -54,6 +62,7 @@ _FLAWS = {
 
 logger = logging.getLogger(__name__)
 
+_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
 
@@ -101,6 +110,10 @@ class Workers:
         """The card's chat model for the running event loop."""
         return self._models.of(card).model
 
+    def prepared(self, card: ModelCard) -> BaseChatModel:
+        """The card's chat model as it was built, of which every event loop gets a copy."""
+        return self._models.prepare(card)
+
     def breaker(self, card: str) -> Breaker:
         """The health of a card, by name: it outlives a pool's reload."""
         found = self._breakers.get(card)
@@ -123,16 +136,22 @@ class Workers:
         tools: Sequence[Any] = (),
         tool_options: Mapping[str, Any] | None = None,
         call_options: Mapping[str, Any] | None = None,
+        bound: Bound | None = None,
+        settings: Mapping[str, Any] = _NO_SETTINGS,
         lone: bool | None = None,
         deadline: float | None = None,
+        sink: TokenSink | None = None,
     ) -> CallResult:
         """Ask a card, with retries by class of failure. Failures are returned, never raised.
 
         With an allowance (USD) another attempt is made only while its worst case still fits
         beside what the earlier ones may have cost. ``pool`` is where the price of a model that
         was served in another's place is looked up. ``charges`` gets every attempt as it ends,
-        a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own:
-        see :class:`~xrouter_lg.calls.worker.parameters.Bound`.
+        a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own,
+        and so is all of it as ``bound``: see
+        :class:`~xrouter_lg.calls.worker.parameters.Bound`. ``settings`` are
+        fields of the chat model that are set otherwise for this call. ``sink`` gets the answer
+        chunk by chunk.
 
         ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
         waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
@@ -142,10 +161,9 @@ class Workers:
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
-        if card.params and not isinstance(card.model, str):
-            own = _bound_to(card, tools)
-            call_options = {**own, **(call_options or {})}
-        bound = Bound(tools, tool_options or {}, call_options or {})
+        bound = bound or Bound(tools, tool_options or {}, call_options or {})
+        if own := _bound_to(card, bound.tools):
+            bound = replace(bound, call={**own, **bound.call})
 
         def worst() -> Decimal | None:
             costly = bound.costly()
@@ -184,13 +202,13 @@ class Workers:
             try:
                 built = self._models.of(card)  # held until the answer is here, whatever is reloaded
                 retries = max(card.max_retries, built.retries)
-                model = built.model
+                model = built.having(settings)
                 if card.maker == "anthropic":
                     model = with_fitting_thoughts(model, asked, card.name, call.max_tokens)
                 refused = omitted | self._refused.get(card.name, frozenset())
                 prepared = prepare(model, call, bound, refused)
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
-                message = await _ask(card, prepared, asked, config, limit)
+                message = await _ask(card, prepared, asked, config, limit, sink)
             except asyncio.CancelledError:
                 health.cancel()
                 charges.append(bill.failed(attempt, started, "cancelled"))
@@ -223,11 +241,11 @@ class Workers:
                         message,
                         tuple(charges),
                         truncated=flaw is not None,
-                        streamed=watch is not None and watch.seen,
+                        streamed=_seen(watch, sink),
                     )
                 failure = Failure(flaw, _FLAWS[flaw])
             health.failed(failure.error_class)
-            if watch is not None and watch.seen:
+            if _seen(watch, sink):
                 break  # a second attempt's text would be glued to the first one's
             tries += 1
             pause = _pause(failure, tries, patience_s)
@@ -245,7 +263,7 @@ class Workers:
             tuple(charges),
             error=failure.error_class,
             detail=failure.detail,
-            streamed=watch is not None and watch.seen,
+            streamed=_seen(watch, sink),
             retry_after_s=failure.retry_after_s,
         )
 
@@ -288,16 +306,25 @@ class Workers:
         return replace(charge, overrun_usd=over)
 
 
+def _seen(watch: StreamWatch | None, sink: TokenSink | None) -> bool:
+    """Whether somebody has seen a part of the answer."""
+    return (watch is not None and watch.seen) or (sink is not None and sink.shown)
+
+
 async def _ask(
     card: ModelCard,
     prepared: Prepared,
     messages: Sequence[BaseMessage],
     config: RunnableConfig,
     limit_s: float,
+    sink: TokenSink | None,
 ) -> AIMessage:
     async with asyncio.timeout(limit_s):
-        sent = encodable(without_foreign_thoughts(messages, card))
-        message = await prepared.runnable.ainvoke(list(sent), config, **prepared.kwargs)
+        sent = list(encodable(without_foreign_thoughts(messages, card)))
+        if sink is None:
+            message = await prepared.runnable.ainvoke(sent, config, **prepared.kwargs)
+        else:
+            message = await _ask_in_parts(card, prepared, sent, config, sink)
     if not isinstance(message, AIMessage):
         raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
     if (provider := card.maker) is not None:
@@ -306,9 +333,27 @@ async def _ask(
     return message
 
 
+async def _ask_in_parts(
+    card: ModelCard,
+    prepared: Prepared,
+    sent: list[BaseMessage],
+    config: RunnableConfig,
+    sink: TokenSink,
+) -> Any:
+    sink.begin()
+    whole: AIMessageChunk | None = None
+    async for part in prepared.runnable.astream(sent, config, **prepared.kwargs):
+        chunk = as_chunk(part) if isinstance(part, AIMessage) else part
+        whole = chunk if whole is None else whole + chunk
+        sink.put(card.name, chunk)
+    return whole if whole is None else message_chunk_to_message(whole)
+
+
 def _bound_to(card: ModelCard, tools: Sequence[Any]) -> dict[str, Any]:
     """Keywords that are bound to a chat model that was handed in; the app's tools take the place
     of those among them."""
+    if isinstance(card.model, str):
+        return {}
     left = {"callbacks", *(("tools", "tool_choice") if tools else ())}
     return {name: value for name, value in card.params.items() if name not in left}
 

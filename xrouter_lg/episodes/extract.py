@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +35,7 @@ from xrouter_lg.tracing.runs.extract import (
     COLLECT,
     RECORD_KEY,
     ExtractedRoute,
+    decided_in,
     field_of,
     role_of,
     route_records,
@@ -126,15 +127,24 @@ class _Trace:
             # Beside a router, other model calls are steps of the app; the request is the router's.
             found += [BESIDE for run in models if not roles[run["id"]]]
             answered = {route.run_id for route in routes}
+            # What was sent to a wired router is answered below its first step.
+            within = [self.by_id[above] for above in map(self._above, answered) if roles.get(above)]
+            answered |= {step["parent_run_id"] for step in within}
             begun = {run["parent_run_id"] or run["id"]: run for run in steps}
             found += [self._lost(run) for above, run in begun.items() if above not in answered]
         else:
-            found += [self._plain(calls) for calls in loops(models)] or [NO_MODEL]
+            decided = [one for run in self.runs for one in decided_in(run)]
+            plain = [self._plain(calls) for calls in loops(models)] or [NO_MODEL]
+            found += [_as_decided(episode, decided) for episode in plain]
         for reason in found:
             if isinstance(reason, str):
                 self.report.skipped[reason] += 1
         kept = [episode for episode in found if isinstance(episode, Episode)]
         return sorted(kept, key=lambda episode: episode.started_at)
+
+    def _above(self, run_id: str | None) -> str | None:
+        run = self.by_id.get(str(run_id))
+        return None if run is None else run["parent_run_id"]
 
     def _routed(self, route: ExtractedRoute) -> Episode | str:
         record, collect = route.record, self.by_id[route.collect_run_id]
@@ -265,8 +275,30 @@ class _Trace:
         return next((str(value) for value in named), None)
 
 
+def _as_decided(episode: Episode | str, decided: Sequence[Mapping[str, Any]]) -> Episode | str:
+    """An episode of a model that a decision of ours chose, with how it was chosen: the latest
+    decision before it for its card."""
+    if isinstance(episode, str):
+        return episode
+    mine = next((one for one in reversed(decided) if one.get("route") == episode.route), None)
+    if mine is None:
+        return episode
+    return replace(
+        episode,
+        scores=dict(mine.get("scores") or {}),
+        propensity=mine.get("propensity"),
+        explored=bool(mine.get("explored")),
+        reason=str(mine.get("reason") or ""),
+        policy=mine.get("policy"),
+        policy_version=mine.get("policy_version"),
+        candidates=tuple(mine.get("scores") or ()),
+    )
+
+
 def _routed_calls(route: ExtractedRoute, state: Mapping[str, Any]) -> tuple[EpisodeCall, ...]:
-    results = [r for r in state.get("xrouter_results") or () if isinstance(r, Mapping)]
+    # A second router in one graph keeps its results under a name of its own.
+    kept = next((v for k, v in state.items() if str(k).startswith("xrouter_results") and v), ())
+    results = [result for result in kept or () if isinstance(result, Mapping)]
     answers = {str(result.get("call_id")): result for result in results}
     charges: dict[str, list[Mapping[str, Any]]] = {}
     for charge in route.record.charges:

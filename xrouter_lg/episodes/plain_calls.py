@@ -71,10 +71,20 @@ def _goes_on(last: PlainCall, call: PlainCall) -> bool:
 
 
 def innermost_models(runs: Sequence[Run]) -> list[Run]:
-    """Model runs that no other model run stands below: a model that wraps others is none."""
-    models = [run for run in runs if run["run_type"] == "llm"]
+    """Model runs that no other model run stands below: a model that wraps others is none, nor is
+    one that answers typed questions (LangChain's decision models)."""
+    models = [run for run in runs if run["run_type"] == "llm" and not _decides(run)]
     above = {step for run in models for step in read.ancestors_of(run)}
     return [run for run in models if run["id"] not in above]
+
+
+def _decides(run: Run) -> bool:
+    inputs, outputs = run.get("inputs") or {}, run.get("outputs") or {}
+    asked = inputs.get("input", inputs)
+    said_so = outputs.get("output", outputs)
+    return (isinstance(asked, Mapping) and {"state", "questions"} <= set(asked)) or (
+        isinstance(said_so, Mapping) and "answers" in said_so
+    )
 
 
 def message_key(message: Mapping[str, Any]) -> str:

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict  # typing's has no JSON schema before Python 3.12
 
-from xrouter_lg.graph.steps import Names, Step, Steps, ToolBinding
+from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.steps import Names, Step, Steps
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router
-
-RUN_NAME = "xrouter"
-"""Name of the router graph, and so of its run in a trace."""
 
 
 class RouterState(TypedDict, total=False):
@@ -77,14 +76,22 @@ def add_router(
     policy: PolicyLike | None = None,
     max_turns: int | None = None,
     messages_key: str = "messages",
+    output_key: str | None = None,
+    prefix: str | None = None,
     tools: ToolBinding | Sequence[Any] = (),
 ) -> str:
     """Wire the router's nodes into your own graph, where Studio shows each of them.
 
     Adds ``name``, one ``call_<card>`` per card and ``<name>_collect``; draw an edge to the
-    returned name, the answer goes on to ``then``. Your state needs ``messages_key`` with a
-    reducer that appends (``add_messages``); what else the router keeps is private to its nodes.
-    ``tools``: as of :func:`build_router_graph`.
+    returned name, the answer goes on to ``then``. Your state needs ``messages_key``, and
+    ``output_key`` where the answer goes elsewhere, with a reducer that appends
+    (``add_messages``); what else the router keeps is private to its nodes. ``tools``: as of
+    :func:`build_router_graph`.
+
+    ``prefix`` stands in front of the names of the cards' nodes; left out, it is ``<name>_`` where
+    another router of the same graph has such a node already. A ``Send`` to the returned name is
+    answered within that node, each with the messages that were sent. Traces: a ``Recorder`` goes
+    into the app's ``config["callbacks"]``.
 
     Raises:
         ConfigurationError: a bad card, policy or option.
@@ -95,7 +102,10 @@ def add_router(
         route=name,
         collect=f"{name}_collect",
         messages_key=messages_key,
+        output_key=output_key or messages_key,
         then=None if then == END else then,
+        prefix=_prefix(builder, router, name) if prefix is None else prefix,
+        channels="" if name == "route" else f"_{name}",
     )
     # An own input schema brings the private channels along; the plain annotation of the
     # messages leaves the user's reducer in force.
@@ -103,14 +113,20 @@ def add_router(
         "RouterInput",
         {
             messages_key: list,  # type: ignore[misc]  # the key's name is the user's
-            "router_messages": list[AnyMessage],
-            "xrouter_turns": Annotated[list[dict[str, Any]], operator.add],
-            "xrouter_results": Annotated[list[dict[str, Any]], operator.add],
+            names.shown: list[AnyMessage],
+            names.turns: Annotated[list[dict[str, Any]], operator.add],
+            names.results: Annotated[list[dict[str, Any]], operator.add],
         },
         total=False,
     )
     _add_steps(builder, Steps(router, names, tools=_binding(tools)), schema)
     return name
+
+
+def _prefix(builder: StateGraph[Any, Any, Any, Any], router: Router, name: str) -> str:
+    """Nothing, or the router's own name where its cards' nodes would have the names of others."""
+    taken = any(card.tool_name in builder.nodes for card in router.pool)
+    return f"{name}_" if taken else ""
 
 
 def _binding(tools: ToolBinding | Sequence[Any]) -> ToolBinding:

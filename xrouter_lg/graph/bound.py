@@ -1,12 +1,32 @@
-"""What policies, prompts and estimates see of tools that the app bound in any shape."""
+"""Tools that the app bound, in any shape, and what policies, prompts and estimates see of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from xrouter_lg.calls.worker.parameters import ForeignSettings
+from xrouter_lg.calls.worker.structured import Structured
+
+
+@dataclass(frozen=True, slots=True)
+class ToolBinding:
+    """The app's own tools and options (``tool_choice``, ``strict`` ...), which reach the worker's
+    own ``bind_tools`` as they are; options without tools reach its ``bind``. ``needs`` are
+    capabilities that a card must have beyond those that the request shows. ``structured`` is what
+    the answer shall be read as, ``settings`` are fields of the worker's chat model to set
+    otherwise (``cache``, ``output_version``), ``foreign`` keywords for cards of one class."""
+
+    tools: tuple[Any, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    needs: frozenset[str] = frozenset()
+    structured: Structured | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    foreign: ForeignSettings | None = None
 
 
 def shown_tools(tools: Iterable[Any]) -> tuple[Mapping[str, Any], ...]:

@@ -10,15 +10,18 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langgraph.graph.state import CompiledStateGraph
 
 from xrouter_lg.calls.ledger import Budget
 from xrouter_lg.calls.told.stream_watch import handlers_of, with_handler
-from xrouter_lg.errors import ConfigurationError, NoCandidateError
-from xrouter_lg.graph.add_router import RUN_NAME, graph_of
-from xrouter_lg.graph.request import OUTER_KEY, to_messages
+from xrouter_lg.errors import ConfigurationError, NoCandidateError, RequestError
+from xrouter_lg.graph.add_router import graph_of
+from xrouter_lg.graph.asking import RUN_NAME
+from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.request import OPTION_SPECS, OUTER_KEY, to_messages
 from xrouter_lg.graph.state import OPTIONS_KEY, POOL_KEY
-from xrouter_lg.graph.steps import ToolBinding
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.exploration import Exploration
@@ -43,9 +46,10 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     ``builder.add_node("model", XRouterNode(pool, policy="cheapest"))`` is the whole change in an
     app: the node reads ``messages``, appends one ``AIMessage``, and puts a
     :class:`~xrouter_lg.types.RouteRecord` as a plain dict into
-    ``message.response_metadata["xrouter"]``. It works in sync and async graphs, streams the
-    chosen model's tokens as its own, and resumes under a checkpointer without paying twice for a
-    call that had finished.
+    ``message.response_metadata["xrouter"]``. It works in sync and async graphs, and streams the
+    chosen model's tokens as its own. Under a checkpointer a request of one turn is kept as one
+    step, as a model's is; one of several turns resumes without paying twice for a call that had
+    finished.
 
     ``policy``: see :func:`~xrouter_lg.policies.resolve.resolve_policy`. ``cost_weight`` (λ ≥ 0):
     score units that one reference cost is worth. ``max_turns`` above one lets a policy that can
@@ -58,9 +62,11 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     :class:`~xrouter_lg.routing.router.Router`, whose defaults hold for what is left out.
 
     Keywords of an invocation, and those of ``node.bind(...)``, reach the chat model that answers.
-    Per request, ``config["configurable"]`` takes ``cost_weight``, ``quality_target``, ``allow``,
-    ``deny``, ``max_cost_usd``, ``timeout_s`` (seconds for the whole request, failover included),
-    ``thread_id`` and ``tenant``.
+    Per request, ``config["configurable"]``, or the app's ``context``, takes ``cost_weight``,
+    ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``timeout_s`` (seconds for the
+    whole request, failover included), ``per_step`` (ask the policy inside
+    a tool loop too, instead of staying with the model that called the tools), ``thread_id`` and
+    ``tenant``.
 
     Raises:
         ConfigurationError: on construction, for a bad card, key, policy or option.
@@ -105,11 +111,26 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         """The compiled router graph, for the pool's present cards."""
         return self._graph_for(self.router.pool)
 
+    @property
+    def _keeps(self) -> bool:
+        """Whether the steps inside are checkpointed with the app's."""
+        budget = self.router.budget
+        return self.router.max_turns > 1 or (
+            budget is not None and budget.on_exceeded == "interrupt"
+        )
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What ``config["configurable"]`` takes, for whoever draws a form of it."""
+        return list(OPTION_SPECS)
+
     def _graph_for(self, pool: ModelPool) -> CompiledStateGraph[Any, Any, Any, Any]:
         compiled = self._compiled
         if compiled is None or compiled[0] != pool.names:
             builder = graph_of(self.router, pool.names, self._tools)
-            compiled = self._compiled = pool.names, builder.compile(name=RUN_NAME)
+            # One turn is asked again as a whole; what several have paid for is kept.
+            graph = builder.compile(name=RUN_NAME, checkpointer=None if self._keeps else False)
+            compiled = self._compiled = pool.names, graph
         return compiled[1]
 
     def bind_tools(self, tools: Sequence[Any], **options: Any) -> XRouterNode:
@@ -142,6 +163,12 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         return self._write(value, state)
 
     def _read(self, state: Any) -> tuple[Any, list[BaseMessage]]:
+        if isinstance(state, str | list | tuple | BaseMessage):
+            raise RequestError(
+                f"XRouterNode was given a {type(state).__name__}; a node takes its graph's state, "
+                f"such as {{{self.messages_key!r}: [...]}}. Where a chat model is meant (agents, "
+                "prompt | model | parser), use ChatXRouter"
+            )
         if isinstance(state, Mapping):
             value = state.get(self.messages_key)
         else:
@@ -165,7 +192,11 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
     def _config(
         self, config: RunnableConfig | None, pool: ModelPool, options: Mapping[str, Any]
     ) -> RunnableConfig:
-        merged: RunnableConfig = {**config} if config else {}
+        # A function node or a task need not hand its config on: it is in the context.
+        merged = ensure_config(config)
+        cards = len(pool.names)
+        # The steps inside are none of the app's: a turn has three, each failover two more.
+        merged["recursion_limit"] = 5 + self.router.max_turns * (3 + 2 * cards)
         metadata = merged.get("metadata") or {}
         configurable = {
             **(merged.get("configurable") or {}),

@@ -10,13 +10,14 @@ from functools import lru_cache
 from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from langgraph.runtime import get_runtime
 
 from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.calls.tokens import ToolsSize, prompt_size
 from xrouter_lg.calls.told.notices import notice
 from xrouter_lg.errors import (
     EmptyMessagesError,
-    NoHumanMessageError,
     RequestError,
     RequestOptionError,
 )
@@ -32,15 +33,31 @@ OPTIONS = (
     "deny",
     "max_cost_usd",
     "timeout_s",
+    "per_step",
     "thread_id",
     "tenant",
 )
 """Keys of ``config["configurable"]`` that a request may carry."""
 
+OPTION_SPECS = [
+    ConfigurableFieldSpec(id=name, annotation=kind, name=name, description=told, default=None)
+    for name, kind, told in (
+        ("cost_weight", float | None, "score units that one reference cost is worth; 0 or more"),
+        ("quality_target", float | None, "share of the best card's quality to reach, up to 1"),
+        ("allow", list[str] | None, "the only cards that may be asked"),
+        ("deny", list[str] | None, "cards that may not be asked"),
+        ("max_cost_usd", float | None, "hard limit of the request in USD"),
+        ("per_step", bool | None, "ask the policy inside a tool loop too"),
+        ("tenant", str | None, "whose request it is, for the record"),
+    )
+]
+"""The options as LangChain advertises a runnable's configurable fields."""
+
 OUTER_KEY = "xrouter_outer"
 """Key in ``configurable`` by which :class:`XRouterNode` tells which node of the user's graph it
 is, so that a worker's tokens stream as that node's own."""
 
+_BY_CONTEXT = tuple(name for name in OPTIONS if name != "thread_id")
 _INTERNAL = frozenset({OUTER_KEY})
 _NO_LETTERS = re.compile(r"[^a-z]+")
 _ALIKE = 0.8
@@ -53,7 +70,6 @@ def to_messages(value: Any, where: str) -> list[BaseMessage]:
 
     Raises:
         EmptyMessagesError: nothing there.
-        NoHumanMessageError: nothing by the user.
         RequestError: no messages at all.
     """
     if isinstance(value, str):
@@ -76,13 +92,24 @@ def to_messages(value: Any, where: str) -> list[BaseMessage]:
             messages = convert_to_messages(value)
         except Exception as error:  # what LangChain raises for nonsense is of many kinds
             raise RequestError(f"state[{where!r}] holds no messages: {error}") from error
-    if not any(message.type == "human" for message in messages):
-        kinds = ", ".join(message.type for message in messages)
-        raise NoHumanMessageError(
-            f"state[{where!r}] has no human message (only: {kinds}); there is nothing to answer. "
-            "Add a HumanMessage"
-        )
     return messages
+
+
+def context_options() -> dict[str, Any]:
+    """Options out of the context that the running app was invoked with (``context=``): those that
+    its mapping, or its object's fields, are named like. Nothing outside a graph."""
+    try:
+        runtime: Any = get_runtime()  # None in a runnable that no graph runs
+    except (RuntimeError, KeyError):
+        return {}
+    context = getattr(runtime, "context", None)
+    if context is None:
+        return {}
+    if isinstance(context, Mapping):
+        found = {name: context.get(name) for name in _BY_CONTEXT}
+    else:
+        found = {name: getattr(context, name, None) for name in _BY_CONTEXT}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def build_request(
@@ -97,6 +124,7 @@ def build_request(
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
     ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``timeout_s``,
+    ``per_step``,
     ``thread_id``, ``tenant``. ``measured`` is the size of the first tools, where it is known;
     ``beside`` are further fields of the request.
 
@@ -129,6 +157,7 @@ def build_request(
         prompt_tokens_max=size.at_most,
         images=size.images,
         max_turns=router.max_turns,
+        per_step=_flag(configurable.get("per_step"), "per_step"),
         **beside,
     )
 
@@ -205,6 +234,12 @@ def _share(value: Any, name: str) -> float | None:
             f"{_where(name)} is {value!r}; it must be a share above 0, at most 1"
         )
     return float(value)
+
+
+def _flag(value: Any, name: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise RequestOptionError(f"{_where(name)} is {value!r}; it must be true or false")
 
 
 def _names(value: Any, name: str) -> frozenset[str]:

@@ -1,38 +1,42 @@
-"""What the steps keep in the graph's state and find in its config."""
+"""What the steps keep in a graph's state and find in a config."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.errors import ErrorClass, RequestTimeoutError
-from xrouter_lg.graph.request import OUTER_KEY
-from xrouter_lg.graph.turn import Turn, anchor_of
+from xrouter_lg.graph.request import OUTER_KEY, context_options
 from xrouter_lg.types import Charge, PlannedCall, RouteRecord, shallow
 
-OPTIONS_KEY = "__xrouter_options"
-"""Key in ``configurable``: keywords that :class:`XRouterNode` was invoked with, for the worker."""
+if TYPE_CHECKING:
+    from xrouter_lg.graph.asking import CallContext
 
+OPTIONS_KEY = "__xrouter_options"
+"""Key in ``configurable``: keywords of an invocation, for the worker."""
 POOL_KEY = "__xrouter_pool"
 """Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
 that is reloaded between the node and its first step would have none of them."""
 
 
 def call_options(config: RunnableConfig) -> Mapping[str, Any]:
+    """Keywords of the invocation, for the worker."""
     options = (config.get("configurable") or {}).get(OPTIONS_KEY)
     return options if isinstance(options, Mapping) else {}
 
 
 def timeout_s(config: RunnableConfig) -> float | None:
-    value = (config.get("configurable") or {}).get("timeout_s")
+    """Seconds that the whole request may take."""
+    options = {**context_options(), **(config.get("configurable") or {})}
+    value = options.get("timeout_s")
     return None if value is None else float(value)  # checked when the request began
 
 
 def too_late(results: Sequence[CallResult]) -> RequestTimeoutError:
+    """The error of a request whose time is over."""
     asked = ", ".join(dict.fromkeys(result.card for result in results)) or "nobody"
     return RequestTimeoutError(
         f"the request's timeout_s is over and nobody has answered (asked: {asked}). Raise "
@@ -45,29 +49,58 @@ def pool_pin(config: RunnableConfig) -> str | None:
     return pin if isinstance(pin, str) else None
 
 
-def read(state: Mapping[str, Any]) -> tuple[list[Turn], list[CallResult]]:
-    turns = [Turn.from_dict(data) for data in state.get("xrouter_turns") or []]
-    return turns, [result(data) for data in state.get("xrouter_results") or []]
+def result_to_dict(result: CallResult) -> dict[str, Any]:
+    """JSON-safe form but for the message: what a state keeps of a call."""
+    return {
+        **shallow(result),
+        "charges": [charge.to_dict() for charge in result.charges],
+        "error": None if result.error is None else result.error.value,
+    }
 
 
-def under_way(
-    state: Mapping[str, Any], messages: Sequence[BaseMessage]
-) -> tuple[list[Turn], list[CallResult]]:
-    """The turns and results of this request; none when what is there belongs to another."""
-    turns, results = read(state)
-    if not turns or turns[0].context.anchor != anchor_of(messages):
-        return [], []
-    return turns, results
+def result_of(data: Mapping[str, Any]) -> CallResult:
+    charges = tuple(Charge.from_dict(charge) for charge in data["charges"])
+    error = None if data["error"] is None else ErrorClass(data["error"])
+    return CallResult(**{**data, "charges": charges, "error": error})
 
 
-def charges(turns: Sequence[Turn], results: Sequence[CallResult]) -> list[Charge]:
-    charges = [charge for turn in turns for charge in turn.decision.charges]
-    return charges + [charge for result in results for charge in result.charges]
+def worker_config(
+    config: RunnableConfig, call: PlannedCall, context: CallContext
+) -> RunnableConfig:
+    """The step's config for the worker's run: what was decided as metadata, and, for the one
+    call whose tokens are the answer, the place in the user's graph where they stream."""
+    metadata = {
+        **(config.get("metadata") or {}),
+        "xrouter_card": call.card,
+        "xrouter_call_id": call.id,
+        "xrouter_policy": context.policy,
+        "xrouter_policy_version": context.policy_version,
+        "xrouter_propensity": context.propensity,
+    }
+    tags = list(config.get("tags") or [])
+    configurable = {**(config.get("configurable") or {})}
+    configurable.pop(OPTIONS_KEY, None)  # a routed graph below has options of its own
+    outer = configurable.get(OUTER_KEY)
+    if not context.alone:
+        tags.append("nostream")
+    elif outer is not None:
+        metadata.update(outer)
+    return {**config, "metadata": metadata, "tags": tags, "configurable": configurable}
 
 
-def live_metadata(record: RouteRecord) -> dict[str, Any]:
-    """What runs are looked up by in LangSmith when a canary or a shadow is under way."""
-    found: dict[str, Any] = {}
+def metadata_of(record: RouteRecord) -> dict[str, Any]:
+    """What runs are looked up by in LangSmith."""
+    found: dict[str, Any] = {
+        "xrouter_route": record.route,
+        "xrouter_policy": record.policy,
+        "xrouter_policy_version": record.policy_version,
+        "xrouter_propensity": record.propensity,
+        "xrouter_cost_weight": record.cost_weight,
+        "xrouter_cost_usd": record.cost_usd,
+        "xrouter_known_cost_usd": record.known_cost_usd,
+        "xrouter_router_cost_usd": record.router_cost_usd,
+        "xrouter_fallbacks": len(record.fallbacks),
+    }
     if record.arm is not None:
         found["xrouter_arm"] = record.arm["arm"]
         found["xrouter_arm_propensity"] = record.arm["propensity"]
@@ -78,41 +111,3 @@ def live_metadata(record: RouteRecord) -> dict[str, Any]:
         found["xrouter_shadow_route"] = shadow.get("route")
         found["xrouter_shadow_cost_usd"] = record.shadow_cost_usd
     return found
-
-
-def result_to_dict(result: CallResult) -> dict[str, Any]:
-    return {
-        **shallow(result),
-        "charges": [charge.to_dict() for charge in result.charges],
-        "error": None if result.error is None else result.error.value,
-    }
-
-
-def result(data: Mapping[str, Any]) -> CallResult:
-    charges = tuple(Charge.from_dict(charge) for charge in data["charges"])
-    error = None if data["error"] is None else ErrorClass(data["error"])
-    return CallResult(**{**data, "charges": charges, "error": error})
-
-
-def worker_config(
-    config: RunnableConfig, call: PlannedCall, context: Mapping[str, Any]
-) -> RunnableConfig:
-    """The step's config for the worker's run: what was decided as metadata, and, for the one
-    call whose tokens are the answer, the place in the user's graph where they stream."""
-    metadata = {
-        **(config.get("metadata") or {}),
-        "xrouter_card": call.card,
-        "xrouter_call_id": call.id,
-        "xrouter_policy": context["policy"],
-        "xrouter_policy_version": context["policy_version"],
-        "xrouter_propensity": context["propensity"],
-    }
-    tags = list(config.get("tags") or [])
-    configurable = {**(config.get("configurable") or {})}
-    configurable.pop(OPTIONS_KEY, None)  # a routed graph below has options of its own
-    outer = configurable.get(OUTER_KEY)
-    if not context["alone"]:
-        tags.append("nostream")
-    elif outer is not None:
-        metadata.update(outer)
-    return {**config, "metadata": metadata, "tags": tags, "configurable": configurable}

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from langchain_core.language_models import BaseChatModel
 
@@ -24,7 +24,10 @@ class Policy(Protocol):
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal: ...
 
 
-PolicyLike = Policy | BaseChatModel | ModelCard | str | Path
+PolicyFunction = Callable[[RouteRequest, Sequence[ModelCard]], Any]
+"""See :class:`~xrouter_lg.policies.function.FunctionPolicy`."""
+
+PolicyLike = Policy | BaseChatModel | ModelCard | str | Path | PolicyFunction
 """What may be written for a policy; see :func:`~xrouter_lg.policies.resolve.resolve_policy`."""
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
 from langchain_core.language_models import BaseChatModel
 
+from xrouter_lg.calls.failures import describe
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import PolicyConfigError, PoolError
+from xrouter_lg.plugins import POLICIES, plugin, plugin_names
 from xrouter_lg.policies.base import BasePolicy, Policy
 from xrouter_lg.policies.base import PolicyLike as PolicyLike
 from xrouter_lg.policies.baselines import (
@@ -23,6 +26,7 @@ from xrouter_lg.policies.baselines import (
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.checkpoints import load_policy, remote_policy
 from xrouter_lg.policies.following import followed
+from xrouter_lg.policies.function import FunctionPolicy
 from xrouter_lg.policies.rollout.canary import CanaryPolicy
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.policies.trained import TrainedPolicy
@@ -37,7 +41,8 @@ _FORMS = (
     "'vllm:http://HOST:PORT/v1?checkpoint=FOLDER' or 'llama_cpp:...' (a server runs it), "
     "'shadow:POLICY,POLICY' (the second proposes beside the first), 'canary:POLICY,POLICY=0.05' "
     "(the second decides 5 % of the threads), "
-    "a chat model, a ModelCard, or an object with name, version and propose"
+    "a chat model, a ModelCard, an object with name, version and propose, or a function of "
+    "(request, candidates)"
 )
 
 
@@ -63,6 +68,8 @@ def resolve_policy(policy: PolicyLike, pool: ModelPool) -> Policy:
         return policy.resolved(lambda part: resolve_policy(part, pool))
     if isinstance(policy, Policy):
         return policy
+    if callable(policy) and not isinstance(policy, type):
+        return FunctionPolicy(policy)
     raise PolicyConfigError(f"policy is {policy!r}; it takes {_FORMS}")
 
 
@@ -95,7 +102,24 @@ def _from_text(text: str, pool: ModelPool) -> Policy:
         return _checkpoint(folder, options, pool)
     if "/" in text or (text and (Path(text).is_dir() or Path(f"{text}.json").is_file())):
         return _checkpoint(text, {}, pool)
-    raise PolicyConfigError(f"policy {text!r} is not known; it takes {_FORMS}")
+    if (brought := plugin(POLICIES, head)) is not None:
+        return _from_plugin(brought, rest, pool)
+    others = ", ".join(plugin_names(POLICIES))
+    raise PolicyConfigError(
+        f"policy {text!r} is not known; it takes {_FORMS}"
+        + (f", or what installed packages bring: {others}" if others else "")
+    )
+
+
+def _from_plugin(brought: EntryPoint, argument: str, pool: ModelPool) -> Policy:
+    """The policy that another package makes."""
+    where = f"policy {brought.name!r} of {brought.value}"
+    try:
+        make = brought.load()
+        made = make(argument) if argument else make()
+    except Exception as error:  # what is in that package is its own affair
+        raise PolicyConfigError(f"{where} can't be made: {describe(error)}") from error
+    return resolve_policy(made, pool)
 
 
 def _shadow(text: str) -> BasePolicy:

@@ -47,7 +47,8 @@ class RulesPolicy(BasePolicy):
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
-        question = next(text_of(m) for m in reversed(request.messages) if m.type == "human")
+        asked = [text_of(m) for m in request.messages if m.type == "human"]
+        question = asked[-1] if asked else text_of(request.messages[-1])
         question = question[:_READ_CHARS]
         wanted, reason = self._otherwise, "no rule fits"
         for pattern, card, why in self._rules:

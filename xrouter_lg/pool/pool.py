@@ -14,9 +14,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableBinding
 
 from xrouter_lg.errors import PoolError
 from xrouter_lg.json_text import shown
+from xrouter_lg.pool.bare import free_name, short
 from xrouter_lg.pool.checks import (
     check_number,
     check_url,
@@ -86,6 +88,8 @@ class ModelCard:
     name: str
     """``[a-z0-9_]+`` after normalisation: it becomes the tool ``call_<name>``."""
     model: str | BaseChatModel
+    """A chat model may have keywords bound (``model.bind(temperature=0)``): they become
+    ``params``."""
     base_url: str | None = None
     api_key_env: str | None = None
     """The name of the variable that holds the key, never the key."""
@@ -103,8 +107,8 @@ class ModelCard:
     max_retries: int = 2
     """Further attempts on the same card after a failure that may pass."""
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``); of one
-    that was handed in, for each of its calls."""
+    """Further keyword arguments for the chat model (``temperature``, ``reasoning_effort``): of its
+    constructor, or of each call where the chat model was handed in."""
     serves: str | None = None
     """The published model behind the name that a gateway or a deployment gives it, as
     ``provider:model`` or the model's name alone: its published price and its profile hold where the
@@ -122,7 +126,7 @@ class ModelCard:
             put("model", handed_in.model)
         elif not isinstance(self.model, str) or not self.model:
             raise PoolError(
-                f"{where}: model is {shown(self.model)}; give an init_chat_model string such as "
+                f"{where}: model is {short(self.model)}; give an init_chat_model string such as "
                 "'openai:gpt-5-mini', a chat model, or a server's model name with base_url"
             )
         if isinstance(self.model, str) and self.base_url is None and not self.provider:
@@ -187,6 +191,17 @@ class ModelCard:
 
     from_profile: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     """Fields that LangChain's profile of the model has filled in."""
+
+    @property
+    def capabilities_told(self) -> bool:
+        """Whether the card itself says what it can do."""
+        return getattr(self, "_known", None) is None
+
+    def can(self, need: str) -> bool | None:
+        """Whether the card has a capability; None where nobody knows."""
+        if need in self.capabilities:
+            return True
+        return False if self.lacks(need) else None
 
     def lacks(self, need: str) -> bool:
         """Whether the card is known to be without a capability."""
@@ -336,7 +351,10 @@ class ModelPool:
         self._by_name: dict[str, ModelCard] = {}
         for card in self.cards:
             if not isinstance(card, ModelCard):
-                raise PoolError(f"the pool holds {shown(card)}; it takes ModelCard objects")
+                raise PoolError(
+                    f"the pool holds {short(card)}; it takes ModelCard objects, and "
+                    "ModelPool.of takes bare models"
+                )
             if card.name in self._by_name:
                 raise PoolError(
                     f"two cards are named {card.name!r} (after normalisation to a tool name); "
@@ -362,6 +380,39 @@ class ModelPool:
         blob = json.dumps([data, default], sort_keys=True, default=lambda it: str(type(it)))
         self.fingerprint: str = hashlib.sha256(blob.encode()).hexdigest()[:16]
         """Changes whenever a card, its price or the default does."""
+
+    @classmethod
+    def of(
+        cls,
+        *models: str | BaseChatModel | RunnableBinding[Any, Any] | ModelCard,
+        default: str | None = None,
+    ) -> ModelPool:
+        """A pool in one line: ``ModelPool.of("openai:gpt-5-nano", "anthropic:claude-haiku-4-5")``.
+
+        Each is an ``init_chat_model`` string, a chat model, one with keywords bound, or a card. A
+        card's name is its model's (``gpt_5_nano``); of two with one name the second has its
+        provider's in front, or a number behind. Prices, windows and capabilities are those that are
+        published.
+
+        Raises:
+            PoolError: none of these, or nothing at all.
+        """
+        cards: list[ModelCard] = []
+        for place, given in enumerate(models, start=1):
+            if isinstance(given, ModelCard):
+                cards.append(given)
+                continue
+            if not isinstance(given, str | BaseChatModel | RunnableBinding):
+                raise PoolError(
+                    f"model {place} is {short(given)}; give a string such as "
+                    "'openai:gpt-5-nano', a chat model, or a ModelCard"
+                )
+            model: Any = given  # with keywords bound it becomes a chat model and params
+            unnamed = ModelCard(name="model", model=model)
+            taken = {card.name for card in cards}
+            name = free_name(unnamed.model_name, unnamed.maker, taken, place)
+            cards.append(ModelCard(name=name, model=model))
+        return cls(cards, default=default)
 
     @classmethod
     def from_yaml(cls, path: str | Path, *, reload: bool = True) -> ModelPool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-_CAPABILITIES = {
+PROFILE_FIELDS = {
     "tools": "tool_calling",
     "structured_output": "structured_output",
     "reasoning": "reasoning_output",
@@ -21,6 +21,7 @@ _CAPABILITIES = {
     "audio": "audio_inputs",
     "video": "video_inputs",
 }
+"""What a profile calls each capability of a card."""
 # LangChain's names of providers whose models are listed by another package.
 _PACKAGES = {
     "azure_openai": "langchain_openai",
@@ -54,7 +55,7 @@ def profile_of(provider: str | None, model: str) -> Profile | None:
     return Profile(
         context_window=window if isinstance(window, int) and window > 0 else None,
         capabilities={
-            ours: bool(found[theirs]) for ours, theirs in _CAPABILITIES.items() if theirs in found
+            ours: bool(found[theirs]) for ours, theirs in PROFILE_FIELDS.items() if theirs in found
         },
     )
 

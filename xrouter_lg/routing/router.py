@@ -127,7 +127,7 @@ class Router:
 
     def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
         """Inside a tool loop the model that asked for the tools goes on."""
-        if request.turn > 1:
+        if request.turn > 1 or request.per_step:
             return None
         name = caller_in_loop(request.messages, request.tools)
         if name is None or all(card.name != name for card in cards):

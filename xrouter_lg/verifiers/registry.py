@@ -9,11 +9,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from xrouter_lg.plugins import VERIFIERS, plugin, plugin_names
 from xrouter_lg.verifiers.base import Case, CheckReport, Verifier, VerifierConfigError
 
 _BUILT_IN = {
@@ -44,7 +46,7 @@ def register(kind: type[Verifier]) -> type[Verifier]:
 
 def names() -> list[str]:
     """Every name that a spec may use."""
-    return sorted([*_BUILT_IN, *_REGISTERED])
+    return sorted({*_BUILT_IN, *_REGISTERED, *plugin_names(VERIFIERS)})
 
 
 def needs_arguments(name: str) -> bool:
@@ -56,10 +58,24 @@ def needs_arguments(name: str) -> bool:
 def _class(name: Any) -> type[Verifier]:
     if name in _REGISTERED:
         return _REGISTERED[name]
+    if name not in _BUILT_IN and (brought := plugin(VERIFIERS, str(name))) is not None:
+        return _brought(brought)
     if name not in _BUILT_IN:
         raise VerifierConfigError(f"no verifier is named {name!r}; there are {', '.join(names())}")
     module, _, attribute = _BUILT_IN[name].partition(":")
     kind: type[Verifier] = getattr(import_module(module), attribute)
+    return kind
+
+
+def _brought(entry: EntryPoint) -> type[Verifier]:
+    """The class that another installed package brings."""
+    where = f"verifier {entry.name!r} of {entry.value}"
+    try:
+        kind = entry.load()
+    except Exception as error:  # what is in that package is its own affair
+        raise VerifierConfigError(f"{where} can't be loaded: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Verifier)):
+        raise VerifierConfigError(f"{where} is {kind!r}, not a subclass of Verifier")
     return kind
 
 

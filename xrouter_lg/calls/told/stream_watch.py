@@ -27,13 +27,17 @@ class StreamWatch(BaseCallbackHandler):
         self.seen = False
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
-        message = getattr(kwargs.get("chunk"), "message", None)
-        if token or getattr(message, "tool_call_chunks", None) or _says(message):
+        if shows(token, getattr(kwargs.get("chunk"), "message", None)):
             self.seen = True
 
     def on_stream_event(self, event: Any, **kwargs: Any) -> None:
         if isinstance(event, Mapping) and event.get("event") == "content-block-delta":
             self.seen = True
+
+
+def shows(token: Any, message: Any) -> bool:
+    """Whether a chunk, with its text, holds something that a user would see."""
+    return bool(token or getattr(message, "tool_call_chunks", None)) or _says(message)
 
 
 def _says(message: Any) -> bool:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import threading
 import weakref
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
@@ -29,6 +30,19 @@ class LoopModel:
     card: ModelCard
     model: BaseChatModel
     retries: int = 0
+    variants: dict[tuple[tuple[str, Any], ...], BaseChatModel] = field(default_factory=dict)
+    """The model with other settings, by these."""
+
+    def having(self, settings: Mapping[str, Any]) -> BaseChatModel:
+        """The model with fields of its class set otherwise (``cache``, ``output_version``)."""
+        if not settings:
+            return self.model
+        key = tuple(settings.items())
+        found = self.variants.get(key)
+        if found is None:
+            found = self.variants[key] = self.model.model_copy(update=dict(settings))
+            found.__dict__.pop("_serialized", None)  # it tells a cache's key
+        return found
 
 
 class LoopModels:

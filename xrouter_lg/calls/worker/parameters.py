@@ -15,6 +15,7 @@ from pydantic import PydanticUserError, TypeAdapter
 
 from xrouter_lg.calls.money import finds_by_itself
 from xrouter_lg.calls.worker.clients import is_a
+from xrouter_lg.calls.worker.structured import Structured
 from xrouter_lg.errors import RequestError
 from xrouter_lg.types import PlannedCall
 
@@ -59,18 +60,33 @@ _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azur
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignSettings:
+    """Keywords that were meant for chat models of one class, and would be refused by others."""
+
+    kind: type[Any]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """What the app bound to the model, untouched. ``options`` go to the model's ``bind_tools``
-    (without tools: to its ``bind``), ``call`` are the keywords of the invocation."""
+    (without tools: to its ``bind``), ``call`` are the keywords of the invocation, ``structured``
+    is what the answer shall be read as."""
 
     tools: Sequence[Any]
     options: Mapping[str, Any]
     call: Mapping[str, Any]
+    structured: Structured | None = None
+    foreign: ForeignSettings | None = None
 
     def costly(self) -> dict[str, Any]:
         """What of it a worst case has to reckon with, in plain values. Of the tools only those
         that the provider runs: the others are a part of the prompt."""
-        given = {name: _plain(value) for name, value in {**self.options, **self.call}.items()}
+        foreign = {} if self.foreign is None else self.foreign.kwargs
+        named = {**foreign, **self.options, **self.call}
+        given = {name: _plain(value) for name, value in named.items()}
+        if self.structured is not None:
+            given.setdefault("response_format", _plain(self.structured.schema))
         listed = (*self.tools, *(self.call.get("tools") or ()))
         kinds = [tool for tool in listed if isinstance(tool, Mapping)]
         given["tools"] = [tool for tool in kinds if finds_by_itself(tool)]
@@ -97,6 +113,8 @@ def prepare(
             limit that a budget needs.
     """
     options, kwargs = dict(bound.options), dict(bound.call)
+    if bound.foreign is not None and isinstance(model, bound.foreign.kind):
+        kwargs = {**bound.foreign.kwargs, **kwargs}
     limit = call.max_tokens
     told_off = any(name in refused for name in LIMITS)
     if told_off:
@@ -130,6 +148,8 @@ def prepare(
     if names and not is_a(model, "ChatOpenAI", "AzureChatOpenAI"):
         # One that the model was built with would go out beside it.
         model = _without(model, set(LIMITS).difference(names), inside=LIMITS)
+    if bound.structured is not None:
+        options = {**bound.structured.parts_for(model).kwargs, **options}
     runnable = _bind(model, bound.tools, options)
     if limit is not None:
         kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})

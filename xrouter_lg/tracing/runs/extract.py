@@ -19,7 +19,7 @@ from langgraph.types import Command
 from xrouter_lg.json_text import shown
 from xrouter_lg.said import response_metadata_of
 from xrouter_lg.typed import misfit
-from xrouter_lg.types import RouteRecord, usd, usd_str
+from xrouter_lg.types import Decision, RouteRecord, usd, usd_str
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ COLLECT = "collect"
 
 FAILED_KEY = "xrouter_failed"
 """Key in a run's metadata: the record of a request that ended in an error below this run."""
+DECISIONS_KEY = "xrouter_decisions"
+"""Key in a run's metadata: what was decided in it, where another surface makes the call."""
 
 _ROOTS = threading.Lock()
 
@@ -138,6 +140,36 @@ def annotate_request(
         annotate(config, metadata)
         for root, sums in roots:
             _add(root, sums)
+
+
+def annotate_decision(
+    config: RunnableConfig, decision_id: str, decisions: Iterable[Decision]
+) -> None:
+    """What a run that decides and calls nobody is learned from: each decision's policy, chosen
+    card, scores and propensity, under :data:`DECISIONS_KEY` in its metadata."""
+    told = [
+        {
+            "id": decision_id,
+            "policy": decision.policy,
+            "policy_version": decision.policy_version,
+            "route": decision.calls[0].card if decision.calls else None,
+            "scores": dict(decision.scores),
+            "propensity": decision.propensity,
+            "explored": decision.explored,
+            "reason": decision.reason,
+        }
+        for decision in decisions
+    ]
+    for tracer, run_id in _tracers(config):
+        if (run := tracer.run_map.get(run_id)) is not None:
+            _add(run, {DECISIONS_KEY: told})
+
+
+def decided_in(run: Any) -> list[dict[str, Any]]:
+    """The decisions that :func:`annotate_decision` left in a run; none in any other run."""
+    metadata = (field_of(run, "extra") or {}).get("metadata") or {}
+    found = metadata.get(DECISIONS_KEY)
+    return [dict(one) for one in found] if isinstance(found, list) else []
 
 
 def run_ids(config: RunnableConfig) -> RunIds:
