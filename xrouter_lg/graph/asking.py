@@ -41,6 +41,7 @@ from xrouter_lg.graph.open_requests import OpenRequests
 from xrouter_lg.graph.record import build_record
 from xrouter_lg.graph.request import build_request, check_options, context_options
 from xrouter_lg.graph.state import (
+    CallContext,
     call_options,
     metadata_of,
     timeout_s,
@@ -63,22 +64,6 @@ from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
 RUN_NAME = "xrouter"
 """Name of a request's run in a trace, and of the router's graph."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallContext:
-    """What a call is made with beside its plan."""
-
-    pool_fingerprint: str
-    policy: str
-    policy_version: str
-    propensity: float | None
-    prompt_tokens_max: int
-    alone: bool
-    """Whether its answer is the request's: then its tokens may be shown as they come."""
-    lone: bool
-    """Whether no other card could be asked if it failed."""
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

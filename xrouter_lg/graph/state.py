@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
@@ -12,14 +13,27 @@ from xrouter_lg.errors import ErrorClass, RequestTimeoutError
 from xrouter_lg.graph.request import OUTER_KEY, context_options
 from xrouter_lg.types import Charge, PlannedCall, RouteRecord, shallow
 
-if TYPE_CHECKING:
-    from xrouter_lg.graph.asking import CallContext
-
 OPTIONS_KEY = "__xrouter_options"
 """Key in ``configurable``: keywords of an invocation, for the worker."""
 POOL_KEY = "__xrouter_pool"
 """Key in ``configurable``: fingerprint of the pool whose cards the graph has nodes for. A pool
 that is reloaded between the node and its first step would have none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """What a call is made with beside its plan."""
+
+    pool_fingerprint: str
+    policy: str
+    policy_version: str
+    propensity: float | None
+    prompt_tokens_max: int
+    alone: bool
+    """Whether its answer is the request's: then its tokens may be shown as they come."""
+    lone: bool
+    """Whether no other card could be asked if it failed."""
+    request_id: str | None = None
 
 
 def call_options(config: RunnableConfig) -> Mapping[str, Any]:

@@ -12,7 +12,6 @@ from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
 from xrouter_lg.graph.asking import (
-    CallContext,
     Planned,
     RequestSteps,
     SoFar,
@@ -22,7 +21,7 @@ from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.direct import DirectRequest
 from xrouter_lg.graph.next_step import NextCall, NextTurn
 from xrouter_lg.graph.request import to_messages
-from xrouter_lg.graph.state import pool_pin, result_of, result_to_dict
+from xrouter_lg.graph.state import CallContext, pool_pin, result_of, result_to_dict
 from xrouter_lg.graph.turn import Turn, anchor_of
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
