@@ -372,7 +372,11 @@ class _Bill:
 
     def failed(self, attempt: int, started: float, error: str, *, free: bool) -> Charge:
         """An attempt without an answer. ``free``: refused before any token was generated."""
-        cost, source = (Decimal(0), "rejected") if free else (None, None)
+        price = self.card.effective_price
+        cost: Decimal | None = Decimal(0)
+        source: str | None = "rejected"
+        if not free:
+            cost, source = (cost, price.source) if price and price.free else (None, None)
         return self._charge(attempt, started, cost, source, str(error))
 
     def _charge(
