@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.load import dumpd
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from pydantic import SecretStr
 
 from xrouter_lg import ModelCard
+from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.money import cost_of, output_tokens_for, worst_case
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.types import TokenUsage
+from xrouter_lg.testing import ScriptedChatModel
+from xrouter_lg.types import PlannedCall, TokenUsage
 
 ONE = Price(input=Decimal(1), output=Decimal(1))
 PLAIN = Price(input=Decimal(0), output=Decimal(10))
@@ -40,6 +42,23 @@ def test_the_providers_own_figure_needs_neither_usage_nor_price(told: Any) -> No
 def test_what_no_provider_told_is_tokens_times_price() -> None:
     assert cost_of(AIMessage("hi"), MANY, ONE) == (Decimal(2), "card")
     assert cost_of(None, MANY, ONE) == (Decimal(2), "card")
+
+
+def test_what_is_free_costs_nothing_although_nobody_counts() -> None:
+    free = Price(input=Decimal(0), output=Decimal(0))
+    assert cost_of(AIMessage("hi"), None, free) == (0, "card")
+    assert not Price(input=Decimal(0), output=Decimal(0), request=Decimal(1)).free
+
+
+async def test_a_free_models_failure_costs_nothing() -> None:
+    def fails(messages: Any) -> str:
+        raise TimeoutError("slow")
+
+    for usd, cost in ((0, 0), (1, None)):
+        model = ScriptedChatModel(fails)
+        asked = ModelCard(name="a", model=model, price={"input": usd, "output": usd}, max_retries=0)
+        result = await Workers().call(asked, PlannedCall("c1", "a"), [HumanMessage("Hi")], {})
+        assert [charge.cost_usd for charge in result.charges] == [cost]
 
 
 @pytest.mark.parametrize(("usage", "price"), [(None, ONE), (MANY, None)])

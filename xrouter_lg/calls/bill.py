@@ -84,6 +84,9 @@ class AttemptBill:
         """An attempt without an answer: free where it was refused before any token."""
         if failure is not None and failure.free:
             return self._charge(attempt, started, Decimal(0), "rejected", str(error))
+        price = self.card.effective_price
+        if price is not None and price.free:
+            return self._charge(attempt, started, Decimal(0), price.source, str(error))
         charge = self._charge(attempt, started, None, None, str(error))
         if failure is not None and failure.unbilled:
             return replace(charge, estimate_usd=Decimal(0))

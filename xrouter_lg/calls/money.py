@@ -45,8 +45,10 @@ def cost_of(
     reported = reported_cost(message)
     if reported is not None:
         return reported, "provider"
-    if price is None or usage is None:
+    if price is None:
         return None, None
+    if usage is None:  # a local server may not count, and asks nothing
+        return (Decimal(0), price.source) if price.free else (None, None)
     if isinstance(price, PublishedPrice):  # a card's own price is that of every tier
         price = price.in_tier(served_tier(message))
     return price.cost(usage), price.source

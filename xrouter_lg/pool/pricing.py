@@ -156,6 +156,11 @@ class Price:
         """USD per million tokens of a kind, its parent's where it has none of its own."""
         return self._rates[kind]
 
+    @property
+    def free(self) -> bool:
+        """Whether nothing is charged, however much is asked and said."""
+        return not (self._dearest["input"] or self._dearest["output"] or self.request)
+
     def dearest(self, side: str) -> Decimal:
         """The dearest rate of ``input`` or ``output``."""
         return self._dearest[side]

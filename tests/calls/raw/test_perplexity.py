@@ -81,3 +81,8 @@ def test_a_response_that_was_broken_off_is_no_answer(
 ) -> None:
     with pytest.raises(AllCandidatesFailedError):
         asked(monkeypatch, streaming, USAGE, "cancelled")
+
+
+def test_a_stream_without_its_end_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AllCandidatesFailedError, match="stream_cut"):
+        asked(monkeypatch, True, USAGE, "in_progress")
