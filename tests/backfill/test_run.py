@@ -593,16 +593,17 @@ async def test_half_an_emoji_in_an_answer_is_kept_as_a_replacement(
 async def test_an_answer_that_breaks_its_reader_costs_its_own_outcome(
     world: World, server: FakeOpenAIServer, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    from xrouter_lg.calls import attempt
+    from xrouter_lg.calls import attempt, bill
 
-    read = getattr(attempt, broken)
+    module = attempt if broken == "flaw_of" else bill
+    read = getattr(module, broken)
 
     def reader(message: Any) -> Any:
         if message.content == "3":
             raise RuntimeError("nobody thought of this")
         return read(message)
 
-    monkeypatch.setattr(attempt, broken, reader)
+    monkeypatch.setattr(module, broken, reader)
     tally = await world.run()
     assert tally.stopped == "done"
     assert tally.failed == {("small", "malformed"): 1, ("medium", "malformed"): 1}

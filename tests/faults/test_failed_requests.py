@@ -19,7 +19,7 @@ from xrouter_lg.errors import (
     RequestOptionError,
     RequestTimeoutError,
 )
-from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, empty, hang, server_error
+from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, empty, hang, server_error, slow_stream
 
 
 @pytest.fixture
@@ -162,3 +162,18 @@ async def test_a_card_that_comes_back_is_probed_by_one_request_of_fifty(
     fake.faults = FaultPlan()
     await built.ainvoke(ask())
     assert not routed.router.circuit_open("small")
+
+
+async def test_a_cancel_reaches_the_providers_connection(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": slow_stream(0.05)})
+    asked = asyncio.ensure_future(app(node(fake, recorder)).ainvoke(ask()))
+    while not fake.requests:
+        await asyncio.sleep(0.01)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    while not fake.bill:
+        await asyncio.sleep(0.01)
+    assert [line.delivered for line in fake.bill] == [False]

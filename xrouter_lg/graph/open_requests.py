@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import CallResult
-from xrouter_lg.calls.failures import describe
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.graph.next_step import Unanswered
 from xrouter_lg.graph.record import build_record
@@ -25,7 +24,6 @@ from xrouter_lg.graph.turn import Turn
 from xrouter_lg.tracing.runs.extract import annotate_failed, run_ids
 
 _MOST = 8_192
-_REASON_CHARS = 300
 
 
 @dataclass(slots=True)
@@ -86,7 +84,8 @@ class OpenRequests:
         ours = isinstance(error, XRouterError)
         name = type(error).__name__ if ours or isinstance(error, Exception) else "cancelled"
         _, run_id, trace_id = run_ids(config)
-        ending = Unanswered(name, describe(error)[:_REASON_CHARS])
+        # Not the error's text: that may say again what was asked.
+        ending = Unanswered(name, f"the request ended without an answer ({name})")
         record = build_record(ending, seen, list(known.values()), run_id=run_id, trace_id=trace_id)
         annotate_failed(config, record)
         if isinstance(error, XRouterError):

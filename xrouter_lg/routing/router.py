@@ -336,7 +336,7 @@ class Router:
             turn=request.turn,
             calls=(),
             order=(),
-            reason=describe(error),
+            reason=type(error).__name__,
             policy=policy.name,
             policy_version=policy.version,
             scores={},

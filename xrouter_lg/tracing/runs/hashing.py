@@ -20,7 +20,7 @@ _PROTOCOL = frozenset(
         *("finish_reason", "stop_reason", "native_finish_reason", "service_tier", "streamed"),
         *("model", "model_name", "model_provider", "served_model", "system_fingerprint"),
         *("card", "kind", "policy", "policy_version", "prompt_hash", "pool_fingerprint"),
-        *("price_source", "cost_usd", "held_usd", "allowance_usd"),
+        *("price_source", "cost_usd", "held_usd", "estimate_usd", "allowance_usd"),
     }
 )
 """Keys whose values are words of a protocol, where they are single words."""
@@ -28,6 +28,7 @@ _PROTOCOL = frozenset(
 _RECORD = _PROTOCOL | {
     *("route", "reason", "candidates", "removed", "error", "select"),
     *("router_cost_usd", "worker_cost_usd", "known_cost_usd", "shadow_cost_usd"),
+    "estimated_cost_usd",
     *("arm", "unit", "salt"),
     *("trace_id", "run_id", "thread_id", "tenant"),
 }

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from xrouter_lg.errors import StoreError
-from xrouter_lg.json_text import from_json
+from xrouter_lg.json_text import from_json, shown, storable
 from xrouter_lg.tracing.runs.extract import field_of, parent_id_of
 
 MORE_FIELDS = (
@@ -27,14 +27,27 @@ MORE_FIELDS = (
 computed them, as decimal strings."""
 
 
+_UNREADABLE = (TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What reading a field of another type raises."""
+
+
 def plain_run(run: Any, project: str | None) -> dict[str, Any]:
     """A run in the store's layout: JSON values, times as ISO 8601 text in UTC.
 
     ``project`` replaces the run's own.
 
     Raises:
-        StoreError: no id, no start time, or a time or JSON text that can't be read.
+        StoreError: no id, no start time, or a field that can't be read.
     """
+    try:
+        return _storable(_plain_run(run, project))
+    except _UNREADABLE as error:
+        raise StoreError(
+            f"run {shown(field_of(run, 'id'))} can't be imported: {error!r}"
+        ) from error
+
+
+def _plain_run(run: Any, project: str | None) -> dict[str, Any]:
     run_id = field_of(run, "id")
     more = {name: field_of(run, name) for name in MORE_FIELDS}
     if not run_id:
@@ -47,26 +60,27 @@ def plain_run(run: Any, project: str | None) -> dict[str, Any]:
     dotted_order = field_of(run, "dotted_order") or _order(start, str(run_id))
     error = field_of(run, "error")
     end = _time(field_of(run, "end_time"), where, "end_time")
-    extra = _json(field_of(run, "extra"), where, "extra") or {}
+    extra = _json(field_of(run, "extra"), where, "extra")
+    extra = extra if isinstance(extra, Mapping) else {}
     if "metadata" not in extra and isinstance(metadata := field_of(run, "metadata"), Mapping):
         extra = {**extra, "metadata": dict(metadata)}
     return {
         "id": str(run_id),
-        "trace_id": str(field_of(run, "trace_id") or _root_of(dotted_order) or run_id),
+        "trace_id": str(field_of(run, "trace_id") or _root_of(str(dotted_order)) or run_id),
         "parent_run_id": None if parent is None else str(parent),
-        "dotted_order": dotted_order,
+        "dotted_order": str(dotted_order),
         "name": str(field_of(run, "name") or "Unnamed"),
         "run_type": str(field_of(run, "run_type") or "chain").lower(),
         "start_time": start,
         "end_time": end,
         "status": str(field_of(run, "status") or status_of(error, end)).lower(),
         "error": None if error is None else str(error),
-        "tags": list(_json(field_of(run, "tags"), where, "tags") or ()),
-        "inputs": _json(field_of(run, "inputs"), where, "inputs") or {},
-        "outputs": _json(field_of(run, "outputs"), where, "outputs"),
+        "tags": [str(tag) for tag in _json(field_of(run, "tags"), where, "tags") or ()],
+        "inputs": _side(_json(field_of(run, "inputs"), where, "inputs"), "input") or {},
+        "outputs": _side(_json(field_of(run, "outputs"), where, "outputs"), "output"),
         "extra": extra,
         "events": list(_json(field_of(run, "events"), where, "events") or ()),
-        "session_name": project or field_of(run, "session_name") or "default",
+        "session_name": str(project or field_of(run, "session_name") or "default"),
         "prompt_tokens": _count(field_of(run, "prompt_tokens")),
         "completion_tokens": _count(field_of(run, "completion_tokens")),
         "total_tokens": _count(field_of(run, "total_tokens")),
@@ -85,12 +99,14 @@ def plain_feedback(entry: Any) -> dict[str, Any]:
         raise StoreError(
             f"feedback needs an id, a key and a run id to be imported: {_shortly(entry)}"
         )
-    return {
-        **said,
-        "id": str(feedback_id),
-        "key": str(said["key"]),
-        "created_at": said["created_at"] or utc_text(datetime.now(UTC)),
-    }
+    return _storable(
+        {
+            **said,
+            "id": str(feedback_id),
+            "key": str(said["key"]),
+            "created_at": said["created_at"] or utc_text(datetime.now(UTC)),
+        }
+    )
 
 
 def feedback_said(entry: Any) -> dict[str, Any]:
@@ -101,6 +117,13 @@ def feedback_said(entry: Any) -> dict[str, Any]:
     Raises:
         StoreError: a score that is no finite number, or a time that can't be read.
     """
+    try:
+        return _feedback_said(entry)
+    except _UNREADABLE as error:
+        raise StoreError(f"feedback {shown(field_of(entry, 'id'))}: {error!r}") from error
+
+
+def _feedback_said(entry: Any) -> dict[str, Any]:
     key, score = field_of(entry, "key"), field_of(entry, "score")
     where = f"feedback {field_of(entry, 'id')}"
     if score is not None and not math.isfinite(float(score)):
@@ -115,6 +138,16 @@ def feedback_said(entry: Any) -> dict[str, Any]:
         "source": _source(entry),
         "created_at": _time(field_of(entry, "created_at"), where, "created_at"),
     }
+
+
+def _storable(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same with plain texts that every database takes."""
+    return {name: storable(v) if isinstance(v, str) else v for name, v in fields.items()}
+
+
+def _side(value: Any, key: str) -> Any:
+    """Inputs or outputs as a mapping, as LangSmith has them; what is none stands under ``key``."""
+    return value if value is None or isinstance(value, Mapping) else {key: value}
 
 
 def _source(entry: Any) -> str:
@@ -157,6 +190,12 @@ def utc_text(when: datetime) -> str:
     return when.isoformat(timespec="microseconds")
 
 
+def storable_count(value: Any) -> int | None:
+    """A count that every database takes, None for one that is none or that nobody can have."""
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return value if good else None
+
+
 def status_of(error: Any, end: Any) -> str:
     if error is not None:
         return "error"
@@ -180,7 +219,7 @@ def _more(value: Any) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return None if value is None else int(value)
+    return None if value is None else storable_count(int(value))
 
 
 def _shortly(value: Any) -> str:

@@ -14,6 +14,7 @@ from xrouter_lg.said import replies_of
 from xrouter_lg.tracing.runs.extract import (
     COLLECT,
     FAILED_KEY,
+    RECORD_KEY,
     ExtractedRoute,
     failed_record,
     role_of,
@@ -21,7 +22,7 @@ from xrouter_lg.tracing.runs.extract import (
 )
 from xrouter_lg.tracing.runs.facts import PROMPTS_KEY, SAMPLE_RATE_KEY
 from xrouter_lg.tracing.runs.hashing import TextHasher
-from xrouter_lg.tracing.runs.importing import status_of, utc_text
+from xrouter_lg.tracing.runs.importing import status_of, storable_count, utc_text
 from xrouter_lg.tracing.runs.open_runs import RunData
 from xrouter_lg.tracing.runs.redact import (
     known_secrets,
@@ -82,7 +83,7 @@ class RowMaker:
 
     def _row(self, run: RunData) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         usage = _usage_of(_plain(run.outputs)) if run.run_type == "llm" else None
-        extra = run.extra
+        extra = self._with_failed(run.extra)
         if usage or self._said:
             added = {**self._said, "usage_metadata": usage} if usage else self._said
             extra = {**extra, "metadata": {**extra.get("metadata", {}), **added}}
@@ -106,11 +107,11 @@ class RowMaker:
                 events=run.events or None,
             ),
             "session_name": self._project,
-            "prompt_tokens": usage and usage.get("input_tokens"),
-            "completion_tokens": usage and usage.get("output_tokens"),
-            "total_tokens": usage and usage.get("total_tokens"),
+            "prompt_tokens": storable_count(usage and usage.get("input_tokens")),
+            "completion_tokens": storable_count(usage and usage.get("output_tokens")),
+            "total_tokens": storable_count(usage and usage.get("total_tokens")),
         }
-        return row, self._routes(run, outputs)
+        return row, self._routes(run, extra, outputs)
 
     def imported(
         self, runs: Iterable[Mapping[str, Any]]
@@ -155,9 +156,10 @@ class RowMaker:
                 events=self._clean(run["events"]) if run["events"] else None,
                 more=run["more"] or None,
             ),
-            "prompt_tokens": run["prompt_tokens"] or usage.get("input_tokens"),
-            "completion_tokens": run["completion_tokens"] or usage.get("output_tokens"),
-            "total_tokens": run["total_tokens"] or usage.get("total_tokens"),
+            "prompt_tokens": run["prompt_tokens"] or storable_count(usage.get("input_tokens")),
+            "completion_tokens": run["completion_tokens"]
+            or storable_count(usage.get("output_tokens")),
+            "total_tokens": run["total_tokens"] or storable_count(usage.get("total_tokens")),
         }
         if (failed := failed_record(run)) is not None:
             return row, [self._route_row(failed, run["session_name"])]
@@ -166,9 +168,19 @@ class RowMaker:
         found = route_records([{**run, "outputs": _plain(outputs)}])
         return row, [self._route_row(route, run["session_name"]) for route in found]
 
-    def _routes(self, run: RunData, outputs: Any) -> list[dict[str, Any]]:
-        if FAILED_KEY in (run.extra.get("metadata") or {}) and run.end_time is not None:
-            held = {"id": run.id, "trace_id": run.trace_id, "extra": run.extra}
+    def _with_failed(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """``extra`` with the record of a failed request as it may be stored: like outputs, for the
+        errors of providers may say again what was asked."""
+        metadata = extra.get("metadata") or {}
+        if FAILED_KEY not in metadata:
+            return extra
+        cleaned = self._body({RECORD_KEY: metadata[FAILED_KEY]})
+        record = cleaned.get(RECORD_KEY) if isinstance(cleaned, Mapping) else None
+        return {**extra, "metadata": {**metadata, FAILED_KEY: record}}
+
+    def _routes(self, run: RunData, extra: Mapping[str, Any], outputs: Any) -> list[dict[str, Any]]:
+        if FAILED_KEY in (extra.get("metadata") or {}) and run.end_time is not None:
+            held = {"id": run.id, "trace_id": run.trace_id, "extra": extra}
             found = failed_record(held)
             return [] if found is None else [self._route_row(found)]
         if role_of(run.extra) != COLLECT or (run.parent and role_of(run.parent.extra) == COLLECT):
@@ -193,8 +205,12 @@ class RowMaker:
             "created_at": utc_text(datetime.fromtimestamp(record.started_at, UTC)),
             "project": project or self._project,
             "cost_usd_float": None if record.cost_usd is None else float(record.cost_usd),
-            "input_tokens": sum(usage.get("input_tokens") or 0 for usage in usages),
-            "output_tokens": sum(usage.get("output_tokens") or 0 for usage in usages),
+            "input_tokens": storable_count(
+                sum(storable_count(u.get("input_tokens")) or 0 for u in usages)
+            ),
+            "output_tokens": storable_count(
+                sum(storable_count(u.get("output_tokens")) or 0 for u in usages)
+            ),
             "truncated": bool(record.truncated),
             "fallbacks": len(record.fallbacks),
             "record": self._json(record.to_dict()),
