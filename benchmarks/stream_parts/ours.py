@@ -2,17 +2,17 @@
 
 It begins with the cheapest card, as list prices are all that it knows, and explores at most 5 % of
 the requests: many at the start, when a card joins and when one has changed
-(:class:`xrouter_lg.value.online.explore.Allowance`).
+(:class:`benchmarks.stream_parts.explore.Allowance`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.stream_parts.explore import DRAWS, Allowance, ask_chances
 from benchmarks.stream_parts.learner import Billed, Choice, Request, Setting, Thumb
+from benchmarks.stream_parts.online_value import OnlineValue
 from xrouter_lg.arrays import Floats
-from xrouter_lg.value.online.explore import DRAWS, Allowance, ask_chances
-from xrouter_lg.value.online.learner import OnlineValue
 
 ON_JOIN, ON_CHANGE = 80.0, 60.0
 """Requests that are explored more when a card joins, and when one has changed."""

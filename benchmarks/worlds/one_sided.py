@@ -120,10 +120,7 @@ def _follow(
 def concluded_from(learned: FromLog, weight: float, c_ref: float) -> Conclusion:
     """What `xrouter train` and `xrouter learn` conclude_from_log."""
     return conclude_from_log(
-        learned.table,
-        learned.model,
-        learned.features.plane_N_P,
-        learned.evidence,
+        learned,
         cost_weight=weight,
         c_ref_usd=c_ref,
     )

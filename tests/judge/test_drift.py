@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ from xrouter_lg.fitting.family_head import head_stats
 from xrouter_lg.fitting.from_log import learned_from, write_from_log
 from xrouter_lg.fitting.read_lesson import LessonSettings
 from xrouter_lg.fitting.trained_on import histogram, reference_of
-from xrouter_lg.judge.traffic.drift import Check, DriftReport, check_prompts, find_drift
+from xrouter_lg.judge.traffic.checks import Check
+from xrouter_lg.judge.traffic.drift import DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest
 from xrouter_lg.policies.utility import load_head
 from xrouter_lg.value.features import Features
@@ -294,6 +296,28 @@ def test_cards_that_succeed_otherwise_than_expected_alarm(
     report = find_drift(manifest, head, requests)
     assert alarms(report) == {"success of small", "success of large"}
     assert word in named(report, "success of small").advice
+
+
+def test_a_card_that_was_silently_swapped_alarms_whoever_decided(
+    world: tuple[Manifest, FamilyHead],
+) -> None:
+    manifest, head = world
+    before = traffic(prompts(200, 9), gap=0.1, version="another")
+    after = traffic(prompts(120, 10), gap=-0.3, version="another", seed=6)
+    for number, request in enumerate(after):
+        after[number] = dataclasses.replace(request, thread=f"later {number}")
+    small = [r for r in after if r.record.route == "small"]
+    as_before = traffic(prompts(120, 11), gap=0.1, version="another", seed=7)
+    large = [
+        dataclasses.replace(r, thread=f"large {n}")
+        for n, r in enumerate(as_before)
+        if r.record.route == "large"
+    ]
+    mixed = [request for pair in zip(small, large, strict=True) for request in pair]
+    report = find_drift(manifest, head, [*before, *mixed])
+    assert alarms(report) == {"change of small"}
+    assert "xrouter learn" in named(report, "change of small").advice
+    assert named(report, "change of large").status == "ok"
 
 
 def test_another_checkpoints_decisions_say_nothing_of_this_ones_expectations(

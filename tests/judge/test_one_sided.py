@@ -21,10 +21,7 @@ C_REF = 0.01
 def concluded(table: OutcomeGrid) -> tuple[FromLog, Conclusion]:
     learned = learned_from(table, LessonSettings())
     found = conclude_from_log(
-        table,
-        learned.model,
-        learned.features.plane_N_P,
-        learned.evidence,
+        learned,
         cost_weight=WEIGHT,
         c_ref_usd=C_REF,
     )
@@ -117,10 +114,7 @@ def test_too_few_scores_conclude_nothing() -> None:
     table = world.log(always("large", 400, 0.5), scored=0.15)
     learned = learned_from(table, LessonSettings(min_prompts=20))
     found = conclude_from_log(
-        table,
-        learned.model,
-        learned.features.plane_N_P,
-        learned.evidence,
+        learned,
         cost_weight=WEIGHT,
         c_ref_usd=C_REF,
     )

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from xrouter_lg.arrays import Floats
-from xrouter_lg.value.evidence import Evidence
-from xrouter_lg.value.online.change import (
+from xrouter_lg.value.change import (
     LEFT,
     best_half_life,
     faded,
@@ -13,6 +12,7 @@ from xrouter_lg.value.online.change import (
     residuals,
     since_change,
 )
+from xrouter_lg.value.evidence import Evidence
 
 
 def thumbs(

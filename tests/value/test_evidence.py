@@ -26,16 +26,6 @@ def test_every_known_score_is_an_observation() -> None:
     assert found.worth_R.tolist() == [1.0, 1.0, 1.0] and not found.explored_R.any()
 
 
-def test_an_outcome_loses_half_its_worth_in_a_half_life() -> None:
-    table = grid(observed_at=[[0.0, 100.0], [0.0, np.nan]])
-    # The last time is unknown: it keeps its worth.
-    assert Evidence.of(table, half_life_s=50.0).worth_R.tolist() == [0.25, 1.0, 1.0]
-    assert Evidence.of(table, half_life_s=50.0, now=150.0).worth_R.tolist() == [0.125, 0.5, 1.0]
-    assert Evidence.of(table).worth_R.tolist() == [1.0, 1.0, 1.0]
-    # What is worth next to nothing is left out.
-    assert len(Evidence.of(table, half_life_s=5.0)) == 2
-
-
 def test_what_users_said_may_be_wrong_and_what_was_verified_is_not() -> None:
     table = grid(scored_by=[["feedback:thumb", "exact"], [None, "feedback"]])
     assert thumbs(table).tolist() == [[True, False], [False, True]]

@@ -67,6 +67,8 @@ class Stored:
     truncated: bool
     error: str | None
     detail: str | None
+    at: float
+    """When it was kept, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,4 +428,5 @@ def _stored(row: Mapping[str, Any]) -> Stored:
         truncated=bool(row["truncated"]),
         error=row.get("error"),
         detail=row.get("detail"),
+        at=row["at"],
     )

@@ -54,8 +54,13 @@ def merged(table: OutcomeTable, rows: Sequence[Mapping[str, Any]]) -> OutcomeTab
     if "response" not in have:
         old = old.with_columns(pl.lit(None, pl.String).alias("response"))
     logged = [name for name in _LOGGED if name in have]
+    if "observed_at" not in have:
+        old = old.with_columns(pl.lit(None, pl.Float64).alias("observed_at"))
+        logged.append("observed_at")
+    bought_at = pl.col("observed_at").alias("__at")
     new = (
         new.lazy()
+        .with_columns(bought_at)
         .drop(logged)
         .join(
             old.filter(pl.col("response").is_not_null()).select(*key, "response", *logged),
@@ -63,6 +68,7 @@ def merged(table: OutcomeTable, rows: Sequence[Mapping[str, Any]]) -> OutcomeTab
             how="left",
             maintain_order="left",
         )
+        .with_columns(pl.coalesce("observed_at", "__at"))
         .select(new.columns)
         .collect()
     )
@@ -107,6 +113,7 @@ def _row(
         "latency_s": _mean([stored.latency_s for stored in answers]),
         "response": response,
         "scored_by": ", ".join(by) if by else f"{UNSCORED}{reason}",
+        "observed_at": max((stored.at for stored in answers), default=None),
     }
 
 

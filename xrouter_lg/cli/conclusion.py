@@ -17,11 +17,10 @@ def print_conclusion(concluded: Conclusion) -> None:
     from rich.table import Table
 
     from xrouter_lg.cli.tables import console
+    from xrouter_lg.value.overlap import by_family
 
     out = console()
-    cards = list(dict.fromkeys(row.card for row in concluded.overlap))
-    families = list(dict.fromkeys(row.family for row in concluded.overlap))
-    rows = {(row.family, row.card): row for row in concluded.overlap}
+    cards, families = by_family(concluded.overlap)
     table = Table(
         title="Overlap: scored answers (what they are worth, where it differs), error of the score",
         box=None,
@@ -29,16 +28,17 @@ def print_conclusion(concluded: Conclusion) -> None:
     )
     for name in ("kind of request", "share", *cards):
         table.add_column(escape(name))
-    for family in families[:_SHOWN]:
+    for family, rows in families[:_SHOWN]:
         cells = []
-        for card in cards:
-            row = rows[family, card]
+        for row in rows:
             worth = "" if round(row.worth) == row.tries else f" ({row.worth:.0f})"
             cells.append(f"{row.tries or '-'}{worth} ±{row.error:.2f}")
-        table.add_row(escape(family), f"{rows[family, cards[0]].share:.0%}", *cells)
+        table.add_row(escape(family), f"{rows[0].share:.0%}", *cells)
     out.print(table)
     if len(families) > _SHOWN:
         out.print(f"... and {len(families) - _SHOWN} smaller kinds")
+    for change in concluded.changes:
+        out.print(escape(f"changed: {change}"))
     out.print(
         f"{concluded.requests} logged requests, {concluded.scored} scored, {concluded.drawn} of "
         f"them drawn or compared; at cost weight {concluded.cost_weight:g}:"

@@ -136,12 +136,8 @@ def _train(
             return write_head(output, lesson_of(table, how)), None
         learned = learned_from(table, how)
         concluded = conclude_from_log(
-            table,
-            learned.model,
-            learned.features.plane_N_P,
-            learned.evidence,
+            learned,
             cost_weight=cost_weight,
-            c_ref_usd=learned.c_ref_usd,
         )
         return write_from_log(output, learned, how, verdict=concluded.to_json()), concluded
 

@@ -1,11 +1,12 @@
 """A checkpoint out of a log: prompts of which only some cards' outcomes are known.
 
-All that the log tells is learned from; what the checkpoint is worth is judged by fits that leave a
-part of it out (:mod:`xrouter_lg.judge.one_sided`).
+All that the log tells, and still holds, is learned from; what the checkpoint is worth is judged by
+fits that leave a part of it out (:mod:`xrouter_lg.judge.one_sided`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.figures.curve import DIAL
+from xrouter_lg.fitting.aged import Aged, aged
 from xrouter_lg.fitting.family_head import export_head, head_stats, read_partition
 from xrouter_lg.fitting.held_out import dial_points
 from xrouter_lg.fitting.lesson import card_prices, log_odds, mean_output_tokens
@@ -49,6 +51,8 @@ class FromLog:
     best_fixed: str
     thumbs: ThumbError
     """How often users are taken to be wrong."""
+    aged: Aged
+    """What of the log no longer holds; evidence, model and the table's costs are without it."""
 
 
 def learned_from(
@@ -84,6 +88,9 @@ def learned_from(
             "to tell apart"
         )
     model = ValueModel.fit(features.plane_N_P, partitions, evidence, table.cost)
+    left = aged(table, evidence, model)
+    table, evidence = dataclasses.replace(table, cost=left.cost_N_M), left.evidence
+    model = model.learned(evidence, table.cost)
     _, counted_M, usd_M = model.overall()
     best = int(counted_M.argmax())
     return FromLog(
@@ -95,6 +102,7 @@ def learned_from(
         unit_usd(np.nan_to_num(usd_M), best),
         table.cards[best],
         thumbs,
+        left,
     )
 
 
@@ -138,6 +146,8 @@ def write_from_log(
             "router_usd_per_request": 0.0,
             "grouping": learned.grouping.tried,
             "thumbs": str(learned.thumbs),
+            "half_life_s": learned.aged.half_life_s,
+            "changes": [str(change) for change in learned.aged.changes],
         },
         verdict=verdict,
         config=how.public(),

@@ -19,7 +19,7 @@ from xrouter_lg.outcomes.near import near_duplicates
 from xrouter_lg.outcomes.split import random_split
 
 OUTCOMES, PROMPTS = "outcomes.parquet", "prompts.parquet"
-LOGGED = ("propensity", "observed_at", "scored_by", "feedback")
+LOGGED = ("propensity", "observed_at", "scored_by", "feedback", "served_model")
 """Columns of the outcomes that say how much they tell."""
 
 
@@ -144,7 +144,7 @@ def read_log(folder: Path, how: LessonSettings) -> OutcomeGrid:
             sources=how.sources or None,
             models=how.models or None,
             rename=how.rename,
-            more=("score", "cost_usd", *LOGGED, "output_tokens"),
+            more=("score", "cost_usd", *LOGGED, "input_tokens", "output_tokens"),
             every=True,
         )
     except (ValueError, pl.exceptions.PolarsError) as error:

@@ -35,7 +35,10 @@ import numpy as np
 
 from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.bootstrap import Figure
+from xrouter_lg.fitting.aged import CardChange
+from xrouter_lg.fitting.from_log import FromLog
 from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.value.change import LEFT
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.model import ValueModel
 from xrouter_lg.value.overlap import SURE, Overlap, Unsettled, overlap_table, unsettled
@@ -105,6 +108,8 @@ class Conclusion:
     fixed_over_log: EstimatedGain | None
     overlap: tuple[Overlap, ...]
     to_settle: tuple[Unsettled, ...]
+    changes: tuple[CardChange, ...]
+    """What of the log no longer holds."""
 
     @property
     def promote(self) -> bool:
@@ -121,27 +126,22 @@ class Conclusion:
             "promote": self.promote,
             "policy": "checkpoint",
             "use": self.card if self.use == "fixed" else self.use,
-            "reasons": [self.reason, *(str(line) for line in self.to_settle)],
+            "reasons": [self.reason, *map(str, self.changes), *map(str, self.to_settle)],
             **{k: v for k, v in asdict(self).items() if k not in ("use", "card", "reason")},
         }
 
 
 def conclude_from_log(
-    table: OutcomeGrid,
-    model: ValueModel,
-    plane_N_P: Floats,
-    evidence: Evidence,
-    *,
-    cost_weight: float,
-    c_ref_usd: float,
+    learned: FromLog, *, cost_weight: float, c_ref_usd: float | None = None
 ) -> Conclusion:
-    """The conclusion from a table of which most outcomes are unknown; ``model`` was fitted to all
-    of it, and is fitted again here without each fold in turn."""
+    """The conclusion from a table of which most outcomes are unknown: its value model was fitted to
+    all of it, and is fitted again here without each fold in turn. ``c_ref_usd`` is the unit of the
+    cost weight; the log's own when None."""
+    table, model = learned.table, learned.model
     cards = table.cards
-    log = _Log.of(table, evidence)
-    _, counted_M, usd_M = model.overall()
-    known = np.where(np.isfinite(usd_M), usd_M, _dearest(usd_M))
-    fixed = int((counted_M - cost_weight * known / c_ref_usd).argmax())
+    c_ref_usd = learned.c_ref_usd if c_ref_usd is None else c_ref_usd
+    log = _Log.of(table, learned.evidence)
+    fixed = model.fixed(cost_weight, c_ref_usd)
     shared: dict[str, Any] = {
         "cost_weight": cost_weight,
         "c_ref_usd": c_ref_usd,
@@ -153,6 +153,7 @@ def conclude_from_log(
         "to_settle": unsettled(
             model, cards, cost_weight, c_ref_usd, requests_per_day=_per_day(table)
         ),
+        "changes": learned.aged.changes,
     }
     if log.scored < MIN_SCORED:
         reason = (
@@ -169,9 +170,7 @@ def conclude_from_log(
             proved=0.0,
             **shared,
         )
-    over, over_fixed, fixed_over, proved = _gains(
-        table, model, plane_N_P, evidence, log, cost_weight, c_ref_usd
-    )
+    over, over_fixed, fixed_over, proved = _gains(learned, log, cost_weight, c_ref_usd)
     use: Use = "as it is"
     if log.drawn < MIN_DRAWN:
         reason = (
@@ -245,14 +244,18 @@ class _Log:
         logged = np.isfinite(propensity)
         seen_at = table.more.get("observed_at")
         if seen_at is not None:
-            timed = np.isfinite(np.asarray(seen_at, dtype=np.float64))
-            logged = np.where(logged.any(1, keepdims=True), logged, timed)
+            # What was bought was asked later.
+            at = np.asarray(seen_at, dtype=np.float64)
+            first = at == np.min(at, 1, where=np.isfinite(at), initial=np.inf, keepdims=True)
+            logged = np.where(logged.any(1, keepdims=True), logged, first)
         logged = np.where((called.sum(1) == 1)[:, None], called, logged)
         row = np.flatnonzero(logged.sum(1) == 1)
         card = logged[row].argmax(1).astype(np.int64)
         score = np.full(table.score.shape, np.nan)
         right = (evidence.score_R - evidence.error_R) / (1.0 - 2.0 * evidence.error_R)
-        score[evidence.prompt_R, evidence.card_R] = right
+        # What a card scored before it became another says nothing of it.
+        holds = evidence.worth_R > LEFT
+        score[evidence.prompt_R[holds], evidence.card_R[holds]] = right[holds]
         seen = np.where(np.isfinite(score), 1.0, np.nan)
         own = np.arange(len(row)), card
         seen_L_M = seen[row]
@@ -261,35 +264,28 @@ class _Log:
 
 
 def _gains(
-    table: OutcomeGrid,
-    model: ValueModel,
-    plane_N_P: Floats,
-    evidence: Evidence,
-    log: _Log,
-    cost_weight: float,
-    c_ref_usd: float,
+    learned: FromLog, log: _Log, cost_weight: float, c_ref_usd: float
 ) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain, float]:
     """The model's choices over the log's and over its best fixed card, and that over the log; and
     what the choices prove one by one."""
+    table, model, evidence = learned.table, learned.model, learned.evidence
     fold_N = np.random.default_rng(0).integers(0, FOLDS, len(table))
-    shares = model.shares(plane_N_P)
+    shares = model.shares(learned.features.plane_N_P)
     gains = tuple(_Sums(log) for _ in range(3))
     proved = np.zeros(len(log.row))
     for fold in range(FOLDS):
-        learned = fold_N != fold
-        own = np.flatnonzero(~learned[log.row])
-        rest = evidence.of_prompts(learned)
+        kept = fold_N != fold
+        own = np.flatnonzero(~kept[log.row])
+        rest = evidence.of_prompts(kept)
         if not len(own) or not len(rest):
             continue
-        fitted = model.learned(rest, np.where(learned[:, None], table.cost, np.nan))
+        fitted = model.learned(rest, np.where(kept[:, None], table.cost, np.nan))
         here = tuple(share[log.row[own]] for share in shares)
         expected = fitted.expect(here)
         sure = expected.utility(cost_weight, c_ref_usd)
         taken, every = sure.argmax(1), np.arange(len(own))
         proved[own] = sure[every, taken] - sure[every, log.card[own]]
-        _, counted, usd = fitted.overall()
-        usd = np.where(np.isfinite(usd), usd, _dearest(usd))
-        best = np.full(len(own), int((counted - cost_weight * usd / c_ref_usd).argmax()))
+        best = np.full(len(own), fitted.fixed(cost_weight, c_ref_usd))
         utility = expected.utility(cost_weight, c_ref_usd, counted=False)
         seen = _Fold(own, fitted, here, utility, expected.mean_N_M)
         called = log.card[own]
@@ -351,10 +347,6 @@ def _figure(value: float, error: float) -> Figure:
 
 def _interval(value: Figure) -> str:
     return f"{value.value or 0.0:+.4f} [{value.low or 0.0:+.4f}, {value.high or 0.0:+.4f}]"
-
-
-def _dearest(usd_M: Floats) -> float:
-    return float(np.nanmax(usd_M)) if np.isfinite(usd_M).any() else 0.0
 
 
 def _per_day(table: OutcomeGrid) -> float | None:

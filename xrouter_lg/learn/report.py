@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.files import write_bytes
 from xrouter_lg.learn.run import Learned
-from xrouter_lg.value.overlap import Overlap
+from xrouter_lg.value.overlap import by_family
 
 WIDTH, BAR, LEFT = 640.0, 22.0, 210.0
 """Of a picture: its width, the height of a line, and where the lines begin."""
@@ -55,7 +55,7 @@ def render(night: Learned) -> str:
         width=WIDTH,
         height=BAR * (len(gains) + 1),
         history=_history(night),
-        grid=overlap_grid(night),
+        grid=None if night.concluded is None else by_family(night.concluded.overlap),
     )
 
 
@@ -94,18 +94,6 @@ def gain_lines(night: Learned) -> tuple[list[Interval], float]:
         for number, (name, figure) in enumerate(rows)
     ]
     return lines, place(0.0)
-
-
-def overlap_grid(night: Learned) -> dict[str, Any]:
-    """Families × cards of the overlap table."""
-    rows: tuple[Overlap, ...] = () if night.concluded is None else night.concluded.overlap
-    cards = list(dict.fromkeys(row.card for row in rows))
-    families = list(dict.fromkeys(row.family for row in rows))
-    cell = {(row.family, row.card): row for row in rows}
-    return {
-        "cards": cards,
-        "rows": [(name, [cell[name, card] for card in cards]) for name in families],
-    }
 
 
 def _history(night: Learned) -> list[dict[str, Any]]:

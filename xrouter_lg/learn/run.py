@@ -254,12 +254,8 @@ def _conclude(night: Learned) -> None:
     assert night.learned is not None
     learned = night.learned
     night.concluded = conclude_from_log(
-        learned.table,
-        learned.model,
-        learned.features.plane_N_P,
-        learned.evidence,
+        learned,
         cost_weight=night.settings.cost_weight,
-        c_ref_usd=learned.c_ref_usd,
     )
 
 

@@ -46,3 +46,11 @@ def family_costs(cost_N_M: Floats, family_N: Ints, families: int) -> Floats:
     found: Floats = (total + STRENGTH * usual) / (count + STRENGTH)
     found[:, count_M == 0] = np.nan
     return found
+
+
+def priced(usd: Floats) -> Floats:
+    """Expected costs of any shape with the dearest in place of an unknown one: money that nobody
+    knows must not look cheap. 0 where none is known."""
+    known = np.isfinite(usd)
+    found: Floats = np.where(known, usd, np.max(usd, where=known, initial=0.0))
+    return found

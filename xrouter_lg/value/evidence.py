@@ -25,8 +25,6 @@ THUMB_ERROR = 0.1
 _MOST_WEIGHT = 5.0
 """Of one observation: a rare draw must not outvote all else that is known of its card (truncated
 importance sampling, Ionides 2008)."""
-_LEAST_WORTH = 1e-3
-"""Observations that are worth less are left out."""
 THUMBS = "feedback"
 """How ``scored_by`` names a score that users gave; see `xrouter_lg.verifiers.feedback`."""
 
@@ -66,32 +64,16 @@ class Evidence:
         table: OutcomeGrid,
         *,
         thumb_error: float = THUMB_ERROR,
-        half_life_s: float | None = None,
-        now: float | None = None,
     ) -> Evidence:
-        """All known scores of a table, one observation a cell.
-
-        ``half_life_s`` halves the worth of an outcome for each such time (seconds) before ``now``
-        (Unix seconds; the newest outcome when None). Outcomes of unknown time keep their worth.
-        """
+        """All known scores of a table, one observation a cell, each worth 1."""
         row, card = np.nonzero(np.isfinite(table.score))
-        score = table.score[row, card]
-        worth = np.ones(len(row))
-        seen = _more(table, "observed_at", row, card)
-        if half_life_s is not None and np.isfinite(seen).any():
-            newest = float(np.nanmax(seen)) if now is None else now
-            age = np.where(np.isfinite(seen), np.maximum(newest - seen, 0.0), 0.0)
-            worth *= 0.5 ** (age / half_life_s)
-        error = np.where(thumbs(table)[row, card], thumb_error, 0.0)
-        propensity = _more(table, "propensity", row, card)
-        keep = worth > _LEAST_WORTH
         return cls(
-            row[keep].astype(np.int64),
-            card[keep].astype(np.int64),
-            score[keep],
-            error[keep],
-            worth[keep],
-            propensity[keep],
+            row.astype(np.int64),
+            card.astype(np.int64),
+            table.score[row, card],
+            np.where(thumbs(table)[row, card], thumb_error, 0.0),
+            np.ones(len(row)),
+            told(table, "propensity", row, card),
             len(table),
             len(table.models),
         )
@@ -149,7 +131,8 @@ def thumbs(table: OutcomeGrid) -> Bools:
     return found
 
 
-def _more(table: OutcomeGrid, name: str, row: Ints, card: Ints) -> Floats:
+def told(table: OutcomeGrid, name: str, row: Ints, card: Ints) -> Floats:
+    """[R] what a column says of these cells; NaN where it says nothing."""
     values = table.more.get(name)
     if values is None:
         return np.full(len(row), np.nan)

@@ -16,7 +16,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from xrouter_lg.arrays import Floats, Ints
-from xrouter_lg.value.costs import family_costs
+from xrouter_lg.value.costs import family_costs, priced
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.grouping import Partition
 from xrouter_lg.value.posterior import Posterior, fit_posterior
@@ -126,8 +126,7 @@ class ValueModel:
         counted = sum(shares[b] @ self.posteriors[b].cautious(self.caution) for b in parts)
         usd = sum(shares[b] @ self.usd_F_M[b] for b in parts)
         every = np.stack([np.asarray(mean), np.asarray(counted), np.asarray(usd)]) / len(parts)
-        dearest = np.nanmax(every[2]) if np.isfinite(every[2]).any() else 0.0
-        return Expected(every[0], every[1], np.where(np.isfinite(every[2]), every[2], dearest))
+        return Expected(every[0], every[1], priced(every[2]))
 
     def error(self, shares: Sequence[Floats], card_N: Ints, other_N: Ints) -> Floats:
         """[N] standard error of the difference between two cards' expected scores. Families' errors
@@ -148,3 +147,8 @@ class ValueModel:
         own, posterior, usd = self.partitions[0], self.posteriors[0], self.usd_F_M[0]
         share = np.bincount(own.family_N, minlength=len(own.names)) / len(own.family_N)
         return share @ posterior.mean_F_M, share @ posterior.cautious(self.caution), share @ usd
+
+    def fixed(self, cost_weight: float, c_ref_usd: float) -> int:
+        """The card to use for every request, by what it is counted on."""
+        _, counted_M, usd_M = self.overall()
+        return int((counted_M - cost_weight * priced(usd_M) / c_ref_usd).argmax())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xrouter_lg.value.costs import priced
 from xrouter_lg.value.model import ValueModel
 
 SURE = 1.96
@@ -85,6 +86,14 @@ def overlap_table(model: ValueModel, cards: Sequence[str]) -> tuple[Overlap, ...
     )
 
 
+def by_family(rows: Sequence[Overlap]) -> tuple[list[str], list[tuple[str, list[Overlap]]]]:
+    """The cards, and for each family its cells in their order: a table to show."""
+    cards = list(dict.fromkeys(row.card for row in rows))
+    families = list(dict.fromkeys(row.family for row in rows))
+    cell = {(row.family, row.card): row for row in rows}
+    return cards, [(name, [cell[name, card] for card in cards]) for name in families]
+
+
 def unsettled(
     model: ValueModel,
     cards: Sequence[str],
@@ -103,8 +112,7 @@ def unsettled(
     """
     own, value, usd = model.partitions[0], model.posteriors[0], model.usd_F_M[0]
     share = np.bincount(own.family_N, minlength=len(own.names)) / len(own.family_N)
-    known = np.where(np.isfinite(usd), usd, np.nanmax(usd) if np.isfinite(usd).any() else 0.0)
-    price = cost_weight * known / c_ref_usd
+    price = cost_weight * priced(usd) / c_ref_usd
     counted = (value.cautious(model.caution) - price).argmax(1)
     found: list[tuple[float, Unsettled]] = []
     for f, anchor in enumerate(counted):

@@ -11,10 +11,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from scipy.stats import chi2, norm
+from scipy.stats import chi2
 
 from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import FamilyHead
@@ -22,7 +22,17 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.figures.bootstrap import figure
 from xrouter_lg.fitting.trained_on import length_of, shares_in
+from xrouter_lg.judge.traffic.checks import (
+    CHANCE,
+    DRAWS,
+    MIN_CALLS,
+    RETRAIN,
+    SEED,
+    Check,
+    measured,
+)
 from xrouter_lg.judge.traffic.logged import LiveRequest, ratio_of_means
+from xrouter_lg.judge.traffic.success import check_changes, check_outcomes
 from xrouter_lg.policies.utility import trust
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
@@ -33,36 +43,14 @@ PRICE_RATIO = 1.25
 COST_RATIO = 2.0
 """Mean USD per call, where no price was recorded: the whole 95 % interval must lie beyond."""
 PROMPT_DISTANCE = 0.15
-"""Total variation between traffic and training prompts, 0 to 1 ..."""
-CHANCE = 0.001
-"""... and the chance of as much where nothing moved. Also of all outcome gaps together."""
+"""Total variation between traffic and training prompts, 0 to 1, with a chance below CHANCE."""
 FOREIGN_SHARE = 0.2
 """Share of threads whose words the checkpoint does not know: it routes them by overall means."""
-OUTCOME_GAP = 0.1
-"""Mean of score minus predicted score of a card."""
 MIN_THREADS = 50
 """Threads below which prompts are not compared."""
-MIN_CALLS = 30
-"""Threads with a call, or a score, of a card below which it is not compared."""
 
-_DRAWS, _SEED = 1000, 0
 _TOKENS = TokenUsage(input_tokens=300, output_tokens=300)
 """By which two prices of a card are compared."""
-_RETRAIN = "Build outcomes of this traffic (`xrouter outcomes`), backfill, and train again."
-
-Status = Literal["ok", "alarm", "unknown"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison. ``value`` and ``threshold`` are in the check's own unit."""
-
-    name: str
-    status: Status
-    said: str
-    value: float | None = None
-    threshold: float | None = None
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +90,7 @@ def find_drift(
         *check_prices(manifest, requests, pool, head),
         *check_prompts(manifest, [t for t, _ in texts], [thread for _, thread in texts], head),
         *check_outcomes([r for r in requests if r.record.policy_version == version]),
+        *check_changes(requests),
     ]
     return DriftReport(
         checkpoint=version,
@@ -239,7 +228,7 @@ def _cost(
         return Check(name, "unknown", "the manifest has neither price nor cost of it")
     paid = np.array([float(charge["cost_usd"]) for _, charge in calls])
     usual = np.array([stats.cost_usd * _ratio(head, request, stats.name) for request, _ in calls])
-    found = figure(ratio_of_means(paid, usual, threads, draws=_DRAWS, seed=_SEED))
+    found = figure(ratio_of_means(paid, usual, threads, draws=DRAWS, seed=SEED))
     assert found.value is not None and found.low is not None and found.high is not None
     return _by_ratio(
         name,
@@ -255,22 +244,7 @@ def _by_ratio(name: str, ratio: float, threshold: float, said: str, *, beyond: b
         "Decisions follow a price of the pool at once. Check that the pool's price is right, then "
         "judge again: dial, verdict and quality targets were measured at the old one."
     )
-    return _measured(name, said, ratio, threshold, beyond, f"beyond × {threshold:g}", advice)
-
-
-def _measured(
-    name: str,
-    said: str,
-    value: float,
-    threshold: float,
-    beyond: bool,
-    limit: str,
-    advice: str,
-) -> Check:
-    """A figure with its threshold: an alarm, which says its ``limit``, where it lies beyond."""
-    if beyond:
-        return Check(name, "alarm", f"{said}; alarm {limit}", value, threshold, advice)
-    return Check(name, "ok", said, value, threshold)
+    return measured(name, said, ratio, threshold, beyond, f"beyond × {threshold:g}", advice)
 
 
 def check_prompts(
@@ -325,14 +299,14 @@ def check_prompts(
     certain = np.array([trust(stats, known) for _, known in read])
     foreign = float((weights * (certain < 0.5)).sum() / weights.sum())
     said = f"{foreign:.0%} of the threads lie far from the training prompts"
-    yield _measured(
+    yield measured(
         "foreign prompts",
         said,
         foreign,
         FOREIGN_SHARE,
         foreign > FOREIGN_SHARE,
         f"above {FOREIGN_SHARE:.0%}",
-        f"Those are routed by each card's overall mean. {_RETRAIN}",
+        f"Those are routed by each card's overall mean. {RETRAIN}",
     )
 
 
@@ -347,53 +321,7 @@ def _distance(name: str, now: Floats, then: Floats, size: float, trained: float)
     said = f"distance {distance:.2f} from training"
     beyond = distance > PROMPT_DISTANCE and chance < CHANCE
     limit = f"above {PROMPT_DISTANCE:g} (chance of as much: {chance:.1g})"
-    return _measured(name, said, distance, PROMPT_DISTANCE, beyond, limit, _RETRAIN)
-
-
-def check_outcomes(requests: Sequence[LiveRequest]) -> Iterator[Check]:
-    """Does each card score what the checkpoint expected of it, where it was chosen?
-
-    A policy picks what it overrates, so scores lie a little below what was expected even where
-    nothing moved: the threshold leaves room for that.
-    """
-    rows: dict[str, list[tuple[float, str]]] = {}
-    for request in requests:
-        expected = (request.first.get("quality") or {}).get(request.record.route)
-        if request.score is None or expected is None or not request.single:
-            continue
-        gap = request.score - float(expected)
-        rows.setdefault(str(request.record.route), []).append((gap, request.thread))
-    enough = {
-        card: found
-        for card, found in sorted(rows.items())
-        if len({thread for _, thread in found}) >= MIN_CALLS
-    }
-    if not enough:
-        yield Check(
-            "outcomes",
-            "unknown",
-            f"no card has scores of {MIN_CALLS} threads that this checkpoint decided: name the "
-            "feedback (--feedback) or an outcome table (--outcomes)",
-        )
-    for card, found in enough.items():
-        gaps = np.array([gap for gap, _ in found])
-        threads = [thread for _, thread in found]
-        samples = ratio_of_means(gaps, np.ones(len(gaps)), threads, draws=_DRAWS, seed=_SEED)
-        mean = figure(samples)
-        assert mean.value is not None and mean.low is not None and mean.high is not None
-        error = max(float(samples[1:].std()), 1e-9)
-        chance = 2 * float(norm.sf(abs(mean.value) / error)) * len(enough)  # of all cards together
-        said = f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}] against what was expected"
-        yield _measured(
-            f"success of {card}",
-            said,
-            mean.value,
-            OUTCOME_GAP,
-            abs(mean.value) > OUTCOME_GAP and chance < CHANCE,
-            f"beyond ± {OUTCOME_GAP:g}",
-            f"{card} is {'better' if mean.value > 0 else 'worse'} than it was in training, or "
-            f"asked other things. {_RETRAIN}",
-        )
+    return measured(name, said, distance, PROMPT_DISTANCE, beyond, limit, RETRAIN)
 
 
 def _calls(

@@ -91,9 +91,11 @@ def find_change(residual_R: Floats, variance_R: Floats, *, hazard: float = HAZAR
     spread = 1.0 / before + 1.0 / after
     wide = spread + SHIFT**2
     log_odds = 0.5 * (np.log(spread / wide) + gap**2 * (1.0 / spread - 1.0 / wide))
-    odds = hazard * np.exp(np.minimum(log_odds, 500.0))
-    share = odds / (1.0 + odds.sum())
-    likeliest = int(odds.argmax())
+    log_odds += np.log(hazard)
+    likeliest = int(log_odds.argmax())
+    top = max(float(log_odds[likeliest]), 0.0)
+    odds = np.exp(log_odds - top)
+    share = odds / (np.exp(-top) + odds.sum())
     moved = gap * SHIFT**2 / wide * before / weight[-1]
     shift = float(share @ moved)
     square = float(share @ (moved**2 + SHIFT**2 * spread / wide))
@@ -122,10 +124,12 @@ def since_change(evidence: Evidence, at_R: Floats, since_M: Floats) -> Evidence:
 
 
 def faded(evidence: Evidence, at_R: Floats, half_life: float | None) -> Evidence:
-    """Worth halved for every half-life before the newest outcome; None forgets nothing."""
-    if half_life is None or not len(evidence):
+    """Worth halved for every half-life before the newest outcome; None forgets nothing. Outcomes of
+    unknown time (NaN) keep their worth."""
+    if half_life is None or not np.isfinite(at_R).any():
         return evidence
-    return replace(evidence, worth_R=evidence.worth_R * 0.5 ** ((at_R.max() - at_R) / half_life))
+    age_R = np.where(np.isfinite(at_R), np.nanmax(at_R) - at_R, 0.0)
+    return replace(evidence, worth_R=evidence.worth_R * 0.5 ** (age_R / half_life))
 
 
 def best_half_life(

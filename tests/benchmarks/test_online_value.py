@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from xrouter_lg.value.online.learner import OnlineValue
+from benchmarks.stream_parts.online_value import OnlineValue
 
 KINDS = {
     "sums": "please add these numbers: {} plus {} is",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xrouter_lg.value.online.explore import Allowance, ask_chances, roots
+from benchmarks.stream_parts.explore import Allowance, ask_chances, roots
 from xrouter_lg.value.posterior import Posterior, unlearned
 
 NORMAL = np.random.default_rng(0).standard_normal((4000, 3))

@@ -2,7 +2,7 @@
 
 Families are found when it is retrained; what is known of the cards in them is fitted again after
 every few outcomes, and every few outcomes it is asked whether a card has silently changed
-(:mod:`xrouter_lg.value.online.change`). Costs are learned as multiples of the usual one, so that a
+(:mod:`xrouter_lg.value.change`). Costs are learned as multiples of the usual one, so that a
 new price counts at once. A request is told by its text: the same text is the same request.
 """
 
@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks.stream_parts.explore import roots
+from benchmarks.stream_parts.read_requests import ReadRequests
 from xrouter_lg.arrays import Bools, Floats, Ints, sums
-from xrouter_lg.value.costs import family_costs
-from xrouter_lg.value.evidence import Evidence
-from xrouter_lg.value.features import Features
-from xrouter_lg.value.online.change import (
+from xrouter_lg.value.change import (
     HAZARD,
     best_half_life,
     faded,
@@ -25,8 +24,9 @@ from xrouter_lg.value.online.change import (
     residuals,
     since_change,
 )
-from xrouter_lg.value.online.explore import roots
-from xrouter_lg.value.online.reading import ReadRequests
+from xrouter_lg.value.costs import family_costs
+from xrouter_lg.value.evidence import Evidence
+from xrouter_lg.value.features import Features
 from xrouter_lg.value.posterior import Posterior, fit_posterior, unlearned
 
 ROUNDS = 12
