@@ -11,8 +11,10 @@ and whole tasks). Curves are kept in a cache: a second run redraws the table in 
 pool. With --sequential FOLDER, an outcome table with responses, several calls per prompt are
 judged too: mean and standard deviation over ten half splits.
 
---world bought asks instead how much of what all answers teach those teach that are worth buying
-(benchmarks/bought.py), by what they cost; --picture docs/images/bought.png draws it.
+--world asks instead what a router is worth that learns from what users have (benchmarks/worlds):
+unlabelled (nobody tells kinds of task), one-sided (a log of one answer per request, some with a
+thumb, some of those wrong), bought (answers chosen by what they teach, by what they cost);
+--picture FILE draws the last two.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import bought
 from benchmarks.quality_rows import (
     NO_LABELS,
     TASKS,
@@ -39,6 +40,7 @@ from benchmarks.quality_rows import (
     together,
 )
 from benchmarks.results import append, show
+from benchmarks.worlds.commands import WORLDS, run_world
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import fixed_curve
 from xrouter_lg.figures.metrics import DRAWS, Reference, resample
@@ -99,43 +101,13 @@ def _share(value: Figure | None) -> str:
     return "never" if value.value is None else f"{value.value:.0%}"
 
 
-def bought_world(options: argparse.Namespace) -> int:
-    """The curve of what buying answers is worth."""
-    started = time.perf_counter()
-    table = TASKS[options.task].read(options.data)
-    full, rows = bought.shares(table, splits=options.splits, say=_say)
-    if options.json:
-        print(json.dumps({"full_gain": full, "shares": [asdict(row) for row in rows]}))
-        return 0
-    show(
-        f"{options.task}: share of the full-information gain ({full:+.4f}) by share of what all "
-        f"answers cost, {options.splits} half splits [95 %]",
-        ["known at first", "bought", *(f"{budget:.0%}" for budget in bought.BUDGETS)],
-        [
-            [log, way, *(_of_full(row) for row in rows if (row.log, row.way) == (log, way))]
-            for log in bought.LOGS
-            for way in bought.WAYS
-        ],
-    )
-    if options.picture is not None and not bought.draw_curves(options.picture, rows):
-        _say("no picture: matplotlib is not installed")
-    ours = [row for row in rows if row.way == bought.WAYS[0] and row.budget == 0.2]
-    line = "; ".join(f"20 % from {row.log}: {_of_full(row)} of {full:+.4f}" for row in ours)
-    append(f"{options.splits} splits, {time.perf_counter() - started:.0f} s; {line}")
-    return 0
-
-
-def _of_full(row: bought.Share) -> str:
-    return f"{row.share:.0%} [{row.low:.0%}, {row.high:.0%}]"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the outcome table")
-    parser.add_argument("--world", choices=["labelled", "bought"], default="labelled")
-    parser.add_argument("--picture", type=Path, help="draw the curves of --world bought here")
+    parser.add_argument("--world", choices=["labelled", *WORLDS], default="labelled")
+    parser.add_argument("--picture", type=Path, help="draw the curves of --world here")
     parser.add_argument("--task", choices=[*sorted(TASKS), "all"], default="headline")
     parser.add_argument("--checkpoint", type=Path, help="a trained checkpoint for one more row")
     parser.add_argument("--base", type=Path, help="its base model, if it is an adapter")
@@ -150,10 +122,10 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="write the JSON here")
     parser.add_argument("--json", action="store_true", help="print JSON, append nothing")
     options = parser.parse_args()
-    if options.world == "bought":
+    if options.world != "labelled":
         if options.task == "all":
-            parser.error("--world bought takes one task: name it")
-        return bought_world(options)
+            parser.error("--world takes one task: name it")
+        return run_world(options)
     started = time.perf_counter()
     names = sorted(TASKS) if options.task == "all" else [options.task]
     if options.task == "all" and options.checkpoint is not None:

@@ -34,7 +34,7 @@ from xrouter_lg.errors import XRouterError
 
 if TYPE_CHECKING:
     from training.config.run import RunConfig
-    from training.data.inputs import Plan
+    from training.data.inputs import LogPlan, Plan
     from training.stage.progress import Progress
     from xrouter_lg.checkpoints.manifest import Manifest
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _plan(config: RunConfig, folder: Path, console: Console) -> Plan:
+def _plan(config: RunConfig, folder: Path, console: Console) -> Plan | LogPlan:
     from training.data.from_traces import collect
     from training.data.inputs import plan
     from training.run.describe import describe
@@ -92,7 +92,7 @@ def _plan(config: RunConfig, folder: Path, console: Console) -> Plan:
     return work
 
 
-def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
+def _train(work: Plan | LogPlan, console: Console, *, resume: bool, fresh: bool) -> int:
     from training.stage.progress import TrainingInterruptedError, shown
 
     if fresh and is_main():
@@ -110,12 +110,14 @@ def _train(work: Plan, console: Console, *, resume: bool, fresh: bool) -> int:
     return 0
 
 
-def run_plan(work: Plan, progress: Progress, *, resume: bool = False) -> Manifest | None:
-    """The run of the checkpoint's kind; torch is imported where there is a language model."""
-    if not work.config.trains_model:
+def run_plan(work: Plan | LogPlan, progress: Progress, *, resume: bool = False) -> Manifest | None:
+    """The run of the checkpoint's kind; torch is imported where TRL trains something."""
+    from training.data.inputs import LogPlan
+
+    if isinstance(work, LogPlan) or not work.config.trains_model:
         from training.run.head import run_head
 
-        return run_head(work, progress)
+        return run_head(work, progress, resume=resume)
     if work.config.codec == "tools":
         from training.tools.stage import run_tools
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import bought
+from benchmarks.worlds import bought
 from xrouter_lg.outcomes.grid import OutcomeGrid
 
 KINDS = ("sum of integers", "rhyme about spring", "capital of a country")

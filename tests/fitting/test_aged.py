@@ -131,3 +131,10 @@ def test_a_log_without_times_tells_no_change() -> None:
     found = learned(dataclasses.replace(table, more=more))
     assert found.aged.changes == ()
     assert found.aged.half_life_s is None
+
+
+@pytest.mark.parametrize("exploration", [0.1, 0.5])
+def test_a_log_that_stays_what_it_is_does_not_fade(exploration: float) -> None:
+    for seed in range(3):
+        table = World.of(2000, seed).log(always("large", 2000, exploration), seed, wrong=0.1)
+        assert learned(table).aged.half_life_s is None

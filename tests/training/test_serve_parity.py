@@ -21,7 +21,7 @@ from training.config.warm_start import WarmStartConfig
 from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment
-from training.grpo.trainer import SlotGRPOTrainer, arguments, train_grpo
+from training.grpo.trainer import LetterGRPOTrainer, SlotPlayer, arguments, train_grpo
 from training.grpo.turns import OneTurn
 from training.model.base import Base, load_base
 from training.model.features import build_cache
@@ -132,11 +132,8 @@ def test_trls_batch_holds_the_tokens_and_log_probabilities_of_serving(
     settings = GrpoSettings(steps=1, temperature=TEMPERATURE, generations=4)
 
     with answering(slot, reading):
-        trainer = SlotGRPOTrainer(
-            slot,
-            reading,
-            turns,
-            settings.temperature,
+        trainer = LetterGRPOTrainer(
+            SlotPlayer(slot, reading, turns, settings.temperature),
             args=GRPOConfig(**arguments(settings, TrainerConfig(device="cpu"), tmp_path)),
             train_dataset=Dataset.from_list(
                 [{"prompt": f"{e}", "episode": e} for e in range(count)]

@@ -32,6 +32,11 @@ class GrpoSettings:
     """Group scaling divides each group's rewards by their own spread, which takes the cost weight
     out of every group that is right (or wrong) throughout: ``python -m
     benchmarks.experiments.reward_scaling`` shows it, and is what this is for."""
+    anchor: float = 0.1
+    """Of the family head, where no language model is trained: weight, in score points, of its
+    distance (Kullback-Leibler) from the policy that it begins as."""
+    entropy: float = 0.0
+    """Of the family head: weight, in score points, of the policy's entropy."""
     validate_every: Count = 10
     """Steps between two validations of the utility on held-back prompts."""
     patience: Count = 3
@@ -46,6 +51,9 @@ class GrpoSettings:
             )
         if not self.temperature > 0.0:
             raise ValueError(f"temperature is {self.temperature!r}; it must be above 0")
+        for name in ("anchor", "entropy"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must not be negative")
         if self.generations < 2:
             raise ValueError(f"generations is {self.generations!r}; a group needs at least 2")
         if self.steps < 0:

@@ -80,6 +80,8 @@ class RunConfig:
     """Fewer training prompts than this are refused: a policy learned from them is noise."""
     router_usd_per_million: float = 0.02
     """Price of the router's own tokens when the run is judged."""
+    cost_weight: float = 0.3
+    """λ in use: at which a log is concluded from."""
     family_head_share: Literal["auto"] | float = "auto"
     """Weight of the family head's reading beside the language model's; 0 leaves the head out, 1 the
     language model: a checkpoint without one, fitted in seconds. ``auto``: found on the validation

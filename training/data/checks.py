@@ -54,11 +54,6 @@ def check_settings(config: RunConfig) -> None:
             f"live.budget_usd is set in a run of {count} processes, which would each spend it; "
             "run in one process, or set live.budget_usd=0"
         )
-    if not config.trains_model and grpo.steps:
-        raise ConfigurationError(
-            "family_head_share is 1, which leaves no language model for GRPO to train; set "
-            "family_head_share=auto, or grpo.steps=0"
-        )
     trainer.per_device(warm.batch_size, "warm_start.batch_size")
     if grpo.steps:
         trainer.per_device(grpo.generations * grpo.prompts_per_step, "generations × prompts")

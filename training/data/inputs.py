@@ -20,6 +20,7 @@ from training.data.checks import check_base, check_machine, check_settings, chec
 from training.data.cut import Cut, cut_of
 from xrouter_lg.arrays import Bools, Ints
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.fitting.read_lesson import LessonSettings, read_either
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.conversation import conversations
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -92,8 +93,17 @@ class Plan:
         return np.random.default_rng(self.config.warm_start.seed).permutation(self.train)
 
 
-def plan(config: RunConfig) -> Plan:
-    """Check a run and split its data.
+@dataclass(frozen=True)
+class LogPlan:
+    """A run without a language model over a log: of most prompts one card's outcome is known."""
+
+    config: RunConfig
+    folder: Path
+    table: OutcomeGrid
+
+
+def plan(config: RunConfig) -> Plan | LogPlan:
+    """Check a run and split its data. A log is not split: all of it is learned from.
 
     Raises:
         ConfigurationError: names the setting that can't work and what to give instead.
@@ -109,6 +119,10 @@ def plan(config: RunConfig) -> Plan:
     if config.trains_model:
         check_machine(config)
         check_base(config)
+    elif config.data.pools == "same":
+        log, complete = read_either(root, lesson_settings(config))
+        if not complete:
+            return LogPlan(config, Path(config.output), log)
     table = _read(root, config)
     check_table(config, table)
     data = config.data
@@ -122,6 +136,20 @@ def plan(config: RunConfig) -> Plan:
     left = np.flatnonzero(gone)
     live = LiveSetup(config, table) if config.live.budget_usd else None
     return Plan(config, Path(config.output), table, train, test, left, lines, questions, said, live)
+
+
+def lesson_settings(config: RunConfig) -> LessonSettings:
+    """The run's part of the table, as fitting without a language model reads it."""
+    data = config.data
+    return LessonSettings(
+        sources=data.sources,
+        models=data.models,
+        rename=data.rename,
+        train_share=data.train_share,
+        split_seed=data.split_seed,
+        pool=config.pool,
+        min_prompts=config.min_prompts,
+    )
 
 
 def card_lines(train: OutcomeGrid, kinds: int) -> tuple[str, ...]:
@@ -160,7 +188,10 @@ def _read(root: Path, config: RunConfig) -> OutcomeGrid:
             groups = tuple((source,) for source in data.sources or found)
         return _in_pools(groups, read, data.models)
     except (ValueError, pl.exceptions.PolarsError) as error:
-        raise ConfigurationError(f"the outcome table can't be used: {error}") from error
+        raise ConfigurationError(
+            f"the outcome table can't be used: {error}. A language model learns from prompts that "
+            "every model answered; from a log family_head_share=1 learns"
+        ) from error
 
 
 def _in_pools(

@@ -68,20 +68,21 @@ class Reward:
         """
         if score is None or cost_usd is None:
             return None
+        if not 0.0 <= score <= 1.0:
+            raise ValueError(f"scores must lie in [0, 1], got {score!r}")
         values = self.many(
             np.array([score]), np.array([cost_usd + router_cost_usd]), np.array([cost_weight])
         )
         return float(values[0])
 
     def many(self, score: Floats, cost_usd: Floats, cost_weight: Floats | float) -> Floats:
-        """Rewards of any (broadcast) shape; NaN where score or cost is NaN.
+        """Rewards of any (broadcast) shape; NaN where score or cost is NaN. An estimated score may
+        lie outside [0, 1]: what it is on average counts.
 
         Raises:
-            ValueError: a score outside [0, 1], a negative cost or cost weight.
+            ValueError: a negative cost or cost weight.
         """
         weight = np.asarray(cost_weight, dtype=np.float64)
-        if bool(((score < 0) | (score > 1)).any()):
-            raise ValueError("scores must lie in [0, 1]")
         if bool((cost_usd < 0).any()) or bool((weight < 0).any()):
             raise ValueError("costs and cost weights must not be negative")
         penalty = weight * cost_usd / self.c_ref_usd

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from training.config.grpo import GrpoSettings
 from training.config.trainer import TrainerConfig
-from training.grpo.turns import OneTurn, TurnState
+from training.grpo.turns import OneTurn, Results, TurnState
 from training.model.reading import Reading, answering
 from training.model.slots import SlotModel
 from training.stage.callbacks import resumed
@@ -92,24 +92,69 @@ def play_greedily(
     return letters
 
 
-class SlotGRPOTrainer(GRPOTrainer):
-    """Use within :func:`training.model.reading.answering`, or by :func:`train_grpo`.
+class Player(Protocol):
+    """A policy over letters, and the episodes it plays."""
 
-    Rows of the dataset have a ``prompt`` and the number of an ``episode``.
-    """
+    model: Any
+    """What TRL trains."""
+    letter_ids: tuple[int, ...]
+    """The token of each letter."""
+
+    def prompt_ids(self, episodes: Sequence[int]) -> list[list[int]]:
+        """Token ids of the prompts."""
+        ...
+
+    def log_policy(self, model: Any, episodes: Sequence[int]) -> Tensor:
+        """Log probability of each letter [B, L]; ``model`` is :attr:`model`, as wrapped."""
+        ...
+
+    def results(self, episodes: Sequence[int], letters: Sequence[int]) -> Results:
+        """What the letters earned."""
+        ...
+
+    def held(self, log_policy_B_L: Tensor, episodes: Sequence[int]) -> Tensor:
+        """What is added to the loss so that the policy stays near where it began; 0 for nothing."""
+        ...
+
+
+class SlotPlayer:
+    """A language model that reads slots; within :func:`training.model.reading.answering`."""
 
     def __init__(
-        self,
-        slot: SlotModel,
-        reading: Reading,
-        turns: OneTurn,
-        temperature: float,
-        **options: Any,
+        self, slot: SlotModel, reading: Reading, turns: OneTurn, temperature: float
     ) -> None:
+        self.model, self.letter_ids = slot.model, slot.slot_ids
         self._slot, self._reading, self._turns = slot, reading, turns
-        self._policy_temperature = temperature
+        self._temperature = temperature
+        self.results = turns.results
+
+    def prompt_ids(self, episodes: Sequence[int]) -> list[list[int]]:
+        """Part by part, as serving does."""
+        states = self._states(episodes)
+        numbers = self._reading.find([s.question for s in states], [s.prefix for s in states])
+        return [self._reading.ids(number) for number in numbers]
+
+    def log_policy(self, model: Any, episodes: Sequence[int]) -> Tensor:
+        states = self._states(episodes)
+        contrast_B_L = read_states(model, self._slot, self._reading, states)
+        return log_policy(self._slot, contrast_B_L, states, self._temperature)
+
+    def held(self, log_policy_B_L: Tensor, episodes: Sequence[int]) -> Tensor:
+        return log_policy_B_L.new_zeros(())
+
+    def _states(self, episodes: Sequence[int]) -> list[TurnState]:
+        return [self._turns.state(episode) for episode in episodes]
+
+
+class LetterGRPOTrainer(GRPOTrainer):
+    """One letter per completion. Rows of the dataset have a ``prompt`` and the number of an
+    ``episode``."""
+
+    def __init__(self, player: Player, **options: Any) -> None:
+        self._player = player
         self._episodes: list[int] = []
-        super().__init__(model=slot.model, reward_funcs=self._reward, **options)
+        self._held: Tensor | None = None
+        super().__init__(model=player.model, reward_funcs=self._reward, **options)
         self.remove_callback(PrinterCallback)
 
     def _reward(
@@ -119,17 +164,14 @@ class SlotGRPOTrainer(GRPOTrainer):
         log_metric: Callable[[str, float], None],
         **_: Any,
     ) -> list[float | None]:
-        letters = [self._slot.slot_ids.index(token) for (token,) in completion_ids]
-        results = self._turns.results(episode, letters)
+        letters = [self._player.letter_ids.index(token) for (token,) in completion_ids]
+        results = self._player.results(episode, letters)
         for name, value in results.metrics.items():
             log_metric(name, value)
         return [None if np.isnan(value) else float(value) for value in results.reward_B]
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """Part by part, as serving does."""
-        states = self._states()
-        numbers = self._reading.find([s.question for s in states], [s.prefix for s in states])
-        return [self._reading.ids(number) for number in numbers], None, {}
+        return self._player.prompt_ids(self._episodes), None, {}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._episodes = [int(row["episode"]) for row in inputs]
@@ -141,11 +183,9 @@ class SlotGRPOTrainer(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *_: Any, **__: Any
     ) -> tuple[list[list[int]], None]:
-        states = self._states()
         with torch.no_grad():
-            contrast_B_L = read_states(self.model, self._slot, self._reading, states)
-            found = log_policy(self._slot, contrast_B_L, states, self._policy_temperature)
-        return [[self._slot.slot_ids[letter]] for letter in self._sample(found.cpu())], None
+            found = self._player.log_policy(self.model, self._episodes)
+        return [[self._player.letter_ids[letter]] for letter in self._sample(found.cpu())], None
 
     def _sample(self, log_policy_B_L: Tensor) -> list[int]:
         """One draw per row. The draws follow from seed, step and place in the whole batch, so they
@@ -164,7 +204,8 @@ class SlotGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         self._episodes = inputs["episode"].tolist()
         loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
-        return loss
+        held, self._held = self._held, None
+        return loss if held is None else loss + held / self.current_gradient_accumulation_steps
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -176,16 +217,12 @@ class SlotGRPOTrainer(GRPOTrainer):
         **__: Any,
     ) -> tuple[Tensor, Tensor, None]:
         """Log probability and entropy [B, 1] of the letter of each row."""
-        states = self._states()
-        contrast_B_L = read_states(model, self._slot, self._reading, states)
-        logp_B_L = log_policy(self._slot, contrast_B_L, states, self._policy_temperature)
-        letters = [self._slot.slot_ids.index(token) for token in input_ids[:, -1].tolist()]
+        logp_B_L = self._player.log_policy(model, self._episodes)
+        letters = [self._player.letter_ids.index(token) for token in input_ids[:, -1].tolist()]
         chosen_B_1 = torch.tensor(letters, device=logp_B_L.device)[:, None]
         entropy_B_1 = -(logp_B_L.exp() * logp_B_L).sum(-1, keepdim=True)
+        self._held = self._player.held(logp_B_L, self._episodes)
         return logp_B_L.gather(1, chosen_B_1), entropy_B_1.detach(), None
-
-    def _states(self) -> list[TurnState]:
-        return [self._turns.state(episode) for episode in self._episodes]
 
 
 def train_grpo(
@@ -212,11 +249,8 @@ def train_grpo(
     states = [turns.state(episode) for episode in range(settings.episodes)]
     rows = [{"prompt": s.prefix + s.question, "episode": n} for n, s in enumerate(states)]
     with answering(slot, reading):
-        SlotGRPOTrainer(
-            slot,
-            reading,
-            turns,
-            settings.temperature,
+        LetterGRPOTrainer(
+            SlotPlayer(slot, reading, turns, settings.temperature),
             args=GRPOConfig(**arguments(settings, how, folder)),
             train_dataset=Dataset.from_list(rows),
             # TRL may give it a padding token; ours must stay as it was hashed.

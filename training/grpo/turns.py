@@ -82,23 +82,34 @@ class OneTurn:
 
     def results(self, episodes: Sequence[int], letters: Sequence[int] | Ints) -> Results:
         """What episodes earned by the letters taken in them."""
-        index, slot_B = np.asarray(episodes), np.asarray(letters)
-        chosen = Episodes(
-            self._episodes.prompt_B[index],
-            self._episodes.card_B_S[index],
-            self._episodes.price_factor_B_S[index],
-            self._episodes.cost_weight_B[index],
-        )
-        outcome = self._environment.step(chosen, slot_B)
-        card_B = chosen.card_B_S[np.arange(len(index)), slot_B]
-        metrics = {
-            "score": mean_known(outcome.score_B),
-            "cost_usd": mean_known(outcome.cost_usd_B),
-            # step() refuses anything else.
-            "legal": 1.0,
-            **{f"share/{name}": float((card_B == m).mean()) for m, name in enumerate(self._names)},
-        }
-        return Results(outcome.reward_B, metrics)
+        return earned(self._environment, self._episodes, episodes, letters, self._names)
+
+
+def earned(
+    environment: EpisodeEnvironment,
+    played: Episodes,
+    episodes: Sequence[int],
+    letters: Sequence[int] | Ints,
+    names: Sequence[str],
+) -> Results:
+    """What some of the episodes ``played`` earned by the letters taken in them."""
+    index, slot_B = np.asarray(episodes), np.asarray(letters)
+    chosen = Episodes(
+        played.prompt_B[index],
+        played.card_B_S[index],
+        played.price_factor_B_S[index],
+        played.cost_weight_B[index],
+    )
+    outcome = environment.step(chosen, slot_B)
+    card_B = chosen.card_B_S[np.arange(len(index)), slot_B]
+    metrics = {
+        "score": mean_known(outcome.score_B),
+        "cost_usd": mean_known(outcome.cost_usd_B),
+        # step() refuses anything else.
+        "legal": 1.0,
+        **{f"share/{name}": float((card_B == m).mean()) for m, name in enumerate(names)},
+    }
+    return Results(outcome.reward_B, metrics)
 
 
 def mean_known(values: Floats) -> float:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.data.inputs import Plan
+from training.config.run import RunConfig
+from training.data.inputs import LogPlan, Plan
+
+_ALONE = "family head  alone (family_head_share 1): no language model is trained or read"
 
 
-def describe(work: Plan) -> str:
+def describe(work: Plan | LogPlan) -> str:
     """The plan of a run in words, with what it will take."""
     config = work.config
+    if isinstance(work, LogPlan):
+        scored = int(np.isfinite(work.table.score).any(1).sum())
+        lines = [
+            f"outcomes     {config.outcomes}, a log: {len(work.table)} prompts, {scored} with a "
+            "score; all are learned from",
+            f"models       {len(work.table.models)}: {', '.join(work.table.models)}",
+            _ALONE,
+        ]
+        return "\n".join([*lines, *_grpo(config), f"run folder   {work.folder}"])
     lines = [
         f"outcomes     {config.outcomes}",
         f"prompts      {len(work.fit)} to learn from, {len(work.validation)} to validate on, "
@@ -24,10 +36,19 @@ def describe(work: Plan) -> str:
 
         lines += describe_model(work)
     else:
-        lines.append(
-            "family head  alone (family_head_share 1): no language model is trained or read"
-        )
+        lines += [_ALONE, *_grpo(config)]
     return "\n".join([*lines, f"run folder   {work.folder}"])
+
+
+def _grpo(config: RunConfig) -> list[str]:
+    """GRPO of the head, if asked for."""
+    grpo = config.grpo
+    if not grpo.steps:
+        return []
+    return [
+        f"grpo         of the head: {grpo.steps} steps of {grpo.prompts_per_step} prompts × "
+        f"{grpo.generations}; kept only where its gain is shown"
+    ]
 
 
 def _pools(work: Plan) -> list[str]:

@@ -7,7 +7,7 @@ fits that leave a part of it out (:mod:`xrouter_lg.judge.one_sided`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from xrouter_lg.arrays import Floats
+from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
@@ -36,6 +36,8 @@ from xrouter_lg.value.grouping import Grouping, group
 from xrouter_lg.value.model import ValueModel
 from xrouter_lg.value.thumbs import ThumbError, thumb_error
 
+FOLDS = 5
+
 
 @dataclass(frozen=True)
 class FromLog:
@@ -53,6 +55,30 @@ class FromLog:
     """How often users are taken to be wrong."""
     aged: Aged
     """What of the log no longer holds; evidence, model and the table's costs are without it."""
+
+    def without(self, chosen_N: Bools) -> ValueModel | None:
+        """The value model fitted without what is known of these prompts; None where nothing would
+        be left."""
+        rest = self.evidence.of_prompts(~chosen_N)
+        if not len(rest):
+            return None
+        return self.model.learned(rest, np.where(chosen_N[:, None], np.nan, self.table.cost))
+
+    def parts(self, shares: Sequence[float], seed: int = 0) -> Ints:
+        """[N] which of the parts each prompt is in, dealt at random by these shares. The same text
+        is in one part: what was learned of it must not judge it."""
+        _, text_N = np.unique(np.array(self.table.prompts, dtype=object), return_inverse=True)
+        drawn = np.random.default_rng(seed).random(int(text_N.max()) + 1)
+        found: Ints = np.searchsorted(np.cumsum(shares[:-1]), drawn, side="right")[text_N]
+        return found
+
+    def folds(self, count: int = FOLDS) -> Iterator[tuple[Bools, ValueModel]]:
+        """Prompts in so many parts [N], each with the value model that has not seen it."""
+        fold_N = self.parts([1.0 / count] * count)
+        for fold in range(count):
+            fitted = self.without(fold_N == fold)
+            if fitted is not None:
+                yield fold_N == fold, fitted
 
 
 def learned_from(
@@ -112,9 +138,10 @@ def write_from_log(
     how: LessonSettings,
     *,
     verdict: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write the checkpoint; the manifest as written. Its dial is what the value model expects: no
-    outcomes are held out to measure it on."""
+    """Write the checkpoint; the manifest as written, with ``metrics`` beside its own. Its dial is
+    what the value model expects: no outcomes are held out to measure it on."""
     table, model = learned.table, learned.model
     head = export_head(learned.features, model, table.cost, table.cards)
     mean_M, _, usd_M = model.overall()
@@ -148,6 +175,7 @@ def write_from_log(
             "thumbs": str(learned.thumbs),
             "half_life_s": learned.aged.half_life_s,
             "changes": [str(change) for change in learned.aged.changes],
+            **(metrics or {}),
         },
         verdict=verdict,
         config=how.public(),

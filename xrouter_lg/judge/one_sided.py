@@ -43,7 +43,6 @@ from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.model import ValueModel
 from xrouter_lg.value.overlap import SURE, Overlap, Unsettled, overlap_table, unsettled
 
-FOLDS = 5
 MIN_SCORED = 100
 """Scored requests below which nothing is concluded."""
 MIN_DRAWN = 10
@@ -268,18 +267,13 @@ def _gains(
 ) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain, float]:
     """The model's choices over the log's and over its best fixed card, and that over the log; and
     what the choices prove one by one."""
-    table, model, evidence = learned.table, learned.model, learned.evidence
-    fold_N = np.random.default_rng(0).integers(0, FOLDS, len(table))
-    shares = model.shares(learned.features.plane_N_P)
+    shares = learned.model.shares(learned.features.plane_N_P)
     gains = tuple(_Sums(log) for _ in range(3))
     proved = np.zeros(len(log.row))
-    for fold in range(FOLDS):
-        kept = fold_N != fold
-        own = np.flatnonzero(~kept[log.row])
-        rest = evidence.of_prompts(kept)
-        if not len(own) or not len(rest):
+    for chosen, fitted in learned.folds():
+        own = np.flatnonzero(chosen[log.row])
+        if not len(own):
             continue
-        fitted = model.learned(rest, np.where(kept[:, None], table.cost, np.nan))
         here = tuple(share[log.row[own]] for share in shares)
         expected = fitted.expect(here)
         sure = expected.utility(cost_weight, c_ref_usd)

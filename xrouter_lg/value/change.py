@@ -161,9 +161,10 @@ def best_half_life(
             own = faded(known, at_R[learned], one)
             value = fit_posterior(own, family_N, families, rounds=_ROUNDS)
             expected = value.mean_F_M[family_N[judged.prompt_R], judged.card_R]
-            residual, variance = residuals(judged, expected)
-            # The score's own noise is in every candidate's loss alike.
-            losses.append(residual**2 / variance.mean())
+            residual, _ = residuals(judged, expected)
+            # The score's own noise is in every candidate's loss alike: nothing must weigh it by
+            # what a candidate expects, or the one that expects least would win.
+            losses.append(residual**2)
     if not lost[None]:
         return None
     loss = {one: np.concatenate(losses) for one, losses in lost.items()}

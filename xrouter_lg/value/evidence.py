@@ -22,7 +22,7 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 
 THUMB_ERROR = 0.1
 """Share of thumbs taken to be wrong where no verified answer tells it."""
-_MOST_WEIGHT = 5.0
+MOST_WEIGHT = 5.0
 """Of one observation: a rare draw must not outvote all else that is known of its card (truncated
 importance sampling, Ionides 2008)."""
 THUMBS = "feedback"
@@ -104,7 +104,7 @@ class Evidence:
         """The same, unbiased by who was asked what: see the module's formula."""
         logged_R = np.isfinite(self.propensity_R)
         u_R = np.where(logged_R, 1.0 / self.propensity_R, 1.0)
-        u_R = np.minimum(u_R, _MOST_WEIGHT)
+        u_R = np.minimum(u_R, MOST_WEIGHT)
         if (u_R == 1.0).all():
             return self
         cell_R = family_N[self.prompt_R] * self.cards + self.card_R

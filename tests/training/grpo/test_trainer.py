@@ -19,7 +19,8 @@ from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import EpisodeEnvironment, Episodes
 from training.grpo.trainer import (
-    SlotGRPOTrainer,
+    LetterGRPOTrainer,
+    SlotPlayer,
     arguments,
     log_policy,
     play_greedily,
@@ -258,11 +259,8 @@ def first_batch(
     rows = [{"prompt": f"{e}", "episode": e} for e in range(settings.prompts_per_step)]
     how = TrainerConfig(device="cpu")
     with answering(slot, reading):
-        trainer = SlotGRPOTrainer(
-            slot,
-            reading,
-            turns,
-            settings.temperature,
+        trainer = LetterGRPOTrainer(
+            SlotPlayer(slot, reading, turns, settings.temperature),
             args=GRPOConfig(**arguments(settings, how, out)),
             train_dataset=Dataset.from_list(rows),
             processing_class=base.tokenizer,
