@@ -28,12 +28,12 @@ def run(history: History, settings: Settings, console: Console) -> bool:
         clear(folder)
         bookmark = Bookmark(folder, told)
     console.print(
-        f"Half of {len(history.seen)} questions in the first week, the others in the second, all "
-        f"again in the third; {len(history.held_out)} that nobody asks before the closing table. "
+        f"{len(history.seen)} questions that users ask again and again, {len(history.held_out)} "
+        "that nobody asks before the closing table. "
         "The answers are those of three real models, recorded (integrations/demo/recorded). What "
         "is known of them: what each costs, and thumbs on a third, a tenth of them wrong. No "
-        f"labels, no right answers. More answers are bought for ${settings.budget_usd:g} in all; "
-        "the judge that grades them is wrong as often."
+        f"labels, no right answers. More answers are bought for ${settings.budget_usd:g}; a judge "
+        "grades them, and is wrong as often."
         + (" An earlier run was stopped; this one goes on with it." if bookmark.begun else ""),
         highlight=False,
     )

@@ -32,6 +32,9 @@ from xrouter_lg.tracing.store.trace_store import TraceStore
 SWAP = {CARDS["large"]: CARDS["tiny"]}
 """In week 3 the answers under the first model's name are the second one's."""
 FEEDBACK = "liked"
+RELEASES = {1: ("support-1.0",), 2: ("support-2.0", "support-2.1"), 3: ("support-2.2",)}
+"""Of the app, by week: a project of traces each. In each every question comes once; in another one
+it is another request, and stays one."""
 # Rules don't know what they don't know: half of a draw is even over the cards, half their own. So
 # one request in ten goes to any card.
 BY_RULES = Exploration(rate=0.2, share_of_spend=None)
@@ -89,16 +92,15 @@ class Story:
     def run(self) -> bool:
         """Everything; whether what serves at the end is worth more than the rules, beyond
         chance."""
-        half = self.settings.budget_usd / 2
         self._week(1, "The app changes in two lines, and routes by rules that a person wrote")
-        self._night(1, half)
+        self._night(1, self.settings.budget_usd)
         self._week(2, "What was learned serves, and tries what it is not sure of")
-        self._night(2, half)
+        self._night(2)
         self._measure(closing.BEFORE)
         self.models.behind.update(SWAP)
         self._week(3, "A provider swaps the model behind 'large': same name, same price, no word")
         self._drift(3)
-        self._night(3, 0.0)
+        self._night(3)
         self._measure(closing.AFTER)
         return self._close()
 
@@ -112,37 +114,33 @@ class Story:
         if self.bookmark.is_done(stage):
             return self._say("done in an earlier run")
         self.bookmark.keep(f"{stage} began", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}")
-        asked = self._requests(number)
-        policy = self._policy(self._serving())
-        exploration = BY_RULES if policy is DAY_ONE else BY_DOUBT
-        with Recorder(self.store, project=_project(number)) as traces:
-            there = {row.trace_id for row in traces.store.routes(project=_project(number))}
-            self._serve(
-                stage,
-                policy,
-                [one for one in asked if one.id not in there],
-                traces=traces,
-                exploration=exploration,
-            )
-        self._hear(number, asked)
+        for release in RELEASES[number]:
+            self._release(release)
         self.bookmark.done(stage)
         return None
 
-    def _requests(self, week: int) -> list[UserRequest]:
-        """Half of the questions in the first week, the others in the second, all in the third."""
-        seen, seed = self.history.seen, self.settings.seed
-        half = len(seen) // 2
-        questions = [one.question for one in app.requests(seen, seed=seed, name="halves")]
-        part = {1: questions[:half], 2: questions[half:]}.get(week, questions)
-        return app.requests(part, seed=seed, name=f"week {week}")
+    def _release(self, name: str) -> None:
+        """Every question once, from another user, and what users say of the answers."""
+        asked = app.requests(self.history.seen, seed=self.settings.seed, name=name)
+        policy = self._policy(self._serving())
+        with Recorder(self.store, project=name) as traces:
+            there = {row.trace_id for row in traces.store.routes(project=name)}
+            self._serve(
+                name,
+                policy,
+                [one for one in asked if one.id not in there],
+                traces=traces,
+                exploration=BY_RULES if policy is DAY_ONE else BY_DOUBT,
+            )
+        self._hear(name, asked)
 
-    def _hear(self, number: int, asked: Sequence[UserRequest]) -> None:
+    def _hear(self, name: str, asked: Sequence[UserRequest]) -> None:
         """Users say what they think of what they got, a third of them; given twice, a thumb counts
         once."""
         questions = {one.id: one.question for one in asked}
         counts, usd, up, down = dict.fromkeys(CARDS, 0), 0.0, 0, 0
         with TraceStore(self.store) as store:
-            for row in store.routes(project=_project(number)):
+            for row in store.routes(project=name):
                 prompt, card = questions[row.trace_id].prompt, str(row.record.route)
                 counts[card] += 1
                 usd += float(row.record.known_cost_usd)
@@ -158,7 +156,7 @@ class Story:
         self._say(f"{len(asked)} requests, ${usd:.4f}: {shares}")
         self._say(f"{up} thumbs up, {down} down; nobody says a word about the others")
 
-    def _night(self, number: int, budget_usd: float) -> None:
+    def _night(self, number: int, budget_usd: float = 0.0) -> None:
         stage = f"night {number}"
         self._title(f"Night {number}. xrouter learn: outcomes, buy, train, judge, promote")
         if self.bookmark.is_done(stage):
@@ -270,11 +268,6 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for old in (*folder.glob("traces.db*"), folder / FILE, folder / "figures.json"):
         old.unlink(missing_ok=True)
-
-
-def _project(week: int) -> str:
-    # A release a week: the same question in another week is another request, and stays one.
-    return f"support-week-{week}"
 
 
 @contextmanager
