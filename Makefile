@@ -7,11 +7,10 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: faults demo demo-live demo-rules langsmith-demo test test-core test-wheel check bench clean help
+.PHONY: faults demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
 
 help:
-	@echo "make demo        an app, its traces, a trained router, the same app again: on recorded answers"
-	@echo "make demo-live   the same with three real local models (first run fetches their weights)"
+	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
 	@echo "make demo-rules  no training: rules route 20 questions over two real local models"
 	@echo "make langsmith-demo  traces from LangSmith to outcomes, over real HTTP to a local server"
 	@echo "make test        install everything, and run all tests but those of the wheel"
@@ -42,11 +41,8 @@ $(TRAINING): $(INSTALLED)
 	$(PIP) -e ".[train]"
 	touch $@
 
-demo: $(TRAINING)
+demo: $(INSTALLED)
 	$(BIN)/python -m integrations.demo $(ARGS)
-
-demo-live: $(TRAINING)
-	$(BIN)/python -m integrations.demo --live $(ARGS)
 
 demo-rules: $(INSTALLED)
 	$(BIN)/python -m integrations.llama_cpp demo

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import random
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from graphs import support_app_routed
 from integrations.demo.questions import Question
 from xrouter_lg import ModelPool, Recorder
 from xrouter_lg.policies.rules import RulesPolicy
+from xrouter_lg.routing.exploration import Exploration
 
 AT_ONCE = 8
 """Requests at a time, as a small server has them."""
@@ -30,62 +32,76 @@ DAY_ONE = RulesPolicy(
 
 
 @dataclass(frozen=True, slots=True)
+class UserRequest:
+    """One request of a user."""
+
+    id: str
+    """Of its trace."""
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
 class Served:
     """One answered request."""
 
-    question: Question
+    asked: UserRequest
     card: str
-    answer: str
     cost_usd: float
     """Of all calls; one whose cost nobody knows (it was cut off) counts at its worst case."""
-    router_tokens: int
-    """Prompt and completion tokens of the router's own model; 0 for rules."""
     fell_back: bool
+
+
+def requests(questions: Sequence[Question], *, seed: int, name: str) -> list[UserRequest]:
+    """The questions as other people's requests, in an order of their own; the same for the same
+    ``seed`` and ``name``."""
+    order = random.Random(f"{seed}:{name}").sample(list(questions), len(questions))
+    return [
+        UserRequest(str(uuid.uuid5(uuid.NAMESPACE_OID, f"{seed}:{name}:{q.prompt_id}")), q)
+        for q in order
+    ]
 
 
 def serve(
     pool: ModelPool,
     policy: Any,
-    questions: Sequence[Question],
+    asked: Sequence[UserRequest],
     *,
     traces: Recorder | None = None,
     cost_weight: float = 0.0,
-    at_once: int = AT_ONCE,
+    exploration: float | Exploration = 0.0,
     advance: Callable[[int], None] = lambda done: None,
-) -> tuple[list[Served], float]:
-    """Ask the routed support app every question; the answers in order, and the seconds it took.
+) -> list[Served]:
+    """Put every request to the routed support app; the answers in order.
 
     Raises:
         RuntimeError: nobody knows what a request may have cost.
         XRouterError: a request failed.
     """
-    app = support_app_routed.build(pool, policy=policy, cost_weight=cost_weight, traces=traces)
-    started = time.perf_counter()
+    app = support_app_routed.build(
+        pool, policy=policy, cost_weight=cost_weight, exploration=exploration
+    )
+    callbacks = [] if traces is None else [traces]
     found: list[Served] = []
-    for batch in _batches(questions, 4 * at_once):
-        inputs = [{"messages": [HumanMessage(question.prompt)]} for question in batch]
+    for batch in _batches(asked, 4 * AT_ONCE):
+        inputs = [{"messages": [HumanMessage(one.question.prompt)]} for one in batch]
+        # The whole app is traced: its run's id, and so the trace's, is the request's.
         configs = [
-            {"metadata": {"task": question.task}, "max_concurrency": at_once} for question in batch
+            {"run_id": uuid.UUID(one.id), "callbacks": callbacks, "max_concurrency": AT_ONCE}
+            for one in batch
         ]
         states = app.batch(inputs, configs)
-        found += [_served(q, state) for q, state in zip(batch, states, strict=True)]
+        found += [_served(one, state) for one, state in zip(batch, states, strict=True)]
         advance(len(found))
-    return found, time.perf_counter() - started
+    return found
 
 
-def _served(question: Question, state: dict[str, Any]) -> Served:
-    message = state["messages"][-1]
-    record = message.response_metadata["xrouter"]
-    decision = record["decisions"][0]
-    ids = decision.get("token_ids") or {}
-    tokens = [*ids.get("prompt_token_ids", ()), *ids.get("completion_token_ids", ())]
+def _served(asked: UserRequest, state: dict[str, Any]) -> Served:
+    record = state["messages"][-1].response_metadata["xrouter"]
     return Served(
-        question=question,
+        asked=asked,
         card=record["route"],
-        answer=str(message.text),
-        cost_usd=usd_of(question, record),
-        router_tokens=len(tokens),
-        fell_back=decision["policy_error"] is not None,
+        cost_usd=usd_of(asked.question, record),
+        fell_back=record["decisions"][0]["policy_error"] is not None,
     )
 
 
@@ -103,6 +119,6 @@ def usd_of(question: Question, record: dict[str, Any]) -> float:
     return float(record["known_cost_usd"]) + sum(map(float, held))
 
 
-def _batches(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
-    for start in range(0, len(questions), size):
-        yield questions[start : start + size]
+def _batches(asked: Sequence[UserRequest], size: int) -> Iterator[Sequence[UserRequest]]:
+    for start in range(0, len(asked), size):
+        yield asked[start : start + size]

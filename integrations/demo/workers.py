@@ -1,20 +1,19 @@
-"""The three models as a pool: replayed, or live on this machine."""
+"""The three models as a pool, and the judge as a file of verifiers."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from integrations.demo.questions import History
 from integrations.demo.recorded.build import read_prices
-from integrations.demo.replay import replay_server
+from integrations.demo.replay import JUDGE
+from integrations.demo.users import PROOF
 from integrations.llama_cpp.catalogue import get_weights
 from xrouter_lg import ModelPool
+from xrouter_lg.files import write_bytes
 
 CARDS = {
     "tiny": "smollm2-135m",
@@ -24,48 +23,53 @@ CARDS = {
 """Card → model, cheapest first; the last is the pool's default."""
 ANSWER_TOKENS = 96
 """Longest answer; no recorded one is longer."""
+_CRITERIA = "The answer is right if it does what the question asks for, and is true."
 
 
-@contextlib.contextmanager
-def replayed(history: History, pool_file: Path) -> Iterator[ModelPool]:
-    """The cards over a server that replays recorded answers, at the recorded prices."""
+def write_pool(path: Path, base_url: str) -> ModelPool:
+    """The cards of the replayed models at the recorded prices, written as a pool file."""
     prices = read_prices()
-    with replay_server(history.answers) as server:
-        cards = [
-            {
-                "name": card,
-                "model": f"openai:{model}",
-                "base_url": server.base_url,
-                "max_output_tokens": ANSWER_TOKENS,
-                "params": _PARAMS,
-                "price": dataclasses.asdict(prices[model]),
-                "context_window": min(4096, get_weights(model).context_window),
-                "capabilities": list(get_weights(model).capabilities),
-                "description": get_weights(model).description,
-            }
-            for card, model in CARDS.items()
-        ]
-        yield _pool(cards, pool_file)
+    cards = [
+        {
+            "name": card,
+            "model": f"openai:{model}",
+            "base_url": base_url,
+            "max_output_tokens": ANSWER_TOKENS,
+            "params": {"temperature": 0, "max_tokens": ANSWER_TOKENS},
+            "price": dataclasses.asdict(prices[model]),
+            "context_window": min(4096, get_weights(model).context_window),
+            "capabilities": list(get_weights(model).capabilities),
+            "description": get_weights(model).description,
+        }
+        for card, model in CARDS.items()
+    ]
+    _write_yaml(path, {"default": cards[-1]["name"], "models": cards})
+    return ModelPool.from_yaml(path, reload=False)
 
 
-@contextlib.contextmanager
-def live(pool_file: Path, **options: Any) -> Iterator[ModelPool]:
-    """The cards over llama.cpp servers on this machine; ``options`` are those of ``local_pool``.
+def write_judge(path: Path, base_url: str) -> None:
+    """Verifiers of bought answers: a judge that costs nothing, such as a model on a machine of
+    one's own or a colleague."""
+    cases = [
+        ("good" if score else "bad", {"answer": answer, "meta": {"prompt": prompt}})
+        for prompt, answers in PROOF.items()
+        for answer, score in answers.items()
+    ]
+    judge: dict[str, Any] = {
+        "verifier": "judge",
+        "criteria": _CRITERIA,
+        "model": {
+            "name": JUDGE,
+            "model": f"openai:{JUDGE}",
+            "base_url": base_url,
+            "price": {"input": 0, "output": 0},
+            "params": {"temperature": 0, "max_tokens": 256},
+        },
+    }
+    for verdict, case in cases:
+        judge.setdefault(verdict, []).append(case)
+    _write_yaml(path, {"verifiers": [judge]})
 
-    Raises:
-        LocalModelError: weights or a server could not be had.
-    """
-    from integrations.llama_cpp.pool import local_pool
 
-    with local_pool(CARDS, max_output_tokens=ANSWER_TOKENS, **options) as pool:
-        yield _pool([{**card, "params": _PARAMS} for card in pool.config["models"]], pool_file)
-
-
-_PARAMS = {"temperature": 0, "max_tokens": ANSWER_TOKENS}
-
-
-def _pool(cards: list[dict[str, Any]], pool_file: Path) -> ModelPool:
-    config = {"default": cards[-1]["name"], "models": cards}
-    pool_file.parent.mkdir(parents=True, exist_ok=True)
-    pool_file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return ModelPool.from_yaml(pool_file)
+def _write_yaml(path: Path, data: Any) -> None:
+    write_bytes(path, yaml.safe_dump(data, sort_keys=False).encode())

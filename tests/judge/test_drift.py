@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from tests.support import apps
 from tests.support.heads import labelled_head
+from tests.support.logs import World
 from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool, Proposal, Recorder, XRouterNode
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
@@ -26,10 +27,13 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.cli import app
 from xrouter_lg.fitting.family_head import head_stats
+from xrouter_lg.fitting.from_log import learned_from, write_from_log
+from xrouter_lg.fitting.read_lesson import LessonSettings
 from xrouter_lg.fitting.trained_on import histogram, reference_of
 from xrouter_lg.judge.traffic.checks import Check
 from xrouter_lg.judge.traffic.drift import DriftReport, check_prompts, find_drift
 from xrouter_lg.judge.traffic.logged import LiveRequest
+from xrouter_lg.policies.utility import load_head
 from xrouter_lg.value.features import Features
 
 CARDS = ("small", "large")
@@ -244,6 +248,34 @@ def test_one_kind_of_task_alone_alarms(world: tuple[Manifest, FamilyHead]) -> No
     report = find_drift(manifest, head, traffic(sums))
     assert "kinds of task" in alarms(report)
     assert "foreign prompts" not in alarms(report)
+
+
+def test_kinds_found_coarsely_and_finely_are_compared_by_the_first_partition(
+    tmp_path: Path,
+) -> None:
+    how = LessonSettings()
+    learned = learned_from(World.of(600, seed=1).grid(), how)
+    assert len(learned.grouping.partitions) > 1
+    manifest = write_from_log(tmp_path / "c", learned, how)
+    head = load_head(manifest, tmp_path / "c")
+    assert head is not None
+    later = World.of(300, seed=2)
+    said = {c.name: c.status for c in _checked(manifest, later.prompts, head)}
+    assert said["kinds of task"] == "ok"
+    code = [text for text, kind in zip(later.prompts, later.kind_N, strict=True) if kind]
+    assert {c.name: c.status for c in _checked(manifest, code, head)}["kinds of task"] == "alarm"
+
+
+def test_the_training_requests_coming_again_are_no_strangers(tmp_path: Path) -> None:
+    how = LessonSettings()
+    world = World.of(300, seed=1)
+    manifest = write_from_log(tmp_path / "c", learned_from(world.grid(), how), how)
+    said = _checked(manifest, world.prompts, load_head(manifest, tmp_path / "c"))
+    assert {c.status for c in said} == {"ok"}
+
+
+def _checked(manifest: Manifest, texts: Sequence[str], head: FamilyHead | None) -> list[Check]:
+    return list(check_prompts(manifest, texts, [str(n) for n in range(len(texts))], head))
 
 
 def test_one_chatty_thread_is_one_voice(world: tuple[Manifest, FamilyHead]) -> None:

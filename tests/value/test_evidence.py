@@ -32,6 +32,18 @@ def test_what_users_said_may_be_wrong_and_what_was_verified_is_not() -> None:
     assert Evidence.of(table, thumb_error=0.2).error_R.tolist() == [0.2, 0.0, 0.2]
 
 
+def test_one_bought_answer_in_two_rows_of_the_same_request_is_worth_one() -> None:
+    nothing = float("nan")
+    made = make_grid([[1.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]])
+    table = dataclasses.replace(
+        made, prompts=("again", "again"), more={"propensity": np.array([[0.5, nothing]] * 2)}
+    )
+    found = Evidence.of(table)
+    assert found.worth_R.tolist() == [1.0, 0.5, 1.0, 0.5], "what a log called was asked each time"
+    other = dataclasses.replace(table, prompts=("again", "another"))
+    assert Evidence.of(other).worth_R.tolist() == [1.0] * 4
+
+
 @pytest.mark.parametrize("error", [0.5, 0.9, -0.1])
 def test_a_score_that_says_nothing_is_refused(error: float) -> None:
     with pytest.raises(ValueError, match=r"must lie in \[0, 0.5\)"):

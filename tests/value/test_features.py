@@ -23,6 +23,13 @@ def test_a_prompts_own_words_do_not_make_it_known() -> None:
     assert all(0.0 <= share <= 1.0 for share in shares)
 
 
+def test_a_request_that_comes_again_makes_no_word_known() -> None:
+    once = Features.of([*PROMPTS, "quelle heure"])
+    thrice = Features.of([*PROMPTS, "quelle heure"] * 3)
+    assert thrice.known_K.tolist() == once.known_K.tolist()
+    assert thrice.known_shares() == pytest.approx(once.known_shares() * 3)
+
+
 def test_requests_lie_near_others_with_their_words() -> None:
     plane = Features.of(PROMPTS).plane_N_P
     sums, poems = plane[:20].mean(0), plane[20:].mean(0)
@@ -41,7 +48,8 @@ def test_longer_requests_lie_apart_by_their_length_alone() -> None:
 
 def test_words_in_one_request_are_not_known() -> None:
     assert len(Features.of(["one two", "three four"]).known_K) == 0
-    assert len(Features.of(["one two", "one two"]).known_K) == 3  # one, two, and the pair
+    assert len(Features.of(["one two", "one two five"]).known_K) == 3  # one, two, and the pair
+    assert len(Features.of(["one two", "one two"]).known_K) == 0
     known = Features.of(PROMPTS).known_K
     assert (np.diff(known) > 0).all()
 

@@ -60,6 +60,14 @@ def learn(
         ),
     ] = None,
     verifiers: Verifiers = None,
+    bought_verifiers: Annotated[
+        Path | None,
+        typer.Option(
+            "--bought-verifiers",
+            help="YAML list of verifiers for bought answers; left out: those of --verifiers.",
+            rich_help_panel=_MONEY,
+        ),
+    ] = None,
     references: Annotated[
         Path | None, typer.Option(help="JSON lines with prompt or prompt_id, and reference.")
     ] = None,
@@ -112,6 +120,7 @@ def learn(
         pool=pool,
         feedback=tuple(feedback or ()),
         verifiers=verifiers,
+        bought_verifiers=bought_verifiers,
         references=references,
         budget_usd=budget_usd,
         cost_weight=cost_weight,

@@ -198,6 +198,7 @@ def _buy(night: Learned, say: Say) -> None:
 
 def _backfill(settings: LearnSettings, *, dry_run: bool = False) -> Backfill:
     assert settings.pool is not None
+    verifiers = settings.bought_verifiers or settings.verifiers
     return Backfill.open(
         settings.outcomes,
         ModelPool.from_yaml(settings.pool, reload=False),
@@ -205,7 +206,7 @@ def _backfill(settings: LearnSettings, *, dry_run: bool = False) -> Backfill:
         # Without one nothing is asked, and only what was bought before is written.
         Conditions(settings.budget or _A_CENT, new_account=True),
         selection=Selection(),
-        grader=None if settings.verifiers is None else Grader.from_yaml(settings.verifiers),
+        grader=None if verifiers is None else Grader.from_yaml(verifiers),
         cache=settings.folder / CACHE_NAME,
         rename=settings.rename,
         dry_run=dry_run,

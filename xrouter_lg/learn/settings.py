@@ -40,6 +40,10 @@ class LearnSettings:
     """Feedback keys that score answers, as ``KEY`` or ``KEY=1..5``."""
     verifiers: Path | None = None
     """YAML list of verifiers."""
+    bought_verifiers: Path | None = None
+    """YAML list of verifiers for bought answers, of which no user says anything; None takes
+    ``verifiers``. A judge that is named here is paid within the budget; as one of ``verifiers`` it
+    would grade every answer of the log as well."""
     references: Path | None = None
     """Right answers as JSON lines."""
     budget_usd: Decimal | float | str | None = None

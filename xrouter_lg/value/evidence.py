@@ -13,6 +13,7 @@ nothing is undone: such a log can be confidently wrong about the card that was n
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,15 +66,20 @@ class Evidence:
         *,
         thumb_error: float = THUMB_ERROR,
     ) -> Evidence:
-        """All known scores of a table, one observation a cell, each worth 1."""
+        """All known scores of a table, one observation a cell, each worth 1.
+
+        Answers that no log has called are bought, and one that was bought fills every row of its
+        request: such cells share the worth of one.
+        """
         row, card = np.nonzero(np.isfinite(table.score))
+        propensity = told(table, "propensity", row, card)
         return cls(
             row.astype(np.int64),
             card.astype(np.int64),
             table.score[row, card],
             np.where(thumbs(table)[row, card], thumb_error, 0.0),
-            np.ones(len(row)),
-            told(table, "propensity", row, card),
+            _shared(table, row, card, np.isnan(propensity)),
+            propensity,
             len(table),
             len(table.models),
         )
@@ -117,6 +123,15 @@ class Evidence:
         return replace(
             self, worth_R=np.where(logged_R, self.worth_R * u_R * scale[cell_R], self.worth_R)
         )
+
+
+def _shared(table: OutcomeGrid, row: Ints, card: Ints, bought_R: Bools) -> Floats:
+    """[R] 1, or of bought answers of one card to the same request each its part of 1."""
+    cells = [(table.prompts[n], m) for n, m in zip(row, card, strict=True)]
+    alike = Counter(cell for cell, bought in zip(cells, bought_R, strict=True) if bought)
+    return np.array(
+        [1.0 / alike[cell] if bought else 1.0 for cell, bought in zip(cells, bought_R, strict=True)]
+    )
 
 
 def thumbs(table: OutcomeGrid) -> Bools:

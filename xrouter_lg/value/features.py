@@ -26,7 +26,7 @@ from xrouter_lg.checkpoints.tool_fit import (
 )
 
 _SEEN_IN = 2
-"""Requests that a word must occur in to count as known: once may be a typing error."""
+"""Different requests that a word must occur in to count as known: once may be a typing error."""
 _SCALE = 0.3
 """Length of one standard deviation of a tool feature, or of the request's length; all words of a
 request together have 1."""
@@ -58,8 +58,7 @@ class Features:
     @classmethod
     def of(cls, prompts: Sequence[str]) -> Features:
         counts = counted(prompts)
-        seen_in = np.asarray((counts > 0).sum(axis=0)).ravel()
-        return cls(tuple(prompts), counts, np.flatnonzero(seen_in >= _SEEN_IN))
+        return cls(tuple(prompts), counts, np.flatnonzero(_seen_in(prompts, counts) >= _SEEN_IN))
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -131,7 +130,7 @@ class Features:
     def known_shares(self) -> list[float]:
         """Of each request, the share of words that would be known if it were not among these."""
         raw = self.counts_N_B
-        seen_in = np.asarray((raw > 0).sum(axis=0)).ravel()
+        seen_in = _seen_in(self.prompts, raw)
         shares = []
         for row in range(raw.shape[0]):
             start, stop = raw.indptr[row], raw.indptr[row + 1]
@@ -221,6 +220,13 @@ class ToolFeatures:
             "shape_unit_F_S": unit_F_S.astype(np.float32),
             "shape_range": np.array([low, max(high, low + 1e-6)], dtype=np.float32),
         }
+
+
+def _seen_in(prompts: Sequence[str], counts_N_B: csr_matrix) -> Ints:
+    """[B] how many different requests have each bucket: one that comes again says nothing new."""
+    first = sorted({prompt: row for row, prompt in reversed(list(enumerate(prompts)))}.values())
+    found: Ints = np.asarray((counts_N_B[first] > 0).sum(axis=0)).ravel()
+    return found
 
 
 def counted(prompts: Sequence[str]) -> csr_matrix:
