@@ -175,9 +175,11 @@ def test_a_tool_loop_stays_with_its_card(serve: Serve, fake: FakeOpenAIServer) -
     fake.add_model(
         FakeModel(
             name="large",
-            reply=lambda body: "It rains."
-            if body["messages"][-1]["role"] == "tool"
-            else Reply(tool_calls=[ToolCall("weather", {"town": "Paris"})]),
+            reply=lambda body: (
+                "It rains."
+                if body["messages"][-1]["role"] == "tool"
+                else Reply(tool_calls=[ToolCall("weather", {"town": "Paris"})])
+            ),
         )
     )
     with serve() as url, OpenAI(base_url=f"{url}/v1", api_key="x") as client:
@@ -190,9 +192,7 @@ def test_a_tool_loop_stays_with_its_card(serve: Serve, fake: FakeOpenAIServer) -
     assert sent(fake)["messages"][1]["tool_calls"][0]["id"] == call_id
 
 
-def test_an_image_reaches_the_worker_as_it_was_given(
-    serve: Serve, fake: FakeOpenAIServer
-) -> None:
+def test_an_image_reaches_the_worker_as_it_was_given(serve: Serve, fake: FakeOpenAIServer) -> None:
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
     content: Any = [{"type": "text", "text": "What is it?"}, part]
     ask_with = [{"role": "user", "content": content}]
@@ -286,10 +286,10 @@ def test_a_stream_that_breaks_ends_with_an_error_and_no_second_answer(
     from openai import APIError
 
     fake.faults = FaultPlan({"small": [cut_stream(3)]})
-    text = ""
+    stream = ask(client, stream=True)
+    text = "".join(next(stream).choices[0].delta.content or "" for _ in range(3))
     with pytest.raises(APIError) as caught:
-        for chunk in ask(client, stream=True):
-            text += chunk.choices[0].delta.content or ""
+        list(stream)
     assert SMALL.startswith(text)
     assert caught.value.code == "stream_interrupted"
     assert "large" not in fake.calls
@@ -319,9 +319,10 @@ def test_a_worker_that_speaks_anthropic_answers_in_openais_words(
     with FakeProviders([FakeModel(name="claude", reply=reply)]) as fake:
         url = fake.base_url_of("anthropic")
         card = ModelCard(name="claude", model="anthropic:claude", base_url=url, price=None)
-        with serve(cards=ModelPool([card])) as url, OpenAI(
-            base_url=f"{url}/v1", api_key="x"
-        ) as client:
+        with (
+            serve(cards=ModelPool([card])) as url,
+            OpenAI(base_url=f"{url}/v1", api_key="x") as client,
+        ):
             given: Any = {"tools": [WEATHER], "tool_choice": "required", "user": "me", "seed": 1}
             if stream:
                 with client.chat.completions.stream(

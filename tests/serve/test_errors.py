@@ -225,9 +225,12 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = st.sampled_from(
-    "model messages stream n stop tools tool_choice temperature max_tokens response_format "
-    "stream_options logprobs user xrouter seed metadata parallel_tool_calls functions "
-    "input instructions text reasoning max_output_tokens trace_id key score extra_body".split()
+    [
+        *("model", "messages", "n", "stream", "stop", "tools", "tool_choice", "temperature"),
+        *("max_tokens", "response_format", "stream_options", "logprobs", "user", "xrouter"),
+        *("seed", "metadata", "parallel_tool_calls", "functions", "input", "instructions"),
+        *("text", "reasoning", "max_output_tokens", "trace_id", "key", "score", "extra_body"),
+    ]
 )
 ROLES = st.sampled_from(["user", "assistant", "tool", "system", "developer", "function"])
 MESSAGES = st.lists(

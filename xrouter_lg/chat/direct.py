@@ -16,7 +16,7 @@ from langchain_core.runnables.config import patch_config, var_child_runnable_con
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.told.token_sink import TokenSink
 from xrouter_lg.graph.add_router import RUN_NAME
-from xrouter_lg.graph.asking import RequestSteps, Planned, SoFar, now
+from xrouter_lg.graph.asking import Planned, RequestSteps, SoFar, now
 from xrouter_lg.graph.next_step import Finish, NextCall
 from xrouter_lg.graph.steps import result_to_dict
 from xrouter_lg.graph.turn import Turn

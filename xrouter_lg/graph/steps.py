@@ -13,7 +13,7 @@ from langgraph.types import Command, Overwrite, Send
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.graph.asking import RequestSteps, CallContext, Planned, SoFar, now
+from xrouter_lg.graph.asking import CallContext, Planned, RequestSteps, SoFar, now
 from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.next_step import NextCall, NextTurn
 from xrouter_lg.graph.request import to_messages

@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.breaker import Breaker
+from xrouter_lg.calls.ledger import Budget
 from xrouter_lg.chat.model import ChatXRouter
 from xrouter_lg.chat.options import ROUTER_MODEL, model_options
 from xrouter_lg.errors import RequestOptionError
@@ -100,7 +101,7 @@ class Engine:
 
     def explained(self, visit: Visit, error: BaseException) -> ApiError:
         """The error as the client reads it."""
-        told = as_api_error(error, key_is_short=visit.meter.refused)
+        told = as_api_error(error, key_is_short=visit.meter.short)
         told.headers = {**visit.headers, **told.headers}
         if visit.trace_ids:
             told.headers["x-xrouter-trace-id"] = visit.trace_ids[0]
@@ -129,7 +130,7 @@ class Engine:
                 raise out_of_budget()
             own = options.get("max_cost_usd")
             if own is None or (isinstance(own, int | float) and own > left):
-                options["max_cost_usd"] = left
+                options["max_cost_usd"], visit.meter.short = left, True
         return options
 
     def config(self, asked: Asked, visit: Visit, options: dict[str, Any]) -> RunnableConfig:
@@ -254,13 +255,15 @@ class _FirstError(asyncio.TaskGroup):
 
 
 def routed(pool: ModelPool | str, **options: Any) -> Router:
-    """A router whose workers meter what they do.
+    """A router whose workers meter what they do. What a budget does not cover is refused: an
+    answer that nobody asked to be short would look like the model's own.
 
     Raises:
         ConfigurationError: a bad pool, policy or option.
     """
     read = ModelPool.from_yaml(pool) if isinstance(pool, str) else pool
     given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("budget", Budget(on_exceeded="error"))
     return Router(read, workers=MeteredWorkers(), **given)
 
 

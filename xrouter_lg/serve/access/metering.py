@@ -24,8 +24,8 @@ class Meter:
     def __init__(self, account: RequestAccount | None = None) -> None:
         self.account = account
         self.charges: list[Charge] = []
-        self.refused = False
-        """Whether a call was not made because the key's budget has no more."""
+        self.short = False
+        """Whether the key's budget, and no limit of the request's own, is what binds it."""
 
     @property
     def spent_usd(self) -> Decimal:
@@ -66,7 +66,7 @@ class MeteredWorkers(Workers):
             try:
                 held = account.reserve(call.allowance_usd or Decimal(0))
             except BudgetExceededError:
-                meter.refused = True
+                meter.short = True
                 detail = "the key's budget does not cover the call"
                 return CallResult(call.id, card.name, None, (), ErrorClass.QUOTA, detail)
         try:
