@@ -7,6 +7,19 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from xrouter_lg.serve.wire.asked import ROUTING_OPTIONS
+
+
+def _closed(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """An object with these fields and no other."""
+    return {
+        "type": "object",
+        "required": list(required),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -23,25 +36,83 @@ _ERROR = {
         }
     },
 }
-_ITEMS = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+_MODEL = {"anyOf": [{"enum": ["xrouter", "xrouter:0.3"]}, {"type": "string", "minLength": 1}]}
+_CONTENT = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["type"],
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "additionalProperties": False,
+            },
+        },
+    ]
+}
+_SPEAKER = {"role": {"enum": ["system", "developer", "user"]}, "content": _CONTENT}
+_CALL = {
+    "type": "object",
+    "required": ["id", "type", "function"],
+    "properties": {
+        "id": {"type": "string"},
+        "type": {"const": "function"},
+        "function": {
+            "type": "object",
+            "required": ["name", "arguments"],
+            "properties": {"name": {"type": "string"}, "arguments": {"type": "string"}},
+        },
+    },
+}
+_MESSAGE = {
+    "anyOf": [
+        _closed(_SPEAKER, "role", "content"),
+        _closed(
+            {
+                "role": {"const": "assistant"},
+                "content": {"anyOf": [_CONTENT, {"type": "null"}]},
+                "tool_calls": {"type": "array", "items": _CALL},
+            },
+            "role",
+        ),
+        _closed(
+            {
+                "role": {"const": "tool"},
+                "tool_call_id": {"type": "string"},
+                "content": _CONTENT,
+            },
+            *("role", "tool_call_id", "content"),
+        ),
+    ]
+}
 _BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {
         "type": "object",
         "required": ["model", "messages"],
         "properties": {
-            "model": {"type": "string", "examples": ["xrouter", "xrouter:0.3"]},
-            "messages": _ITEMS,
+            "model": _MODEL,
+            "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
             "stream": {"type": ["boolean", "null"]},
-            "n": {"type": ["integer", "null"], "minimum": 1},
-            "xrouter": {"type": ["object", "null"]},
+            "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 16},
+            "xrouter": _closed({name: {} for name in ROUTING_OPTIONS}),
         },
     },
     "/v1/responses": {
         "type": "object",
         "required": ["model", "input"],
         "properties": {
-            "model": {"type": "string"},
-            "input": {"oneOf": [{"type": "string"}, _ITEMS]},
+            "model": _MODEL,
+            "input": {
+                "anyOf": [
+                    {"type": "string"},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": _closed(_SPEAKER, "role", "content"),
+                    },
+                ]
+            },
             "stream": {"type": ["boolean", "null"]},
         },
     },

@@ -34,7 +34,7 @@ _READ_HERE = frozenset(
         *("tools", "tool_choice", "parallel_tool_calls"),
     }
 )
-_ROUTING = ("cost_weight", "quality_target", "allow", "deny", "max_cost_usd", "thread_id")
+ROUTING_OPTIONS = ("cost_weight", "quality_target", "allow", "deny", "max_cost_usd", "thread_id")
 _SPOKEN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 
 
@@ -106,6 +106,8 @@ def _choices(body: Mapping[str, Any], most: int) -> int:
     n = body.get("n")
     if n is None:
         return 1
+    if isinstance(n, float) and n.is_integer():
+        n = int(n)  # to JSON they are the same
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= most:
         raise bad_request(f"n must be a whole number from 1 to {most}", "n")
     return n
@@ -116,9 +118,9 @@ def _routing(body: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise bad_request(f"{ROUTING} must be an object of the router's options", ROUTING)
     for name in given:
-        if name not in _ROUTING:
+        if name not in ROUTING_OPTIONS:
             raise bad_request(
-                f"{ROUTING} has no option {name!r}; it takes {', '.join(_ROUTING)}",
+                f"{ROUTING} has no option {name!r}; it takes {', '.join(ROUTING_OPTIONS)}",
                 f"{ROUTING}.{name}",
             )
     return {name: value for name, value in given.items() if value is not None}
