@@ -30,6 +30,7 @@ EXTRAS = {
     "uvicorn": "serve",
     "httptools": "serve",
     "prometheus_client": "serve",
+    "aiohttp": "serve",
     "trl": "train",
     "datasets": "train",
     "matplotlib": "train",

@@ -18,17 +18,18 @@ from xrouter_lg.errors import StoreError
 from xrouter_lg.serve import completions, responses
 from xrouter_lg.serve.access.callers import Callers
 from xrouter_lg.serve.access.keys import KeyStore
+from xrouter_lg.serve.access.metering import MeteredWorkers
 from xrouter_lg.serve.api_errors import ApiError, as_api_error, bad_request
-from xrouter_lg.serve.engine import Engine, Visit, model_list
+from xrouter_lg.serve.engine import ServingEngine, Visit, model_list
 from xrouter_lg.serve.limits import HeaderLimit, read_json
 from xrouter_lg.serve.live import LiveResponse, Out
 from xrouter_lg.serve.metrics import ServerMetrics
 from xrouter_lg.serve.openapi import described
 from xrouter_lg.serve.settings import ServerSettings
-from xrouter_lg.serve.wire.asked import Asked, json_object, read_chat, text_field
+from xrouter_lg.serve.wire.asked import AskedChat, json_object, read_chat, text_field
 
-Answer = Callable[[Engine, Asked, Visit, Out], Any]
-Read = Callable[[Any], Asked]
+Answer = Callable[[ServingEngine, AskedChat, Visit, Out], Any]
+Read = Callable[[Any], AskedChat]
 
 FEEDBACK = "/v1/xrouter/feedback"
 
@@ -48,7 +49,7 @@ def create_app(
     """
     settings = settings or ServerSettings()
     callers = None if keys is None else Callers(keys)
-    engine = Engine(chat, callers, ServerMetrics())
+    engine = ServingEngine(chat, callers, ServerMetrics())
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +62,8 @@ def create_app(
             if keeping is not None:
                 keeping.cancel()
                 await asyncio.wait([keeping])
+            if isinstance(workers := chat.router.workers, MeteredWorkers):
+                await workers.aclose()
             if (recorder := engine.recorder) is not None:
                 await run_in_threadpool(recorder.flush, 10.0)
 
@@ -98,7 +101,7 @@ class _Json(Response):
         super().__init__(orjson.dumps(body, default=str), status, headers, "application/json")
 
 
-def _add_asking(app: FastAPI, engine: Engine, settings: ServerSettings) -> None:
+def _add_asking(app: FastAPI, engine: ServingEngine, settings: ServerSettings) -> None:
     async def asking(request: Request, endpoint: str, read: Read, answer: Answer) -> Response:
         visit = engine.begin(endpoint, request.headers.get("authorization"))
         try:
@@ -144,7 +147,7 @@ def _add_asking(app: FastAPI, engine: Engine, settings: ServerSettings) -> None:
         raise ApiError(404, f"there is no model {name!r}", code="model_not_found", param="model")
 
 
-def _add_watching(app: FastAPI, engine: Engine, settings: ServerSettings) -> None:
+def _add_watching(app: FastAPI, engine: ServingEngine, settings: ServerSettings) -> None:
     @app.get("/healthz")
     async def healthz() -> Response:
         return _Json({"status": "ok"})
@@ -167,7 +170,7 @@ def _add_watching(app: FastAPI, engine: Engine, settings: ServerSettings) -> Non
         return _Json(await _record(engine, body))
 
 
-async def _record(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+async def _record(engine: ServingEngine, body: dict[str, Any]) -> dict[str, Any]:
     recorder = engine.recorder
     if recorder is None:
         raise ApiError(

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from langchain_core.messages import AIMessageChunk
 
-from xrouter_lg.serve.engine import Engine, Visit
+from xrouter_lg.serve.engine import ServingEngine, Visit
 from xrouter_lg.serve.live import DONE, Out, event
-from xrouter_lg.serve.wire.asked import Asked
+from xrouter_lg.serve.wire.asked import AskedChat
 from xrouter_lg.serve.wire.said_back import (
     ChoiceStream,
     Frame,
@@ -25,7 +25,7 @@ from xrouter_lg.serve.wire.said_back import (
 ENDPOINT = "/v1/chat/completions"
 
 
-async def complete(engine: Engine, asked: Asked, visit: Visit, out: Out) -> None:
+async def complete(engine: ServingEngine, asked: AskedChat, visit: Visit, out: Out) -> None:
     """Answer one request."""
     if asked.stream:
         await _stream(engine, asked, visit, out)
@@ -36,7 +36,7 @@ async def complete(engine: Engine, asked: Asked, visit: Visit, out: Out) -> None
     await out.json(completion(messages, visit.trace_ids, created=created), headers)
 
 
-async def _stream(engine: Engine, asked: Asked, visit: Visit, out: Out) -> None:
+async def _stream(engine: ServingEngine, asked: AskedChat, visit: Visit, out: Out) -> None:
     choices = [ChoiceStream(index) for index in range(asked.n)]
     envelope: dict[str, Any] = {}
     chunks = cast("AsyncGenerator[tuple[int, AIMessageChunk]]", engine.chunks(asked, visit))
@@ -67,7 +67,7 @@ async def _stream(engine: Engine, asked: Asked, visit: Visit, out: Out) -> None:
     await out.end()
 
 
-def _envelope(engine: Engine, visit: Visit, choice: ChoiceStream) -> dict[str, Any]:
+def _envelope(engine: ServingEngine, visit: Visit, choice: ChoiceStream) -> dict[str, Any]:
     route, pool = choice.route, engine.pool
     asked = pool[route].model_name if route is not None and route in pool else route
     return {

@@ -25,7 +25,7 @@ from xrouter_lg.serve.access.callers import Caller, Callers
 from xrouter_lg.serve.access.metering import METER, Meter, MeteredWorkers
 from xrouter_lg.serve.api_errors import ApiError, as_api_error, out_of_budget
 from xrouter_lg.serve.metrics import ServerMetrics
-from xrouter_lg.serve.wire.asked import Asked
+from xrouter_lg.serve.wire.asked import AskedChat
 from xrouter_lg.serve.wire.said_back import record_of
 from xrouter_lg.tracing.record.recorder import Recorder
 from xrouter_lg.tracing.runs.extract import RECORD_KEY
@@ -47,7 +47,7 @@ class Visit:
     trace_ids: list[str] = field(default_factory=list)
 
 
-class Engine:
+class ServingEngine:
     """A chat model behind HTTP: what endpoints share. ``callers`` is None where anybody may ask."""
 
     def __init__(self, chat: ChatXRouter, callers: Callers | None, metrics: ServerMetrics) -> None:
@@ -109,7 +109,7 @@ class Engine:
 
     # --- what is asked ----------------------------------------------------------------------
 
-    def options(self, asked: Asked, visit: Visit) -> dict[str, Any]:
+    def options(self, asked: AskedChat, visit: Visit) -> dict[str, Any]:
         """Options of the request: the model's name, the body's own, the key's budget.
 
         Raises:
@@ -133,14 +133,14 @@ class Engine:
                 options["max_cost_usd"], visit.meter.short = left, True
         return options
 
-    def config(self, asked: Asked, visit: Visit, options: dict[str, Any]) -> RunnableConfig:
+    def config(self, asked: AskedChat, visit: Visit, options: dict[str, Any]) -> RunnableConfig:
         """A run's config, with a trace id of its own."""
         run_id = uuid.uuid4()
         visit.trace_ids.append(str(run_id))
         metadata = {"user_id": asked.user} if asked.user else {}
         return {"run_id": run_id, "configurable": dict(options), "metadata": metadata}
 
-    def messages(self, asked: Asked, visit: Visit) -> list[BaseMessage]:
+    def messages(self, asked: AskedChat, visit: Visit) -> list[BaseMessage]:
         """The messages, tool calls of this server marked with the card that made them: inside a
         tool loop it goes on, and no wire format tells who it was."""
         for message in asked.messages:
@@ -152,7 +152,7 @@ class Engine:
 
     # --- the answer -------------------------------------------------------------------------
 
-    async def answers(self, asked: Asked, visit: Visit) -> list[AIMessage]:
+    async def answers(self, asked: AskedChat, visit: Visit) -> list[AIMessage]:
         """The choices: each a request of its own, since hardly a provider knows ``n``."""
         METER.set(visit.meter)
         options, messages = self.options(asked, visit), self.messages(asked, visit)
@@ -170,7 +170,9 @@ class Engine:
             self.noted(visit, record_of(message), message.tool_calls)
         return found
 
-    async def chunks(self, asked: Asked, visit: Visit) -> AsyncIterator[tuple[int, AIMessageChunk]]:
+    async def chunks(
+        self, asked: AskedChat, visit: Visit
+    ) -> AsyncIterator[tuple[int, AIMessageChunk]]:
         """The chunks of all choices as they come, each with its choice's index."""
         METER.set(visit.meter)
         options, messages = self.options(asked, visit), self.messages(asked, visit)

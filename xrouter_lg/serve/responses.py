@@ -13,9 +13,9 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from xrouter_lg.serve.api_errors import bad_request
-from xrouter_lg.serve.engine import Engine, Visit
+from xrouter_lg.serve.engine import ServingEngine, Visit
 from xrouter_lg.serve.live import Out
-from xrouter_lg.serve.wire.asked import Asked, is_list_of, json_object, read_chat
+from xrouter_lg.serve.wire.asked import AskedChat, is_list_of, json_object, read_chat
 from xrouter_lg.serve.wire.responses_said import ResponseStream, response_body
 from xrouter_lg.serve.wire.said_back import record_of
 
@@ -32,7 +32,7 @@ _READ_HERE = frozenset(
 _PARTS = {"input_text": "text", "output_text": "text", "text": "text"}
 
 
-def read_response(body: Any) -> Asked:
+def read_response(body: Any) -> AskedChat:
     """A body of the Responses API.
 
     Raises:
@@ -160,7 +160,7 @@ def _part(part: Any, where: str) -> dict[str, Any]:
     )
 
 
-async def respond(engine: Engine, asked: Asked, visit: Visit, out: Out) -> None:
+async def respond(engine: ServingEngine, asked: AskedChat, visit: Visit, out: Out) -> None:
     """Answer one request."""
     created = int(time.time())
     if not asked.stream:

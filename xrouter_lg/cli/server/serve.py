@@ -58,7 +58,7 @@ def serve(
     from xrouter_lg.serve.access.keys import KeyStore
     from xrouter_lg.serve.app import create_app
     from xrouter_lg.serve.engine import routed
-    from xrouter_lg.serve.run import server_for
+    from xrouter_lg.serve.run import server_for, settle_memory
 
     check_exposure(host, has_keys=keys is not None)
     size = parse_size(max_body, "--max-body")
@@ -70,7 +70,9 @@ def serve(
         chat = ChatXRouter(router, traces=recorder, timeout=timeout)
         served = create_app(chat, keys=None if keys is None else KeyStore(keys), settings=settings)
         typer.echo(f"xrouter serves {', '.join(router.pool.names)} on http://{host}:{port}/v1")
-        server_for(served, host, port, settings).run()
+        server = server_for(served, host, port, settings)
+        settle_memory()
+        server.run()
     finally:
         if recorder is not None:
             recorder.close()

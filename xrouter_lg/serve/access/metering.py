@@ -14,6 +14,7 @@ from xrouter_lg.calls.attempt import CallResult, Workers
 from xrouter_lg.calls.ledger import RequestAccount, counted
 from xrouter_lg.errors import BudgetExceededError, ErrorClass
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.serve.access.worker_models import ServedModels
 from xrouter_lg.serve.worker_options import worker_options
 from xrouter_lg.types import Charge, PlannedCall
 
@@ -43,6 +44,14 @@ METER: ContextVar[Meter | None] = ContextVar("xrouter_meter", default=None)
 class MeteredWorkers(Workers):
     """Workers that put every attempt on the running request's meter, a cancelled one too, and make
     no call that the key's budget does not cover beside all others that are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._models: ServedModels = ServedModels()
+
+    async def aclose(self) -> None:
+        """Close what was opened to workers."""
+        await self._models.aclose()
 
     async def call(
         self,

@@ -39,7 +39,7 @@ _SPOKEN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedChat:
     """One request, read."""
 
     model: str
@@ -54,7 +54,7 @@ class Asked:
     user: str | None = None
 
 
-def read_chat(body: Any, *, max_choices: int) -> Asked:
+def read_chat(body: Any, *, max_choices: int) -> AskedChat:
     """A chat completion's body. Fields that nobody knows ride along to the worker.
 
     Raises:
@@ -70,7 +70,7 @@ def read_chat(body: Any, *, max_choices: int) -> Asked:
     options = body.get("stream_options") or {}
     if not isinstance(options, Mapping):
         raise bad_request("stream_options must be an object", "stream_options")
-    return Asked(
+    return AskedChat(
         model=model,
         messages=[read_message(item, f"messages[{i}]") for i, item in enumerate(messages)],
         keywords=_keywords(body),
