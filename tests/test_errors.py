@@ -24,6 +24,8 @@ from xrouter_lg.errors import (
     XRouterError,
 )
 from xrouter_lg.langsmith.errors import FeedbackNotSentError, LangSmithRefusedError
+from xrouter_lg.serve.api_errors import ApiError
+from xrouter_lg.serve.live import ClientLeftError
 from xrouter_lg.testing.service import FakeRefusedError
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +91,8 @@ WITH_ATTRIBUTES: list[tuple[XRouterError, dict[str, Any]]] = [
         MissingExtraError("typer", "cli", "the xrouter command"),
         {"package": "typer", "extra": "cli", "purpose": "the xrouter command"},
     ),
+    (ApiError(404, "no such model", code="c", param="model"), {"status": 404, "param": "model"}),
+    (ClientLeftError(), {"status": 499}),
     (LangSmithRefusedError("HTTP 400", status=400), {"status": 400}),
     (FeedbackNotSentError("kept", "f1"), {"feedback_id": "f1"}),
     (CommandFailedError("xrouter judge", 2), {}),

@@ -57,6 +57,10 @@
     │   ├── MeasurementError                 a running server gave no usable timings
     │   └── ExportError                      a checkpoint that can't be written as GGUF
     │
+    │   the server
+    ├── ApiError                             an answer that is an error, with its HTTP status
+    │   └── ClientLeftError                  nobody waits for the answer any more
+    │
     │   fakes and the demo
     ├── NotHttpError                         what came over the socket is not HTTP
     ├── FakeRefusedError                     a request that a real server would refuse as well

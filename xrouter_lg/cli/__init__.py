@@ -30,6 +30,8 @@ _SUB_APPS = {
     "shadow": "Judge a policy by what it proposed beside the one that decided.",
     "canary": "Compare the two arms of a canary.",
     "drift": "Has traffic moved away from what a checkpoint was trained on?",
+    "serve": "Serve a pool behind OpenAI's HTTP interface.",
+    "keys": "Keys of a server: add, list, revoke.",
     "promote": "Let an alias point to a checkpoint, if a verdict allows it.",
     "rollback": "Let an alias point to what it pointed to before.",
 }
@@ -39,8 +41,10 @@ _MODULES = {
     "canary": "traffic",
     "drift": "traffic",
     "rollback": "promote",
+    "serve": "server.serve",
+    "keys": "server.keys",
 }
-"""Of those that share one."""
+"""Of those that are not called so."""
 
 
 def main() -> None:

@@ -1,0 +1,78 @@
+"""``xrouter serve``: the router behind OpenAI's HTTP interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrouter_lg.cli.said import command
+
+app = typer.Typer(help="Serve a pool behind OpenAI's HTTP interface.")
+
+
+@command(app, "serve", example="serve --pool pool.yaml --policy cheapest --traces traces.db")
+def serve(
+    pool: Annotated[Path, typer.Option(envvar="XROUTER_POOL", help="The pool file (YAML).")],
+    policy: Annotated[
+        str | None,
+        typer.Option(envvar="XROUTER_POLICY", help="Who decides: cheapest, fixed, a checkpoint."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen. Beyond this machine only with --keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8400,
+    keys: Annotated[
+        str | None,
+        typer.Option(envvar="XROUTER_KEYS", help="Path or URL of the key store (xrouter keys)."),
+    ] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option(envvar="XROUTER_TRACES", help="Path or URL of the trace store; none without."),
+    ] = None,
+    cost_weight: Annotated[
+        float | None, typer.Option(help="Score units that a reference cost is worth.")
+    ] = None,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Decisions per request.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds for a whole request.")
+    ] = None,
+    max_body: Annotated[str, typer.Option(help="The largest body, e.g. 20MB.")] = "20MB",
+    drain: Annotated[
+        float, typer.Option(min=0.001, help="Seconds for open requests after SIGTERM.")
+    ] = 60.0,
+) -> None:
+    """Answer /v1/chat/completions and /v1/responses from the pool, until SIGTERM or Ctrl+C.
+
+    Without --keys anybody on this machine may ask, and nobody else can.
+    """
+    from xrouter_lg.chat.model import ChatXRouter
+    from xrouter_lg.cli.options import parse_size
+    from xrouter_lg.extras import need
+    from xrouter_lg.serve.settings import ServerSettings, check_exposure
+    from xrouter_lg.tracing.record.recorder import Recorder
+
+    for module in ("fastapi", "uvicorn", "httptools", "prometheus_client"):
+        need(module, "xrouter serve")
+    from xrouter_lg.serve.access.keys import KeyStore
+    from xrouter_lg.serve.app import create_app
+    from xrouter_lg.serve.engine import routed
+    from xrouter_lg.serve.run import server_for, settle_memory
+
+    check_exposure(host, has_keys=keys is not None)
+    size = parse_size(max_body, "--max-body")
+    assert size is not None
+    settings = ServerSettings(max_body_bytes=size, drain_s=drain)
+    router = routed(str(pool), policy=policy, cost_weight=cost_weight, max_turns=max_turns)
+    recorder = None if traces is None else Recorder(traces)
+    try:
+        chat = ChatXRouter(router, traces=recorder, timeout=timeout)
+        served = create_app(chat, keys=None if keys is None else KeyStore(keys), settings=settings)
+        typer.echo(f"xrouter serves {', '.join(router.pool.names)} on http://{host}:{port}/v1")
+        server = server_for(served, host, port, settings)
+        settle_memory()
+        server.run()
+    finally:
+        if recorder is not None:
+            recorder.close()

@@ -1,0 +1,86 @@
+"""What a request's calls cost whoever asked, as they are made: also where nobody waits any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from decimal import Decimal
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.ledger import RequestAccount, counted
+from xrouter_lg.errors import BudgetExceededError, ErrorClass
+from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.serve.access.worker_models import ServedModels
+from xrouter_lg.serve.worker_options import worker_options
+from xrouter_lg.types import Charge, PlannedCall
+
+
+class Meter:
+    """The calls of one HTTP request. ``account`` is the key's, None without a budget."""
+
+    def __init__(self, account: RequestAccount | None = None) -> None:
+        self.account = account
+        self.charges: list[Charge] = []
+        self.short = False
+        """Whether the key's budget, and no limit of the request's own, is what binds it."""
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """What is charged so far; an unknown cost counts with its worst case."""
+        return sum((counted(charge) for charge in self.charges), Decimal(0))
+
+    def add(self, charges: Sequence[Charge]) -> None:
+        self.charges += charges
+
+
+METER: ContextVar[Meter | None] = ContextVar("xrouter_meter", default=None)
+"""The meter of the HTTP request that is being answered."""
+
+
+class MeteredWorkers(Workers):
+    """Workers that put every attempt on the running request's meter, a cancelled one too, and make
+    no call that the key's budget does not cover beside all others that are under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._models: ServedModels = ServedModels()
+
+    async def aclose(self) -> None:
+        """Close what was opened to workers."""
+        await self._models.aclose()
+
+    async def call(
+        self,
+        card: ModelCard,
+        call: PlannedCall,
+        messages: Sequence[BaseMessage],
+        config: RunnableConfig,
+        *,
+        charges: list[Charge] | None = None,
+        **options: Any,
+    ) -> CallResult:
+        given = options.get("call_options")
+        if given:
+            options["call_options"] = worker_options(self.model(card), given)
+        meter = METER.get()
+        if meter is None or options.get("kind", "worker") != "worker":
+            return await super().call(card, call, messages, config, charges=charges, **options)
+        charges = [] if charges is None else charges
+        account, held = meter.account, None
+        if account is not None:
+            try:
+                held = account.reserve(call.allowance_usd or Decimal(0))
+            except BudgetExceededError:
+                meter.short = True
+                detail = "the key's budget does not cover the call"
+                return CallResult(call.id, card.name, None, (), ErrorClass.QUOTA, detail)
+        try:
+            return await super().call(card, call, messages, config, charges=charges, **options)
+        finally:
+            meter.add(charges)
+            if account is not None and held is not None:
+                account.settle(held, charges)

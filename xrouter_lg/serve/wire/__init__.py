@@ -1,0 +1,1 @@
+"""OpenAI's words on the wire, read and written."""
