@@ -138,3 +138,19 @@ def test_a_log_that_stays_what_it_is_does_not_fade(exploration: float) -> None:
     for seed in range(3):
         table = World.of(2000, seed).log(always("large", 2000, exploration), seed, wrong=0.1)
         assert learned(table).aged.half_life_s is None
+
+
+def test_answers_that_were_bought_kind_after_kind_are_no_history_of_a_card() -> None:
+    world = World.of(N)
+    table = log(world)
+    score, cost = table.score.copy(), table.cost.copy()
+    at, by = table.more["observed_at"].copy(), table.more["scored_by"].copy()
+    small = CARDS.index("small")
+    # The small card was bought on all of one kind first, then on the other, which it is bad at.
+    bought = np.flatnonzero(np.isnan(cost[:, small]))
+    for number, row in enumerate(bought[np.argsort(world.kind_N[bought], kind="stable")][::4]):
+        score[row, small], cost[row, small] = world.score_N_M[row, small], 0.001
+        at[row, small], by[row, small] = 1.8e9 + number, "judge"
+    more = {**table.more, "observed_at": at, "scored_by": by}
+    found = learned(dataclasses.replace(table, score=score, cost=cost, more=more))
+    assert found.aged.changes == ()

@@ -91,3 +91,8 @@ def test_a_log_that_sends_hard_requests_to_one_card_is_read_without_bias() -> No
     assert blind.mean_F_M[0, 0] > blind.mean_F_M[0, 1] + 0.2
     # The price of it: fewer outcomes' worth than there are.
     assert (found.worth_F_M < 0.9 * found.tries_F_M).all()
+
+
+def test_a_judges_verdict_may_be_wrong_too() -> None:
+    table = grid(scored_by=[["judge", "exact"], [None, "judge"]])
+    assert Evidence.of(table).error_R.tolist() == [0.1, 0.0, 0.1]

@@ -163,19 +163,21 @@ def _shifted(
 
 
 def _by_one_judge(table: OutcomeGrid, evidence: Evidence) -> Bools:
-    """[R] scores by whoever scored most of the card's answers: a verifier that is stricter than
-    users, and came later, is no change of the card."""
+    """[R] the log's own answers, by whoever scored most of the card's: a verifier that is stricter
+    than users, and came later, is no change of the card. What was bought was chosen, kind after
+    kind: its order in time is no history of a card."""
+    logged_R = np.isfinite(evidence.propensity_R)
+    found = logged_R if logged_R.any() else np.ones(len(evidence), dtype=np.bool_)
     by = table.more.get("scored_by")
     if by is None:
-        return np.ones(len(evidence), dtype=np.bool_)
+        return found
     name_R = np.array(
         [str(by[p, c]) for p, c in zip(evidence.prompt_R, evidence.card_R, strict=True)]
     )
-    found = np.zeros(len(evidence), dtype=np.bool_)
-    for card in np.unique(evidence.card_R):
-        own = evidence.card_R == card
+    for card in np.unique(evidence.card_R[found]):
+        own = found & (evidence.card_R == card)
         usual = Counter(name_R[own].tolist()).most_common(1)[0][0]
-        found |= own & (name_R == usual)
+        found = found & ~(own & (name_R != usual))
     return found
 
 

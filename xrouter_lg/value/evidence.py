@@ -23,9 +23,14 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 
 THUMB_ERROR = 0.1
 """Share of thumbs taken to be wrong where no verified answer tells it."""
+JUDGE_ERROR = 0.1
+"""Share of a judge's verdicts taken to be wrong. Taken as the truth they would put every card that
+they grade nearer to a half than the cards that users grade, and so the poor ones too high."""
 MOST_WEIGHT = 5.0
 """Of one observation: a rare draw must not outvote all else that is known of its card (truncated
 importance sampling, Ionides 2008)."""
+JUDGE = "judge"
+"""How ``scored_by`` names a verdict of a language model; see `xrouter_lg.verifiers.judge`."""
 THUMBS = "feedback"
 """How ``scored_by`` names a score that users gave; see `xrouter_lg.verifiers.feedback`."""
 
@@ -77,7 +82,11 @@ class Evidence:
             row.astype(np.int64),
             card.astype(np.int64),
             table.score[row, card],
-            np.where(thumbs(table)[row, card], thumb_error, 0.0),
+            np.where(
+                thumbs(table)[row, card],
+                thumb_error,
+                np.where(_judged(table)[row, card], JUDGE_ERROR, 0.0),
+            ),
             _shared(table, row, card, np.isnan(propensity)),
             propensity,
             len(table),
@@ -136,11 +145,20 @@ def _shared(table: OutcomeGrid, row: Ints, card: Ints, bought_R: Bools) -> Float
 
 def thumbs(table: OutcomeGrid) -> Bools:
     """[N, M] cells whose score is what users said."""
+    return _scored_by(table, THUMBS)
+
+
+def _judged(table: OutcomeGrid) -> Bools:
+    """[N, M] cells whose score is a language model's verdict."""
+    return _scored_by(table, JUDGE)
+
+
+def _scored_by(table: OutcomeGrid, start: str) -> Bools:
     by = table.more.get("scored_by")
     if by is None:
         return np.zeros(table.score.shape, dtype=np.bool_)
     found: Bools = np.array(
-        [[isinstance(name, str) and name.startswith(THUMBS) for name in row] for row in by],
+        [[isinstance(name, str) and name.startswith(start) for name in row] for row in by],
         dtype=np.bool_,
     ).reshape(table.score.shape)
     return found
