@@ -16,7 +16,6 @@ from xrouter_lg.value.evidence import Evidence, thumbs
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.purchases import Horizon, next_round, requests_of_a_month
 
-
 LEAST_PROMPTS = 20
 """Of a table with fewer prompts nothing can be learned that would tell which answers are worth
 more: all are asked, as far as the money goes."""
