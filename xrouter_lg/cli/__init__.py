@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _SUB_APPS = {
+    "explain": "Where a prompt would go and why, or why a recorded request went where it did.",
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
     "backfill": "Ask the other cards about chosen prompts.",
@@ -37,6 +38,7 @@ _SUB_APPS = {
 }
 """Each is, or is a command of, the Typer ``app`` of the module of that name in this package."""
 _MODULES = {
+    "explain": "newcomer.explain",
     "shadow": "traffic",
     "canary": "traffic",
     "drift": "traffic",
