@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _SUB_APPS = {
+    "init": "Write a first pool file, from the keys in the environment.",
     "explain": "Where a prompt would go and why, or why a recorded request went where it did.",
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
@@ -38,6 +39,7 @@ _SUB_APPS = {
 }
 """Each is, or is a command of, the Typer ``app`` of the module of that name in this package."""
 _MODULES = {
+    "init": "newcomer.init",
     "explain": "newcomer.explain",
     "shadow": "traffic",
     "canary": "traffic",
