@@ -19,6 +19,7 @@ __all__ = ["app", "main"]
 
 _SUB_APPS = {
     "init": "Write a first pool file, from the keys in the environment.",
+    "doctor": "Look at what is installed, set and there, and name the next command.",
     "explain": "Where a prompt would go and why, or why a recorded request went where it did.",
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
@@ -40,6 +41,7 @@ _SUB_APPS = {
 """Each is, or is a command of, the Typer ``app`` of the module of that name in this package."""
 _MODULES = {
     "init": "newcomer.init",
+    "doctor": "newcomer.doctor",
     "explain": "newcomer.explain",
     "shadow": "traffic",
     "canary": "traffic",
