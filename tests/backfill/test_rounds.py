@@ -165,3 +165,16 @@ async def test_the_first_round_takes_its_share_of_the_money(world: World) -> Non
         assert isinstance(opened, Backfill)
         assert 0 < sum(job.mean_usd or 0.0 for job in first.jobs) <= 0.0015
         assert first.worth_usd is not None and first.worth_usd > 0.001
+
+
+async def test_of_a_handful_of_prompts_every_answer_is_asked(
+    tmp_path: Path, server: FakeOpenAIServer
+) -> None:
+    few = World(tmp_path, server)
+    prompts = [few.prompt(i, prompt=f"The {KINDS[i % 3]}, and say {i}") for i in range(4)]
+    key = ("source", "task", "prompt_id")
+    said = {"model": "large", "score": 1.0, "cost_usd": 2e-4, "response": "traced"}
+    few.write_table(prompts, [{name: one[name] for name in key} | said for one in prompts])
+    tally = await run(few)
+    assert sum(tally.answered.values()) == 8
+    assert few.asked().total() == 8

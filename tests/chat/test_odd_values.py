@@ -42,7 +42,9 @@ def test_any_conversation_is_answered(messages: list[tuple[str, str]]) -> None:
     assert MODEL.invoke(messages).text in ("small answers", "large answers")
 
 
-@pytest.mark.parametrize("value", [42, {"a": 1}, [object()], [("nobody", "x")]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [42, {"a": 1}, [object()], [("nobody", "x")]], ids=["number", "dict", "object", "role"]
+)
 def test_what_is_no_conversation_is_an_error_of_value(value: Any) -> None:
     with pytest.raises((ValueError, NotImplementedError)):
         MODEL.invoke(value)

@@ -16,6 +16,10 @@ from xrouter_lg.value.evidence import Evidence, thumbs
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.purchases import Horizon, next_round, requests_of_a_month
 
+LEAST_PROMPTS = 20
+"""Of a table with fewer prompts nothing can be learned that would tell which answers are worth
+more: all are asked, as far as the money goes."""
+
 
 @dataclass
 class RoundChooser:
@@ -32,7 +36,13 @@ class RoundChooser:
 
     @property
     def in_rounds(self) -> bool:
-        return self.selection.strategy == "value" and self.learns
+        return self.by_worth and self.learns
+
+    @property
+    def by_worth(self) -> bool:
+        """Whether answers are weighed; of a handful of prompts all are asked."""
+        weighed = len(self.shelf.known.grid) >= LEAST_PROMPTS
+        return self.selection.strategy == "value" and weighed
 
     @cached_property
     def _features(self) -> Features:
@@ -48,7 +58,7 @@ class RoundChooser:
     def next(self, left_usd: float) -> Worklist:
         """The next round's calls: its share of the money that is left, or less where nothing more
         is worth its price."""
-        if self.selection.strategy == "random":
+        if not self.by_worth:
             return self._by_chance()
         share = max(self.selection.rounds - self.taken, 1) if self.learns else 1
         first, self.taken = self.taken == 0, self.taken + 1

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.files import write_bytes
+from xrouter_lg.judge.report.templates import templates
 from xrouter_lg.learn.run import Learned
 from xrouter_lg.value.overlap import by_family
 
@@ -39,13 +38,7 @@ def write_report(night: Learned, page: Path) -> None:
 
 def render(night: Learned) -> str:
     """The page's HTML; everything from traces and names is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     gains, zero = gain_lines(night)
     return environment.get_template("page.html.jinja").render(
         night=night,

@@ -32,12 +32,16 @@ def add(
     ] = None,
     per: Annotated[str, typer.Option(help="The budget's period: day, month or total.")] = "month",
     rpm: Annotated[int | None, typer.Option(help="Requests per minute; no limit without.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
     from xrouter_lg.serve.access.keys import KeyStore
 
     text = KeyStore(store).add(name, budget_usd=budget_usd, period=per, requests_per_minute=rpm)
-    typer.echo(text)
+    if as_json:
+        print_json({"name": name, "key": text})
+    else:
+        typer.echo(text)
 
 
 @command(app, "list", example="keys list --keys keys.db")
@@ -82,9 +86,12 @@ def list_keys(store: Keys = "xrouter_keys.db", as_json: AsJson = False) -> None:
 
 
 @command(app, "revoke", example="keys revoke alice --keys keys.db")
-def revoke(name: Name, store: Keys = "xrouter_keys.db") -> None:
+def revoke(name: Name, store: Keys = "xrouter_keys.db", as_json: AsJson = False) -> None:
     """Let nobody in by that key any more; running servers follow within seconds."""
     from xrouter_lg.serve.access.keys import KeyStore
 
     KeyStore(store).revoke(name)
-    typer.echo(f"{name} is revoked")
+    if as_json:
+        print_json({"name": name, "revoked": True})
+    else:
+        typer.echo(f"{name} is revoked")

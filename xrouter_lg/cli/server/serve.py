@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xrouter_lg.cli.said import command
+from xrouter_lg.cli.options import AsJson
+from xrouter_lg.cli.said import command, print_json
 
 app = typer.Typer(help="Serve a pool behind OpenAI's HTTP interface.")
 
@@ -42,6 +43,7 @@ def serve(
     drain: Annotated[
         float, typer.Option(min=0.001, help="Seconds for open requests after SIGTERM.")
     ] = 60.0,
+    as_json: AsJson = False,
 ) -> None:
     """Answer /v1/chat/completions and /v1/responses from the pool, until SIGTERM or Ctrl+C.
 
@@ -69,7 +71,11 @@ def serve(
     try:
         chat = ChatXRouter(router, traces=recorder, timeout=timeout)
         served = create_app(chat, keys=None if keys is None else KeyStore(keys), settings=settings)
-        typer.echo(f"xrouter serves {', '.join(router.pool.names)} on http://{host}:{port}/v1")
+        url, names = f"http://{host}:{port}/v1", list(router.pool.names)
+        if as_json:
+            print_json({"url": url, "cards": names, "keys": keys is not None})
+        else:
+            typer.echo(f"xrouter serves {', '.join(names)} on {url}")
         server = server_for(served, host, port, settings)
         settle_memory()
         server.run()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.files import write_bytes
 from xrouter_lg.judge.report import charts
+from xrouter_lg.judge.report.templates import templates
 from xrouter_lg.judge.run import Judged
 
 _LONGEST_PROMPT = 1200
@@ -28,13 +27,7 @@ def write_report(judged: Judged, page: Path) -> Path:
 
 def render(judged: Judged) -> str:
     """The page's HTML. Everything from tables, prompts and names is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters.update(
         usd=usd, percent=percent, signed=signed, interval=interval, plain=plain, clip=clip
     )
