@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 _SUB_APPS = {
+    "init": "Write a first pool file, from the keys in the environment.",
+    "doctor": "Look at what is installed, set and there, and name the next command.",
+    "explain": "Where a prompt would go and why, or why a recorded request went where it did.",
     "pool": "Check and show a pool of models.",
     "verifiers": "Check the graders that score answers.",
     "backfill": "Ask the other cards about chosen prompts.",
@@ -37,6 +40,9 @@ _SUB_APPS = {
 }
 """Each is, or is a command of, the Typer ``app`` of the module of that name in this package."""
 _MODULES = {
+    "init": "newcomer.init",
+    "doctor": "newcomer.doctor",
+    "explain": "newcomer.explain",
     "shadow": "traffic",
     "canary": "traffic",
     "drift": "traffic",

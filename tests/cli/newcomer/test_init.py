@@ -1,0 +1,105 @@
+"""``xrouter init``: what it writes loads, holds no key, and says only what is published."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from typer.testing import CliRunner
+
+from xrouter_lg import ModelPool, XRouterNode
+from xrouter_lg.calls.check_pool import check_pool
+from xrouter_lg.cli import app
+from xrouter_lg.cli.newcomer.providers import PROVIDERS, Provider
+from xrouter_lg.pool.pricing import published_price
+from xrouter_lg.pool.profiles import profile_of
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+
+SECRET = "sk-never-shown-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for provider in PROVIDERS:
+        monkeypatch.delenv(provider.variable, raising=False)
+
+
+def init(*args: str, **env: str) -> Any:
+    return CliRunner().invoke(app, ["init", *args], env=env)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
+def test_the_models_of_a_key_are_published_ones_and_can_be_built(
+    provider: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = init(**{provider.variable: SECRET})
+    assert found.exit_code == 0, found.output
+    pool = ModelPool.from_yaml("pool.yaml")
+    assert 2 <= len(pool) <= 3
+    for card in pool:
+        assert card.api_key_env == provider.variable and card.provider == provider.name
+        assert profile_of(provider.name, card.model_name) is not None
+        assert card.effective_price is not None
+    monkeypatch.setenv(provider.variable, SECRET)
+    assert check_pool(pool).ok
+    assert SECRET not in Path("pool.yaml").read_text() + found.output
+
+
+def test_the_prices_in_its_comments_are_the_published_ones() -> None:
+    text = init("--dry-run", OPENAI_API_KEY=SECRET, ANTHROPIC_API_KEY=SECRET).stdout
+    written = re.findall(
+        r"model: (\w+):(\S+)\n.*\n.*\n    # price: {input: ([\d.]+), output: ([\d.]+)}", text
+    )
+    assert len(written) == 6
+    for provider, model, into, out in written:
+        price = published_price(provider, model)
+        assert price is not None
+        assert (price.input, price.output) == (Decimal(into), Decimal(out))
+
+
+def test_a_dry_run_prints_the_file_and_writes_nothing() -> None:
+    shown = init("--dry-run", OPENAI_API_KEY=SECRET).stdout
+    assert not Path("pool.yaml").exists()
+    assert init(OPENAI_API_KEY=SECRET).exit_code == 0
+    assert Path("pool.yaml").read_text() == shown
+
+
+def test_a_file_that_is_there_is_left_as_it_is() -> None:
+    Path("pool.yaml").write_text("mine")
+    found = init(OPENAI_API_KEY=SECRET)
+    assert found.exit_code == 2 and "'pool.yaml' is there already" in found.stderr
+    assert Path("pool.yaml").read_text() == "mine"
+    assert init("--output", "other.yaml", OPENAI_API_KEY=SECRET).exit_code == 0
+
+
+def test_without_a_key_the_file_says_what_to_set_and_its_cards_answer() -> None:
+    found = json.loads(init("--json").stdout)
+    assert found["keys"] == [] and found["written"]
+    for provider in PROVIDERS:
+        assert provider.variable in found["text"]
+    models = [FakeModel(name="small", reply="Paris."), FakeModel(name="large", reply="It is.")]
+    with FakeOpenAIServer(models) as server:
+        file = Path("pool.yaml")
+        file.write_text(re.sub(r"http://\S+/v1", server.base_url, file.read_text()))
+        node = XRouterNode(ModelPool.from_yaml(file), policy="fixed:small")
+        said = node.invoke({"messages": [HumanMessage("What is the capital of France?")]})
+    assert said["messages"][-1].content == "Paris."
+
+
+def test_an_empty_variable_is_no_key() -> None:
+    assert json.loads(init("--json", "--dry-run", OPENAI_API_KEY=" ").stdout)["keys"] == []
+
+
+def test_a_provider_without_its_package_is_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Provider, "installed", property(lambda self: self.name != "xai"))
+    found = init(XAI_API_KEY=SECRET)
+    assert "pip install langchain-xai" in found.stdout
+    assert len(ModelPool.from_yaml("pool.yaml")) == 2

@@ -1,0 +1,1 @@
+"""The first commands of somebody who has just installed the package."""
