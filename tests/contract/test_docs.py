@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,18 @@ def fences(page: Path, language: str) -> list[str]:
 
 @pytest.fixture
 def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A folder with the README's pool file, its servers, and its key."""
+    """A folder with the README's pool file, its servers, and its keys."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LOCAL_KEY", "test")
+    for key in ("LOCAL_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(key, "test")
     (pool,) = fences(ROOT / "README.md", "yaml")
     models = [
         FakeModel(name="small", reply="Paris.", prompt_tokens=24, completion_tokens=2),
         FakeModel(name="large", reply="It is Paris.", prompt_tokens=24, completion_tokens=4),
+        FakeModel(name="gpt-5-nano", reply="Paris.", prompt_tokens=24, completion_tokens=2),
     ]
     with FakeOpenAIServer(models) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         pool = re.sub(r"http://127\.0\.0\.1:\d+/v1", server.base_url, pool)
         Path("pool.yaml").write_text(pool)
         yield
@@ -49,6 +54,24 @@ def test_every_python_block_runs_and_prints_what_the_page_says(page: Path, serve
         with contextlib.redirect_stdout(printed):
             exec(compile(block, f"{page.name}", "exec"), scope)
         assert printed.getvalue().splitlines() == expected, block
+
+
+def test_the_readmes_first_block_runs_alone_with_no_key_and_nothing_beside_it(
+    tmp_path: Path,
+) -> None:
+    first = fences(ROOT / "README.md", "python")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", first],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = [line[3:] for line in first.splitlines() if line.startswith("#> ")]
+    assert done.stdout.splitlines() == printed != []
 
 
 @pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))

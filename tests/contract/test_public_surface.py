@@ -62,7 +62,8 @@ PARAMETERS = {
     "XRouterNode": "pool policy cost_weight max_turns budget messages_key output_key traces "
     "exploration",
     "XRouterNode.bind_tools": "self tools options",
-    "add_router": "builder router name then policy max_turns messages_key output_key prefix tools",
+    "add_router": "builder router name then policy max_turns messages_key output_key prefix tools "
+    "traces",
     "build_router_graph": "router policy max_turns tools",
 }
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from langchain_core.messages import AnyMessage
@@ -18,10 +20,12 @@ from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict  # typing's has no JSON schema before Python 3.12
 
 from xrouter_lg.graph.bound import ToolBinding
-from xrouter_lg.graph.steps import Names, Step, Steps
+from xrouter_lg.graph.own_trace import OwnTrace
+from xrouter_lg.graph.steps import Names, Step, StepFunction, Steps
 from xrouter_lg.policies.resolve import PolicyLike
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router, as_router
+from xrouter_lg.tracing.record.recorder import Recorder
 
 
 class RouterState(TypedDict, total=False):
@@ -79,6 +83,7 @@ def add_router(
     output_key: str | None = None,
     prefix: str | None = None,
     tools: ToolBinding | Sequence[Any] = (),
+    traces: Recorder | str | Path | None = None,
 ) -> str:
     """Wire the router's nodes into your own graph, where Studio shows each of them.
 
@@ -90,8 +95,11 @@ def add_router(
 
     ``prefix`` stands in front of the names of the cards' nodes; left out, it is ``<name>_`` where
     another router of the same graph has such a node already. A ``Send`` to the returned name is
-    answered within that node, each with the messages that were sent. Traces: a ``Recorder`` goes
-    into the app's ``config["callbacks"]``.
+    answered within that node, each with the messages that were sent.
+
+    ``traces``: as of :class:`~xrouter_lg.graph.node.XRouterNode`, each request a trace of its own.
+    A ``Recorder`` in the app's ``config["callbacks"]`` sees the whole app instead; the same one in
+    both places records once.
 
     Raises:
         ConfigurationError: a bad card, policy or option.
@@ -119,7 +127,10 @@ def add_router(
         },
         total=False,
     )
-    _add_steps(builder, Steps(router, names, tools=_binding(tools)), schema)
+    if traces is not None and not isinstance(traces, Recorder):
+        traces = Recorder(traces)
+    trace = None if traces is None else OwnTrace(traces)
+    _add_steps(builder, Steps(router, names, _binding(tools), trace), schema)
     return name
 
 
@@ -135,23 +146,27 @@ def _binding(tools: ToolBinding | Sequence[Any]) -> ToolBinding:
 
 def _add_steps(builder: StateGraph[Any, Any, Any, Any], steps: Steps, schema: Any) -> None:
     names = steps.names
+
+    def step(name: str, function: StepFunction) -> Step:
+        return Step(name, partial(steps.traced, name, function))
+
     calls = [names.call(card) for card in names.cards]
     builder.add_node(
         names.route,
-        Step(names.route, steps.route),
+        step(names.route, steps.route),
         input_schema=schema,
         metadata={"xrouter_role": "route"},
         destinations=(*calls, names.collect),
     )
     for node in calls:
         builder.add_node(
-            node, Step(node, steps.call), input_schema=schema, metadata={"xrouter_role": "call"}
+            node, step(node, steps.call), input_schema=schema, metadata={"xrouter_role": "call"}
         )
         builder.add_edge(node, names.collect)
     further = (names.route,) if steps.router.max_turns > 1 else ()
     builder.add_node(
         names.collect,
-        Step(names.collect, steps.collect),
+        step(names.collect, steps.collect),
         input_schema=schema,
         metadata={"xrouter_role": "collect"},
         destinations=(*calls, *further, names.then or END),

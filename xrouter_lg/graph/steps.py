@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph import END
 from langgraph.types import Command, Overwrite, Send
 
+from xrouter_lg.calls.told.stream_watch import with_handler
 from xrouter_lg.graph.asking import (
     Planned,
     RequestSteps,
@@ -20,12 +21,14 @@ from xrouter_lg.graph.asking import (
 from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.direct import DirectRequest
 from xrouter_lg.graph.next_step import NextCall, NextTurn
+from xrouter_lg.graph.own_trace import OwnTrace
 from xrouter_lg.graph.request import to_messages
 from xrouter_lg.graph.state import CallContext, pool_pin, result_of, result_to_dict
 from xrouter_lg.graph.turn import Turn, anchor_of
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.routing.router import Router
+from xrouter_lg.tracing.runs.extract import node_run_id_of
 from xrouter_lg.types import PlannedCall, RouteRequest, shallow
 
 
@@ -82,11 +85,41 @@ class Step(Runnable[dict[str, Any], Any]):
 
 
 class Steps:
-    """The steps, bound to a router and to the names that a graph gives them."""
+    """The steps, bound to a router and to the names that a graph gives them. ``trace`` records
+    what the app's own callbacks do not."""
 
-    def __init__(self, router: Router, names: Names, tools: ToolBinding) -> None:
-        self.router, self.names = router, names
+    def __init__(
+        self, router: Router, names: Names, tools: ToolBinding, trace: OwnTrace | None = None
+    ) -> None:
+        self.router, self.names, self._trace = router, names, trace
         self.asking = RequestSteps(router, tools)
+
+    async def traced(
+        self, name: str, step: StepFunction, state: dict[str, Any], config: RunnableConfig
+    ) -> Any:
+        """A step's result, recorded where that is wanted and the app does not do it."""
+        trace = self._trace
+        if trace is None or trace.listens(config):
+            return await step(state, config)
+        if _was_sent(config) and "xrouter_call" not in state:
+            # The whole request is answered in this step, as a run of its own.
+            return await step(state, with_handler(config, trace.recorder))
+        return await trace.step(
+            name,
+            self._request_id(state) or node_run_id_of(config) or name,
+            state,
+            config,
+            lambda heard: step(state, heard),
+            self.names.output_key,
+        )
+
+    def _request_id(self, state: Mapping[str, Any]) -> str | None:
+        """Whose step it is; None where it is a request's first."""
+        if "xrouter_context" in state:
+            return CallContext(**state["xrouter_context"]).request_id
+        key = self.names.messages_key
+        so_far = self._under_way(state, to_messages(state.get(key), key))
+        return so_far.turns[0].context.request_id if so_far.turns else None
 
     async def route(self, state: dict[str, Any], config: RunnableConfig) -> Command[Any]:
         """Decide, and send each call on its way with its share of the budget."""
