@@ -106,6 +106,13 @@ def test_a_request_of_foreign_words_is_said_to_be_one(checkpoint: Path) -> None:
     assert "quasar" in read["kind"]["unknown"]
 
 
+@pytest.mark.parametrize("text", ["!!!", "a", "ab\udc80cd \ud83d", "你好吗", "x" * 100_000])
+def test_any_text_is_explained(checkpoint: Path, text: str) -> None:
+    found = CliRunner().invoke(app, ["explain", text, "--checkpoint", str(checkpoint)])
+    assert found.exit_code == 0, found.output
+    assert explained(text, "--checkpoint", checkpoint)["kind"]["trusted"] == 0.0
+
+
 def test_the_page_says_what_the_json_says(checkpoint: Path) -> None:
     found = CliRunner().invoke(app, ["explain", CODE, "--checkpoint", str(checkpoint)])
     read = explained(CODE, "--checkpoint", checkpoint)
