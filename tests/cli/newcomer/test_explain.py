@@ -106,6 +106,13 @@ def test_a_request_of_foreign_words_is_said_to_be_one(checkpoint: Path) -> None:
     assert "quasar" in read["kind"]["unknown"]
 
 
+@pytest.mark.parametrize("text", ["!!!", "a", "ab\udc80cd \ud83d", "你好吗", "x" * 100_000])
+def test_any_text_is_explained(checkpoint: Path, text: str) -> None:
+    found = CliRunner().invoke(app, ["explain", text, "--checkpoint", str(checkpoint)])
+    assert found.exit_code == 0, found.output
+    assert explained(text, "--checkpoint", checkpoint)["kind"]["trusted"] == 0.0
+
+
 def test_the_page_says_what_the_json_says(checkpoint: Path) -> None:
     found = CliRunner().invoke(app, ["explain", CODE, "--checkpoint", str(checkpoint)])
     read = explained(CODE, "--checkpoint", checkpoint)
@@ -192,3 +199,32 @@ def test_no_kind_of_word_is_read_out_of_the_checkpoint(checkpoint: Path) -> None
     shown = {*read["kind"]["telling"], *read["kind"]["unknown"]}
     assert shown <= set(CODE.split())
     assert read["kind"]["name"] in read_manifest(checkpoint).family_head.families  # type: ignore[union-attr]
+
+
+@pytest.mark.train
+def test_plans_of_several_calls_are_not_explained_as_single_ones(tmp_path: Path) -> None:
+    from tests.fitting.test_cascade import recorded, write_cascade
+    from xrouter_lg.fitting.cascade import fit_answers
+    from xrouter_lg.fitting.cascade_choice import read_recorded
+
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    plans = write_cascade(tmp_path / "plans", fit_answers(*read_recorded(recorded(folder))))
+    found = CliRunner().invoke(app, ["explain", CODE, "--checkpoint", str(plans)])
+    assert found.exit_code == 2
+    assert "is of kind 'cascade'" in found.stderr and "kind 'head'" in found.stderr
+
+
+@pytest.mark.train
+def test_a_language_model_is_read_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support import tiny_checkpoint as tiny
+
+    monkeypatch.setenv("XROUTER_BASE", str(tiny.write_base(tmp_path / "base")))
+    folder = tiny.write(tmp_path / "checkpoint", tmp_path / "base")
+    read = explained(CODE, "--checkpoint", folder, "--cost-weight", "0")
+    assert read["kind"] is None
+    assert [card["name"] for card in read["cards"]] != [] and read["taken"] in tiny.NAMES
+    best = max(card["counted_on"] for card in read["cards"])
+    assert read["cards"][0]["counted_on"] == best

@@ -69,7 +69,9 @@ def explain(
 
     if not text.strip():
         raise ConfigurationError(f"the prompt is {text!r}; give a text to explain")
-    found = RequestReader(checkpoint, _pool(pool)).read(text, cost_weight)
+    # A shell may hand on bytes that are no text; no terminal could show them again.
+    asked = text.encode("utf-8", "replace").decode()
+    found = RequestReader(checkpoint, _pool(pool)).read(asked, cost_weight)
     if as_json:
         print_json(asdict(found))
         return
