@@ -19,6 +19,7 @@
     │   └── InvalidProposalError             unknown card, NaN probability, nonsense
     ├── WorkerError (RuntimeError)           one attempt failed: caught by failover
     │   └── StreamInterruptedError           a worker failed after its tokens began to stream
+    ├── ErrorInAnswerError                   a provider's error in a response of status 200
     ├── AllCandidatesFailedError (RuntimeError)   nobody answered; lists each attempt and its cost
     ├── RequestTimeoutError (TimeoutError)   no answer within the request's own timeout_s
     ├── StoreError (RuntimeError)            the local trace store can't be opened or read

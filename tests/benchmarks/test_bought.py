@@ -19,7 +19,7 @@ def table() -> OutcomeGrid:
     chance = np.where(np.arange(3)[None, :] == kind[:, None], 0.9, 0.3)
     return OutcomeGrid(
         tuple(("s", "t", str(i)) for i in range(240)),
-        tuple(f"the {KINDS[k]} number{rng.integers(9)}" for k in kind),
+        tuple(f"the {KINDS[k]} number{rng.integers(9)} {i}" for i, k in enumerate(kind)),
         ("",) * 240,
         ("small", "medium", "large"),
         (rng.random((240, 3)) < chance).astype(float),

@@ -137,7 +137,7 @@ def test_the_clock_that_is_set_back_makes_no_negative_latency(
         now[0] -= 3600
         return now[0]
 
-    monkeypatch.setattr("xrouter_lg.graph.steps.time.time", backwards)
+    monkeypatch.setattr("xrouter_lg.graph.asking.time.time", backwards)
     state = app(node(fake, recorder)).invoke(ask())
     assert state["messages"][-1].response_metadata["xrouter"]["latency_s"] == 0.0
 

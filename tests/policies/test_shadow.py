@@ -366,7 +366,7 @@ async def test_a_request_resumed_by_another_process_has_lost_its_shadow(
     fake: FakeOpenAIServer,
 ) -> None:
     policy = ShadowPolicy(prefers("small"), likes("large"))
-    node = XRouterNode(pool(fake), policy=policy)
+    node = XRouterNode(pool(fake), policy=policy, max_turns=2)  # one turn keeps no steps to resume
     saver = InMemorySaver()
     graph = app(node, saver)
     fake.faults = FaultPlan({"small": first(1, hang())})

@@ -178,6 +178,9 @@ def _of_log(settings: JudgeSettings) -> JudgedLog | None:
     from xrouter_lg.cli.tables import busy
     from xrouter_lg.judge.on_log import judge_on_log, log_to_judge
 
+    files = settings.outcomes.is_file() and settings.prompts.is_file()
+    if not files or (settings.train_outcomes is None) != (settings.train_prompts is None):
+        return None  # judging says what is wrong
     with busy("reading"):
         log = log_to_judge(settings)
         return None if log is None else judge_on_log(settings, log)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from xrouter_lg.errors import XRouterError
+
 Noted = Callable[[Any, Any], Any]
 """What becomes of a result or a chunk, given the client that has watched it come."""
 
 
-class ErrorInAnswerError(Exception):
+class ErrorInAnswerError(XRouterError):
     """A provider's error in a response of status 200, where its class looks for an answer.
     ``body`` is the error in the provider's own words."""
 

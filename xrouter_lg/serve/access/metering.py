@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import CallResult, Workers
 from xrouter_lg.calls.ledger import RequestAccount, counted
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.serve.access.worker_models import ServedModels
@@ -63,9 +65,10 @@ class MeteredWorkers(Workers):
         charges: list[Charge] | None = None,
         **options: Any,
     ) -> CallResult:
-        given = options.get("call_options")
-        if given:
-            options["call_options"] = worker_options(self.model(card), given)
+        bound: Bound | None = options.get("bound")
+        if bound is not None and bound.call:
+            taken = worker_options(self.model(card), bound.call)
+            options["bound"] = replace(bound, call=taken)
         meter = METER.get()
         if meter is None or options.get("kind", "worker") != "worker":
             return await super().call(card, call, messages, config, charges=charges, **options)
