@@ -82,11 +82,11 @@ def _explain_trace(
     text: str, checkpoint: Path, pool: Path | None, store: str, as_json: bool
 ) -> None:
     from xrouter_lg.cli.newcomer.past import past_requests
-    from xrouter_lg.cli.traces import _one_trace
+    from xrouter_lg.cli.traces import one_trace
     from xrouter_lg.tracing.store.trace_store import TraceStore
 
     with TraceStore(store, create=False) as opened:
-        trace_id = _one_trace(opened, text, store)
+        trace_id = one_trace(opened, text, store)
         given = None if checkpoint == _PRODUCTION and not _is_there(checkpoint) else checkpoint
         found = past_requests(opened, trace_id, given, _pool(pool))
     if as_json:

@@ -70,7 +70,7 @@ def show(
 ) -> None:
     """Show one request: its runs, the decision, every charge, feedback."""
     with _open(store) as opened:
-        trace_id = _one_trace(opened, trace, store)
+        trace_id = one_trace(opened, trace, store)
         routes = opened.routes(trace_id=trace_id)
         feedback = opened.feedback(trace_id)
         if as_json:
@@ -182,7 +182,7 @@ def delete(
     by, value = cast("tuple[By, str]", next(iter(chosen.items())))
     with _open(store) as opened:
         if by == "trace":
-            value = _one_trace(opened, value, store)
+            value = one_trace(opened, value, store)
         found = opened.delete(by, value, dry_run=True)
         what = f"{_counted(found)} of {by} {value!r}"
         if not any(found.values()):
@@ -264,7 +264,7 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _one_trace(store: TraceStore, prefix: str, where: str) -> str:
+def one_trace(store: TraceStore, prefix: str, where: str) -> str:
     found = store.find(prefix, limit=6)
     if len(found) == 1:
         return found[0]
