@@ -51,6 +51,7 @@ OWN = {
     ("calls.failures", "pattern"): "a table of the module, which is looked at as such",
     ("calls.failures", None): "a parameter's name in its spellings: words without a repeat",
     ("episodes.scoring", None): "a scale that a command line names",
+    ("cli.newcomer.providers", "pattern"): "a table of the module, on names of published models",
     ("testing.langsmith.server", "pattern"): "paths of a loopback server",
     ("said.ending", "_WORD"): "words, on 2,000 characters at most",
     ("said.ending", None): "the same",
