@@ -47,7 +47,7 @@ def user(built: Built, tmp_path_factory: pytest.TempPathFactory) -> User:
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     bin = folder / "venv" / "bin"
     pip(
-        *("install", "--quiet", "-c", ROOT / "constraints.txt", f"{built.wheel}[cli,data]"),
+        *("install", "--quiet", "-c", ROOT / "constraints.txt", f"{built.wheel}[cli,data,serve]"),
         python=bin / "python",
     )
     home = folder / "project"
