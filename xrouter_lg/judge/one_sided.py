@@ -337,8 +337,12 @@ class _Sums:
         told = np.isfinite(self.robust)
         if self._log.drawn < MIN_DRAWN or told.sum() < 2:
             return EstimatedGain(model, None)
+        # What the scores say beyond the model is the mean over the requests that have some; the
+        # model's part is of all: answers are bought of some kinds of request more than of others.
+        beyond = (self.robust - self.model)[told]
         error = float(self.robust[told].std(ddof=1)) / math.sqrt(int(told.sum()))
-        return EstimatedGain(model, _figure(float(self.robust[told].mean()), error))
+        value = float(self.model.mean() + beyond.mean())
+        return EstimatedGain(model, _figure(value, error))
 
 
 def _figure(value: float, error: float) -> Figure:
