@@ -27,9 +27,8 @@ def robust_outcomes(learned: FromLog) -> RecordedOutcomes:
         score[chosen], usd[chosen] = expected.mean_N_M, expected.usd_N_M
     seen = learned.evidence
     at = (seen.prompt_R, seen.card_R)
-    told_R = (seen.score_R - seen.error_R) / (1.0 - 2.0 * seen.error_R)
     weight_R = np.minimum(1.0 / np.nan_to_num(seen.propensity_R, nan=1.0), MOST_WEIGHT)
-    score[at] += (told_R - score[at]) * weight_R * np.minimum(seen.worth_R, 1.0)
+    score[at] += (seen.right_R - score[at]) * weight_R * np.minimum(seen.worth_R, 1.0)
     paid = np.isfinite(learned.table.cost)
     usd = np.where(paid, learned.table.cost, usd)
     return RecordedOutcomes(score, usd)

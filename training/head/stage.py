@@ -190,7 +190,6 @@ class _Game:
 
 def _steps(stage: Stage) -> int:
     """After how many steps the best state was found."""
-
     history: list[Log] = json.loads(stage.mark.read_text())["validation"]
     best = max(history, key=lambda entry: (entry["utility"], -entry["step"]))
     return int(best["step"])

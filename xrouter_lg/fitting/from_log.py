@@ -115,8 +115,9 @@ def learned_from(
         )
     model = ValueModel.fit(features.plane_N_P, partitions, evidence, table.cost)
     left = aged(table, evidence, model)
-    table, evidence = dataclasses.replace(table, cost=left.cost_N_M), left.evidence
-    model = model.learned(evidence, table.cost)
+    if left.changes or left.half_life_s is not None:
+        table, evidence = dataclasses.replace(table, cost=left.cost_N_M), left.evidence
+        model = model.learned(evidence, table.cost)
     _, counted_M, usd_M = model.overall()
     best = int(counted_M.argmax())
     return FromLog(

@@ -256,7 +256,7 @@ class _Log:
         row = np.flatnonzero(logged.sum(1) == 1)
         card = logged[row].argmax(1).astype(np.int64)
         score = np.full(table.score.shape, np.nan)
-        right = (evidence.score_R - evidence.error_R) / (1.0 - 2.0 * evidence.error_R)
+        right = evidence.right_R
         # What a card scored before it became another says nothing of it.
         holds = evidence.worth_R > LEFT
         score[evidence.prompt_R[holds], evidence.card_R[holds]] = right[holds]

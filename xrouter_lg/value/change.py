@@ -111,7 +111,7 @@ def find_change(residual_R: Floats, variance_R: Floats, *, hazard: float = HAZAR
 def residuals(evidence: Evidence, expected_R: Floats) -> tuple[Floats, Floats]:
     """[R] score less what was expected, a thumb's error undone; and [R] its variance."""
     flip_R = 1.0 - 2.0 * evidence.error_R
-    residual_R = (evidence.score_R - evidence.error_R) / flip_R - expected_R
+    residual_R = evidence.right_R - expected_R
     seen_R = evidence.error_R + flip_R * np.clip(expected_R, 0.05, 0.95)
     return residual_R, seen_R * (1.0 - seen_R) / flip_R**2
 

@@ -93,6 +93,13 @@ class Evidence:
             len(table.models),
         )
 
+    @property
+    def right_R(self) -> Floats:
+        """[R] scores with their usual error undone: right on average, and outside [0, 1] where a
+        score may be wrong."""
+        found: Floats = (self.score_R - self.error_R) / (1.0 - 2.0 * self.error_R)
+        return found
+
     def of_prompts(self, chosen_N: Bools) -> Evidence:
         """What is known of these prompts; the others stay, without any."""
         return self.of_rows(chosen_N[self.prompt_R])

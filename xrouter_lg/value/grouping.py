@@ -138,8 +138,7 @@ def held_out_utility(evidence: Evidence, cost_N_M: Floats, families: Sequence[In
     it is (self-normalised)."""
     rows = np.unique(evidence.prompt_R)
     score = np.full((evidence.prompts, evidence.cards), np.nan)
-    flip = 1.0 - 2.0 * evidence.error_R
-    score[evidence.prompt_R, evidence.card_R] = (evidence.score_R - evidence.error_R) / flip
+    score[evidence.prompt_R, evidence.card_R] = evidence.right_R
     chance = np.full(score.shape, np.nan)
     chance[evidence.prompt_R, evidence.card_R] = evidence.propensity_R
     share = _usual(score)

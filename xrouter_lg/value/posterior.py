@@ -124,7 +124,7 @@ class _Fit:
         self._evidence, self._family_R, self._shape = evidence, family_R, shape
         flip_R = 1.0 - 2.0 * evidence.error_R
         self._flip_R = flip_R
-        self._score_R = (evidence.score_R - evidence.error_R) / flip_R
+        self._score_R = evidence.right_R
         weight = evidence.worth_R / evidence.worth_R.sum()
         self._level = float(np.clip(weight @ self._score_R, 0.02, 0.98))
         self.mean_F_M = np.full(shape, self._level)

@@ -158,9 +158,7 @@ def _as_paid(model: ValueModel, price_N_M: Floats) -> Floats:
 
 def _c_ref_usd(evidence: Evidence, cost_N_M: Floats, market: Market) -> float:
     """The unit of a cost weight: what the card with the best scores so far costs."""
-    flip_R = 1.0 - 2.0 * evidence.error_R
-    score_R = (evidence.score_R - evidence.error_R) / flip_R
-    total = np.bincount(evidence.card_R, score_R, evidence.cards)
+    total = np.bincount(evidence.card_R, evidence.right_R, evidence.cards)
     count = np.bincount(evidence.card_R, minlength=evidence.cards)
     price = np.where(np.isfinite(market.price_N_M), market.price_N_M, np.nan)
     usd = [_mean(paid) or _mean(asked) for paid, asked in zip(cost_N_M.T, price.T, strict=True)]
