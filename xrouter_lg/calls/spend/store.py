@@ -158,18 +158,24 @@ class SpendStore:
         self._end()
 
     async def _answer(self, answer: Future[Any]) -> Any:
+        waiting = asyncio.wrap_future(answer)
+        why: BaseException | None = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.wrap_future(answer)
+            await asyncio.wait({waiting}, timeout=self._timeout_s)
+            # Of an event loop that was busy for so long it is not the database's fault.
+            if answer.done():
+                return await waiting
         except BudgetExceededError:
             raise
         except Exception as error:
-            why = "it did not answer in time" if isinstance(error, TimeoutError) else None
-            raise BudgetStoreError(
-                f"the spend store {self.shown!r} can't be asked: {why or describe(error)}. No call "
-                "is made that its limits may not cover; see that it is up, or set "
-                "Budget(when_down='allow')"
-            ) from error
+            why = error
+        finally:
+            waiting.cancel()
+        told = "it did not answer in time" if why is None else describe(why)
+        raise BudgetStoreError(
+            f"the spend store {self.shown!r} can't be asked: {told}. No call is made that its limits "
+            "may not cover; see that it is up, or set Budget(when_down='allow')"
+        ) from why
 
     def __repr__(self) -> str:
         return f"SpendStore({self.shown!r})"
