@@ -42,7 +42,7 @@ def spender(fake: FakeOpenAIServer, store: str, count: int, *lease: str) -> subp
 def test_a_thousand_requests_of_four_processes_never_pass_the_limit(
     fake: FakeOpenAIServer, database: str
 ) -> None:
-    """An answer costs 0.0002 of the 0.00021 or so that it may cost, so that about ninety fit."""
+    """An answer costs 0.0002 of the 0.00028 or so that it may cost: at least seventy fit."""
     fake.add_model(FakeModel(name="small", reply="a", prompt_tokens=1, completion_tokens=100))
     processes = [spender(fake, database, 250) for _ in range(4)]
     told: list[dict[str, Any]] = [json.loads(it.communicate(timeout=150)[0]) for it in processes]
@@ -51,7 +51,7 @@ def test_a_thousand_requests_of_four_processes_never_pass_the_limit(
     assert answered + sum(one["refused"] for one in told) == 1_000
     billed = true_cost(fake)
     assert answered == len(fake.bill)
-    assert Decimal("0.015") < billed <= Decimal("0.02")
+    assert Decimal("0.01") < billed <= Decimal("0.02")
     with_store = SpendStore(database)
     assert with_store.spent(CAPS[0].place) == billed
     assert asyncio.run(with_store.left(CAPS)).nano == int((Decimal("0.02") - billed) * 10**9)

@@ -173,8 +173,8 @@ class SpendStore:
             waiting.cancel()
         told = "it did not answer in time" if why is None else describe(why)
         raise BudgetStoreError(
-            f"the spend store {self.shown!r} can't be asked: {told}. No call is made that its limits "
-            "may not cover; see that it is up, or set Budget(when_down='allow')"
+            f"the spend store {self.shown!r} can't be asked: {told}. No call is made that its "
+            "limits may not cover; see that it is up, or set Budget(when_down='allow')"
         ) from why
 
     def __repr__(self) -> str:
