@@ -291,15 +291,19 @@ class ModelCard:
             found = published_price(None, name, tier)  # a package whose name the list lacks
         return found
 
-    def estimate_usd(self, input_tokens: int, output_tokens: int | None = None) -> Decimal | None:
-        """Expected cost (USD) of a request, None where the price is unknown."""
+    def estimate_usd(
+        self, input_tokens: int, output_tokens: int | None = None, cached_tokens: int = 0
+    ) -> Decimal | None:
+        """Expected cost (USD) of a request, None where the price is unknown. ``cached_tokens`` of
+        the input are read from the provider's prompt cache."""
         price = self.effective_price
         if price is None:
             return None
         outputs = TYPICAL_OUTPUT_TOKENS if output_tokens is None else output_tokens
         if self.max_output_tokens is not None:
             outputs = min(outputs, self.max_output_tokens)
-        return Price.cost(price.at(input_tokens), TokenUsage(input_tokens, outputs))
+        usage = TokenUsage(input_tokens, outputs, cached_tokens)
+        return Price.cost(price.at(input_tokens), usage)
 
     def fingerprint_data(self) -> dict[str, Any]:
         """What makes this card what it is, without secrets; hashed into the pool's fingerprint."""
