@@ -18,7 +18,7 @@ SYSTEM = (
     "You answer questions with the tools. Call one tool at a time and use what it returns; never "
     "guess. When you have the answer, give it alone, without a sentence around it."
 )
-MOST_CALLS = 9
+MOST_CALLS = 6
 """Model calls of a run; a run that needs more has failed."""
 
 _SHOWN: list[tuple[str, list[tuple[str, dict[str, Any], str]], str]] = [

@@ -30,7 +30,7 @@ class Task:
     answer: str
 
     def is_solved_by(self, text: str) -> bool:
-        """Whether a final answer says it: its last number, or this word and no other of its kind."""
+        """Whether an answer says it: its last number, or this word and no other of its kind."""
         if _NUMBER.fullmatch(self.answer):
             numbers = _NUMBER.findall(_BETWEEN_DIGITS.sub("", text))
             return bool(numbers) and abs(float(numbers[-1]) - float(self.answer)) < 0.005

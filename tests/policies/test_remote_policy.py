@@ -37,7 +37,8 @@ from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import RouteRequest
 
 tokenizers = pytest.importorskip("tokenizers")
-pytest.importorskip("numpy")
+np = pytest.importorskip("numpy")
+save_file = pytest.importorskip("safetensors.numpy").save_file
 
 NAMES = ("small", "large")
 KINDS: tuple[Kind, ...] = ("vllm", "llama_cpp")
@@ -73,9 +74,15 @@ def write_tokenizer(folder: Path) -> None:
     raw.save(str(folder / "tokenizer.json"))
 
 
-def write(folder: Path, *, probe_seed: int | None = 0, cards: tuple[str, ...] = NAMES) -> Path:
-    """A checkpoint without weights. Its probe is what a :class:`SlotServer` of ``probe_seed``
-    answers; None: no probe."""
+def write(
+    folder: Path,
+    *,
+    probe_seed: int | None = 0,
+    cards: tuple[str, ...] = NAMES,
+    weights: bool = False,
+) -> Path:
+    """A checkpoint, without weights unless told otherwise. Its probe is what a
+    :class:`SlotServer` of ``probe_seed`` answers; None: no probe."""
     stats = tuple(CardStats(name, f"{name} one", 0.5, 0.1, 100.0, 1e-4) for name in cards)
 
     def manifest(digest: str) -> Manifest:
@@ -90,6 +97,8 @@ def write(folder: Path, *, probe_seed: int | None = 0, cards: tuple[str, ...] = 
 
     def write_files(target: Path) -> None:
         write_tokenizer(target)
+        if weights:
+            save_file({"none": np.zeros(1)}, target / "adapter_model.safetensors")
         if probe_seed is not None:
             prompts = SlotPrompts(manifest(tokenizer_hash(_Tokenizer(target))), target)
             rows = []
