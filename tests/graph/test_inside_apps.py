@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.prompt_values import ChatPromptValue
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -137,7 +138,16 @@ def test_the_router_graph_has_a_json_schema(fake: FakeOpenAIServer) -> None:
     assert "messages" in schema["properties"]
 
 
-@pytest.mark.parametrize("given", ["Hi", [HumanMessage("Hi")], HumanMessage("Hi")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Hi",
+        [HumanMessage("Hi")],
+        HumanMessage("Hi"),
+        ChatPromptValue(messages=[HumanMessage("Hi")]),
+    ],
+    ids=["text", "list", "message", "prompt"],
+)
 def test_what_a_chat_model_takes_is_pointed_to_one(given: Any, fake: FakeOpenAIServer) -> None:
     with pytest.raises(RequestError, match="use ChatXRouter"):
         XRouterNode(pool(fake)).invoke(given)

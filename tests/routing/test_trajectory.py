@@ -76,6 +76,20 @@ def test_a_call_without_its_result_is_no_step() -> None:
     assert steps_of([]) == ()
 
 
+def test_arguments_that_are_no_json_equal_nothing_else() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"d": deep}
+    odd: dict[Any, Any] = {1: 2, "a": 3}
+    for args in (deep, odd):
+        made = [
+            AIMessage("", tool_calls=[{"name": "a", "args": args, "id": "1", "type": "tool_call"}]),
+            ToolMessage("x", tool_call_id="1"),
+        ]
+        (only,) = steps_of(made)
+        assert not only.stalled
+
+
 def test_an_earlier_question_s_steps_are_another_run_s() -> None:
     before = [HumanMessage("a"), *step("small", failed=True), AIMessage("no idea")]
     (only,) = steps_of([*before, HumanMessage("b"), *step("small")])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import BaseMessage
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.utils import ConfigurableFieldSpec
@@ -164,7 +165,7 @@ class XRouterNode(DrawnNode):
         return self._write(value, state)
 
     def _read(self, state: Any) -> tuple[Any, list[BaseMessage]]:
-        if isinstance(state, str | list | tuple | BaseMessage):
+        if isinstance(state, str | list | tuple | BaseMessage | PromptValue):
             raise RequestError(
                 f"XRouterNode was given a {type(state).__name__}; a node takes its graph's state, "
                 f"such as {{{self.messages_key!r}: [...]}}. Where a chat model is meant (agents, "

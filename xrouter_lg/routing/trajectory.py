@@ -114,4 +114,7 @@ def _begin(messages: Sequence[BaseMessage]) -> int:
 
 
 def _canonical(arguments: Any) -> str:
-    return json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # no JSON, or too deep to be compared
+        return f"object {id(arguments)}"
