@@ -141,7 +141,7 @@ def build_request(
     allow, deny = configurable.get("allow"), configurable.get("deny")
     limit = _limit(configurable.get("max_cost_usd"), router)
     return RouteRequest(
-        messages=messages,
+        messages=tuple(messages),  # a policy only reads them
         cost_weight=router.cost_weight
         if weight is None
         else check_cost_weight(weight, _where("cost_weight"), RequestOptionError),

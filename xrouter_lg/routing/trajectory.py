@@ -116,5 +116,5 @@ def _begin(messages: Sequence[BaseMessage]) -> int:
 def _canonical(arguments: Any) -> str:
     try:
         return json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # no JSON, or too deep to be compared
+    except (TypeError, ValueError, RecursionError):  # no JSON, or too deep
         return f"object {id(arguments)}"
