@@ -70,12 +70,12 @@ class DrawnNode(PregelProtocol[Any, Any, Any, Any]):
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         return Runnable.with_config(self, config, **kwargs)
 
-    def stream(  # type: ignore[override]
+    def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
         return Runnable.stream(self, input, config, **kwargs)
 
-    def astream(  # type: ignore[override]
+    def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         return Runnable.astream(self, input, config, **kwargs)

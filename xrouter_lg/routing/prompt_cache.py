@@ -42,7 +42,7 @@ def warm_tokens(
             continue
         if now - begun - took > KEPT_S:
             break  # whatever is further back is older still
-        name, usage = record.get("route"), usage_of(message)
+        name, usage = str(record.get("route")), usage_of(message)
         if name in pool and name not in warm and usage is not None:
             warm[name] = min(_kept(pool[name], usage), prompt_tokens)
     return {name: tokens for name, tokens in warm.items() if tokens}

@@ -67,8 +67,8 @@ def steps_of(messages: Sequence[BaseMessage]) -> tuple[Step, ...]:
 
 
 def above_stalled(
-    steps: Iterable[Step], cards: Sequence[ModelCard], pool: ModelPool
-) -> tuple[Sequence[ModelCard], str]:
+    steps: Iterable[Step], cards: tuple[ModelCard, ...], pool: ModelPool
+) -> tuple[tuple[ModelCard, ...], str]:
     """The cards that a run goes on with after it stalled: those that stand above every card that
     did, by price, and why; all of ``cards`` and an empty text where none stalled, or nothing above
     is left.
@@ -80,7 +80,7 @@ def above_stalled(
     if not stalled:
         return cards, ""
     worst = max(stalled, key=lambda step: rank[str(step.card)])
-    higher = [card for card in cards if rank[card.name] > rank[str(worst.card)]]
+    higher = tuple(card for card in cards if rank[card.name] > rank[str(worst.card)])
     if not higher:
         return cards, ""
     return higher, f"{worst.card} stalled ({worst.trouble})"
