@@ -16,7 +16,7 @@ from xrouter_lg.said import text_of
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AgentStep:
     """One model call of a run that called tools, with what the tools gave."""
 
     card: str | None
@@ -43,7 +43,7 @@ class Step:
         return "it made the same call again" if self.repeated else ""
 
 
-def steps_of(messages: Sequence[BaseMessage]) -> tuple[Step, ...]:
+def steps_of(messages: Sequence[BaseMessage]) -> tuple[AgentStep, ...]:
     """The finished steps of the run that the next answer belongs to, oldest first.
 
     A run begins at what the user asked last. A user's message right behind tool results (a
@@ -61,13 +61,15 @@ def steps_of(messages: Sequence[BaseMessage]) -> tuple[Step, ...]:
         texts = tuple(text_of(result) for result in there)
         made = {(*call, text) for call, text in zip(calls, texts, strict=True)}
         failed = all(result.status == "error" for result in there)
-        steps.append(Step(record_of(caller).get("route"), calls, texts, failed, made <= before))
+        steps.append(
+            AgentStep(record_of(caller).get("route"), calls, texts, failed, made <= before)
+        )
         before |= made
     return tuple(steps)
 
 
 def above_stalled(
-    steps: Iterable[Step], cards: tuple[ModelCard, ...], pool: ModelPool
+    steps: Iterable[AgentStep], cards: tuple[ModelCard, ...], pool: ModelPool
 ) -> tuple[tuple[ModelCard, ...], str]:
     """The cards that a run goes on with after it stalled: those that stand above every card that
     did, by price, and why; all of ``cards`` and an empty text where none stalled, or nothing above
