@@ -21,7 +21,7 @@ from langgraph_sdk import get_client
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES: dict[str, str] = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
-DRAWN = ("rag_app", "supervisor_team", "parallel_answers", "price_approval")
+DRAWN = ("rag_app", "supervisor_team", "parallel_answers", "verified_cascade", "price_approval")
 """Graphs whose router's steps are their own nodes; elsewhere the router is one node or a model."""
 LANGGRAPH = shutil.which("langgraph")
 
