@@ -77,18 +77,6 @@ def test_the_table_of_variables_has_those_that_the_code_reads() -> None:
     assert told == read
 
 
-@pytest.mark.timeout(600)
-def test_the_notebook_runs_from_top_to_bottom() -> None:
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    file = ROOT / "docs" / "traces_to_verdict.ipynb"
-    book = nbformat.read(file, 4)
-    runner = nbclient.NotebookClient(book, timeout=300, kernel_name="python3")
-    runner.execute(cwd=str(file.parent))
-    outputs = [out for cell in book.cells for out in cell.get("outputs", [])]
-    assert sum("image/png" in out.get("data", {}) for out in outputs) == 2
-    assert outputs[-1]["text"].startswith(("promote", "not promoted"))
-
-
 def test_the_plots_are_drawn_by_the_code(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from tests.support.doc_plots import draw
