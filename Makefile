@@ -74,7 +74,7 @@ docs: $(INSTALLED)
 # Clean environments by uv; Python 3.12 to 3.14 where they are installed. The date is the last commit's.
 dist: $(INSTALLED)
 	$(PIP) build twine uv
-	$(BIN)/python -m pytest -m dist --override-ini=timeout=3600 --durations=0 $(ARGS) tests/dist
+	$(BIN)/python -m pytest -m dist --override-ini=timeout=3600 --durations=0 $(ARGS) tests/release
 
 faults: $(INSTALLED)
 	XROUTER_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/contract/test_linear_time.py \
