@@ -27,11 +27,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 POOL = "ModelPool([ModelCard(name='a', model='a', base_url='http://127.0.0.1:9/v1')])"
 FIRST: dict[str, str] = {
     "": f"from xrouter_lg import *; print(XRouterNode({POOL}, policy='cheapest'))",
-    "cli": "import sys; sys.argv = ['xrouter', 'doctor', '--json']; from xrouter_lg.cli import main; main()",
+    "cli": (
+        "import sys; sys.argv = ['xrouter', 'doctor', '--json']; "
+        "from xrouter_lg.cli import main; main()"
+    ),
     "llama-cpp": "import xllamacpp, huggingface_hub",
-    "checkpoint": "import xrouter_lg.policies.family, xrouter_lg.checkpoints.folder",
+    "checkpoint": "import xrouter_lg.policies.head, xrouter_lg.checkpoints.folder",
     "remote": "import xrouter_lg.policies.slots.remote",
-    "torch": "import xrouter_lg.policies.slots.engine, torch; print(torch.ones(2).sum())",
+    "torch": "import xrouter_lg.policies.slots.torch_engine, torch; print(torch.ones(2).sum())",
     "serve": (
         "from xrouter_lg import *; from xrouter_lg.serve.app import create_app; "
         f"print(create_app(ChatXRouter({POOL}, policy='cheapest')).title)"
@@ -42,7 +45,7 @@ FIRST: dict[str, str] = {
         "print(build('exact').verify('Paris', 'Paris', {}).score)"
     ),
     "train": "import trl, xrouter_lg.fitting.family_head",
-    "providers": "import langchain_anthropic, langchain_google_genai, langchain_mistralai, langchain_ollama",
+    "providers": "import langchain_anthropic, langchain_google_genai, langchain_mistralai",
     "docs": "import mkdocs, nbclient",
 }
 """What shows first that an extra works, alone."""
