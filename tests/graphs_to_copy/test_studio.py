@@ -21,7 +21,14 @@ from langgraph_sdk import get_client
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES: dict[str, str] = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
-WITH_FIELDS = ("rag_app", "supervisor_team", "parallel_answers", "price_approval", "tool_agent")
+WITH_FIELDS = (
+    "rag_app",
+    "supervisor_team",
+    "parallel_answers",
+    "verified_cascade",
+    "price_approval",
+    "tool_agent",
+)
 """Graphs that take a request's options by their context."""
 DRAWN = (*WITH_FIELDS[:-1], "support_app_routed")
 """Graphs with a router among their nodes; in the others it is a model."""
