@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -23,6 +24,7 @@ from xrouter_lg.errors import (
 )
 from xrouter_lg.json_text import shown
 from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.routing.prompt_cache import warm_tokens
 from xrouter_lg.routing.router import Router, check_cost_weight
 from xrouter_lg.routing.spending import lone_usd
 from xrouter_lg.types import RouteRequest
@@ -145,7 +147,7 @@ def build_request(
     limit = _limit(configurable, router)
     budget = router.budget
     return RouteRequest(
-        messages=messages,
+        messages=tuple(messages),  # a policy only reads them
         cost_weight=router.cost_weight
         if weight is None
         else check_cost_weight(weight, _where("cost_weight"), RequestOptionError),
@@ -166,6 +168,7 @@ def build_request(
         per_step=_flag(configurable.get("per_step"), "per_step"),
         unpriced_usd=None if budget is None else budget.unpriced_usd,  # type: ignore[arg-type]
         caps=() if router.spending is None else router.spending.caps(configurable),
+        warm_tokens=warm_tokens(messages, router.pool, time.time(), size.likely),
         **beside,
     )
 
