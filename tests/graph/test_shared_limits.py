@@ -16,6 +16,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from sqlalchemy import text
 
 from tests.support.apps import (
+    PRICES,
     app,
     ask,
     calls,
@@ -175,7 +176,9 @@ def test_what_a_policy_pays_counts_and_is_set_aside_first(
     model.invoke("Hi", options(thread_id="t"))
     assert fake.calls["guide"] == 1
     assert spent(model.router) == true_cost(fake)
-    poor = ChatXRouter(pool(fake), policy=policy, budget=budget(path + "2", "0.0084"))
+    alike = card(fake, "other", model="small", price=PRICES["small"])
+    two = ModelPool([card(fake, "small"), alike])  # one alone would not be asked about
+    poor = ChatXRouter(two, policy=policy, budget=budget(path + "2", "0.0084"))
     told = poor.invoke("Hi", options(thread_id="t")).response_metadata["xrouter"]
     assert "asking the policy may cost" in told["decisions"][0]["policy_error"]
     assert fake.calls["guide"] == 1
