@@ -35,6 +35,8 @@ _SUB_APPS = {
     "drift": "Has traffic moved away from what a checkpoint was trained on?",
     "serve": "Serve a pool behind OpenAI's HTTP interface.",
     "keys": "Keys of a server: add, list, revoke.",
+    "dashboard": "Spend, quality, decisions and versions on one page.",
+    "savings": "What was spent against what one card for everything would have cost.",
     "promote": "Let an alias point to a checkpoint, if a verdict allows it.",
     "rollback": "Let an alias point to what it pointed to before.",
 }
