@@ -221,7 +221,8 @@ def test_the_command_tells_spend_against_every_card(store: Path) -> None:
     data = json.loads(invoked("--store", store, "--json").output)
     large = next(one for one in data["cards"] if one["card"] == "large")
     hard = np.mean([text.startswith("hard") for text in texts(240)])
-    assert large["score"]["low"] < -0.75 * hard < large["score"]["high"]
+    truth = -0.75 * hard / 0.8  # a tenth of the thumbs is taken to be wrong
+    assert large["score"]["low"] < truth < large["score"]["high"]
 
 
 def test_nothing_to_compare_is_exit_code_1(store: Path) -> None:

@@ -78,7 +78,7 @@ def _build() -> typer.Typer:
     except ImportError as error:
         raise missing("typer", "the xrouter command") from error
 
-    from xrouter_lg.cli.said import EXIT_CODES
+    from xrouter_lg.cli.said import EXIT_CODES, usage_said
 
     codes = "; ".join(f"{code:d} {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -99,12 +99,19 @@ def _build() -> typer.Typer:
                 self.commands[name] = several.get(name, loaded)
             return super().resolve_command(ctx, args)
 
+        def main(self, args: Any = None, *more: Any, **extra: Any) -> Any:
+            if not extra.pop("standalone_mode", True):
+                return super().main(args, *more, standalone_mode=False, **extra)
+            with usage_said(sys.argv[1:] if args is None else args):
+                code = super().main(args, *more, standalone_mode=False, **extra)
+            raise SystemExit(code or 0)
+
     def say_version(wanted: bool) -> None:
         if wanted:
             typer.echo(f"xrouter {__version__}")
             raise typer.Exit
 
-    built = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)
+    built = typer.Typer(cls=LazyGroup, no_args_is_help=True)
 
     @built.callback(epilog=f"Exit codes: {codes}.")
     def xrouter(
