@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,11 +22,17 @@ HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 @pytest.fixture(scope="session")
-def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store."""
     path = tmp_path_factory.mktemp("dashboard") / "t.db"
     run(path, "fixed:small", texts(130), exploration=1.0)
     run(path, "fixed:small", [f"{HOSTILE} {n}" for n in range(3)], exploration=1.0)
-    return path
+    return path.parent
+
+
+@pytest.fixture
+def traces(recorded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(recorded, tmp_path / "traces") / "t.db"
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +50,6 @@ def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkpoints(learned_once: Path, tmp_path: Path) -> Path:
-    import shutil
-
     root = tmp_path / "checkpoints"
     shutil.copytree(learned_once, root)
     promote(root / "good", root=root, by="a test")

@@ -151,9 +151,7 @@ def test_a_wrong_key_shows_nothing_and_the_right_one_may_be_typed(visit: Any) ->
 def test_a_new_request_appears_by_itself(visit: Any, traces: Path) -> None:
     page = visit()
     run(traces, "fixed:small", ["asked while somebody looks"], feedback=False)
-    page.wait_for_function(
-        "document.querySelector('#latest').textContent.includes('asked while somebody looks')"
-    )
+    page.locator("#latest", has_text="asked while somebody looks").wait_for()
 
 
 def test_promoting_by_keyboard_asks_first(visit: Any, checkpoints: Path) -> None:
@@ -171,11 +169,9 @@ def test_promoting_by_keyboard_asks_first(visit: Any, checkpoints: Path) -> None
     page.wait_for_selector("#confirm[open]")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#moved').textContent.includes('→')")
+    page.locator("#moved", has_text="→").wait_for()
     assert read_alias(checkpoints, "production").checkpoint == "better"  # type: ignore[union-attr]
     page.get_by_role("button", name="Roll production back").click()
     page.click("#confirm-yes")
-    page.wait_for_function(
-        "document.querySelector('#versions').textContent.includes('rolled back')"
-    )
+    page.locator("#versions", has_text="rolled back").wait_for()
     assert read_alias(checkpoints, "production").checkpoint == "good"  # type: ignore[union-attr]
