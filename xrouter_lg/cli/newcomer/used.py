@@ -67,7 +67,8 @@ def used_models(store: TraceStore, since: datetime | None, project: str | None) 
     for trace in store.iter_traces(since=since, project=project):
         traces += 1
         for run in innermost_models(trace.runs):
-    XX            calls.setdefault(key, []).append(run_usage(run))
+            key = _provider(metadata_of(run).get("ls_provider")), model_of(run)
+            calls.setdefault(key, []).append(run_usage(run))
     if not calls:
         raise ConfigurationError(
             f"no model was called in {traces} traces; name another store, project or a longer "
