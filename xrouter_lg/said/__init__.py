@@ -3,7 +3,15 @@
 Serving, ledger, traces and outcomes read with the same functions, so they can't disagree.
 """
 
-from xrouter_lg.said.bill import RAW_USAGE_KEY, reported_cost, served_model, served_tier, usd_of
+from xrouter_lg.said.bill import (
+    RAW_USAGE_KEY,
+    answer_tokens,
+    has_answered,
+    reported_cost,
+    served_model,
+    served_tier,
+    usd_of,
+)
 from xrouter_lg.said.ending import CUT, flaw_of, says_something, was_cut
 from xrouter_lg.said.message import (
     Message,
@@ -35,12 +43,14 @@ __all__ = [
     "Message",
     "Run",
     "answer_of",
+    "answer_tokens",
     "asked_messages",
     "asked_model",
     "asked_tools",
     "counted",
     "fields_of",
     "flaw_of",
+    "has_answered",
     "metadata_of",
     "other_blocks",
     "params_of",

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from xrouter_lg.arrays import Bools, Floats, Ints
-from xrouter_lg.errors import ErrorClass
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.judge.traffic.logged import LiveRequest, thread_mean
 from xrouter_lg.judge.traffic.offpolicy import Logged, doubly_robust_values, estimate
 from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.said import answer_tokens, has_answered
 from xrouter_lg.value.costs import family_costs
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.posterior import Posterior, fit_posterior
@@ -208,11 +208,11 @@ class FixedCards:
         if self._pool is None or name not in self._pool:
             return None
         own = self._pool[name]
-        usual = [r for _, r in map(_tokens, self.requests) if r is not None]
+        tokens = [answer_tokens(request.record.charges) for request in self.requests]
+        usual = [said for _, said in tokens if said is not None]
         mean = round(float(np.mean(usual))) if usual else None
         found = []
-        for request in self.requests:
-            asked, answered = _tokens(request)
+        for asked, answered in tokens:
             usd = own.estimate_usd(asked or 0, mean if answered is None else answered)
             if usd is None:
                 return None
@@ -365,14 +365,9 @@ def answers_usd(request: LiveRequest) -> dict[str, float]:
             continue
         name, usd = str(charge.get("card")), charge.get("cost_usd")
         found.pop(name, None)
-        if _answered(charge) and usd is not None:
+        if has_answered(charge) and usd is not None:
             found[name] = float(usd)
     return found
-
-
-def _answered(charge: Mapping[str, Any]) -> bool:
-    """An answer that was cut at its limit is one."""
-    return not charge.get("error") or charge["error"] == ErrorClass.TRUNCATED
 
 
 def _chance(request: LiveRequest) -> float | None:
@@ -384,18 +379,11 @@ def _chance(request: LiveRequest) -> float | None:
     return min(chance, 1.0) if chance > 0 else None
 
 
-def _tokens(request: LiveRequest) -> tuple[int | None, int | None]:
-    """Of the call that answered: what it was asked, and what it said."""
-    for charge in reversed(request.record.charges):
-        usage = charge.get("usage")
-        if charge.get("kind") == "worker" and usage and _answered(charge):
-            return usage.get("input_tokens"), usage.get("output_tokens")
-    return None, None
-
-
 def _length_bins(requests: Sequence[LiveRequest]) -> Ints:
     """[N] which quarter of all requests each is in, by what it was to read."""
-    asked = np.array([np.nan if (n := _tokens(r)[0]) is None else n for r in requests])
+    asked = np.array(
+        [np.nan if (n := answer_tokens(r.record.charges)[0]) is None else n for r in requests]
+    )
     if not np.isfinite(asked).any():
         return np.zeros(len(requests), dtype=np.int64)
     asked = np.where(np.isfinite(asked), asked, np.nanmedian(asked))
