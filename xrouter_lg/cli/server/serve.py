@@ -90,7 +90,7 @@ def serve(
         served = create_app(chat, keys=None if keys is None else KeyStore(keys), settings=settings)
         shown = None
         if dashboard:
-            shown = _add_dashboard(served, traces, checkpoints, pool, host)
+            shown = add_dashboard(served, traces, checkpoints, pool, host)
         url, names = f"http://{host}:{port}/v1", list(router.pool.names)
         if as_json:
             at = None if shown is None else f"http://{host}:{port}{shown}"
@@ -107,9 +107,7 @@ def serve(
             recorder.close()
 
 
-def _add_dashboard(
-    served: Any, traces: str | None, checkpoints: Path, pool: Path, host: str
-) -> str:
+def add_dashboard(served: Any, traces: str | None, checkpoints: Path, pool: Path, host: str) -> str:
     """Give a server its dashboard; the path to open. A key that was set is not shown again.
 
     Raises:
