@@ -56,6 +56,21 @@ def checkpoints(learned_once: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def shown(
+    recorded: Path, learned_once: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A dashboard for all tests that only look: its figures take a while."""
+    folder = tmp_path_factory.mktemp("shown")
+    root = shutil.copytree(learned_once, folder / "checkpoints")
+    for name in ("better", "good"):
+        promote(root / name, root=root, by="a test")
+    traces = shutil.copytree(recorded, folder / "traces") / "t.db"
+    source = DashboardSource(store=str(traces), checkpoints=root, feedback="good")
+    with running(Dashboard(source, KEY).app()) as base:
+        yield base
+
+
 @pytest.fixture
 def source(traces: Path, checkpoints: Path) -> DashboardSource:
     return DashboardSource(store=str(traces), checkpoints=checkpoints, feedback="good")

@@ -31,11 +31,11 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any, url: str) -> Iterator[Any]:
+def visit(browser: Any, shown: str) -> Iterator[Any]:
     """Opens the page, with what it said and asked for noted in `page.noted`."""
     pages = []
 
-    def opened(*, width: int = 1280, scheme: str = "light", key: str = KEY) -> Any:
+    def opened(at: str = shown, *, width: int = 1280, scheme: str = "light", key: str = KEY) -> Any:
         page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         pages.append(page)
         page.set_default_timeout(WAIT_MS)
@@ -44,9 +44,10 @@ def visit(browser: Any, url: str) -> Iterator[Any]:
         page.on("pageerror", lambda error: page.noted.append(f"error: {error}"))
         page.on("dialog", lambda dialog: page.noted.append(f"dialog: {dialog.message}"))
         page.on("request", lambda asked: page.noted.append(f"request: {asked.url}"))
-        page.goto(f"{url}/dashboard#key={key}")
+        page.goto(f"{at}/dashboard#key={key}")
         if key == KEY:
-            page.wait_for_selector("#figures:not([hidden])")
+            ready = "#figures:not([hidden])" if at == shown else "#versions-panel:not([hidden])"
+            page.wait_for_selector(ready)
         return page
 
     yield opened
@@ -54,7 +55,7 @@ def visit(browser: Any, url: str) -> Iterator[Any]:
         page.close()
 
 
-def test_it_shows_everything_and_fetches_nothing_from_elsewhere(visit: Any, url: str) -> None:
+def test_it_shows_everything_and_fetches_nothing_from_elsewhere(visit: Any, shown: str) -> None:
     page = visit()
     text = page.inner_text("main")
     for words in (
@@ -71,7 +72,7 @@ def test_it_shows_everything_and_fetches_nothing_from_elsewhere(visit: Any, url:
         assert words in text
     asked = [line for line in page.noted if line.startswith("request: ")]
     assert [
-        line for line in asked if not line.startswith((f"request: {url}/", "request: data:"))
+        line for line in asked if not line.startswith((f"request: {shown}/", "request: data:"))
     ] == []
     assert [line for line in page.noted if line not in asked] == []
     assert KEY not in page.evaluate("location.href")
@@ -148,14 +149,14 @@ def test_a_wrong_key_shows_nothing_and_the_right_one_may_be_typed(visit: Any) ->
     page.wait_for_selector("#figures:not([hidden])")
 
 
-def test_a_new_request_appears_by_itself(visit: Any, traces: Path) -> None:
-    page = visit()
+def test_a_new_request_appears_by_itself(visit: Any, url: str, traces: Path) -> None:
+    page = visit(url)
     run(traces, "fixed:small", ["asked while somebody looks"], feedback=False)
     page.locator("#latest", has_text="asked while somebody looks").wait_for()
 
 
-def test_promoting_by_keyboard_asks_first(visit: Any, checkpoints: Path) -> None:
-    page = visit()
+def test_promoting_by_keyboard_asks_first(visit: Any, url: str, checkpoints: Path) -> None:
+    page = visit(url)
     promote = page.get_by_role("button", name="Make better production")
     assert page.get_by_role("button", name="Make poor production").is_disabled()
     promote.focus()

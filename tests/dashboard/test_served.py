@@ -55,7 +55,7 @@ def data(url: str, key: str) -> httpx.Response:
 
 
 def test_a_request_is_seen_with_the_state_of_the_cards(served: str, clients_key: str) -> None:
-    body = {"model": "auto", "messages": [{"role": "user", "content": "seen by the dashboard"}]}
+    body = {"model": "xrouter", "messages": [{"role": "user", "content": "seen by the dashboard"}]}
     asked = httpx.post(
         f"{served}/v1/chat/completions",
         json=body,

@@ -53,6 +53,7 @@ _MODULES = {
     "keys": "server.keys",
 }
 """Of those that are not called so."""
+_COMPLETION = ("install_completion", "show_completion")
 
 
 def main() -> None:
@@ -95,6 +96,8 @@ def _build() -> typer.Typer:
                 name = args[0]
                 module = import_module(f"{__name__}.{_MODULES.get(name, name)}")
                 loaded = get_command(module.app)
+                # Typer offers completion with every app; it is xrouter's alone.
+                loaded.params = [one for one in loaded.params if one.name not in _COMPLETION]
                 several = getattr(loaded, "commands", {})
                 self.commands[name] = several.get(name, loaded)
             return super().resolve_command(ctx, args)
