@@ -3,8 +3,16 @@
 Serving, ledger, traces and outcomes read with the same functions, so they can't disagree.
 """
 
-from xrouter_lg.said.bill import RAW_USAGE_KEY, reported_cost, served_model, served_tier, usd_of
+from xrouter_lg.said.bill import (
+    RAW_USAGE_KEY,
+    reported_cost,
+    served_model,
+    served_region,
+    served_tier,
+    usd_of,
+)
 from xrouter_lg.said.ending import CUT, flaw_of, says_something, was_cut
+from xrouter_lg.said.hosted import HOSTED_CALLS_KEY, TOOL_USAGE_KEY, as_asked, picture_tokens
 from xrouter_lg.said.message import (
     Message,
     answer_of,
@@ -31,10 +39,13 @@ from xrouter_lg.said.usage import counted, usage_of
 
 __all__ = [
     "CUT",
+    "HOSTED_CALLS_KEY",
     "RAW_USAGE_KEY",
+    "TOOL_USAGE_KEY",
     "Message",
     "Run",
     "answer_of",
+    "as_asked",
     "asked_messages",
     "asked_model",
     "asked_tools",
@@ -44,6 +55,7 @@ __all__ = [
     "metadata_of",
     "other_blocks",
     "params_of",
+    "picture_tokens",
     "plain_message",
     "plain_messages",
     "replies_of",
@@ -53,6 +65,7 @@ __all__ = [
     "run_usage",
     "says_something",
     "served_model",
+    "served_region",
     "served_tier",
     "text_of",
     "tool_calls_of",
