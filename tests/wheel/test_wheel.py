@@ -106,7 +106,8 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built: Built) -> Non
 def test_the_source_distribution_holds_the_package_and_its_papers(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    papers = {"README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "PKG-INFO", ".gitignore"}
+    papers = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "PKG-INFO"}
+    papers.add(".gitignore")
     assert names == shipped() | papers
 
 

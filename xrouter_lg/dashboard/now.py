@@ -6,7 +6,7 @@ from typing import Any
 
 from xrouter_lg.dashboard.source import DashboardSource
 from xrouter_lg.episodes.extract import episodes
-from xrouter_lg.said import text_of
+from xrouter_lg.said import question_of, text_of
 from xrouter_lg.tracing.store.query import RouteRow
 from xrouter_lg.tracing.store.trace_store import TraceStore
 
@@ -80,6 +80,6 @@ class LatestDecisions:
 def _last_message(store: TraceStore, row: RouteRow) -> str | None:
     for episode in episodes(store.runs(row.trace_id)):
         if episode.run_id == row.record.run_id and episode.messages:
-            text = text_of(episode.messages[-1]["content"])
+            text = text_of(question_of(episode.messages))
             return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
     return None

@@ -98,6 +98,12 @@ def answer_tokens(charges: Sequence[Mapping[str, Any]]) -> tuple[int | None, int
     return None, None
 
 
+def served_region(message: Any) -> str | None:
+    """Where Anthropic says that it has made an answer (``us``, ``global``)."""
+    told = next((c.get("inference_geo") for c in raw_usages(response_metadata_of(message))), None)
+    return told if isinstance(told, str) else None
+
+
 def _usd(value: Any) -> Decimal | None:
     if isinstance(value, Mapping):  # Perplexity's, by part and in all
         value = value.get("total_cost")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.cli.newcomer.reading import ReadRequest, RequestReader
 from xrouter_lg.episodes.extract import episodes
-from xrouter_lg.said import answer_tokens, text_of
+from xrouter_lg.said import answer_tokens, question_of, text_of
 from xrouter_lg.tracing.runs.extract import route_records
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ def past_requests(
 
 
 def _texts(store: TraceStore, trace_id: str) -> dict[str | None, str]:
-    """The last message of each routed request whose texts were stored, by the router's run."""
+    """The question of each routed request whose texts were stored, by the router's run."""
     runs = store.runs(trace_id)
     told = {found.run_id: found for found in episodes(runs)}
     found: dict[str | None, str] = {}
     for route in route_records(runs):
         episode = told.get(route.run_id or route.collect_run_id)
         if episode is not None and episode.messages:
-            found[route.record.run_id] = text_of(episode.messages[-1]["content"])
+            found[route.record.run_id] = text_of(question_of(episode.messages))
     return found
 
 

@@ -27,7 +27,7 @@ from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.fitting.family_head import read_partition
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.policies.utility import load_head
-from xrouter_lg.said import text_of
+from xrouter_lg.said import question_of, text_of
 from xrouter_lg.tracing.runs.extract import route_records
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
@@ -131,7 +131,7 @@ def read_traffic(
                 score = _said(episode, feedback)
             if score is None:
                 traffic.untold["no score"] += 1
-            text = text_of(episode.messages[-1]["content"])
+            text = text_of(question_of(episode.messages))
             traffic.requests.append(LiveRequest(thread, record, text, key, score))
     traffic.requests.sort(key=lambda request: request.record.started_at)
     return traffic
