@@ -5,7 +5,7 @@
 Each replica is ``xrouter serve`` in a process of its own on one key store, before one fake worker
 that answers after ``--latency-ms``, and has ``--connections`` clients of its own: where there are
 processors enough, twice the replicas answer twice as often. First with a budget that never ends;
-then with one that covers a few hundred answers while all ask: whatever is billed above it is an
+then with one that covers a few dozen answers while all ask: whatever is billed above it is an
 overrun. Without ``--database``: SQLite, and a Postgres server of tests' own.
 """
 
@@ -115,7 +115,7 @@ def _told(row: list[str]) -> str:
     wrong = "" if errors == "0" else f", {errors} errors"
     return (
         f"{store}, {count} replicas: {rate} requests/s ({linear} of linear), {ms} ms (p99 {p99}), "
-        f"CPU {cpu} ms{wrong}; nearly empty budget: {answered} answered, {billed} of it billed, "
+        f"CPU {cpu} ms{wrong}; small budget: {answered} answered, {billed} of it billed, "
         f"overrun ${overrun}"
     )
 
@@ -192,5 +192,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--connections", type=int, default=8, help="of each replica's clients")
     parser.add_argument("--latency-ms", type=int, default=200)
-    parser.add_argument("--answers", type=int, default=300, help="that the small budget covers")
+    parser.add_argument("--answers", type=int, default=20, help="that the small budget covers")
     main(parser.parse_args())
