@@ -72,8 +72,10 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def open_engine(url: URL, *, create: bool, busy_timeout_s: float) -> Engine:
-    """Engine with the schema in place.
+def open_engine(
+    url: URL, *, create: bool, busy_timeout_s: float, synchronous: str = "normal"
+) -> Engine:
+    """Engine with the schema in place. ``synchronous``: how SQLite flushes what is committed.
 
     Raises:
         StoreError: the file is missing (``create=False``), can't be opened, is no database, or
@@ -87,7 +89,7 @@ def open_engine(url: URL, *, create: bool, busy_timeout_s: float) -> Engine:
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise missing("psycopg", "a Postgres trace store") from error
     if url.get_backend_name() == "sqlite":
-        _set_up_sqlite(engine, busy_timeout_s)
+        _set_up_sqlite(engine, busy_timeout_s, synchronous)
     ref = weakref.ref(engine)
     os.register_at_fork(after_in_child=lambda: _forget_connections(ref))
     try:
@@ -187,7 +189,7 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
+def _set_up_sqlite(engine: Engine, busy_timeout_s: float, synchronous: str) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # so that "begin" below is the only BEGIN
@@ -199,7 +201,7 @@ def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
             cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute(f"PRAGMA synchronous = {synchronous.upper()}")
         except dbapi_connection.OperationalError:
             pass  # a read-only file can still be read
         cursor.close()
