@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.calls.bill import AttemptBill, UsualCost
+from xrouter_lg.calls.bill import AttemptBill
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
@@ -37,10 +37,12 @@ from xrouter_lg.calls.money import hint_tokens, reserve
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
+from xrouter_lg.calls.tokens import BOUND_PREAMBLE
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
+from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
@@ -173,14 +175,15 @@ class Workers:
             (SEARCH_OPTION in bound.options or SEARCH_OPTION in bound.call)
             and card.maker == "openai"
         )
-        bill = AttemptBill(kind, card, call, pool, worst, self.usual, searched)
+        asked = max(0, prompt_tokens_max - BOUND_PREAMBLE)
+        bill = AttemptBill(kind, card, call, pool, worst, self.usual, asked, searched)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
         config = with_traced_cost(config, card, pool, searched=searched)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
-        asked = with_hint(messages, call.hint)
+        hinted = with_hint(messages, call.hint)
         health = Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         omitted: set[str] = set()
@@ -204,18 +207,19 @@ class Workers:
                 retries = max(card.max_retries, built.retries)
                 model = built.having(settings)
                 if card.maker == "anthropic":
-                    model = with_fitting_thoughts(model, asked, card.name, call.max_tokens)
+                    model = with_fitting_thoughts(model, hinted, card.name, call.max_tokens)
                 refused = omitted | self._refused.get(card.name, frozenset())
                 prepared = prepare(model, call, bound, refused)
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
-                message = await _ask(card, prepared, asked, config, limit, sink)
+                message = await _ask(card, prepared, hinted, config, limit, sink)
             except asyncio.CancelledError:
                 health.cancel()
-                charges.append(bill.failed(attempt, started, "cancelled"))
+                charges.append(bill.failed(attempt, started, "cancelled", said=_said(watch, sink)))
                 raise
             except Exception as error:
                 failure = classify(error)
-                charges.append(bill.failed(attempt, started, failure.error_class, failure))
+                said = _said(watch, sink)
+                charges.append(bill.failed(attempt, started, failure.error_class, failure, said))
                 short = left is not None and left < card.timeout_s
                 if short and deadline is not None and time.monotonic() >= deadline:
                     health.cancel()  # the request had less time than the card may take
@@ -309,6 +313,13 @@ class Workers:
 def _seen(watch: StreamWatch | None, sink: TokenSink | None) -> bool:
     """Whether somebody has seen a part of the answer."""
     return (watch is not None and watch.seen) or (sink is not None and sink.shown)
+
+
+def _said(watch: StreamWatch | None, sink: TokenSink | None) -> int | None:
+    """Characters that have come of an answer that streams, else None."""
+    if sink is not None:
+        return sink.said
+    return None if watch is None else watch.said
 
 
 async def _ask(

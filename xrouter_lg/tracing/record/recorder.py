@@ -380,9 +380,7 @@ class Recorder(BaseTracer):
                 self._sink.record_failure(1, error)
 
 
-def _check(
-    prompts: str, sample_rate: float, retention_days: float | None, durability: str
-) -> None:
+def _check(prompts: str, sample_rate: float, retention_days: float | None, durability: str) -> None:
     if durability not in ("async", "sync"):
         raise ConfigurationError(f"durability must be 'async' or 'sync', got {durability!r}")
     if prompts not in ("full", "hashed"):
