@@ -48,6 +48,7 @@ from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
+from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
@@ -330,6 +331,7 @@ async def _ask(
     limit_s: float,
     sink: TokenSink | None,
 ) -> AIMessage:
+    await take_turns()
     async with asyncio.timeout(limit_s):
         sent = list(encodable(without_foreign_thoughts(messages, card)))
         if sink is None:

@@ -60,6 +60,7 @@ from xrouter_lg.tracing.runs.extract import (
     node_run_id_of,
     run_ids,
 )
+from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
 RUN_NAME = "xrouter"
@@ -258,6 +259,7 @@ class RequestSteps:
             self.open.failed(context.request_id, config, error)
             raise
         self.open.called(context.request_id, result)
+        await take_turns()  # answers to many come back together
         return result
 
     def follow(

@@ -106,6 +106,10 @@ class Recording(Scene):
             return
         is_whole(self.store)
         with sqlite3.connect(self.store) as beside:
+            tables = {name for (name,) in beside.execute("SELECT name FROM sqlite_master")}
+            if not {"runs", "routes"} <= tables:  # killed before there were any
+                assert not answered
+                return
             rows = "SELECT trace_id, count(*) FROM runs GROUP BY trace_id"
             runs = dict(beside.execute(rows).fetchall())
             routed = {trace for (trace,) in beside.execute("SELECT trace_id FROM routes")}
