@@ -192,8 +192,9 @@ def test_a_request_that_ctrl_c_ends_leaves_a_record(
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
+    patient = XRouterNode(pool(fake, "small", timeout_s=120.0), policy="cheapest", traces=recorder)
     with pytest.raises(KeyboardInterrupt):
-        app(node(fake, recorder)).invoke(ask())
+        app(patient).invoke(ask())
     assert recorder.flush(20)
     [row] = recorder.store.routes()
     assert row.record.error == "cancelled"
@@ -208,7 +209,7 @@ def test_a_chat_models_stream_whose_reader_leaves_ends_at_once(
         pool(fake, "small", "large"), policy=prefers("small", "large"), traces=recorder
     )
     parts = routed.stream(ask()["messages"])
-    assert next(parts).text
+    assert any(part.text for part in parts)
     parts.close()
     while not fake.bill:
         time.sleep(0.01)
