@@ -7,7 +7,7 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: faults soak demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
+.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
 
 help:
 	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
@@ -17,6 +17,8 @@ help:
 	@echo "make test-core   the same without torch and what needs it: a quarter of the download"
 	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
 	@echo "make check       format, lint, types and import direction, over all roots"
+	@echo "make docs        the pages as a site in build/site; offline, and every link is checked"
+	@echo "make dist        wheel and sdist in dist/, and what a release has to pass; minutes"
 	@echo "make faults      every kind of failure on every surface, and texts of five megabytes; minutes"
 	@echo "make soak        ten minutes of faults on everything at once; ARGS='--seconds 60' for one"
 	@echo "make bench       overhead, throughput and the trace store"
@@ -53,10 +55,10 @@ langsmith-demo: $(INSTALLED)
 
 # One thread a worker: two that each take all processors are slower than one.
 test: $(TRAINING)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not wheel" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not wheel and not dist" $(ARGS)
 
 test-core: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not wheel and not train" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not wheel and not dist and not train" $(ARGS)
 
 test-wheel: $(INSTALLED)
 	$(BIN)/python -m pytest -m wheel $(ARGS)
@@ -66,6 +68,14 @@ check: $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Clean environments by uv; Python 3.12 to 3.14 where they are installed. The date is the last commit's.
+dist: $(INSTALLED)
+	$(PIP) build twine uv
+	$(BIN)/python -m pytest -m dist --override-ini=timeout=3600 --durations=0 $(ARGS) tests/release
 
 faults: $(INSTALLED)
 	XROUTER_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/contract/test_linear_time.py \

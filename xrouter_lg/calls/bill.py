@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -12,13 +12,29 @@ from typing import Literal
 from langchain_core.messages import AIMessage
 
 from xrouter_lg.calls.failures import Failure
-from xrouter_lg.calls.money import cost_of
+from xrouter_lg.calls.money import AsAsked, cost_of, runs_by_itself, tools_of
 from xrouter_lg.calls.usual_cost import UsualCost
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.served import price_as_served
-from xrouter_lg.said import served_model, usage_of
+from xrouter_lg.said import served_model
 from xrouter_lg.types import Charge, PlannedCall, TokenUsage
+
+_MAY_HOLD_TOOLS = frozenset({"tools", "model_kwargs", "extra_body"})
+
+
+def asked_of(card: ModelCard, bound: Bound) -> AsAsked:
+    """What a request says of its answer's usage."""
+    searched = card.searches_always or (
+        (SEARCH_OPTION in bound.options or SEARCH_OPTION in bound.call) and card.maker == "openai"
+    )
+    listed = (*bound.tools, *(bound.call.get("tools") or ()))
+    hosted = any(isinstance(tool, Mapping) for tool in listed)  # those are no functions
+    if not hosted and _MAY_HOLD_TOOLS.isdisjoint(card.sent_params):
+        return AsAsked(searched)
+    tools = tools_of(card, bound.costly())
+    return AsAsked(searched, tuple(filter(runs_by_itself, tools)))
 
 
 @dataclass(frozen=True)
@@ -31,10 +47,9 @@ class AttemptBill:
     pool: Iterable[ModelCard]
     reckon: Callable[[], Decimal | None]
     usual: UsualCost
-    asked: int
+    asked: AsAsked
+    size: int
     """Characters of the request."""
-    searched: bool
-    """Whether each answer has had a search that it does not tell of."""
 
     @cached_property
     def worst(self) -> Decimal | None:
@@ -45,17 +60,15 @@ class AttemptBill:
     def answered(
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
-        served, usage = served_model(message), usage_of(message)
-        if usage is not None and self.searched:
-            usage = usage.with_a_search()
+        served, usage = served_model(message), self.asked.usage(message)
         price = price_as_served(self.card, served, self.pool)
         cost, source = cost_of(message, usage, price)
         error = None if flaw is None else flaw.value
         said = characters(message)
         if cost is None:
             return self._unknown(attempt, started, error, said, usage, served)
-        if self.asked:
-            self.usual.note(self.card, self.asked, said, cost)
+        if self.size:
+            self.usual.note(self.card, self.size, said, cost)
         return self._charge(attempt, started, cost, source, error, usage, served)
 
     def failed(
@@ -89,7 +102,7 @@ class AttemptBill:
         served: str | None = None,
     ) -> Charge:
         charge = self._charge(attempt, started, None, None, error, usage, served)
-        usual = self.usual.of(self.card, self.asked, said)
+        usual = self.usual.of(self.card, self.size, said)
         if usual is not None and self.worst is not None:
             usual = min(usual, self.worst)
         return replace(charge, held_usd=self.worst, estimate_usd=usual)
