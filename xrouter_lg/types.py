@@ -178,6 +178,16 @@ class RouteRequest:
     """What the app bound and may cost something: ``n``, schemas, tools run by the provider."""
     overruns: Mapping[str, Decimal] = field(default_factory=dict)
     """Cards that have cost more than their worst case, and the factor to reserve them by."""
+    max_tokens: int | None = None
+    """The longest answer (tokens) that the app wants, and so the most that a budget reckons with;
+    None where it does not say."""
+    unpriced_usd: Decimal | None = None
+    """What a budget counts for a call whose price is unknown; None where it refuses it."""
+    caps: tuple[Any, ...] = ()
+    """The limits that it shares with other requests; see
+    :class:`~xrouter_lg.routing.spending.Spending`."""
+    short_of: Any = None
+    """The shared limit that leaves less than the request's own; None where none does."""
     attempt: Attempt = field(default_factory=Attempt)
     """Where a policy writes; all else here is only read."""
 

@@ -34,6 +34,7 @@ from xrouter_lg.calls.failures import (
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import hint_tokens, reserve
+from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
@@ -82,6 +83,8 @@ class CallResult:
     streamed: bool = False
     retry_after_s: float | None = None
     """The pause that the provider asked for when it last refused, in seconds."""
+    short_of: str | None = None
+    """Whose limit has refused the call; None where it was made."""
 
 
 class Workers:
@@ -95,6 +98,8 @@ class Workers:
         self.overruns: dict[str, Decimal] = {}
         """Cards that have cost more than their worst case, and how many times as much."""
         self.usual = UsualCost()
+        self.replicas: Replicas | None = None
+        """Keeps the cards' state in step with other processes, where there are any."""
         self._lock = threading.Lock()
 
     def prepare(self, pool: ModelPool) -> None:
@@ -158,6 +163,8 @@ class Workers:
         call before it begins. None where the caller looks after both. ``deadline``: the moment
         (``time.monotonic``) at which the whole request has to be over.
         """
+        if self.replicas is not None:
+            self.replicas.called()
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
@@ -167,7 +174,8 @@ class Workers:
 
         def worst() -> Decimal | None:
             costly = bound.costly()
-            return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
+            priced = reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
+            return call.allowance_usd if priced is None else priced  # what the budget counts then
 
         as_asked = asked_of(card, bound)
         bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked)
@@ -263,6 +271,37 @@ class Workers:
             streamed=_seen(watch, sink),
             retry_after_s=failure.retry_after_s,
         )
+
+    def told(self) -> dict[str, tuple[float | None, Mapping[str, Any]]]:
+        """What other replicas may want to know: see :class:`~xrouter_lg.calls.replicas.Shares`."""
+        with self._lock:
+            breakers, refused = dict(self._breakers), dict(self._refused)
+            overruns = dict(self.overruns)
+        found: dict[str, tuple[float | None, Mapping[str, Any]]] = {}
+        for place in {*breakers, *(f"worker:{name}" for name in (*refused, *overruns))}:
+            kind, _, name = place.partition(":")
+            learned: dict[str, Any] = {}
+            if kind == "worker" and name in overruns:
+                learned["overrun"] = str(overruns[name])
+            if kind == "worker" and name in refused:
+                learned["refused"] = sorted(refused[name])
+            found[place] = (self.breaker(place).opened_s_ago, learned)
+        return found
+
+    def heard(
+        self, card: str, opened_s_ago: float | None, changed: bool, learned: Mapping[str, Any]
+    ) -> None:
+        """Take over what another replica says of a card."""
+        name = card.partition(":")[2]
+        if changed:
+            self.breaker(card).follow(opened_s_ago)
+        with self._lock:
+            if "overrun" in learned:
+                known = self.overruns.get(name, Decimal(1))
+                self.overruns[name] = max(known, Decimal(learned["overrun"]))
+            if "refused" in learned:
+                known_names = self._refused.get(name, frozenset())
+                self._refused[name] = known_names | frozenset(learned["refused"])
 
     def _remember(self, card: ModelCard, name: str, failure: Failure) -> None:
         with self._lock:
