@@ -49,6 +49,8 @@ _MODULES = {
     "canary": "traffic",
     "drift": "traffic",
     "rollback": "promote",
+    "dashboard": "server.dashboard",
+    "savings": "traces.savings",
     "serve": "server.serve",
     "keys": "server.keys",
 }
