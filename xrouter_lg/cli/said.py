@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from xrouter_lg.cli.options import spread
+from xrouter_lg.json_text import printable
 
 
 class ExitCode(IntEnum):
@@ -69,10 +70,16 @@ def said(interrupted: str = "interrupted") -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    echo(text)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line in which prompts, names or errors of others may stand."""
+    typer.echo(printable(text), err=err)
 
 
 def _end(what: object, code: ExitCode) -> typer.Exit:
     line = " ".join(part.strip() for part in str(what).splitlines())
-    typer.echo(f"xrouter: {line}", err=True)
+    echo(f"xrouter: {line}", err=True)
     return typer.Exit(code)
