@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
+from safetensors.numpy import save_file
 
+from tests.support.flat_heads import PROMPTS, flat_head
 from tests.support.slot_server import SlotServer, logit, running
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.identity import tokenizer_hash
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
-from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
+from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, HeadStats, LanguageModel
 from xrouter_lg.errors import MissingKeyError, PolicyConfigError, PolicyError
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.slots import remote as remote_module
@@ -37,7 +41,6 @@ from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import RouteRequest
 
 tokenizers = pytest.importorskip("tokenizers")
-pytest.importorskip("numpy")
 
 NAMES = ("small", "large")
 KINDS: tuple[Kind, ...] = ("vllm", "llama_cpp")
@@ -73,7 +76,13 @@ def write_tokenizer(folder: Path) -> None:
     raw.save(str(folder / "tokenizer.json"))
 
 
-def write(folder: Path, *, probe_seed: int | None = 0, cards: tuple[str, ...] = NAMES) -> Path:
+def write(
+    folder: Path,
+    *,
+    probe_seed: int | None = 0,
+    cards: tuple[str, ...] = NAMES,
+    head: FamilyHead | None = None,
+) -> Path:
     """A checkpoint without weights. Its probe is what a :class:`SlotServer` of ``probe_seed``
     answers; None: no probe."""
     stats = tuple(CardStats(name, f"{name} one", 0.5, 0.1, 100.0, 1e-4) for name in cards)
@@ -86,10 +95,15 @@ def write(folder: Path, *, probe_seed: int | None = 0, cards: tuple[str, ...] = 
             cards=stats,
             c_ref_usd=1e-3,
             best_fixed=cards[-1],
+            family_head=None
+            if head is None
+            else HeadStats(HEAD_FILE, head.families, head.cards, 0.5, 0.0, 0.1),
         )
 
     def write_files(target: Path) -> None:
         write_tokenizer(target)
+        if head is not None:
+            save_file(head.arrays, target / HEAD_FILE)
         if probe_seed is not None:
             prompts = SlotPrompts(manifest(tokenizer_hash(_Tokenizer(target))), target)
             rows = []
@@ -408,6 +422,20 @@ async def test_a_form_makes_its_policy(server: SlotServer, checkpoint: Path) -> 
             assert isinstance(policy, RemotePolicy)
             assert (await policy.propose(request(), pool().cards)).quality
             await policy.aclose()
+
+
+async def test_where_the_server_is_down_the_value_model_decides(tmp_path: Path) -> None:
+    sure = flat_head(NAMES, [0.9, 0.6], 1e-6 * np.eye(2))
+    policy = RemotePolicy("http://127.0.0.1:9/v1", write(tmp_path / "with", head=sure))
+    found = await policy.propose(request(PROMPTS[0]), pool().cards)
+    assert max(found.probabilities, key=lambda name: found.probabilities[name]) == "small"
+    assert found.quality == pytest.approx({"small": 0.9, "large": 0.6}, abs=1e-3)
+    assert found.reason.startswith("the language model failed; expected score 0.90")
+    assert found.token_ids is None
+
+    alone = RemotePolicy("http://127.0.0.1:9/v1", write(tmp_path / "without"))
+    with pytest.raises(PolicyError):
+        await alone.propose(request(), pool().cards)
 
 
 # --- the checkpoint's own files

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.chat_template_utils import add_response_schema
 
@@ -39,10 +40,12 @@ from training.warm_start.targets import soft_targets
 from training.warm_start.trainer import steps_of
 from xrouter_lg.arrays import Ints
 from xrouter_lg.checkpoints.bases import materialise
+from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.folder import write_checkpoint
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, LanguageModel, ToolsStats
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.fitting.family_head import head_of, head_stats
 from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.pool.pool import ModelPool, normalise_name
@@ -90,7 +93,7 @@ def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> Manife
         if not is_main():
             return None
         metrics = _judge(task, model, tokenizer, progress)
-        return _write(work, model, tokenizer, _manifest(task, identity, metrics))
+        return _write(work, model, tokenizer, *_manifest(task, identity, metrics))
 
 
 class _Task:
@@ -284,9 +287,12 @@ def _judge(task: _Task, model: Any, tokenizer: Any, progress: Progress) -> list[
     return found
 
 
-def _manifest(task: _Task, base: BaseIdentity, metrics: list[dict[str, float]]) -> Manifest:
+def _manifest(
+    task: _Task, base: BaseIdentity, metrics: list[dict[str, float]]
+) -> tuple[Manifest, FamilyHead | None]:
     work, lesson = task.work, lesson_of(task.work)
-    return Manifest(
+    features, head = Features.of(lesson.train.prompts), head_of(lesson.train, lesson.cards)
+    manifest = Manifest(
         kind="tools",
         language_model=LanguageModel(base, work.config.weights, codec.prompt_hash()),
         tools=ToolsStats(
@@ -299,14 +305,18 @@ def _manifest(task: _Task, base: BaseIdentity, metrics: list[dict[str, float]]) 
         c_ref_usd=lesson.c_ref_usd,
         best_fixed=lesson.best_fixed,
         data=lesson.data,
-        reference=reference_of(Features.of(lesson.train.prompts), None),
+        family_head=None if head is None else head_stats(head, features, share=1.0),
+        reference=reference_of(features, head),
         metrics={"held_out": metrics},
         config=lesson.config,
         **provenance(PACKAGES),
     )
+    return manifest, head
 
 
-def _write(work: Plan, model: Any, tokenizer: Any, manifest: Manifest) -> Manifest:
+def _write(
+    work: Plan, model: Any, tokenizer: Any, manifest: Manifest, head: FamilyHead | None
+) -> Manifest:
     def write_files(target: Path) -> None:
         if work.config.weights == "merged" and hasattr(model, "peft_config"):
             model.merge_and_unload().save_pretrained(target)
@@ -316,6 +326,8 @@ def _write(work: Plan, model: Any, tokenizer: Any, manifest: Manifest) -> Manife
         if getattr(tokenizer, "response_template", None) is None:
             add_response_schema(tokenizer)
         tokenizer.save_pretrained(target)
+        if head is not None:
+            save_file(head.arrays, target / HEAD_FILE)
 
     manifest.check()
     return write_checkpoint(work.folder / "checkpoint", manifest, write_files)

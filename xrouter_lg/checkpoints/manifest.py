@@ -5,7 +5,10 @@ There are four kinds, and a manifest says which it is. Each has parts of its own
     head      head                           a family head decides; fitted in seconds, no torch
     slots     language_model, head or none   a language model reads each request in one token
     cascade   head, cascade                  plans of several calls, from recorded answers
-    tools     language_model, tools          a chat model calls the cards as tools
+    tools     language_model, tools, head    a chat model calls the cards as tools
+
+A head says what every card is worth on a request; what a language model decides, it decides alone
+where that fails. Requests that are all alike give none.
 
 All have cards, the unit of the cost weight, and what was measured.
 """
@@ -41,7 +44,7 @@ _PARTS: Mapping[Kind, tuple[set[str], set[str]]] = {
     "head": ({"family_head"}, {"cost_model"}),
     "slots": ({"language_model"}, {"family_head", "cost_model"}),
     "cascade": ({"family_head", "cascade"}, set()),
-    "tools": ({"language_model", "tools"}, set()),
+    "tools": ({"language_model", "tools"}, {"family_head"}),
 }
 """The parts that a kind must have, and those that it may have."""
 _EVERY_PART = set().union(*(must | may for must, may in _PARTS.values()))

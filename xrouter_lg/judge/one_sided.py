@@ -17,7 +17,9 @@ the value model has not seen (five folds):
 Routing is promoted where something is proved, a gain is expected, and the doubly robust estimate
 does not rule it out. On logs made of real outcomes (docs/quality.md) that lost less, against the
 log and against the best fixed card, than asking for an interval above zero, which holds what is
-even where another card is far better.
+even where another card is far better. One card for every request is simpler: where routing is not
+expected to beat it by a part of the standard error, that card is the conclusion, if it is shown to
+beat the log.
 
 Without draws (a propensity below 1) and without bought answers nothing can correct the model: what
 a log of rules shows of each card, it shows on the requests that the rules sent there. Then what is,
@@ -48,6 +50,9 @@ MIN_SCORED = 100
 MIN_DRAWN = 10
 """Scored requests on which the card was drawn, or of which another card's answer is known, below
 which the log counts as never having explored."""
+_WORTH_ROUTING = 0.3
+"""Standard errors by which routing has to be expected above one card for every request, where that
+card is shown to beat the log."""
 
 Use = Literal["checkpoint", "fixed", "as it is"]
 
@@ -65,6 +70,13 @@ class EstimatedGain:
         """Whether a gain is expected, and the draws do not rule it out."""
         robust = self.doubly_robust
         return robust is not None and (self.model.value or 0.0) > 0 and (robust.high or 0.0) > 0
+
+    @property
+    def expected(self) -> bool:
+        """Whether the model expects a gain that is not nothing beside its error."""
+        value = self.model.value or 0.0
+        error = (value - (self.model.low or 0.0)) / SURE
+        return value > _WORTH_ROUTING * error
 
     @property
     def above(self) -> bool:
@@ -182,7 +194,7 @@ def conclude_from_log(
             "draw): what it shows of a card, it shows on the requests that were sent there. Keep "
             "what is, and set exploration=0.05, or buy answers"
         )
-    elif proved > 0 and over.likely:
+    elif proved > 0 and over.likely and (over_fixed.expected or not fixed_over.above):
         shown = "shown" if over.above else "expected, not yet shown as a whole"
         use = "checkpoint"
         reason = (
@@ -192,8 +204,8 @@ def conclude_from_log(
     elif fixed_over.above:
         use = "fixed"
         reason = (
-            f"routing is not expected to beat the log ({over}), {cards[fixed]} for every request "
-            f"is shown to: {fixed_over}. Serve policy='fixed:{cards[fixed]}'"
+            f"routing is not expected to beat {cards[fixed]} for every request ({over_fixed}), "
+            f"which is shown to beat the log: {fixed_over}. Serve policy='fixed:{cards[fixed]}'"
         )
     else:
         reason = f"nothing is expected to beat the log: routing {over}, proved {proved:+.4f}"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xrouter_lg.checkpoints.folder import verify
-from xrouter_lg.policies.thompson import best_chances
-from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, reason_of
+from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, proposed, reason_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
@@ -29,14 +28,7 @@ class HeadPolicy(EstimatingPolicy):
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         """Success probability and expected cost of each candidate; the highest utility first."""
         found = self.weigh(request, candidates, {})
-        reason = reason_of(found, self.cost_weight(request))
-        return Proposal(
-            found.probabilities,
-            reason=reason,
-            quality=found.quality,
-            explore=best_chances(found),
-            cost_usd=found.cost_usd,
-        )
+        return proposed(found, reason_of(found, self.cost_weight(request)))
 
     def estimate(
         self, requests: Sequence[RouteRequest], candidates: Sequence[ModelCard]

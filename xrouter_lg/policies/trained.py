@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xrouter_lg.calls.told.notices import notice_failed_model
 from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.errors import PolicyError
 from xrouter_lg.policies.base import BasePolicy
+from xrouter_lg.policies.thompson import best_chances
 from xrouter_lg.policies.utility import Predictor, Utilities, load_head
 from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.types import RouteRequest
+from xrouter_lg.types import Proposal, RouteRequest
 
 NAME = "checkpoint"
 """What a record calls the policy of a checkpoint, whatever its kind."""
@@ -63,6 +66,38 @@ class EstimatingPolicy(TrainedPolicy):
         """The candidates at the request's own cost weight."""
         weight = self.cost_weight(request)
         return self._predictor.utilities(contrasts, request, candidates, weight)
+
+
+def by_head(
+    policy: TrainedPolicy,
+    predictor: Predictor,
+    request: RouteRequest,
+    candidates: Sequence[ModelCard],
+    problem: PolicyError,
+) -> Proposal:
+    """What a checkpoint's value model decides alone, where its language model failed with
+    ``problem``; that is told once in a while.
+
+    Raises:
+        PolicyError: the problem itself, of a checkpoint without a value model.
+    """
+    if predictor.head is None:
+        raise problem
+    notice_failed_model(str(policy.name), str(policy.version), problem)
+    weight = policy.cost_weight(request)
+    found = predictor.with_share(1.0).utilities({}, request, candidates, weight)
+    return proposed(found, f"the language model failed; {reason_of(found, weight)}")
+
+
+def proposed(found: Utilities, reason: str) -> Proposal:
+    """A proposal by expected scores and costs: the card of highest utility first."""
+    return Proposal(
+        found.probabilities,
+        reason=reason,
+        quality=found.quality,
+        explore=best_chances(found),
+        cost_usd=found.cost_usd,
+    )
 
 
 def reason_of(found: Utilities, cost_weight: float) -> str:

@@ -33,8 +33,9 @@ _TAILS = 2.0
 """Degrees of freedom of a family's scale: few families differ much."""
 _PRIOR_SPREAD = 0.005
 """Variance of a card's score between families before anything is known; half of it common."""
-_CARDS_SPREAD = 0.01
-"""Variance of the cards' own means before anything is known: ten points of score to either side."""
+_CARDS_SPREAD = 0.02
+"""Variance of the cards' own means before anything is known: fourteen points of score to either
+side."""
 _CARDS_WORTH = 6.0
 """Cards' worth of that."""
 _UNKNOWN = 0.5

@@ -85,6 +85,15 @@ def notice_failed_call(card: str, failure: Failure) -> None:
     notice(("card", card, kind), f"card {card!r} failed ({kind}): {failure.detail}. Fix: {fix}.")
 
 
+def notice_failed_model(name: str, version: str, error: Exception) -> None:
+    """A checkpoint's language model did not answer, and its value model decides alone."""
+    notice(
+        ("model", name, version, type(error)),
+        f"the language model of policy {name!r} (version {version}) failed, its value model "
+        f"decides alone: {error}. Fix: see whether its server is up and loads this checkpoint.",
+    )
+
+
 def notice_failed_policy(name: str, version: str, error: BaseException, text: str) -> None:
     """A policy made no proposal; the default card, or the best answer so far, is taken."""
     if isinstance(error, PolicyTimeoutError):

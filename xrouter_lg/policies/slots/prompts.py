@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xrouter_lg.checkpoints.identity import slot_token_ids, tokenizer_hash
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.checkpoints.parts import CardStats
+from xrouter_lg.errors import PolicyError
 from xrouter_lg.extras import need
-from xrouter_lg.policies.thompson import best_chances
-from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, reason_of
+from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, by_head, proposed, reason_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import Proposal, RouteRequest
@@ -158,22 +158,22 @@ class SlotPolicy(EstimatingPolicy):
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         """Success probability and expected cost of each candidate; the highest utility first."""
         blocks = blocks_of(self.manifest, [card.name for card in candidates])
-        reading = await self.read(slots.render_question(request.messages), blocks)
+        try:
+            reading = await self.read(slots.render_question(request.messages), blocks)
+        except PolicyError as problem:
+            return by_head(self, self._predictor, request, candidates, problem)
         found = self.weigh(request, candidates, self.contrasts(reading))
         at, letter = _favourite(reading)
         block = self.prompts.blocks[reading.blocks[at]]
-        return Proposal(
-            found.probabilities,
-            reason=reason_of(found, self.cost_weight(request)),
-            quality=found.quality,
+        decided = proposed(found, reason_of(found, self.cost_weight(request)))
+        return replace(
+            decided,
             prompt_hash=self.manifest.model.prompt_hash,
             token_ids={
                 "prompt_token_ids": reading.prompts[at],
                 "completion_token_ids": [block.slot_ids[block.letters.index(letter)]],
                 "logprobs": reading.logprobs[at],
             },
-            explore=best_chances(found),
-            cost_usd=found.cost_usd,
         )
 
     def estimate(

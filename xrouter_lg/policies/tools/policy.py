@@ -12,10 +12,12 @@ from langchain_core.language_models import BaseChatModel
 from xrouter_lg.checkpoints.bases import find_base
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.checkpoints.manifest import Manifest
+from xrouter_lg.errors import PolicyError
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.slots.remote import model_name, root_of
 from xrouter_lg.policies.tools.torch_chat import LocalToolModel
-from xrouter_lg.policies.trained import TrainedPolicy
+from xrouter_lg.policies.trained import TrainedPolicy, by_head
+from xrouter_lg.policies.utility import Predictor, load_head
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
@@ -25,7 +27,8 @@ _FREE = {"input": "0", "output": "0"}
 
 class ToolsPolicy(TrainedPolicy):
     """Routes by a checkpoint of kind ``tools``: see :class:`~xrouter_lg.policies.chat
-    .PromptedPolicy` for how it is asked. ``model`` is the chat model that runs it, or its card."""
+    .PromptedPolicy` for how it is asked. ``model`` is the chat model that runs it, or its card.
+    Where that fails, the checkpoint's value model decides."""
 
     orchestrates = True
 
@@ -38,6 +41,7 @@ class ToolsPolicy(TrainedPolicy):
         timeout_s: float = 30.0,
     ) -> None:
         super().__init__(path, manifest)
+        self._predictor = Predictor.of(manifest, load_head(manifest, path))
         how = manifest.tools
         assert how is not None  # as the kind says
         self.timeout_s = timeout_s  # type: ignore[misc]  # an instance's own, where set
@@ -103,7 +107,12 @@ class ToolsPolicy(TrainedPolicy):
         return cls(folder, manifest, card, timeout_s=timeout_s)
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
-        return await self._asked.propose(request, candidates)
+        try:
+            return await self._asked.propose(request, candidates)
+        except PolicyError as problem:
+            if request.answers:
+                raise  # the router takes the best of the answers that are there
+            return by_head(self, self._predictor, request, candidates, problem)
 
     def worst_case_usd(
         self, request: RouteRequest, candidates: Sequence[ModelCard]
