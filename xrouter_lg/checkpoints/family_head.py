@@ -274,13 +274,13 @@ class FamilyHead:
         )
 
     def shortest(self, reading: FamilyReading) -> float:
-        """Characters that a request of the likeliest family of every partition has at least;
-        infinite for a head that does not know."""
+        """Characters that a request of the likeliest family has at least, of the partition that asks
+        least; infinite for a head that does not know."""
         if "shortest_F" not in self.arrays:
             return math.inf
         shares = self._np.asarray(reading.shares)
         likeliest = [own.start + int(shares[own].argmax()) for own in self.blocks]
-        return float(max(self.arrays["shortest_F"][likeliest]))
+        return float(min(self.arrays["shortest_F"][likeliest]))
 
     def expected(self, reading: FamilyReading) -> tuple[Any, Any] | None:
         """[M] what the cards are expected to score on a request that was read, and [M, M] a root
