@@ -37,7 +37,7 @@ from xrouter_lg.judge.gate.compare import (
 from xrouter_lg.outcomes import OutcomeTable, grid
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
-from xrouter_lg.policies.familiar import certainty, familiar_part
+from xrouter_lg.policies.utility import certainty
 from xrouter_lg.value import posterior
 from xrouter_lg.value.features import Features
 
@@ -173,7 +173,7 @@ class FittedHead:
         if self.head is None or self.stats is None:
             return Predictions(quality, cost)
         for row, text in enumerate(prompts):
-            reading = self.head.read(familiar_part(self.head, self.stats, text))
+            reading = self.head.read(text)
             trust = certainty(self.stats, reading)
             own = np.array([reading.quality[name] for name in self.models])
             ratio = np.array([reading.cost_ratio[name] for name in self.models])

@@ -18,8 +18,7 @@ from xrouter_lg.checkpoints.family_head import BUCKETS, FamilyHead, bucket_count
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import BaseIdentity, CardStats, LanguageModel
 from xrouter_lg.fitting.family_head import fit_family_head, head_of, head_stats
-from xrouter_lg.policies.familiar import trust
-from xrouter_lg.policies.utility import Predictor, load_head
+from xrouter_lg.policies.utility import Predictor, load_head, trust
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import one_partition

@@ -50,10 +50,8 @@ _TOOL_AXES = {
     "shape_range": "2",
 }
 _DOUBT_AXES = {"mean_F_M": "FM", "root_F_M_M": "FMM"}
-_SIZE_AXES = {"shortest_F": "F"}
 _AXES = {
     **_TOOL_AXES,
-    **_SIZE_AXES,
     **_DOUBT_AXES,
     "buckets_K": "#K",
     "idf_K": "K",
@@ -108,8 +106,6 @@ class FamilyHead:
     they are expected to, and ``root_F_M_M``, the Cholesky factor of its covariance, so that an
     expectation can be drawn; ``worth_F_M``, the effective number of outcomes behind it;
     ``cost_ratio_F_M`` above 0, their cost over their mean cost.
-
-    ``shortest_F``: characters that nine of ten requests of each family have at least.
 
     ``length``: mean and unit of the logarithm of a request's characters; ``reach``, where it and
     the tool features are clipped.
@@ -168,7 +164,7 @@ class FamilyHead:
         """
         sizes = {"F": len(families), "M": len(cards)}
         arrays = read_arrays(
-            path, _AXES, sizes, optional=(_TOOL_AXES, _DOUBT_AXES, _SIZE_AXES), purpose=_PURPOSE
+            path, _AXES, sizes, optional=(_TOOL_AXES, _DOUBT_AXES), purpose=_PURPOSE
         )
         units = [arrays[name] for name in ("tool_unit_T", "shape_unit_F_S") if name in arrays]
         units += [arrays["length"][1:], arrays["reach"]]
@@ -243,21 +239,6 @@ class FamilyHead:
         place[width:] = place[width:].clip(-self._reach, self._reach)
         return place, known
 
-    def known_words(self, text: str) -> tuple[list[tuple[int, int]], list[float]]:
-        """Where each word of a text stands, and how much of it and of its pair with the word before
-        is known: 0, 0.5 or 1."""
-        np = self._np
-        found = list(_WORD.finditer(text))
-        words = [one[0].lower() for one in found]
-        pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
-        grams = np.array([zlib.crc32(gram.encode()) % BUCKETS for gram in (*words, *pairs)], int)
-        at = np.minimum(np.searchsorted(self._buckets, grams), len(self._buckets) - 1)
-        known = (self._buckets[at] == grams).astype(float) / 2.0
-        of_words, of_pairs = known[: len(words)], known[len(words) :]
-        # The first word has no pair before it: it counts by itself.
-        shares = of_words + np.concatenate([of_words[:1], of_pairs])
-        return [one.span() for one in found], shares.tolist()
-
     def read(self, text: str) -> FamilyReading:
         """Expected score and cost of every card for a request's text."""
         shares, known = self.probabilities(text)
@@ -272,15 +253,6 @@ class FamilyHead:
             near=1.0 if self._shape is None else self._shape.near(text),
             shares=tuple(shares),
         )
-
-    def shortest(self, reading: FamilyReading) -> float:
-        """Characters that a request of the likeliest family has at least, of the partition that asks
-        least; infinite for a head that does not know."""
-        if "shortest_F" not in self.arrays:
-            return math.inf
-        shares = self._np.asarray(reading.shares)
-        likeliest = [own.start + int(shares[own].argmax()) for own in self.blocks]
-        return float(min(self.arrays["shortest_F"][likeliest]))
 
     def expected(self, reading: FamilyReading) -> tuple[Any, Any] | None:
         """[M] what the cards are expected to score on a request that was read, and [M, M] a root
@@ -320,7 +292,7 @@ class _ToolReading:
         return cls(arrays, stem_weight(*seen, int(arrays["prompts"][0])))
 
     def features(self, text: str) -> Any:
-        return need("numpy", _PURPOSE).asarray(tool_features(ends_of(text), self._stem_weight))
+        return need("numpy", _PURPOSE).asarray(tool_features(_ends(text), self._stem_weight))
 
     def scaled(self, text: str) -> Any:
         return (self.features(text) - self._mean) / self._unit
@@ -350,11 +322,10 @@ class _Shapes:
 
 def bucket_counts(text: str) -> Counter[int]:
     """How often each bucket occurs among the words and neighbouring pairs of a text."""
-    words = _WORD.findall(ends_of(text).lower())
+    words = _WORD.findall(_ends(text).lower())
     pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return Counter(zlib.crc32(gram.encode()) % BUCKETS for gram in (*words, *pairs))
 
 
-def ends_of(text: str) -> str:
-    """What is read of a text: all of it, or the head and the tail of a long one."""
+def _ends(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} {text[-_LONGEST // 2 :]}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xrouter_lg.arrays import Floats, Ints
+from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import HEAD_FILE, FamilyHead
 from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.outcomes.grid import OutcomeGrid
@@ -15,8 +15,6 @@ from xrouter_lg.value.features import REACH, Arrays, Features
 from xrouter_lg.value.grouping import Grouping, Partition, group
 from xrouter_lg.value.means import over_mean
 from xrouter_lg.value.model import ValueModel
-
-_SHORTEST = 0.1
 
 
 def fit_family_head(
@@ -57,10 +55,6 @@ def export_head(
         "reach": np.array([REACH], dtype=np.float32),
         "block_B": np.array([len(own.names) for own in model.partitions], dtype=np.int32),
     }
-    sizes_N = np.array([len(prompt) for prompt in features.prompts])
-    arrays["shortest_F"] = np.concatenate(
-        [_shortest(sizes_N, own) for own in model.partitions]
-    ).astype(np.float32)
     parts = [_of_partition(model, at, mean_M) for at in range(len(model.partitions))]
     for name in parts[0]:
         joined = np.concatenate([part[name] for part in parts])
@@ -72,13 +66,6 @@ def export_head(
         arrays.update(features.tools.shape_arrays(features.prompts, finest.family_N))
     names = [name for own in model.partitions for name in own.names]
     return FamilyHead(arrays, names, cards)
-
-
-def _shortest(sizes_N: Ints, own: Partition) -> Floats:
-    """Characters that nine of ten requests of each family have at least."""
-    return np.array(
-        [np.quantile(sizes_N[own.family_N == f], _SHORTEST) for f in range(len(own.names))]
-    )
 
 
 def _of_partition(model: ValueModel, at: int, mean_usd_M: Floats) -> dict[str, Floats]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, by_price, one_hot
-from xrouter_lg.policies.familiar import asked_text
 from xrouter_lg.pool.pool import ModelCard, normalise_name
+from xrouter_lg.said import text_of
 from xrouter_lg.types import Proposal, RouteRequest
 
 _READ_CHARS = 20_000
@@ -47,7 +47,9 @@ class RulesPolicy(BasePolicy):
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
-        question = asked_text(request.messages)[:_READ_CHARS]
+        asked = [text_of(m) for m in request.messages if m.type == "human"]
+        question = asked[-1] if asked else text_of(request.messages[-1])
+        question = question[:_READ_CHARS]
         wanted, reason = self._otherwise, "no rule fits"
         for pattern, card, why in self._rules:
             if pattern.search(question):

@@ -26,7 +26,6 @@ from typing import Self
 from xrouter_lg.checkpoints.family_head import FamilyHead, FamilyReading
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CostModel, HeadStats
-from xrouter_lg.policies.familiar import asked_text, certainty, familiar_part
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import RouteRequest
 
@@ -104,7 +103,7 @@ class Predictor:
         of gets the mean prior of those that were trained, the one thing known about it; its cost
         comes from its own price.
         """
-        text = asked_text(request.messages)
+        text = str(request.messages[-1].text)
         expected, ratios, doubt = self._expected(contrasts, text, request.prompt_tokens)
         mean = sum(card.prior for card in self.cards) / len(self.cards)
         known = {card.name: card for card in (*self.cards, *self.added)}
@@ -142,7 +141,6 @@ class Predictor:
         quality = {name: sigmoid(value) for name, value in z.items()}
         if self.head is None or self.stats is None:
             return quality, ratios, None
-        text = familiar_part(self.head, self.stats, text)
         reading = self.head.read(text)
         weight = self._mix(self.stats, reading, quality, ratios)
         return quality, ratios, Doubt(self.head, reading, weight, text)
@@ -180,6 +178,17 @@ def load_head(manifest: Manifest, folder: Path) -> FamilyHead | None:
     if stats is None:
         return None
     return FamilyHead.load(folder / stats.file, stats.families, stats.cards)
+
+
+def trust(stats: HeadStats, known: float) -> float:
+    """How far readings of a request are trusted, 0 to 1, by its share of known words."""
+    width = max(stats.known_high - stats.known_low, 1e-9)
+    return min(max((known - stats.known_low) / width, 0.0), 1.0)
+
+
+def certainty(stats: HeadStats, reading: FamilyReading) -> float:
+    """How far readings of a request are trusted, 0 to 1: by its words, and by its shape."""
+    return min(trust(stats, reading.known), reading.near)
 
 
 def expected_cost(

@@ -14,11 +14,10 @@ from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.policies.checkpoints import load_policy
-from xrouter_lg.policies.familiar import certainty
 from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.thompson import best_chances
 from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, reason_of
-from xrouter_lg.policies.utility import Doubt, Utilities
+from xrouter_lg.policies.utility import Doubt, Utilities, certainty
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing.constraints import apply, texts
 from xrouter_lg.types import RouteRequest

@@ -33,7 +33,7 @@ from xrouter_lg.judge.traffic.checks import (
 )
 from xrouter_lg.judge.traffic.logged import LiveRequest, ratio_of_means
 from xrouter_lg.judge.traffic.success import check_changes, check_outcomes
-from xrouter_lg.policies.familiar import trust
+from xrouter_lg.policies.utility import trust
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.types import RouteRecord, TokenUsage

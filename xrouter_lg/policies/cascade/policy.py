@@ -19,12 +19,10 @@ from typing import Any, TypeVar
 
 from xrouter_lg.checkpoints.cascade_model import AnswerModel
 from xrouter_lg.checkpoints.folder import verify
-from xrouter_lg.checkpoints.parts import HeadStats
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.extras import need
 from xrouter_lg.final_answer import final_answer
 from xrouter_lg.policies.cascade.planner import Planner, Values
-from xrouter_lg.policies.familiar import asked_text, familiar_part
 from xrouter_lg.policies.trained import TrainedPolicy
 from xrouter_lg.policies.utility import TEMPERATURE, softmax
 from xrouter_lg.pool.pool import ModelCard
@@ -52,8 +50,8 @@ _PRICED = TokenUsage(input_tokens=300, output_tokens=300)
 class Plans:
     """Plans of a model by cards, shares, prices, cost weight and turns, each made once."""
 
-    def __init__(self, model: AnswerModel, stats: HeadStats | None = None) -> None:
-        self.model, self._stats = model, stats
+    def __init__(self, model: AnswerModel) -> None:
+        self.model = model
         self._planners: OrderedDict[tuple[Any, ...], Planner] = OrderedDict()
         self._values: OrderedDict[tuple[Any, ...], Values] = OrderedDict()
 
@@ -90,8 +88,6 @@ class Plans:
 
     def shares(self, text: str) -> tuple[float, ...]:
         """Rounded P(kind) of a request's text."""
-        if self._stats is not None:
-            text = familiar_part(self.model.head, self._stats, text)
         raw, _ = self.model.head.probabilities(text)
         rounded = [round(share / _STEP) for share in raw]
         whole = sum(rounded)
@@ -116,7 +112,7 @@ class CascadePolicy(TrainedPolicy):
     def __init__(self, path: str | Path) -> None:
         folder = Path(path)
         super().__init__(folder, verify(folder, kind="cascade"))
-        self.plans = Plans(AnswerModel.of(self.manifest, folder), self.manifest.family_head)
+        self.plans = Plans(AnswerModel.of(self.manifest, folder))
         self._told = False
 
     def _tell(self, turns: int) -> None:
@@ -146,7 +142,7 @@ class CascadePolicy(TrainedPolicy):
                 f"cascade {self.version} knows none of "
                 f"{', '.join(card.name for card in candidates)}; it knows {', '.join(names)}"
             )
-        shares = plans.shares(asked_text(request.messages))
+        shares = plans.shares(text_of(request.messages[-1]))
         cards = sorted({*there, *(number[answer.card] for answer in known)})
         values = plans.values(
             cards,
