@@ -7,7 +7,7 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: faults demo demo-rules langsmith-demo test test-core test-wheel check audit bench clean help
+.PHONY: docs dist faults demo demo-rules langsmith-demo test test-core test-wheel check audit bench clean help
 
 help:
 	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
@@ -18,6 +18,8 @@ help:
 	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
 	@echo "make check       format, lint, types, import direction over all roots, and licences"
 	@echo "make audit       asks the network for known holes of the pinned versions (pip-audit)"
+	@echo "make docs        the pages as a site in build/site; offline, and every link is checked"
+	@echo "make dist        wheel and sdist in dist/, and what a release has to pass; minutes"
 	@echo "make faults      every kind of failure on every surface, and texts of five megabytes; minutes"
 	@echo "make bench       overhead, throughput and the trace store"
 
@@ -53,10 +55,10 @@ langsmith-demo: $(INSTALLED)
 
 # One thread a worker: two that each take all processors are slower than one.
 test: $(TRAINING)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not wheel" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not wheel and not dist" $(ARGS)
 
 test-core: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m "not wheel and not train" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not wheel and not dist and not train" $(ARGS)
 
 test-wheel: $(INSTALLED)
 	$(BIN)/python -m pytest -m wheel $(ARGS)
@@ -72,6 +74,14 @@ check: $(TRAINING)
 audit: $(INSTALLED)
 	$(PIP) pip-audit
 	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt $(ARGS)
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Clean environments by uv; Python 3.12 to 3.14 where they are installed. The date is the last commit's.
+dist: $(INSTALLED)
+	$(PIP) build twine uv
+	$(BIN)/python -m pytest -m dist --override-ini=timeout=3600 --durations=0 $(ARGS) tests/release
 
 faults: $(INSTALLED)
 	XROUTER_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/contract/test_linear_time.py \

@@ -162,6 +162,9 @@ class RouteRequest:
     max_turns: int = 1
     per_step: bool = False
     """Whether the policy is asked inside a tool loop too."""
+    warm_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of this prompt that a card has in its provider's prompt cache, as far as can be told:
+    a call to it costs the cached rate for them, a switch loses them."""
     answers: tuple[Answer, ...] = ()
     router_messages: tuple[BaseMessage, ...] = ()
     remaining_usd: Decimal | None = None

@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         type=_card,
         metavar="CARD=NAME",
-        help="card and weights, e.g. small=smollm2-135m (default: "
+        help="card and weights, e.g. small=smollm2-135m or small=/models/mine.gguf (default: "
         + " ".join(f"{card}={name}" for card, name in DEFAULT_MODELS.items())
         + "); the last is the pool's default card",
     )
@@ -87,9 +87,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _card(text: str) -> tuple[str, str]:
     card, separator, name = text.partition("=")
-    if not separator or not card or name not in WEIGHTS:
+    if not separator or not card or not (name in WEIGHTS or name.endswith(".gguf")):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not CARD=NAME with a NAME among {', '.join(WEIGHTS)}"
+            f"{text!r} is not CARD=NAME with a NAME among {', '.join(WEIGHTS)}, or the path of a "
+            "GGUF file"
         )
     return card, name
 

@@ -7,10 +7,14 @@ same digests and sizes. A hub file that differed would be refused, not trusted.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from integrations.errors import UnknownWeightsError
+
+_UNBOUNDED = 1 << 30
+"""Context of a file that nobody describes: what its server is given bounds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class WeightsFile:
     description: str
     chat_template: str | None = None
     """A file in ``chat_templates/`` used instead of the template inside the GGUF file."""
+    path: Path | None = None
+    """Where a file of the user's own lies: it is fetched from nowhere."""
 
 
 def _numbered_parts(
@@ -174,15 +180,40 @@ def chat_template_path(weights: WeightsFile) -> Path | None:
 
 
 def get_weights(name: str) -> WeightsFile:
-    """The catalogue entry called ``name``.
+    """The catalogue entry called ``name``, or what the path of a GGUF file stands for.
 
     Raises:
-        UnknownWeightsError: no such entry; the message lists the names there are.
+        UnknownWeightsError: no such entry, which the message lists, or no such file.
     """
+    if name.endswith(".gguf"):
+        return _own(Path(name).expanduser())
     try:
         return WEIGHTS[name]
     except KeyError:
         raise UnknownWeightsError(
             f"no weights called {name!r} in the local model catalogue; "
-            f"there are: {', '.join(sorted(WEIGHTS))}"
+            f"there are: {', '.join(sorted(WEIGHTS))}; a file of yours is named by its path "
+            "(/models/mine.gguf)"
         ) from None
+
+
+def _own(path: Path) -> WeightsFile:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UnknownWeightsError(f"no weights at {str(path)!r}: {error.strerror}") from error
+    return WeightsFile(
+        name=path.stem.lower(),
+        filename=path.name,
+        size_bytes=path.stat().st_size,
+        sha256=digest,
+        license="",
+        context_window=_UNBOUNDED,
+        repo="",
+        revision="",
+        wheels=(),
+        capabilities=("tools", "structured_output"),
+        description="",
+        path=path.resolve(),
+    )

@@ -3,7 +3,11 @@
     python -m integrations.llama_cpp.serve_checkpoint CHECKPOINT --base FOLDER [--type q8_0]
 
 The checkpoint is written as GGUF once, into the cache; ``--type`` trades exactness for memory and
-speed (docs/serving.md has what each costs).
+speed (docs/serving.md has what each costs). Several checkpoints of one base share a server as
+adapters, each request with its own: beside each other for a comparison, or one after the other when
+an alias moves on.
+
+    python -m integrations.llama_cpp.serve_checkpoint ONE TWO --base FOLDER --base-gguf FILE
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from xrouter_lg.checkpoints.bases import cache_root
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.policies.slots.remote import model_name
+from xrouter_lg.policies.slots.remote_servers import ADAPTER_FILE
 
 from .export_gguf import WeightType, export_adapter, export_merged
 from .server import LlamaCppServer
@@ -47,8 +52,7 @@ def gguf_of(
 
 
 def checkpoint_server(
-    checkpoint: str | Path,
-    *,
+    *checkpoints: str | Path,
     base: str | Path | None = None,
     type: WeightType = "f32",
     base_gguf: Path | None = None,
@@ -57,60 +61,73 @@ def checkpoint_server(
     threads: int | None = None,
     port: int = 0,
 ) -> LlamaCppServer:
-    """A server for a checkpoint, not started yet; use it inside ``with``.
+    """A server for one checkpoint or several, not started yet; use it inside ``with``.
 
-    With ``base_gguf`` (a GGUF file of the base) the adapter alone is written and loaded beside it:
-    several checkpoints then share a base on disk, and ``type`` is the base file's own.
+    With ``base_gguf`` (a GGUF file of the base) adapters alone are written and loaded beside it:
+    several checkpoints then share a base, and ``type`` is the base file's own.
     ``n_parallel`` requests are computed at once; each has its own copy of the candidate block's
     keys and values. ``threads`` is for generating and for reading prompts; default all cores.
 
     Raises:
         CheckpointError, ExportError: see :func:`gguf_of`.
     """
-    where = resolve_checkpoint(checkpoint)
-    manifest = verify(where)
-    if manifest.language_model is not None and manifest.kind != "slots":
+    if not checkpoints or (len(checkpoints) > 1 and base_gguf is None):
         raise CheckpointError(
-            f"checkpoint {str(where)!r} is of kind {manifest.kind!r}, whose chat template this "
-            "server is not given; serve it in process or with vLLM (docs/serving.md)"
+            f"{len(checkpoints)} checkpoints for one server; give one, or several adapters of one "
+            "base with base_gguf (--base-gguf), the base as a GGUF file"
         )
-    name = model_name(manifest)
-    adapter: Path | None = None
-    if base_gguf is not None:
-        adapter = (folder or cache_root() / "gguf") / f"{name}-lora.gguf"
-        if not adapter.is_file():
-            export_adapter(where, adapter, base=base)
+    folders = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
+    names = [_name_of(where) for where in folders]
+    adapters: list[Path] = []
+    for where, name in zip(folders, names, strict=True):
+        if base_gguf is not None:
+            adapters.append((folder or cache_root() / "gguf") / f"{name}{ADAPTER_FILE}")
+            if not adapters[-1].is_file():
+                export_adapter(where, adapters[-1], base=base)
     return LlamaCppServer(
-        base_gguf or gguf_of(where, base=base, type=type, folder=folder),
-        name=name,
+        base_gguf or gguf_of(folders[0], base=base, type=type, folder=folder),
+        name=names[0] if len(names) == 1 else "base",
         n_ctx=_CONTEXT,
         n_parallel=n_parallel,
         threads=threads,
         batch_threads=threads,
         port=port,
-        adapter=adapter,
+        adapters=adapters,
         exact=type == "f32",
     )
+
+
+def _name_of(folder: Path) -> str:
+    manifest = verify(folder)
+    if manifest.language_model is not None and manifest.kind != "slots":
+        raise CheckpointError(
+            f"checkpoint {str(folder)!r} is of kind {manifest.kind!r}, whose chat template this "
+            "server is not given; serve it in process or with vLLM (docs/serving.md)"
+        )
+    return model_name(manifest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; exit code 0, or 1 when it can't."""
     parser = argparse.ArgumentParser(
         prog="python -m integrations.llama_cpp.serve_checkpoint",
-        description="Serve a trained checkpoint with llama.cpp.",
+        description="Serve trained checkpoints with llama.cpp.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint's folder, or an alias")
+    parser.add_argument(
+        "checkpoints", type=Path, nargs="+", help="a checkpoint's folder, or an alias"
+    )
     parser.add_argument("--base", help="the adapter's base model; default XROUTER_BASE")
     parser.add_argument("--type", choices=get_args(WeightType), default="f32")
-    parser.add_argument("--base-gguf", type=Path, help="serve the adapter beside this file")
+    parser.add_argument("--base-gguf", type=Path, help="serve adapters beside this file")
     parser.add_argument("--port", type=int, default=8080)
     options = parser.parse_args(arguments)
     return status_of(lambda: _serve(**vars(options)))
 
 
-def _serve(checkpoint: Path, **options: Any) -> None:
-    with checkpoint_server(checkpoint, **options) as server:
-        print(f"policy='llama_cpp:{server.base_url}?checkpoint={checkpoint}'")
+def _serve(checkpoints: Sequence[Path], **options: Any) -> None:
+    with checkpoint_server(*checkpoints, **options) as server:
+        for checkpoint in checkpoints:
+            print(f"policy='llama_cpp:{server.base_url}?checkpoint={checkpoint}'")
         print("serving; Ctrl-C stops", file=sys.stderr, flush=True)
         threading.Event().wait()
 

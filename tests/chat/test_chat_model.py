@@ -11,7 +11,14 @@ from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_cal
 from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, trim_messages
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import (
+    ChatPromptTemplate,
+    HumanMessagePromptTemplate,
+    PromptTemplate,
+)
 from langchain_core.rate_limiters import InMemoryRateLimiter
+from langchain_core.runnables import ConfigurableField, RunnableSequence
 from langchain_core.tools import tool
 
 from tests.support.apps import calls, card, pool, prefers, scripted
@@ -356,6 +363,38 @@ def test_it_is_saved_without_keys_and_loaded_as_the_same(
     assert again.asdict() == model.asdict()
     assert again.router.pool.fingerprint == cards.fingerprint
     assert route_of(again.invoke("Hi")) == "small"
+
+
+def test_fields_may_be_made_configurable(fake: FakeOpenAIServer) -> None:
+    model = ChatXRouter(pool(fake), policy="cheapest").configurable_fields(
+        policy=ConfigurableField(id="by"), temperature=ConfigurableField(id="heat")
+    )
+    assert model.invoke("Hi").response_metadata["xrouter"]["route"] == "small"  # type: ignore[union-attr]
+    other = model.with_config(configurable={"by": "fixed:large", "heat": 0.5})
+    assert other.invoke("Hi").response_metadata["xrouter"]["route"] == "large"  # type: ignore[union-attr]
+    assert fake.requests[-1].body["temperature"] == 0.5
+    either = ChatXRouter(pool(fake), policy="cheapest").configurable_alternatives(
+        ConfigurableField(id="which"),
+        default_key="a",
+        b=ChatXRouter(pool(fake), policy="fixed:large"),
+    )
+    chosen = either.invoke("Hi", config={"configurable": {"which": "b"}})
+    assert chosen.response_metadata["xrouter"]["route"] == "large"  # type: ignore[union-attr]
+
+
+def test_a_chain_with_it_is_saved_and_loaded(
+    fake: FakeOpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    cards = {"models": [{"name": "small", "model": "small", "base_url": fake.base_url}]}
+    prompt = ChatPromptTemplate.from_template("Capital of {country}?")
+    chain = prompt | ChatXRouter(cards) | StrOutputParser()
+    known: list[Any] = [RunnableSequence, ChatPromptTemplate, HumanMessagePromptTemplate]
+    known += [PromptTemplate, StrOutputParser, ChatXRouter]
+    again = loads(dumps(chain), allowed_objects=known, valid_namespaces=["xrouter_lg"])
+    assert again.invoke({"country": "France"}) == chain.invoke({"country": "France"})
+    with pytest.raises(ValueError, match="ChatXRouter"):
+        loads(dumps(chain), allowed_objects=known[:-1], valid_namespaces=["xrouter_lg"])
 
 
 def test_a_policy_object_can_not_be_saved(fake: FakeOpenAIServer) -> None:

@@ -14,12 +14,22 @@ from langchain.agents.middleware import (
     SummarizationMiddleware,
 )
 from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.tools import ToolException, tool
 
 from tests.support.apps import ask, card, scripted
 from xrouter_lg import ChatXRouter, ModelPool, Recorder, XRouterMiddleware
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, ScriptedChatModel, first, server_error
+from xrouter_lg.routing.trajectory import steps_of
+from xrouter_lg.testing import (
+    FakeModel,
+    FakeOpenAIServer,
+    FaultPlan,
+    Reply,
+    ScriptedChatModel,
+    ToolCall,
+    first,
+    server_error,
+)
 
 LOOKUP = AIMessage("", tool_calls=[{"name": "lookup", "args": {}, "id": "1", "type": "tool_call"}])
 
@@ -71,6 +81,62 @@ async def test_per_step_asks_the_policy_at_every_call(cards: ModelPool) -> None:
     layer = XRouterMiddleware(cards, per="step", policy=small_then_large)
     state = await create_agent(own_model(), tools=[lookup], middleware=[layer]).ainvoke(ask())
     assert routes(state) == ["small", "large"]
+
+
+@tool
+def fragile(name: str) -> str:
+    """Knows one name."""
+    if name != "Ada":
+        raise ToolException(f"no {name!r}")
+    return "42"
+
+
+fragile.handle_tool_error = True
+
+
+def misspelling(messages: Any) -> Any:
+    """Calls the tool with what it does not know, again and again."""
+    call = {"name": "fragile", "args": {"name": "Bob"}, "id": str(len(messages))}
+    return AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
+
+
+def right(messages: Any) -> Any:
+    if messages[-1].text == "42":
+        return "It is 42"
+    call = {"name": "fragile", "args": {"name": "Ada"}, "id": str(len(messages))}
+    return AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_a_run_that_stalls_goes_on_with_the_next_card_up(way: str) -> None:
+    cards = ModelPool([scripted("small", misspelling), scripted("large", right)])
+    layer = XRouterMiddleware(cards, per="step", policy="cheapest")
+    agent = create_agent(own_model(), tools=[fragile], middleware=[layer])
+    state = agent.invoke(ask()) if way == "sync" else await agent.ainvoke(ask())
+    assert routes(state) == ["small", "large", "large"]
+    assert state["messages"][-1].text == "It is 42"
+    assert state["xrouter"]["reason"].startswith("small stalled (its tool calls failed); ")
+
+
+async def test_every_step_of_a_policy_sees_the_run_so_far(fake: FakeOpenAIServer) -> None:
+    seen = []
+
+    def watching(request: Any, candidates: Any) -> str:
+        seen.append((len(steps_of(request.messages)), dict(request.warm_tokens)))
+        return "small"
+
+    def reply(body: Any) -> Any:
+        done = body["messages"][-1]["role"] == "tool"
+        return "done" if done else Reply(tool_calls=[ToolCall("lookup", {})])
+
+    fake.add_model(FakeModel(name="small", reply=reply))
+    cards = ModelPool([card(fake, "small"), card(fake, "large")])
+    layer = XRouterMiddleware(cards, per="step", policy=watching)
+    state = await create_agent(own_model(), tools=[lookup], middleware=[layer]).ainvoke(ask())
+    first = state["messages"][1].usage_metadata
+    assert [steps for steps, _ in seen] == [0, 1]
+    assert seen[0][1] == {}
+    assert 0 < seen[1][1]["small"] <= first["input_tokens"] + first["output_tokens"]
 
 
 async def test_the_state_and_the_trace_tell_the_route(cards: ModelPool, tmp_path: Any) -> None:

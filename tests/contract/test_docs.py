@@ -5,25 +5,35 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from xrouter_lg import XRouterNode, __all__
+from xrouter_lg.cli import main
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TOLD = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "integrations").rglob("README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOLD = [*PAGES, *sorted(ROOT.glob("[!R]*.md")), *sorted((ROOT / "integrations").rglob("README.md"))]
 ROOTS = "xrouter_lg|training|integrations|benchmarks|graphs|tests|docs"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+RUN = ("python", "console")
+
+
 def fences(page: Path, language: str) -> list[str]:
     return [body for kind, body in FENCE.findall(page.read_text()) if kind == language]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 @pytest.fixture
@@ -45,15 +55,31 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_python_block_runs_and_prints_what_the_page_says(page: Path, servers: Any) -> None:
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(fences(page, kind) for kind in RUN)], ids=name_of
+)
+def test_every_block_runs_and_prints_what_the_page_says(page: Path, servers: Any) -> None:
     scope: dict[str, Any] = {"__name__": "__docs__"}
-    for block in fences(page, "python"):
-        expected = [line[3:] for line in block.splitlines() if line.startswith("#> ")]
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(block, f"{page.name}", "exec"), scope)
-        assert printed.getvalue().splitlines() == expected, block
+    for kind, block in FENCE.findall(page.read_text()):
+        if kind == "python":
+            expected = [line[3:] for line in block.splitlines() if line.startswith("#> ")]
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block, f"{page.name}", "exec"), scope)
+            assert printed.getvalue().splitlines() == expected, block
+        elif kind == "console":
+            for line in block.splitlines():
+                commands(line)
+
+
+def commands(line: str) -> None:
+    """Run ``$ xrouter ...`` in this process; it ends well, or with the code behind ``# exit``."""
+    command, _, code = line.removeprefix("$ ").partition("  # exit ")
+    name, *arguments = shlex.split(command)
+    assert line.startswith("$ ") and name == "xrouter", f"not a command of ours: {line}"
+    with mock.patch.object(sys, "argv", [name, *arguments]), pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code or 0) == int(code or 0), line
 
 
 def test_the_readmes_first_block_runs_alone_with_no_key_and_nothing_beside_it(
@@ -74,7 +100,7 @@ def test_the_readmes_first_block_runs_alone_with_no_key_and_nothing_beside_it(
     assert done.stdout.splitlines() == printed != []
 
 
-@pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", TOLD, ids=name_of)
 def test_every_link_and_every_path_and_module_that_is_named_is_there(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r"\]\((?!http)([^)#]+)", text)

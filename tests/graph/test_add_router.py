@@ -89,6 +89,14 @@ async def test_messages_under_another_key(fake: FakeOpenAIServer) -> None:
     assert [m.content for m in state["chat"]] == ["Hi", "small says hello to you"]
 
 
+@pytest.mark.parametrize("option", ["messages_key", "output_key"])
+def test_a_key_that_the_state_does_not_have_is_refused(option: str, fake: FakeOpenAIServer) -> None:
+    """Its answers would be paid for and lost."""
+    wanted = f"{option} is 'answers', and .* the graph's state has messages"
+    with pytest.raises(ConfigurationError, match=wanted):
+        add_router(StateGraph(MessagesState), pool(fake), **{option: "answers"})
+
+
 async def test_the_users_reducer_stays_in_force(fake: FakeOpenAIServer) -> None:
     class State(TypedDict):
         messages: Annotated[list[Any], _newest_two]

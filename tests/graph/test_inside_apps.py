@@ -7,14 +7,16 @@ from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AnyMessage, HumanMessage
+from langchain_core.prompt_values import ChatPromptValue
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
-from langgraph.types import Send
+from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
 from tests.support.apps import app, ask, card, pool, record
-from xrouter_lg import ModelPool, Router, XRouterNode, add_router, build_router_graph
+from xrouter_lg import Budget, ModelPool, Router, XRouterNode, add_router, build_router_graph
 from xrouter_lg.errors import RequestError, RequestOptionError
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, server_error
 
@@ -93,12 +95,59 @@ def test_the_options_are_advertised(fake: FakeOpenAIServer) -> None:
     assert "cost_weight" in fields
 
 
+@pytest.mark.parametrize("bound", [False, True])
+def test_the_node_is_drawn_to_its_cards(bound: bool, fake: FakeOpenAIServer) -> None:
+    node = XRouterNode(pool(fake), policy="cheapest")
+    graph = app(node.bind_tools([{"name": "look"}]) if bound else node)
+    assert set(graph.get_graph().nodes) == {"__start__", "model", "__end__"}
+    drawn = graph.get_graph(xray=True)
+    assert {"model:route", "model:call_small", "model:call_large"} <= set(drawn.nodes)
+    assert ("model:call_small", "model:collect") in {(e.source, e.target) for e in drawn.edges}
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_one_looks_into_a_node_that_waits_for_a_human(
+    way: str, fake: FakeOpenAIServer
+) -> None:
+    budget = Budget(per_request_usd="0.000001", on_exceeded="interrupt")
+    graph = app(XRouterNode(pool(fake), budget=budget), InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    await graph.ainvoke(ask(), config)
+    if way == "sync":
+        (waiting,) = graph.get_state(config, subgraphs=True).tasks
+    else:
+        (waiting,) = (await graph.aget_state(config, subgraphs=True)).tasks
+    assert waiting.interrupts
+    assert waiting.state.next == ("route",)  # type: ignore[union-attr]
+    state = await graph.ainvoke(Command(resume="1"), config)
+    assert record(state)["route"] == "small"
+
+
+async def test_the_node_is_a_runnable_like_any_other(fake: FakeOpenAIServer) -> None:
+    node = XRouterNode(pool(fake), policy="cheapest")
+    for other in (node.with_config(tags=["a"]), node.with_retry(), node.bind(stop=["."])):
+        assert record(await other.ainvoke(ask()))["route"] == "small"
+        assert record(await app(other).ainvoke(ask()))["route"] == "small"
+    (whole,) = node.stream(ask())
+    (later,) = [part async for part in node.astream(ask())]
+    assert [record(state)["route"] for state in (whole, later)] == ["small", "small"]
+
+
 def test_the_router_graph_has_a_json_schema(fake: FakeOpenAIServer) -> None:
     schema = build_router_graph(pool(fake)).compile().get_input_jsonschema()
     assert "messages" in schema["properties"]
 
 
-@pytest.mark.parametrize("given", ["Hi", [HumanMessage("Hi")], HumanMessage("Hi")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "Hi",
+        [HumanMessage("Hi")],
+        HumanMessage("Hi"),
+        ChatPromptValue(messages=[HumanMessage("Hi")]),
+    ],
+    ids=["text", "list", "message", "prompt"],
+)
 def test_what_a_chat_model_takes_is_pointed_to_one(given: Any, fake: FakeOpenAIServer) -> None:
     with pytest.raises(RequestError, match="use ChatXRouter"):
         XRouterNode(pool(fake)).invoke(given)

@@ -33,6 +33,7 @@ def test_every_kind_of_graph_is_there() -> None:
         "supervisor_team",
         "support_offline",
         "tool_agent",
+        "verified_cascade",
     ]
 
 

@@ -21,8 +21,17 @@ from langgraph_sdk import get_client
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRIES: dict[str, str] = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
-DRAWN = ("rag_app", "supervisor_team", "parallel_answers", "price_approval")
-"""Graphs whose router's steps are their own nodes; elsewhere the router is one node or a model."""
+WITH_FIELDS = (
+    "rag_app",
+    "supervisor_team",
+    "parallel_answers",
+    "verified_cascade",
+    "price_approval",
+    "tool_agent",
+)
+"""Graphs that take a request's options by their context."""
+DRAWN = (*WITH_FIELDS[:-1], "support_app_routed")
+"""Graphs with a router among their nodes; in the others it is a model."""
 LANGGRAPH = shutil.which("langgraph")
 
 
@@ -51,7 +60,7 @@ def test_a_graph_is_drawn_to_its_cards(name: str) -> None:
     assert cards == ({"large"} if name == "price_approval" else {"small", "large"})
 
 
-@pytest.mark.parametrize("name", [*DRAWN, "tool_agent"])
+@pytest.mark.parametrize("name", WITH_FIELDS)
 def test_the_options_of_a_request_are_fields(name: str) -> None:
     fields = compiled(ENTRIES[name]).get_context_jsonschema()["properties"]
     assert set(fields) == {"cost_weight", "max_cost_usd", "timeout_s", "allow", "deny"}
@@ -113,6 +122,7 @@ async def test_langgraph_dev_serves_every_entry_drawn_and_with_fields(dev: str) 
     for name in DRAWN:
         drawn = await client.assistants.get_graph(served[name], xray=True)
         assert "large" in called(node["id"] for node in drawn["nodes"])
+    for name in WITH_FIELDS:
         schemas = await client.assistants.get_schemas(served[name])
         assert "cost_weight" in (schemas["context_schema"] or {})["properties"]
 

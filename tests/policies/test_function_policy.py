@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -65,6 +66,52 @@ async def test_nonsense_costs_a_fallback_and_says_what_is_wanted(fake: FakeOpenA
     assert (
         "returned 'huge'; it must return the name of a candidate" in told["fallbacks"][0]["detail"]
     )
+
+
+def ended(request: RouteRequest, candidates: Sequence[ModelCard]) -> str:
+    return next(iter(()))
+
+
+def emptying(request: RouteRequest, candidates: Sequence[ModelCard]) -> str:
+    request.messages.clear()  # type: ignore[attr-defined]
+    return "large"
+
+
+async def cancelling(request: RouteRequest, candidates: Sequence[ModelCard]) -> str:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("function", "detail"),
+    [
+        (ended, "RuntimeError: the function raised StopIteration"),
+        (emptying, "'tuple' object has no attribute 'clear'"),
+        (cancelling, "CancelledError"),
+        (lambda request: "large", "takes 1 positional argument but 2 were given"),
+        (lambda request, cards: None, "returned None; it must return"),
+        (lambda request, cards: {"small": float("nan")}, "its probability of 'small' is nan"),
+        (lambda request, cards: {"small": -1.0, "large": 2.0}, "its probability of 'small' is -1"),
+        (lambda request, cards: {"other": 1.0}, "'other', which is no candidate"),
+        (lambda request, cards: {}, "gives no card a probability above 0"),
+    ],
+    ids=[
+        "ended",
+        "emptying",
+        "cancelling",
+        "one argument",
+        "none",
+        "nan",
+        "negative",
+        "stranger",
+        "empty",
+    ],
+)
+def test_whatever_goes_wrong_in_it_costs_a_fallback(
+    function: Any, detail: str, fake: FakeOpenAIServer
+) -> None:
+    told = record(XRouterNode(pool(fake), policy=function).invoke(ask()))
+    assert told["route"] == "small"
+    assert detail in told["fallbacks"][0]["detail"]
 
 
 def test_a_class_is_no_function(fake: FakeOpenAIServer) -> None:

@@ -82,9 +82,10 @@ def write(
     probe_seed: int | None = 0,
     cards: tuple[str, ...] = NAMES,
     head: FamilyHead | None = None,
+    weights: bool = False,
 ) -> Path:
-    """A checkpoint without weights. Its probe is what a :class:`SlotServer` of ``probe_seed``
-    answers; None: no probe."""
+    """A checkpoint, without weights unless told otherwise. Its probe is what a
+    :class:`SlotServer` of ``probe_seed`` answers; None: no probe."""
     stats = tuple(CardStats(name, f"{name} one", 0.5, 0.1, 100.0, 1e-4) for name in cards)
 
     def manifest(digest: str) -> Manifest:
@@ -104,6 +105,8 @@ def write(
         write_tokenizer(target)
         if head is not None:
             save_file(head.arrays, target / HEAD_FILE)
+        if weights:
+            save_file({"none": np.zeros(1)}, target / "adapter_model.safetensors")
         if probe_seed is not None:
             prompts = SlotPrompts(manifest(tokenizer_hash(_Tokenizer(target))), target)
             rows = []

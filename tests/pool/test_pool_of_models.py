@@ -32,7 +32,9 @@ async def test_chat_models_cards_and_bound_keywords_are_taken(
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
     bound = ScriptedChatModel(lambda messages: "bound", model_name="b").bind(temperature=0.5)
     plain = ScriptedChatModel(lambda messages: "plain", model_name="a")
-    pool = ModelPool.of(plain, bound.bind(stop=["x"]), ModelCard(name="own", model="openai:gpt-5"))
+    pool = ModelPool.of(
+        plain.with_retry(), bound.bind(stop=["x"]), ModelCard(name="own", model="openai:gpt-5")
+    )
     assert pool.names == ("a", "b", "own")
     state = await app(XRouterNode(pool, policy="fixed:b")).ainvoke(ask())
     assert state["messages"][-1].text == "bound"
@@ -57,8 +59,13 @@ async def test_keywords_of_the_app_win_over_bound_ones() -> None:
             "has a config bound .*tags.*; give tags",
         ),
         ("gpt-5-nano", "names no provider"),
+        ("openai:", r"model 'openai:' names no model of openai; write 'openai:model'"),
+        (
+            ScriptedChatModel(["x"]).with_fallbacks([ScriptedChatModel(["y"])]),
+            "model 1 is a RunnableWithFallbacks",
+        ),
     ],
-    ids=["number", "no model", "config", "no provider"],
+    ids=["number", "no model", "config", "no provider", "no name", "fallbacks"],
 )
 def test_what_is_no_model_is_refused_without_its_repr(model: Any, message: str) -> None:
     with pytest.raises(PoolError, match=message):

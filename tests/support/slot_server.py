@@ -28,6 +28,12 @@ class SlotServer:
     names: list[str]
     seed: int = 0
     """Of the weights, so to say."""
+    seeds: dict[str, int] = field(default_factory=dict)
+    """Of those that are served under another name than the first: adapters."""
+    weights: dict[str, int] = field(default_factory=dict)
+    """Seed by the folder of an adapter that may be loaded while it runs, as vLLM does it."""
+    adapters: list[str] = field(default_factory=list)
+    """Files of adapters that llama.cpp chooses among by number; their seeds are their places."""
     key: str | None = None
     lack: set[int] = field(default_factory=set)
     """Tokens that it leaves out of its answers."""
@@ -40,14 +46,16 @@ class SlotServer:
     url: str = ""
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        ids = body["prompt"]
+        ids, seed = body["prompt"], self.seeds.get(body["model"], self.seed)
+        if chosen := body.get("lora"):
+            seed = chosen[0]["id"]
         if path == "/v1/completions":
             choices = body["structured_outputs"]["choice"]
             # A choice's token is known by its place behind the first byte tokens: see the test.
             tokens = [self.tokens[choice] for choice in choices]
         else:
             tokens = [token for token, _ in body["logit_bias"]]
-        values = {token: logit(ids, token, self.seed) for token in tokens}
+        values = {token: logit(ids, token, seed) for token in tokens}
         mass = math.log(sum(map(math.exp, values.values())))
         shown = {t: value - mass for t, value in values.items() if t not in self.lack}
         if path == "/v1/completions":
@@ -57,6 +65,21 @@ class SlotServer:
             return {"choices": [{"text": " A", "logprobs": {"top_logprobs": [top]}}]}
         probabilities = [{"id": t, "prob": math.exp(value)} for t, value in shown.items()]
         return {"completion_probabilities": [{"top_probs": probabilities}]}
+
+    def loads(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """What vLLM answers to the loading or unloading of an adapter."""
+        name = body["lora_name"]
+        if path.endswith("/unload_lora_adapter"):
+            if name not in self.seeds:
+                return 404, {"error": f"The lora adapter '{name}' cannot be found."}
+            self.names.remove(name)
+            del self.seeds[name]
+        else:
+            if body["lora_path"] not in self.weights:
+                return 404, {"error": f"No adapter found for '{body['lora_path']}'."}
+            self.seeds[name] = self.weights[body["lora_path"]]
+            self.names.append(name)
+        return 200, "Success"
 
     tokens: dict[str, int] = field(default_factory=dict)
     """Token id by text, for what is asked by text."""
@@ -71,6 +94,10 @@ def running(script: SlotServer, port: int = 0) -> Iterator[SlotServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if self.path == "/lora-adapters" and self._allowed():
+                files = enumerate(script.adapters)
+                self._send(200, [{"id": n, "path": file, "scale": 0.0} for n, file in files])
+                return
             script.listed += 1
             if self._allowed():
                 self._send(200, {"data": [{"id": name} for name in script.names]})
@@ -83,6 +110,10 @@ def running(script: SlotServer, port: int = 0) -> Iterator[SlotServer]:
             script.gate.wait(30)
             if script.status != 200:
                 self._send(script.status, {"error": "no"})
+            elif "lora_name" in body:
+                self._send(*script.loads(self.path, body))
+            elif "lora" in body:
+                self._send(200, script.answer(self.path, body))
             elif body.get("model") not in script.names:
                 self._send(404, {"error": f"no model {body.get('model')}"})
             else:

@@ -13,7 +13,7 @@ from xrouter_lg.episodes.episode import Episode, EpisodeCall, sum_usage
 from xrouter_lg.episodes.plain_calls import message_key
 from xrouter_lg.episodes.propensity import logged_propensity
 from xrouter_lg.outcomes.schema import KEY
-from xrouter_lg.said import other_blocks, text_of
+from xrouter_lg.said import other_blocks, question_of, text_of
 from xrouter_lg.verifiers.feedback import is_number
 from xrouter_lg.verifiers.grading import reference_of
 
@@ -45,9 +45,10 @@ def prompt_row(
     key: tuple[str, str, str], episode: Episode, references: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A row of the prompts table. A lone question is its text; anything more keeps the whole
-    conversation in ``meta``, so that it can be asked again as it was."""
+    conversation in ``meta``, so that it can be asked again as it was. Within a tool loop the
+    prompt is what the user asked, which is what policies read of it too."""
     *before, last = episode.messages
-    text = text_of(last["content"])
+    text = text_of(question_of(episode.messages))
     meta: dict[str, Any] = {}
     if before or last["role"] != "user" or not isinstance(last["content"], str):
         meta["messages"] = list(episode.messages)

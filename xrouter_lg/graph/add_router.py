@@ -19,6 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict  # typing's has no JSON schema before Python 3.12
 
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.own_trace import OwnTrace
 from xrouter_lg.graph.steps import Names, Step, StepFunction, Steps
@@ -102,7 +103,7 @@ def add_router(
     both places records once.
 
     Raises:
-        ConfigurationError: a bad card, policy or option.
+        ConfigurationError: a bad card, policy or option, or a key that the state does not have.
     """
     router = as_router(router, policy=policy, max_turns=max_turns)
     names = Names(
@@ -115,6 +116,12 @@ def add_router(
         prefix=_prefix(builder, router, name) if prefix is None else prefix,
         channels="" if name == "route" else f"_{name}",
     )
+    for option, key in (("messages_key", messages_key), ("output_key", names.output_key)):
+        if key not in builder.channels:
+            raise ConfigurationError(
+                f"add_router: {option} is {key!r}, and an answer written there would be lost: the "
+                f"graph's state has {', '.join(map(str, builder.channels)) or 'no keys'}"
+            )
     # An own input schema brings the private channels along; the plain annotation of the
     # messages leaves the user's reducer in force.
     schema: Any = TypedDict(

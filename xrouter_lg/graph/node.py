@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langgraph.graph.state import CompiledStateGraph
@@ -20,6 +21,7 @@ from xrouter_lg.errors import ConfigurationError, NoCandidateError, RequestError
 from xrouter_lg.graph.add_router import graph_of
 from xrouter_lg.graph.asking import RUN_NAME
 from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.drawn import DrawnNode
 from xrouter_lg.graph.request import OPTION_SPECS, OUTER_KEY, to_messages
 from xrouter_lg.graph.state import OPTIONS_KEY, POOL_KEY
 from xrouter_lg.policies.resolve import PolicyLike
@@ -40,16 +42,16 @@ _STREAM_KEYS = (
 )
 
 
-class XRouterNode(Runnable[Any, dict[str, Any]]):
+class XRouterNode(DrawnNode):
     """Answers with one of several models, and says which, why and at what price.
 
     ``builder.add_node("model", XRouterNode(pool, policy="cheapest"))`` is the whole change in an
     app: the node reads ``messages``, appends one ``AIMessage``, and puts a
     :class:`~xrouter_lg.types.RouteRecord` as a plain dict into
     ``message.response_metadata["xrouter"]``. It works in sync and async graphs, and streams the
-    chosen model's tokens as its own. Under a checkpointer a request of one turn is kept as one
-    step, as a model's is; one of several turns resumes without paying twice for a call that had
-    finished.
+    chosen model's tokens as its own; ``get_graph(xray=True)`` and Studio draw its cards. Under a
+    checkpointer a request of one turn is kept as one step, as a model's is; one of several turns
+    resumes without paying twice for a call that had finished.
 
     ``policy``: see :func:`~xrouter_lg.policies.resolve.resolve_policy`. ``cost_weight`` (λ ≥ 0):
     score units that one reference cost is worth. ``max_turns`` above one lets a policy that can
@@ -142,7 +144,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         bound._tools = replace(self._tools, tools=tuple(tools), options=tuple(options.items()))
         return bound
 
-    def invoke(
+    def invoke(  # type: ignore[override]  # a node's input and output, not a graph's modes
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         value, messages = self._read(input)
@@ -152,7 +154,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         )
         return self._write(value, state)
 
-    async def ainvoke(
+    async def ainvoke(  # type: ignore[override]
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         value, messages = self._read(input)
@@ -163,7 +165,7 @@ class XRouterNode(Runnable[Any, dict[str, Any]]):
         return self._write(value, state)
 
     def _read(self, state: Any) -> tuple[Any, list[BaseMessage]]:
-        if isinstance(state, str | list | tuple | BaseMessage):
+        if isinstance(state, str | list | tuple | BaseMessage | PromptValue):
             raise RequestError(
                 f"XRouterNode was given a {type(state).__name__}; a node takes its graph's state, "
                 f"such as {{{self.messages_key!r}: [...]}}. Where a chat model is meant (agents, "

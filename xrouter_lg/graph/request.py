@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -23,6 +24,7 @@ from xrouter_lg.errors import (
 )
 from xrouter_lg.json_text import shown
 from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.routing.prompt_cache import warm_tokens
 from xrouter_lg.routing.router import Router, check_cost_weight
 from xrouter_lg.types import RouteRequest
 
@@ -139,7 +141,7 @@ def build_request(
     allow, deny = configurable.get("allow"), configurable.get("deny")
     limit = _limit(configurable.get("max_cost_usd"), router)
     return RouteRequest(
-        messages=messages,
+        messages=tuple(messages),  # a policy only reads them
         cost_weight=router.cost_weight
         if weight is None
         else check_cost_weight(weight, _where("cost_weight"), RequestOptionError),
@@ -158,6 +160,7 @@ def build_request(
         images=size.images,
         max_turns=router.max_turns,
         per_step=_flag(configurable.get("per_step"), "per_step"),
+        warm_tokens=warm_tokens(messages, router.pool, time.time(), size.likely),
         **beside,
     )
 

@@ -76,8 +76,20 @@ def by_price(
     candidates: Sequence[ModelCard], request: RouteRequest | None = None
 ) -> list[ModelCard]:
     """Candidates from the cheapest expected cost of this request to the dearest; unknown last."""
-    tokens = 500 if request is None else request.prompt_tokens
-    return sorted(candidates, key=lambda card: _price_key(card.estimate_usd(tokens)))
+
+    def cost(card: ModelCard) -> Decimal | None:
+        return card.estimate_usd(500) if request is None else expected_usd(card, request)
+
+    return sorted(candidates, key=lambda card: _price_key(cost(card)))
+
+
+def expected_usd(
+    card: ModelCard, request: RouteRequest, output_tokens: int | None = None
+) -> Decimal | None:
+    """Expected cost (USD) of a call to a card: what it has of the prompt in its cache at the cached
+    rate. None where the price is unknown."""
+    warm = request.warm_tokens.get(card.name, 0)
+    return card.estimate_usd(request.prompt_tokens, output_tokens, warm)
 
 
 def _price_key(cost: Decimal | None) -> tuple[bool, Decimal]:

@@ -31,10 +31,16 @@ class FunctionPolicy(BasePolicy):
         if self._is_async:
             said = await self._function(request, candidates)
         else:
-            said = await asyncio.to_thread(self._function, request, candidates)
+            said = await asyncio.to_thread(self._called, request, candidates)
             if inspect.isawaitable(said):  # a partial of a coroutine function, or the like
                 said = await said
         return self._proposal(said, candidates)
+
+    def _called(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Any:
+        try:
+            return self._function(request, candidates)
+        except StopIteration as error:  # no future takes it: whoever waits would wait for ever
+            raise RuntimeError("the function raised StopIteration") from error
 
     def _proposal(self, said: Any, candidates: Sequence[ModelCard]) -> Proposal:
         if isinstance(said, Proposal):

@@ -26,7 +26,9 @@ from typing import Self
 from xrouter_lg.checkpoints.family_head import FamilyHead, FamilyReading
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CostModel, HeadStats
+from xrouter_lg.policies.base import expected_usd
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import RouteRequest
 
 TEMPERATURE = 0.02
@@ -103,7 +105,7 @@ class Predictor:
         of gets the mean prior of those that were trained, the one thing known about it; its cost
         comes from its own price.
         """
-        text = str(request.messages[-1].text)
+        text = text_of(question_of(request.messages))
         expected, ratios, doubt = self._expected(contrasts, text, request.prompt_tokens)
         mean = sum(card.prior for card in self.cards) / len(self.cards)
         known = {card.name: card for card in (*self.cards, *self.added)}
@@ -111,7 +113,7 @@ class Predictor:
         for card in candidates:
             stats = known.get(card.name)
             quality[card.name] = expected.get(card.name, sigmoid(mean))
-            usd = expected_cost(card, stats, ratios.get(card.name, 1.0), request.prompt_tokens)
+            usd = expected_cost(card, stats, ratios.get(card.name, 1.0), request)
             # An unknown price must not look cheap: it counts as the reference.
             cost[card.name] = self.c_ref_usd if usd is None else usd
             weight = cost_weight * cost[card.name] / self.c_ref_usd
@@ -192,17 +194,18 @@ def certainty(stats: HeadStats, reading: FamilyReading) -> float:
 
 
 def expected_cost(
-    card: ModelCard, stats: CardStats | None, ratio: float, prompt_tokens: int
+    card: ModelCard, stats: CardStats | None, ratio: float, request: RouteRequest
 ) -> float | None:
-    """Expected USD of a call: today's price with the output tokens seen in training, else the
-    cost seen in training; ``ratio`` is this prompt's share of the mean. None where unknown."""
+    """Expected USD of a call: today's price with the output tokens seen in training and what of the
+    prompt is warm, else the cost seen in training; ``ratio`` is this prompt's share of the mean.
+    None where unknown."""
     if stats is not None and stats.output_tokens > 0 and card.effective_price is not None:
-        estimate = card.estimate_usd(prompt_tokens, max(1, round(stats.output_tokens * ratio)))
+        estimate = expected_usd(card, request, max(1, round(stats.output_tokens * ratio)))
         if estimate is not None:
             return float(estimate)
     if stats is not None and not _price_changed(card, stats):
         return stats.cost_usd * ratio
-    estimate = card.estimate_usd(prompt_tokens)
+    estimate = expected_usd(card, request)
     return None if estimate is None else float(estimate)
 
 

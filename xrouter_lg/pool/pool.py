@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import RunnableBinding
+from langchain_core.runnables.base import RunnableBindingBase
 
 from xrouter_lg.errors import PoolError
 from xrouter_lg.json_text import shown
@@ -133,6 +133,11 @@ class ModelCard:
             raise PoolError(
                 f"{where}: model {shown(self.model)} names no provider; write 'provider:model', "
                 "or add base_url for an OpenAI-compatible server"
+            )
+        if self.provider and not self.model_name.strip():
+            raise PoolError(
+                f"{where}: model {shown(self.model)} names no model of {self.provider}; write "
+                f"'{self.provider}:model'"
             )
         if self.base_url is not None:
             check_url(where, self.base_url)
@@ -291,15 +296,19 @@ class ModelCard:
             found = published_price(None, name, tier)  # a package whose name the list lacks
         return found
 
-    def estimate_usd(self, input_tokens: int, output_tokens: int | None = None) -> Decimal | None:
-        """Expected cost (USD) of a request, None where the price is unknown."""
+    def estimate_usd(
+        self, input_tokens: int, output_tokens: int | None = None, cached_tokens: int = 0
+    ) -> Decimal | None:
+        """Expected cost (USD) of a request, None where the price is unknown. ``cached_tokens`` of
+        the input are read from the provider's prompt cache."""
         price = self.effective_price
         if price is None:
             return None
         outputs = TYPICAL_OUTPUT_TOKENS if output_tokens is None else output_tokens
         if self.max_output_tokens is not None:
             outputs = min(outputs, self.max_output_tokens)
-        return Price.cost(price.at(input_tokens), TokenUsage(input_tokens, outputs))
+        usage = TokenUsage(input_tokens, outputs, cached_tokens)
+        return Price.cost(price.at(input_tokens), usage)
 
     def fingerprint_data(self) -> dict[str, Any]:
         """What makes this card what it is, without secrets; hashed into the pool's fingerprint."""
@@ -384,12 +393,13 @@ class ModelPool:
     @classmethod
     def of(
         cls,
-        *models: str | BaseChatModel | RunnableBinding[Any, Any] | ModelCard,
+        *models: str | BaseChatModel | RunnableBindingBase[Any, Any] | ModelCard,
         default: str | None = None,
     ) -> ModelPool:
         """A pool in one line: ``ModelPool.of("openai:gpt-5-nano", "anthropic:claude-haiku-4-5")``.
 
-        Each is an ``init_chat_model`` string, a chat model, one with keywords bound, or a card. A
+        Each is an ``init_chat_model`` string, a chat model, one with keywords bound or with retries
+        (``model.bind(...)``, ``.with_retry()``), or a card. A
         card's name is its model's (``gpt_5_nano``); of two with one name the second has its
         provider's in front, or a number behind. Prices, windows and capabilities are those that are
         published.
@@ -402,7 +412,7 @@ class ModelPool:
             if isinstance(given, ModelCard):
                 cards.append(given)
                 continue
-            if not isinstance(given, str | BaseChatModel | RunnableBinding):
+            if not isinstance(given, str | BaseChatModel | RunnableBindingBase):
                 raise PoolError(
                     f"model {place} is {short(given)}; give a string such as "
                     "'openai:gpt-5-nano', a chat model, or a ModelCard"
@@ -481,7 +491,8 @@ def _cards_from(data: object) -> tuple[list[ModelCard], dict[str, Any]]:
     refuse_unknown(data, ("models", *_OPTIONS), "the pool")
     models = data.get("models")
     if not isinstance(models, list) or not models:
-        raise PoolError("`models` must be a list with at least one card")
+        given = "[]" if models == [] else f"of type {type(models).__name__}"
+        raise PoolError(f"`models` is {given}; it must be a list with at least one card")
     if len(models) > MOST_CARDS:
         raise PoolError(f"`models` lists {len(models):,} cards; at most {MOST_CARDS:,} can be")
     cards = []

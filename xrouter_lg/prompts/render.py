@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolM
 
 from xrouter_lg.json_text import encodable
 from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.said import text_of
+from xrouter_lg.said import question_of, text_of
 
 QUESTION_CHARS = 4_000
 CONTEXT_CHARS = 400
@@ -70,11 +70,15 @@ def conversation(messages: Sequence[BaseMessage]) -> str:
 
 
 def latest(messages: Sequence[BaseMessage], count: int) -> tuple[list[BaseMessage], BaseMessage]:
-    """The system prompt with the ``count`` messages before the last one, and the last one."""
+    """The system prompt with the ``count`` messages before the last one, and the last one. Behind
+    the results of tools what the user asked is one of them, however long ago that was."""
     *before, last = messages
     system = [m for m in before if isinstance(m, SystemMessage)]
-    recent = [m for m in before if not isinstance(m, SystemMessage)]
-    return [*system[-1:], *recent[-count:]], last
+    recent = [m for m in before if not isinstance(m, SystemMessage)][-count:]
+    asked = question_of(messages)
+    if recent and asked is not last and all(message is not asked for message in recent):
+        recent[0] = asked
+    return [*system[-1:], *recent], last
 
 
 def role_of(message: BaseMessage) -> str:

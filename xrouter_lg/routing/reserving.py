@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.errors import BudgetExceededError
+from xrouter_lg.policies.base import expected_usd
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import Action, CallId, PlannedCall, RouteRequest
@@ -14,7 +15,7 @@ from xrouter_lg.types import Action, CallId, PlannedCall, RouteRequest
 
 def estimate_usd(card: ModelCard, request: RouteRequest) -> float | None:
     """Expected USD of a call by the card's price; None where that is unknown."""
-    usd = card.estimate_usd(request.prompt_tokens)
+    usd = expected_usd(card, request)
     return None if usd is None else float(usd)
 
 

@@ -28,6 +28,7 @@ from xrouter_lg.routing import constraints
 from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
 from xrouter_lg.routing.reserving import check_affordable, estimate_usd, reserve
 from xrouter_lg.routing.tool_loop import caller_in_loop
+from xrouter_lg.routing.trajectory import above_stalled, steps_of
 from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
@@ -120,9 +121,19 @@ class Router:
         found = constraints.apply(pool, request, self.circuit_open)
         if not found.cards:
             return self._over_budget(policy, request, pool, found.removed)
-        plan = self._in_loop(request, found.cards) or self._forced(request, found.cards)
+        cards, stalled = found.cards, ""
+        if request.per_step and request.turn == 1:
+            cards, stalled = above_stalled(steps_of(request.messages), cards, pool)
+        plan = self._in_loop(request, cards) or self._forced(request, cards)
         if plan is None:
-            plan = await self._ask(policy, request, found.cards)
+            plan = await self._ask(policy, request, cards)
+        if stalled:
+            reason = f"{stalled}; {plan.proposal.reason}"
+            plan = replace(
+                plan,
+                proposal=replace(plan.proposal, reason=reason),
+                raised=frozenset(card.name for card in cards),
+            )
         return self._settle(plan, policy, request, pool, found)
 
     def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
@@ -211,6 +222,8 @@ class Router:
         proposal = plan.proposal
         actions, propensity = proposal.actions, proposal.propensity
         order = _order(proposal.probabilities, found.cards, request)
+        if plan.raised:
+            order = tuple(sorted(order, key=lambda name: name not in plan.raised))
         account = RequestAccount(request.remaining_usd, request.attempt.charges)
         left = request
         if account.remaining != request.remaining_usd:
@@ -271,7 +284,7 @@ class Router:
         self, order: Sequence[str], plan: _Plan, left: RouteRequest, pool: ModelPool
     ) -> Drawn:
         """The policy's favourite, or an explored card, of those that what is left can pay."""
-        if plan.error or plan.sticky or not self.exploration.rate:
+        if plan.error or plan.sticky or plan.raised or not self.exploration.rate:
             return Drawn(order[0])
         # A card that can't be reserved would be drawn and not called: it has no share.
         able = [name for name in order if not constraints.over_budget(pool[name], left)]
@@ -353,11 +366,14 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A proposal, what went wrong on the way to it, and whether it may be explored."""
+    """A proposal, what went wrong on the way to it, and whether it may be explored: not inside a
+    tool loop, nor where a run has stalled and goes on with a card above."""
 
     proposal: Proposal
     error: str | None = None
     sticky: bool = False
+    raised: frozenset[str] = frozenset()
+    """The cards above one that stalled: all others stand behind them in the order."""
 
 
 def _is_running(task: asyncio.Task[Any] | None) -> bool:

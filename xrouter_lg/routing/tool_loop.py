@@ -32,9 +32,14 @@ def caller_in_loop(
     bound = {name for tool in tools if (name := _name_of(tool)) is not None}
     if any(call["name"] not in bound for call in caller.tool_calls):
         return None
-    record = caller.response_metadata.get(RECORD_KEY)
-    route = record.get("route") if isinstance(record, Mapping) else None
+    route = record_of(caller).get("route")
     return route if isinstance(route, str) else None
+
+
+def record_of(message: BaseMessage) -> Mapping[str, Any]:
+    """The route record of a message that the router gave; empty for any other."""
+    record = message.response_metadata.get(RECORD_KEY)
+    return record if isinstance(record, Mapping) else {}
 
 
 def _all_answered(caller: AIMessage, behind: Sequence[BaseMessage]) -> bool:

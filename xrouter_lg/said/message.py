@@ -8,7 +8,7 @@ Serving and training read with the same functions, so they can't disagree.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -99,6 +99,15 @@ def text_of(said: Any) -> str:
     return "".join(part for part in parts if isinstance(part, str))
 
 
+def question_of(messages: Sequence[Any]) -> Any:
+    """The message that says what is asked: the last one; behind the results of tools the user's
+    last one, which the tools were called for. The last one too where no user has spoken."""
+    if _role_of(messages[-1]) != "tool":
+        return messages[-1]
+    asked = (message for message in reversed(messages) if _role_of(message) == "user")
+    return next(asked, messages[-1])
+
+
 def other_blocks(content: Any) -> list[Mapping[str, Any]]:
     """Images, files and whatever else stands in a content that is not text."""
     if not isinstance(content, list | tuple):
@@ -119,6 +128,11 @@ def answer_of(message: Any) -> str | None:
         return text
     said = [{"name": call["name"], "args": call["args"]} for call in calls]
     return json.dumps(said, ensure_ascii=False, default=str)
+
+
+def _role_of(message: Any) -> str:
+    fields = fields_of(message)
+    return _role(str(fields.get("role") or fields.get("type")))
 
 
 def _role(kind: str) -> str:

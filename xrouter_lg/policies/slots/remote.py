@@ -16,7 +16,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,8 +176,7 @@ class RemotePolicy(SlotPolicy):
 
     async def _check(self, state: _LoopState) -> str:
         where = f"{self._server.name} at {self._root}"
-        served = self._server.served(await self._get(state, "/v1/models"))
-        model = self._choose(served, where)
+        model = await self._find(state, where)
         if self._probe is None:
             if model != model_name(self.manifest) and model != self._wanted:
                 raise CheckpointError(
@@ -196,10 +195,19 @@ class RemotePolicy(SlotPolicy):
         _log.info("%s serves checkpoint %s; mean difference %.2g", where, self.version, mean)
         return model
 
-    def _choose(self, served: tuple[str, ...], where: str) -> str:
+    async def _find(self, state: _LoopState, where: str) -> str:
+        """What to ask the server for: a model of its list, or one of its adapters."""
         wanted = self._wanted or model_name(self.manifest)
+        served = self._server.served(await self._get(state, "/v1/models"))
         if wanted in served:
             return wanted
+        adapters: Mapping[str, str] = {}
+        if self._server.adapters_path is not None:
+            adapters = self._server.adapters(await self._get(state, self._server.adapters_path))
+        if wanted in adapters:
+            return adapters[wanted]
+        if len(adapters) > 1:
+            served = tuple(adapters)
         if self._wanted is None and len(served) == 1:
             return served[0]
         raise CheckpointError(

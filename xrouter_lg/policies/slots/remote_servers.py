@@ -16,6 +16,7 @@ import math
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from xrouter_lg.errors import PolicyError
@@ -27,6 +28,10 @@ _MASKED = -9000.0
 _SHOWN = 20
 """Log probabilities asked of vLLM, its own limit. More than slots: a choice is a text, so a token
 that only begins one (the blank before the letter) is let through as well."""
+ADAPTER_FILE = "-lora.gguf"
+"""Behind a checkpoint's name: the file of its adapter that llama.cpp has loaded."""
+_ADAPTER = "adapter "
+"""Before the number of one of several adapters, in what llama.cpp is asked for."""
 _BIAS = 100.0
 """Logits by which llama.cpp's slots are lifted above the other tokens."""
 
@@ -37,6 +42,8 @@ class ServerKind(ABC):
     name: str
     path: str
     """Of the completion endpoint, behind the server's root."""
+    adapters_path: str | None = None
+    """Where it tells which adapters it has, if they are not among its models."""
 
     @abstractmethod
     def body(
@@ -64,6 +71,11 @@ class ServerKind(ABC):
             raise PolicyError(
                 f"{self.name}'s list of models has another shape: {error!r}"
             ) from error
+
+    def adapters(self, told: Any) -> Mapping[str, str]:
+        """The adapters out of the answer of ``adapters_path``: what each one's checkpoint is
+        called, and the model to ask for it."""
+        return {}
 
 
 class Vllm(ServerKind):
@@ -104,12 +116,24 @@ class LlamaCpp(ServerKind):
 
     name = "llama.cpp"
     path = "/completion"
+    adapters_path = "/lora-adapters"
+
+    def adapters(self, told: Any) -> Mapping[str, str]:
+        entries = told if isinstance(told, list) else []
+        return {
+            PurePath(str(entry["path"])).name.removesuffix(ADAPTER_FILE): f"{_ADAPTER}{entry['id']}"
+            for entry in entries
+            if isinstance(entry, Mapping) and {"path", "id"} <= set(entry)
+        }
 
     def body(
         self, model: str, prompt_ids: Sequence[int], block: Block, *, cached: bool
     ) -> dict[str, Any]:
+        number = model.removeprefix(_ADAPTER)
+        chosen = {"lora": [{"id": int(number), "scale": 1.0}]} if number != model else {}
         return {
             "model": model,
+            **chosen,
             "prompt": list(prompt_ids),
             "n_predict": 1,
             # Nothing between the logits and the probabilities but the bias.
