@@ -5,6 +5,8 @@ Serving, ledger, traces and outcomes read with the same functions, so they can't
 
 from xrouter_lg.said.bill import (
     RAW_USAGE_KEY,
+    answer_tokens,
+    has_answered,
     reported_cost,
     served_model,
     served_region,
@@ -46,6 +48,7 @@ __all__ = [
     "Message",
     "Run",
     "answer_of",
+    "answer_tokens",
     "as_asked",
     "asked_messages",
     "asked_model",
@@ -53,6 +56,7 @@ __all__ = [
     "counted",
     "fields_of",
     "flaw_of",
+    "has_answered",
     "metadata_of",
     "other_blocks",
     "params_of",
