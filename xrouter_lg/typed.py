@@ -49,7 +49,7 @@ def fits(value: Any, hint: Any) -> bool:
             fits(key, inside[0]) and fits(item, inside[1]) for key, item in value.items()
         )
     if hint is float:
-        return _is_finite(value)
+        return is_finite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if dataclasses.is_dataclass(hint):
@@ -57,7 +57,8 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, origin or hint)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float holds; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -71,9 +71,58 @@ def test_a_missing_package_is_told_with_its_extra() -> None:
     assert "'polars'" in found.stderr and 'pip install "xrouter_lg[data]"' in found.stderr
 
 
-def test_a_mistake_in_the_package_itself_keeps_its_traceback() -> None:
-    for error in (ModuleNotFoundError("gone", name="xrouter_lg.gone"), AssertionError("wrong")):
-        assert RUN.invoke(raising(error), []).exception is error
+@pytest.mark.parametrize(
+    "error",
+    [ModuleNotFoundError("gone", name="xrouter_lg.gone"), AssertionError("wrong"), KeyError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_nobody_foresaw_is_one_line_that_says_how_to_see_the_rest(error: Exception) -> None:
+    found = RUN.invoke(raising(error), [])
+    assert found.exit_code == ExitCode.UNFORESEEN
+    assert found.stderr.startswith(f"xrouter: {type(error).__name__}: ")
+    assert found.stderr.count("\n") == 1 and "--debug" in found.stderr
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_debug_shows_where_an_error_comes_from(how: str) -> None:
+    arguments, env = (["--debug"], {}) if how == "option" else ([], {"XROUTER_DEBUG": "1"})
+    found = RUN.invoke(raising(PoolError("no card")), arguments, env=env)
+    assert found.exit_code == 2
+    assert "Traceback" in found.stderr and "in fail" in found.stderr
+    assert found.stderr.endswith("xrouter: no card\n")
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_wrong_command_line_is_one_line_that_names_the_help(name: str) -> None:
+    found = RUN.invoke(cli.app, [*name.split(), "--no-such-option"], prog_name="xrouter")
+    assert found.exit_code == 2 and found.stdout == ""
+    assert found.stderr.count("\n") == 1 and "--no-such-option" in found.stderr
+    assert found.stderr.endswith(f"See `xrouter {name} --help`\n")
+
+
+def test_a_wrong_value_and_a_wrong_name_are_told() -> None:
+    found = RUN.invoke(cli.app, ["serve", "--port", "many", "--pool", "p"], prog_name="xrouter")
+    assert "'--port'" in found.stderr and "'many'" in found.stderr
+    found = RUN.invoke(cli.app, ["trian"], prog_name="xrouter")
+    assert found.stderr == "xrouter: No such command 'trian'. Did you mean 'train'? See " + (
+        "`xrouter --help`\n"
+    )
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_has_debug(name: str) -> None:
+    assert any("--debug" in option.opts for option in LEAVES[name].params)
+
+
+def test_completion_is_offered_once_and_knows_the_commands() -> None:
+    shown = RUN.invoke(cli.app, ["--help"]).output
+    assert "--install-completion" in shown
+    assert not any("completion" in str(o.opts) for leaf in LEAVES.values() for o in leaf.params)
+    for typed, expected in (("xrouter sav", "savings"), ("xrouter traces pu", "push")):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+        env = {**words, "_XROUTER_COMPLETE": "complete_bash"}
+        found = RUN.invoke(cli.app, [], prog_name="xrouter", env=env)
+        assert expected in found.stdout.split()
 
 
 def test_the_help_lists_the_exit_codes() -> None:

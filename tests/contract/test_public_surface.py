@@ -52,7 +52,8 @@ PARAMETERS = {
     "ModelPool.from_yaml": "path reload",
     "Policy.propose": "self request candidates",
     "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio "
-    "input_image output_audio output_image request web_search source file_search",
+    "input_image output_audio output_image request web_search source file_search "
+    "code_execution image_tool_input image_tool_output input_audio_hour",
     "PromptedPolicy": "model price direct_answers timeout_s max_output_tokens",
     "Proposal": "probabilities actions propensity reason quality message prompt_hash token_ids "
     "explore cost_usd",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.graph_pictures import DOC, drawn
+from xrouter_lg import ModelCard
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / "docs" / "reference" / "environment.md"
@@ -52,6 +54,16 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 def test_a_setting_of_training_is_there_with_what_it_is_for(site: Path) -> None:
     page = (site / "reference" / "configuration.html").read_text()
     assert "Samples per prompt: a group." in page
+
+
+def test_every_field_of_a_card_is_there(site: Path) -> None:
+    page = (site / "reference" / "configuration.html").read_text()
+    names = {field.name for field in dataclasses.fields(ModelCard) if field.init}
+    assert names == set(re.findall(r'id="xrouter_lg\.ModelCard\.(\w+)"', page))
+
+
+def test_a_diagram_is_one(site: Path) -> None:
+    assert '<pre class="mermaid"><code>graph TD;' in (site / "graphs.html").read_text()
 
 
 def test_a_source_file_that_a_page_links_to_is_a_page(site: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
 
-from tests.support.providers import Answer, keys, loopback
+from tests.support.providers import Answer, events, keys, loopback
 from xrouter_lg import ModelPool, XRouterNode
 
 PRICE = {
@@ -199,14 +197,6 @@ def chunks(provider: str, usages: list[Any]) -> list[dict[str, Any]]:
         said = {**known(provider), "object": "chat.completion.chunk", "choices": [choice]}
         made.append(said if usage is None else {**said, "usage": usage})
     return made
-
-
-def events(*said: Mapping[str, Any]) -> str:
-    """Server-sent events, named by their type where they have one."""
-    named = [f"event: {it['type']}\n" if "type" in it else "" for it in said]
-    return "".join(
-        f"{name}data: {json.dumps(it)}\n\n" for name, it in zip(named, said, strict=True)
-    )
 
 
 def charged(

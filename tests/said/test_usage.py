@@ -194,7 +194,7 @@ def test_searches_are_counted_by_their_blocks_where_nobody_says_how_many() -> No
         {"type": "server_tool_use", "name": "code_execution", "id": "2"},
         {"type": "text", "text": "x"},
     ]
-    assert usage(langchain(10, 5), blocks).kinds == {"web_searches": 1}
+    assert usage(langchain(10, 5), blocks).kinds == {"code_executions_5m": 1, "web_searches": 1}
 
 
 @pytest.mark.parametrize("value", ["7", None, True, -3, float("nan"), float("inf"), {}, 1e300])

@@ -143,6 +143,14 @@ def plain_answer(path: str, body: Mapping[str, Any], text: str = "Paris.") -> An
     return 200, {"model": model, **said}
 
 
+def events(*said: Mapping[str, Any]) -> str:
+    """Server-sent events, named by their type where they have one."""
+    named = [f"event: {it['type']}\n" if "type" in it else "" for it in said]
+    return "".join(
+        f"{name}data: {json.dumps(it)}\n\n" for name, it in zip(named, said, strict=True)
+    )
+
+
 @contextmanager
 def loopback(
     answer: Callable[[str, dict[str, Any], int], Answer] | None = None,

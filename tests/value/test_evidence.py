@@ -23,7 +23,7 @@ def test_every_known_score_is_an_observation() -> None:
     found = Evidence.of(grid())
     assert len(found) == 3
     assert list(zip(found.prompt_R, found.card_R, strict=True)) == [(0, 0), (0, 1), (1, 1)]
-    assert found.worth_R.tolist() == [1.0, 1.0, 1.0] and not found.explored_R.any()
+    assert found.worth_R.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_what_users_said_may_be_wrong_and_what_was_verified_is_not() -> None:

@@ -197,3 +197,20 @@ def test_what_passed_is_promoted(user: User) -> None:
 def test_the_app_answers_by_what_was_promoted(user: User, provider: str) -> None:
     routes = user.python("ask.py", "checkpoints/production", LEARNED + HELD_OUT, 20)
     assert {tuple(route) for route in routes} == {("sums", "small"), ("geography", "large")}
+
+
+def test_spend_is_compared_and_shown(user: User) -> None:
+    saved = json.loads(user.xrouter("savings", "--store", "traces.db", "--since", "1d", "--json"))
+    assert saved["requests"] == LEARNED and {one["card"] for one in saved["cards"]} == {
+        "small",
+        "large",
+    }
+    told = json.loads(user.xrouter("dashboard", "--store", "traces.db", "--once"))
+    assert told["savings"]["spent_usd"] == pytest.approx(saved["spent_usd"])
+    length = user.python("-c", "from xrouter_lg.dashboard.page import page; print(len(page()[0]))")
+    assert length > 10_000
+
+
+def test_a_pool_is_filled_from_what_the_app_has_called(user: User) -> None:
+    told = json.loads(user.xrouter("init", "--traces", "traces.db", "--dry-run", "--json"))
+    assert sum(one["calls"] for one in told["used"]) == LEARNED

@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.calls.bill import AttemptBill, UsualCost
+from xrouter_lg.calls.bill import AttemptBill, UsualCost, asked_of
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
@@ -44,7 +44,7 @@ from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard, ModelPool
+from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
 from xrouter_lg.types import Charge, PlannedCall
 
@@ -169,14 +169,11 @@ class Workers:
             costly = bound.costly()
             return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
 
-        searched = card.searches_always or (
-            (SEARCH_OPTION in bound.options or SEARCH_OPTION in bound.call)
-            and card.maker == "openai"
-        )
-        bill = AttemptBill(kind, card, call, pool, worst, self.usual, searched)
+        as_asked = asked_of(card, bound)
+        bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
-        config = with_traced_cost(config, card, pool, searched=searched)
+        config = with_traced_cost(config, card, pool, as_asked)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -13,14 +13,16 @@ from typing import Literal
 from langchain_core.messages import AIMessage
 
 from xrouter_lg.calls.failures import Failure
-from xrouter_lg.calls.money import cost_of
+from xrouter_lg.calls.money import AsAsked, cost_of, runs_by_itself, tools_of
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.served import price_as_served
-from xrouter_lg.said import served_model, usage_of
+from xrouter_lg.said import served_model
 from xrouter_lg.types import Charge, PlannedCall, TokenUsage
 
 _TYPICAL_INPUT_TOKENS = 500
+_MAY_HOLD_TOOLS = frozenset({"tools", "model_kwargs", "extra_body"})
 _DIGITS = Decimal("1e-12")
 
 
@@ -46,6 +48,19 @@ class UsualCost:
         return card.estimate_usd(_TYPICAL_INPUT_TOKENS)
 
 
+def asked_of(card: ModelCard, bound: Bound) -> AsAsked:
+    """What a request says of its answer's usage."""
+    searched = card.searches_always or (
+        (SEARCH_OPTION in bound.options or SEARCH_OPTION in bound.call) and card.maker == "openai"
+    )
+    listed = (*bound.tools, *(bound.call.get("tools") or ()))
+    hosted = any(isinstance(tool, Mapping) for tool in listed)  # those are no functions
+    if not hosted and _MAY_HOLD_TOOLS.isdisjoint(card.sent_params):
+        return AsAsked(searched)
+    tools = tools_of(card, bound.costly())
+    return AsAsked(searched, tuple(filter(runs_by_itself, tools)))
+
+
 @dataclass(frozen=True)
 class AttemptBill:
     """Makes the charges of one call."""
@@ -56,8 +71,7 @@ class AttemptBill:
     pool: Iterable[ModelCard]
     reckon: Callable[[], Decimal | None]
     usual: UsualCost
-    searched: bool
-    """Whether each answer has had a search that it does not tell of."""
+    asked: AsAsked
 
     @cached_property
     def worst(self) -> Decimal | None:
@@ -68,9 +82,7 @@ class AttemptBill:
     def answered(
         self, attempt: int, started: float, message: AIMessage, flaw: ErrorClass | None
     ) -> Charge:
-        served, usage = served_model(message), usage_of(message)
-        if usage is not None and self.searched:
-            usage = usage.with_a_search()
+        served, usage = served_model(message), self.asked.usage(message)
         price = price_as_served(self.card, served, self.pool)
         cost, source = cost_of(message, usage, price)
         if cost is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +17,14 @@ from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.json_text import shown
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.pricing import Price, PublishedPrice
-from xrouter_lg.said import reported_cost, served_tier
+from xrouter_lg.said import (
+    as_asked,
+    picture_tokens,
+    reported_cost,
+    served_region,
+    served_tier,
+    usage_of,
+)
 from xrouter_lg.types import TokenUsage
 
 _HINT_FRAME_TOKENS = 64
@@ -23,7 +32,10 @@ _HINT_FRAME_TOKENS = 64
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict")
 _NESTED = ("model_kwargs", "generation_config", "extra_body")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_SEARCHES_A_TOOL = 10
+_CALLS_A_TOOL = 10
+_US_SURCHARGE = Decimal("0.1")
+"""Anthropic's, on all tokens, for inference that stays in the USA."""
+_RUNS_CODE = re.compile(r"code_(?:interpreter|execution)|^shell$")
 _ONLINE = ":online"  # OpenRouter's name of a model with its web plugin
 _RESULTS, _SOURCES = 5, 20
 """Of OpenRouter's web plugin and of xAI's live search, where the request does not say."""
@@ -33,7 +45,7 @@ _UNSEEN = (
 )
 """Parts of a body that stand for a prompt which only the provider knows, or that have it add to
 the prompt what it finds."""
-_FINDS = re.compile(r"search|fetch|url_context|mcp|code_(interpreter|execution)")
+_FINDS = re.compile(r"search|fetch|url_context|mcp|code_(interpreter|execution)|^shell$")
 
 
 def cost_of(
@@ -49,9 +61,36 @@ def cost_of(
         return None, None
     if usage is None:  # a local server may not count, and asks nothing
         return (Decimal(0), price.source) if price.free else (None, None)
-    if isinstance(price, PublishedPrice):  # a card's own price is that of every tier
-        price = price.in_tier(served_tier(message))
-    return price.cost(usage), price.source
+    if not isinstance(price, PublishedPrice):  # a card's own price is that of every tier
+        return price.cost(usage), price.source
+    provider, price = price.provider, price.in_tier(served_tier(message))
+    cost = price.cost(usage)
+    if provider == "anthropic" and served_region(message) == "us":
+        cost += (cost - price.fees(usage.kinds)) * _US_SURCHARGE
+    return cost, price.source
+
+
+@dataclass(frozen=True, slots=True)
+class AsAsked:
+    """What only the request says of its answer's usage."""
+
+    searched: bool = False
+    """Whether each answer has had a search that it does not tell of."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """Tools that the provider runs."""
+
+    def usage(self, message: Any) -> TokenUsage | None:
+        """The usage of an answer, live or recorded."""
+        usage = usage_of(message)
+        if usage is None:
+            return None
+        if self.searched:
+            usage = usage.with_a_search()
+        return as_asked(usage, self.tools) if self.tools and usage.kinds else usage
+
+
+AS_TOLD = AsAsked()
+"""Of an answer of whose request nothing is known."""
 
 
 def worst_case(
@@ -73,7 +112,9 @@ def worst_case(
     outputs = max([outputs, *(n for name in _LIMITS if (n := _count(sent.get(name))))])
     outputs = outputs * _answers(sent) + _predicted(sent)
     inputs = _inputs(card, prompt_tokens_max, sent)
-    return _price(card, sent).worst_case(inputs, outputs, _searches(card, sent))
+    units = _units(card, sent, inputs)
+    worst = _price(card, sent).worst_case(inputs, outputs, _searches(card, sent), units)
+    return worst * (1 + _US_SURCHARGE) if sent.get("inference_geo") == "us" else worst
 
 
 def reserve(
@@ -105,7 +146,10 @@ def output_tokens_for(
     if least is None or least > usd:
         return 0
     inputs = _inputs(card, prompt_tokens_max, sent)
-    room = _price(card, sent).output_tokens_for(usd, inputs, _searches(card, sent))
+    units = _units(card, sent, inputs)
+    if sent.get("inference_geo") == "us":
+        usd /= 1 + _US_SURCHARGE
+    room = _price(card, sent).output_tokens_for(usd, inputs, _searches(card, sent), units)
     return None if room is None else max(0, room - _predicted(sent)) // _answers(sent)
 
 
@@ -152,6 +196,11 @@ def _inputs(card: ModelCard, prompt_tokens_max: int, sent: Mapping[str, Any]) ->
     return inputs
 
 
+def runs_by_itself(tool: Mapping[str, Any]) -> bool:
+    """Whether the provider runs a tool, and bills what it does."""
+    return finds_by_itself(tool) or _kind(tool) == "image_generation"
+
+
 def finds_by_itself(tool: Mapping[str, Any]) -> bool:
     """Whether the provider runs a tool, the results of which it bills as prompt."""
     return _FINDS.search(_kind(tool)) is not None
@@ -192,7 +241,7 @@ def _searches(card: ModelCard, sent: Mapping[str, Any]) -> int:
     of a model that always searches; of OpenRouter's plugin each result; of xAI's live search each
     source, which costs up to three."""
     found = sum(
-        _count(tool.get("max_uses")) or _SEARCHES_A_TOOL
+        _count(tool.get("max_uses")) or _CALLS_A_TOOL
         for tool in _tools(sent)
         if "search" in _kind(tool)
     )
@@ -208,6 +257,31 @@ def _searches(card: ModelCard, sent: Mapping[str, Any]) -> int:
     if isinstance(live, Mapping) and live.get("mode") != "off":
         found += 3 * (_count(live.get("max_search_results")) or _SOURCES)
     return found
+
+
+def tools_of(card: ModelCard, bound: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tools of a request that its provider may run: the card's own and the app's."""
+    return _tools(_sent_along(card, bound))
+
+
+def _units(card: ModelCard, sent: Mapping[str, Any], inputs: int) -> dict[str, int]:
+    """The most that a request's tools may do beside searching: code is run in one container, or at
+    xAI billed by the run; pictures are as many as tools may be called. Each is asked for with the
+    whole prompt at most."""
+    calls = _count(sent.get("max_tool_calls")) or _CALLS_A_TOOL
+    units: Counter[str] = Counter()
+    for tool in _tools(sent):
+        kind = str(tool.get("type") or "")  # Google's have none: their code is a matter of tokens
+        if _RUNS_CODE.search(kind):
+            runs = _CALLS_A_TOOL if card.maker == "xai" else 1
+            unit = "code_executions_5m" if card.maker == "anthropic" else "code_executions"
+            units[unit] += runs
+        elif kind == "image_generation":
+            made = picture_tokens(tool.get("quality"), tool.get("size"), tool.get("partial_images"))
+            units["image_tool_output_tokens"] += calls * made
+            units["image_tool_input_tokens"] += calls * inputs
+    asked = as_asked(TokenUsage(0, 0, kinds=units), _tools(sent)) if units else None
+    return {} if asked is None else dict(asked.kinds)
 
 
 def hint_tokens(hint: str | None) -> int:

@@ -35,6 +35,8 @@ _SUB_APPS = {
     "drift": "Has traffic moved away from what a checkpoint was trained on?",
     "serve": "Serve a pool behind OpenAI's HTTP interface.",
     "keys": "Keys of a server: add, list, revoke.",
+    "dashboard": "Spend, quality, decisions and versions on one page.",
+    "savings": "What was spent against what one card for everything would have cost.",
     "promote": "Let an alias point to a checkpoint, if a verdict allows it.",
     "rollback": "Let an alias point to what it pointed to before.",
 }
@@ -51,6 +53,7 @@ _MODULES = {
     "keys": "server.keys",
 }
 """Of those that are not called so."""
+_COMPLETION = ("install_completion", "show_completion")
 
 
 def main() -> None:
@@ -76,7 +79,7 @@ def _build() -> typer.Typer:
     except ImportError as error:
         raise missing("typer", "the xrouter command") from error
 
-    from xrouter_lg.cli.said import EXIT_CODES
+    from xrouter_lg.cli.said import EXIT_CODES, usage_said
 
     codes = "; ".join(f"{code:d} {meaning}" for code, meaning in EXIT_CODES.items())
 
@@ -93,16 +96,27 @@ def _build() -> typer.Typer:
                 name = args[0]
                 module = import_module(f"{__name__}.{_MODULES.get(name, name)}")
                 loaded = get_command(module.app)
+                # Typer offers completion with every app; it is xrouter's alone.
+                loaded.params = [one for one in loaded.params if one.name not in _COMPLETION]
                 several = getattr(loaded, "commands", {})
                 self.commands[name] = several.get(name, loaded)
             return super().resolve_command(ctx, args)
+
+        def main(self, args: Any = None, **extra: Any) -> Any:
+            alone = extra.get("standalone_mode", True)
+            told = {**extra, "standalone_mode": False}
+            if not alone:
+                return super().main(args, **told)
+            with usage_said(sys.argv[1:] if args is None else args):
+                code = super().main(args, **told)
+            raise SystemExit(code or 0)
 
     def say_version(wanted: bool) -> None:
         if wanted:
             typer.echo(f"xrouter {__version__}")
             raise typer.Exit
 
-    built = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False)
+    built = typer.Typer(cls=LazyGroup, no_args_is_help=True)
 
     @built.callback(epilog=f"Exit codes: {codes}.")
     def xrouter(

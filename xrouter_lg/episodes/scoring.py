@@ -63,6 +63,10 @@ def feedback_verifiers(options: Sequence[str]) -> tuple[Feedback, ...]:
                 f"{option!r}; name a feedback key, and its scale unless that is 0 to 1: stars=1..5"
             )
         bounds = (float(found[1]), float(found[2])) if found else (0.0, 1.0)
+        if not bounds[0] < bounds[1]:
+            raise OutcomeError(
+                f"feedback key {key!r} has the scale {scale!r}; its numbers must rise: {key}=1..5"
+            )
         by_scale.setdefault(bounds, []).append(key)
     return tuple(Feedback(keys=keys, scale=scale) for scale, keys in by_scale.items())
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -20,6 +19,7 @@ from langchain_core.messages import AIMessage
 from xrouter_lg.errors import InvalidProposalError
 from xrouter_lg.json_text import check_size, encodable, from_json, shown, to_json
 from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.typed import is_finite
 from xrouter_lg.types import Action, Answer, Attempt, Charge, Proposal
 
 MAX_PARALLEL_CALLS = 4
@@ -55,7 +55,7 @@ def read_proposal(
     if not actions and not any(probabilities.values()):
         raise InvalidProposalError("it gives no card a probability above 0, and names no action")
     propensity = proposal.propensity
-    if propensity is not None and not (_is_number(propensity) and 0.0 < propensity <= 1.0 + 1e-6):
+    if propensity is not None and not (is_finite(propensity) and 0.0 < propensity <= 1.0 + 1e-6):
         raise InvalidProposalError(
             f"propensity is {shown(propensity)}; it must be above 0 and at most 1, or None"
         )
@@ -111,7 +111,7 @@ def _is_note(name: Any, note: Any) -> bool:
     except Exception:  # an object that raises when it is looked at
         return False
     if name == "arm":
-        return isinstance(note.get("arm"), str) and _is_number(note.get("propensity"))
+        return isinstance(note.get("arm"), str) and is_finite(note.get("propensity"))
     told = (note.get(field) for field in ("policy", "policy_version", "status", "cost_usd"))
     return all(text is None or isinstance(text, str) for text in told)
 
@@ -128,7 +128,7 @@ def _some(values: Any, most: int, what: str) -> list[tuple[Any, Any]]:
 def _probabilities(values: Any, names: Sequence[str], what: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in _of_candidates(values, names, what, "gives a probability to"):
-        if not _is_number(value) or not 0.0 <= value <= 1.0 + 1e-6:
+        if not is_finite(value) or not 0.0 <= value <= 1.0 + 1e-6:
             raise InvalidProposalError(
                 f"its probability of {name!r} is {shown(value)}; it must be a number in [0, 1]"
             )
@@ -139,7 +139,7 @@ def _probabilities(values: Any, names: Sequence[str], what: str) -> dict[str, fl
 def _costs(values: Any, names: Sequence[str]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in _of_candidates(values, names, "cost_usd", "expects a cost of"):
-        if not _is_number(value) or value < 0.0:
+        if not is_finite(value) or value < 0.0:
             raise InvalidProposalError(
                 f"its expected cost of {name!r} is {shown(value)}; it must be USD, 0 or more"
             )
@@ -164,7 +164,7 @@ def _quality(values: Any) -> dict[str, float] | None:
         return None
     found: dict[str, float] = {}
     for name, value in _some(values, _MOST_SCORES, "quality"):
-        if not isinstance(name, str) or not _is_number(value):
+        if not isinstance(name, str) or not is_finite(value):
             raise InvalidProposalError(
                 f"its expected quality of {shown(name)} is {shown(value)}; it must be a number"
             )
@@ -224,7 +224,7 @@ def _call(action: Action, names: Sequence[str]) -> Action:
             f"max_tokens is {shown(most)}; it must be a whole number, at least 1"
         )
     heat = action.temperature
-    if heat is not None and not (_is_number(heat) and 0.0 <= heat <= 2.0):
+    if heat is not None and not (is_finite(heat) and 0.0 <= heat <= 2.0):
         raise InvalidProposalError(f"temperature is {shown(heat)}; it must lie between 0 and 2")
     hint = None if action.hint is None else _text(action.hint, "hint")[:HINT_CHARS]
     return replace(
@@ -235,15 +235,6 @@ def _call(action: Action, names: Sequence[str]) -> Action:
         call_id=None,
         text=None,
     )
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float holds
-        return False
 
 
 def _text(value: Any, what: str) -> str:

@@ -98,7 +98,10 @@ class PoolFile(Generic[P]):
         try:
             data = yaml.load(self._text(), Loader=_Loader)  # noqa: S506  a SafeLoader
         except OSError as error:
-            raise PoolError(f"can't read the pool file {self.path}: {error.strerror}") from error
+            fix = "name another one, or write a first one with `xrouter init`"
+            raise PoolError(
+                f"can't read the pool file {self.path}: {error.strerror}; {fix}"
+            ) from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise PoolError(f"the pool file {self.path} is not YAML: {_yaml_why(error)}") from None
         if data is None:
@@ -164,4 +167,6 @@ def _yaml_why(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error) if isinstance(error, ValueError) else type(error).__name__
-    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '')}"
+    problem = str(getattr(error, "problem", ""))
+    fix = "; indent with spaces" if "'\\t'" in problem else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{fix}"

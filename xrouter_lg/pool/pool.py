@@ -491,7 +491,8 @@ def _cards_from(data: object) -> tuple[list[ModelCard], dict[str, Any]]:
     refuse_unknown(data, ("models", *_OPTIONS), "the pool")
     models = data.get("models")
     if not isinstance(models, list) or not models:
-        raise PoolError("`models` must be a list with at least one card")
+        given = "[]" if models == [] else f"of type {type(models).__name__}"
+        raise PoolError(f"`models` is {given}; it must be a list with at least one card")
     if len(models) > MOST_CARDS:
         raise PoolError(f"`models` lists {len(models):,} cards; at most {MOST_CARDS:,} can be")
     cards = []

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.errors import PoolError
 from xrouter_lg.json_text import shown
+from xrouter_lg.pool.fees import FEES, SECOND_MODEL, is_fee, unit_and_model
 from xrouter_lg.types import TokenUsage
 
 if TYPE_CHECKING:
@@ -35,15 +37,16 @@ _KINDS = (
     "request",
     "web_search",
     "file_search",
+    "code_execution",
+    "image_tool_input",
+    "image_tool_output",
+    "input_audio_hour",
 )
 _INPUT_KINDS = ("cached_input", "cache_write", "cache_write_1h", "input_audio", "input_image")
 _OUTPUT_KINDS = ("reasoning", "output_audio", "output_image")
 
-WEB_SEARCH_USD = Decimal("0.01")
-"""A search that a provider makes by itself, where a card says nothing: what OpenAI and Anthropic
-ask (USD 10 per 1,000)."""
-FILE_SEARCH_USD = Decimal("0.0025")
-"""A search in files that are kept at the provider, likewise: what OpenAI asks."""
+_SEARCHES = ("web_searches", "social_searches", "storage_searches")
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 _PLAIN_TIERS = frozenset({"auto", "default", "standard", "on_demand", "standard_only"})
 """Service tiers at the rates that a price list shows first."""
@@ -55,9 +58,12 @@ class Price:
 
     A kind left out costs what its parent does: ``cache_write_1h`` (kept for an hour) as
     ``cache_write``, every other part of the input as ``input``, every part of the output as
-    ``output``. ``request`` is a fee per request (0 where left out), ``web_search`` one per search
-    that the provider makes by itself (:data:`WEB_SEARCH_USD` where left out), ``file_search`` one
-    per search in files that it keeps (:data:`FILE_SEARCH_USD`).
+    ``output``. ``request`` is a fee per request (0 where left out). What a provider's own tools do
+    has fees too, the dearest published ones (:data:`~xrouter_lg.pool.fees.FEES`) where left out:
+    ``web_search`` for a search, ``file_search`` for one in files that it keeps, ``code_execution``
+    for a container of 1 GB in which it runs code; ``image_tool_input`` and ``image_tool_output``
+    are per million tokens of the model that makes a picture, ``input_audio_hour`` is for sound that
+    is billed by its length.
 
     Raises:
         PoolError: a value that is negative or no number. Floats become the decimals they print as.
@@ -77,6 +83,10 @@ class Price:
     web_search: Decimal | None = None
     source: str = "card"
     file_search: Decimal | None = None
+    code_execution: Decimal | None = None
+    image_tool_input: Decimal | None = None
+    image_tool_output: Decimal | None = None
+    input_audio_hour: Decimal | None = None
     _rates: Mapping[str, Decimal] = field(init=False, repr=False, compare=False)
     """Every kind's rate, its parent's where it has none of its own."""
     _dearest: Mapping[str, Decimal] = field(init=False, repr=False, compare=False)
@@ -149,8 +159,7 @@ class Price:
         }
         tokens = _side(usage.input_tokens, parts_in, usage.unknown, "input", self)
         tokens += _side(usage.output_tokens, parts_out, usage.unknown, "output", self)
-        fees = self.fees(kinds.get("web_searches", 0), kinds.get("storage_searches", 0))
-        return tokens / _MILLION + fees
+        return tokens / _MILLION + (self.request or 0) + self.fees(kinds)
 
     def rate(self, kind: str) -> Decimal:
         """USD per million tokens of a kind, its parent's where it has none of its own."""
@@ -173,27 +182,53 @@ class Price:
             return self._own_rate("cache_write")
         return self.input if kind in _INPUT_KINDS else self.output
 
-    def fees(self, searches: int = 0, file_searches: int = 0) -> Decimal:
-        """What a request costs beside its tokens (USD)."""
-        fees = self.request or Decimal(0)
-        if searches:
-            fees += searches * (WEB_SEARCH_USD if self.web_search is None else self.web_search)
-        if file_searches:
-            each = FILE_SEARCH_USD if self.file_search is None else self.file_search
-            fees += file_searches * each
-        return fees
+    def fees(self, kinds: Mapping[str, int]) -> Decimal:
+        """What the units of a usage cost that are billed beside the model's tokens (USD)."""
+        usd = Decimal(0)
+        for kind, count in kinds.items():
+            if count and is_fee(kind):
+                usd += self._fee(kind, count)
+        return usd
 
-    def worst_case(self, input_tokens: int, output_tokens: int, searches: int = 0) -> Decimal:
+    def _fee(self, kind: str, count: int = 1) -> Decimal:
+        unit, model = unit_and_model(kind)
+        maker = _price_of(model) if model else None
+        if unit in SECOND_MODEL:
+            side, rate = SECOND_MODEL[unit]
+            return count * (self.dearest(side) if maker is None else maker.rate(rate)) / _MILLION
+        fee = FEES[unit]
+        own: Decimal | None = getattr(self, fee.key)
+        if own is not None:
+            return count * own * fee.times / fee.per
+        if maker is not None and fee.rate is not None:
+            return count * maker.rate(fee.rate) / fee.per
+        return count * fee.usual / fee.per
+
+    def worst_case(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        searches: int = 0,
+        units: Mapping[str, int] = _NONE,
+    ) -> Decimal:
         """The most that an attempt of this size can cost (USD): every token at its dearest kind,
-        and every search, of whichever kind, at the dearer fee."""
+        every search, of whichever kind, at the dearest fee, and ``units`` of other kinds that are
+        billed beside the tokens."""
         tokens = input_tokens * self.dearest("input") + output_tokens * self.dearest("output")
-        return tokens / _MILLION + max(self.fees(searches), self.fees(0, searches))
+        fees = searches * max(self._fee(kind) for kind in _SEARCHES) if searches else 0
+        return tokens / _MILLION + (self.request or 0) + fees + self.fees(units)
 
-    def output_tokens_for(self, usd: Decimal, input_tokens: int, searches: int = 0) -> int | None:
+    def output_tokens_for(
+        self,
+        usd: Decimal,
+        input_tokens: int,
+        searches: int = 0,
+        units: Mapping[str, int] = _NONE,
+    ) -> int | None:
         """How many output tokens ``usd`` pays for after ``input_tokens``, both at their dearest;
         None when output is free."""
         dearest = self.dearest("output")
-        left = usd - self.worst_case(input_tokens, 0, searches)
+        left = usd - self.worst_case(input_tokens, 0, searches, units)
         if dearest == 0:
             return None if left >= 0 else 0
         return max(0, int(left * _MILLION / dearest))
@@ -227,13 +262,25 @@ class PublishedPrice(Price):
             return self
         return published_price(self.provider, self.model, tier) or self
 
-    def worst_case(self, input_tokens: int, output_tokens: int, searches: int = 0) -> Decimal:
+    def worst_case(
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        searches: int = 0,
+        units: Mapping[str, int] = _NONE,
+    ) -> Decimal:
         ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.worst_case(ceiling, input_tokens, output_tokens, searches)
+        return Price.worst_case(ceiling, input_tokens, output_tokens, searches, units)
 
-    def output_tokens_for(self, usd: Decimal, input_tokens: int, searches: int = 0) -> int | None:
+    def output_tokens_for(
+        self,
+        usd: Decimal,
+        input_tokens: int,
+        searches: int = 0,
+        units: Mapping[str, int] = _NONE,
+    ) -> int | None:
         ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.output_tokens_for(ceiling, usd, input_tokens, searches)
+        return Price.output_tokens_for(ceiling, usd, input_tokens, searches, units)
 
     def cost(self, usage: TokenUsage) -> Decimal:
         # Not super(): slots=True makes a new class, and zero-argument super() keeps the old.
@@ -250,7 +297,7 @@ class PublishedPrice(Price):
             "cache_write_tokens": usage.cache_write_tokens,
             "output_tokens": usage.output_tokens,
             "output_reasoning_tokens": usage.reasoning_tokens,
-            **usage.kinds,
+            **{kind: n for kind, n in usage.kinds.items() if not is_fee(kind)},
         }
         given = {kind: n for kind, n in counts.items() if n}
         if usage.cached_input_tokens and "input_audio_tokens" in given:
@@ -266,11 +313,7 @@ class PublishedPrice(Price):
         except (LookupError, ValueError) as error:
             logger.warning("genai-prices can't price %r: %s; list price used", self.model, error)
             return otherwise
-        if self.web_search is None:  # the list has no fee for it
-            found += usage.kinds.get("web_searches", 0) * WEB_SEARCH_USD
-        if self.file_search is None:
-            found += usage.kinds.get("storage_searches", 0) * FILE_SEARCH_USD
-        return found
+        return found + self.fees(usage.kinds)
 
 
 @lru_cache(maxsize=512)
@@ -305,6 +348,13 @@ def published_price(
         tiers=tiers,
         ceilings=_steps(_prices_ahead(found.model, context), source) or tiers,
     )
+
+
+@lru_cache(maxsize=64)
+def _price_of(model: str) -> PublishedPrice | None:
+    """The published price of a model, whoever makes it."""
+    listed = listed_as(model)
+    return None if listed is None else published_price(*listed)
 
 
 def _tier_name(tier: str | None) -> str | None:
@@ -396,6 +446,8 @@ _LISTED = {
     "requests_kcount": ("request", 1_000),
     "web_searches_kcount": ("web_search", 1_000),
     "storage_searches_kcount": ("file_search", 1_000),
+    "code_executions_kcount": ("code_execution", 1_000),
+    "input_audio_hours": ("input_audio_hour", 1),
 }
 """Rates in genai-prices' list by our names, and how many of ours are in one of theirs."""
 
@@ -437,7 +489,7 @@ def _rate(raw: Any, kind: str) -> Decimal:
             value = Decimal(str(raw))
     if not (value == 0 or (value.is_finite() and _LEAST <= value <= _MOST)):
         raise PoolError(
-            f"price.{kind} is {shown(raw)}; it must be USD per million tokens, a finite number, "
-            f"zero or more (from {_LEAST:f} to {_MOST:,})"
+            f"price.{kind} is {shown(raw)}; it must be USD per million tokens (a fee: USD "
+            f"each), a finite number, zero or more (from {_LEAST:f} to {_MOST:,})"
         )
     return value

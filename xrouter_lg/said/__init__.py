@@ -3,8 +3,18 @@
 Serving, ledger, traces and outcomes read with the same functions, so they can't disagree.
 """
 
-from xrouter_lg.said.bill import RAW_USAGE_KEY, reported_cost, served_model, served_tier, usd_of
+from xrouter_lg.said.bill import (
+    RAW_USAGE_KEY,
+    answer_tokens,
+    has_answered,
+    reported_cost,
+    served_model,
+    served_region,
+    served_tier,
+    usd_of,
+)
 from xrouter_lg.said.ending import CUT, flaw_of, says_something, was_cut
+from xrouter_lg.said.hosted import HOSTED_CALLS_KEY, TOOL_USAGE_KEY, as_asked, picture_tokens
 from xrouter_lg.said.message import (
     Message,
     answer_of,
@@ -32,19 +42,25 @@ from xrouter_lg.said.usage import counted, usage_of
 
 __all__ = [
     "CUT",
+    "HOSTED_CALLS_KEY",
     "RAW_USAGE_KEY",
+    "TOOL_USAGE_KEY",
     "Message",
     "Run",
     "answer_of",
+    "answer_tokens",
+    "as_asked",
     "asked_messages",
     "asked_model",
     "asked_tools",
     "counted",
     "fields_of",
     "flaw_of",
+    "has_answered",
     "metadata_of",
     "other_blocks",
     "params_of",
+    "picture_tokens",
     "plain_message",
     "plain_messages",
     "question_of",
@@ -55,6 +71,7 @@ __all__ = [
     "run_usage",
     "says_something",
     "served_model",
+    "served_region",
     "served_tier",
     "text_of",
     "tool_calls_of",

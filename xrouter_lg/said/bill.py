@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from xrouter_lg.errors import ErrorClass
 from xrouter_lg.said.message import fields_of, mapping, response_metadata_of
 
 RAW_USAGE_KEY = "usage_chunks"
@@ -79,6 +80,28 @@ def served_tier(message: Any) -> str | None:
             if told is not None:
                 break
     return told if isinstance(told, str) and told else None
+
+
+def has_answered(charge: Mapping[str, Any]) -> bool:
+    """Whether a recorded charge is a worker's for an answer; one that was cut at its limit is."""
+    failed = charge.get("error") not in (None, "", ErrorClass.TRUNCATED)
+    return charge.get("kind") == "worker" and not failed
+
+
+def answer_tokens(charges: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
+    """What the call that answered was asked, and what it said, in tokens; None where nobody
+    counted. ``charges`` are those of a record."""
+    for charge in reversed(charges):
+        usage = charge.get("usage")
+        if usage and has_answered(charge):
+            return usage.get("input_tokens"), usage.get("output_tokens")
+    return None, None
+
+
+def served_region(message: Any) -> str | None:
+    """Where Anthropic says that it has made an answer (``us``, ``global``)."""
+    told = next((c.get("inference_geo") for c in raw_usages(response_metadata_of(message))), None)
+    return told if isinstance(told, str) else None
 
 
 def _usd(value: Any) -> Decimal | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xrouter_lg.said.bill import raw_usages
+from xrouter_lg.said.hosted import hosted_units, number, told_units
 from xrouter_lg.said.message import fields_of, mapping, response_metadata_of
 from xrouter_lg.types import TokenUsage
 
@@ -63,9 +64,6 @@ _DETAILS = tuple(
     for form in ("token_details", "tokens_details")
 )
 """Where the parts of a side stand in a count."""
-_SEARCHES = ("num_search_queries", "num_sources_used")
-_SEARCH_BLOCKS = frozenset({"web_search", "web_search_call"})
-
 _WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
 _NAMED = frozenset(
     {
@@ -77,17 +75,16 @@ _NAMED = frozenset(
 
 
 def usage_of(message: Any) -> TokenUsage | None:
-    """The tokens that a provider reported with an answer. None where it reported none; zeros on
-    both sides are none, since no answer is made of nothing."""
+    """The tokens that a provider reported with an answer, and what its own tools did. None where
+    it reported no tokens; zeros on both sides are none, since no answer is made of nothing."""
     fields, meta = fields_of(message), response_metadata_of(message)
-    usage = counted(
-        fields.get("usage_metadata"), raw_usages(meta), provider=meta.get("model_provider")
-    )
+    raw, provider = raw_usages(meta), meta.get("model_provider")
+    usage = counted(fields.get("usage_metadata"), raw, provider=provider)
     if usage is None:
         return None
-    searches = _searches(fields.get("content"), meta)
-    more = {kind: n for kind, n in searches.items() if n and kind not in usage.kinds}
-    return usage.with_kinds(more) if more else usage
+    extra = mapping(fields.get("additional_kwargs"))
+    units = hosted_units(fields.get("content"), extra, meta, _joined(raw, provider))
+    return usage.with_kinds(units) if units else usage
 
 
 def counted(
@@ -96,15 +93,23 @@ def counted(
     """Tokens of a count in LangChain's form, and in the provider's own where that is known too.
     Several of the latter are those of a stream's chunks."""
     found = _read(mapping(count))
-    if len(raw) > 1 and provider == "anthropic":  # each says anew what has changed
-        raw = [dict(ChainMap(*map(dict, reversed(raw))))]
+    raw = _joined(raw, provider)
     if len(raw) > 1:
         found = _streamed([_read(each) for each in raw])
     elif raw:
         found = found.joined(_read(raw[0]))
     if not found.inputs and not found.outputs:
         return None
-    return found.settled(beside=provider == "perplexity")
+    usage = found.settled(beside=provider == "perplexity")
+    units = told_units([mapping(count), *raw])
+    return usage.with_kinds(units) if units else usage
+
+
+def _joined(raw: Sequence[Mapping[str, Any]], provider: Any) -> Sequence[Mapping[str, Any]]:
+    """The counts of a stream; of Anthropic's one, since each says anew what has changed."""
+    if len(raw) > 1 and provider == "anthropic":
+        return [dict(ChainMap(*map(dict, reversed(raw))))]
+    return raw
 
 
 @dataclass(slots=True)
@@ -163,10 +168,10 @@ def _read(count: Mapping[str, Any]) -> _Count:
     found = _Count(
         _first(count, "input_tokens", "prompt_tokens"),
         _first(count, "output_tokens", "completion_tokens"),
-        _number(count.get("total_tokens")),
+        number(count.get("total_tokens")),
     )
     for key, kind in _TOP.items():
-        if tokens := _number(count.get(key)):
+        if tokens := number(count.get(key)):
             found.kinds[kind] = max(_of(found.kinds, kind), tokens)
     for name, side, known in _DETAILS:
         if name in count:
@@ -177,13 +182,12 @@ def _read(count: Mapping[str, Any]) -> _Count:
         found.inputs += _of(found.kinds, "cache_read_tokens") + max(
             _apart(found.kinds), _of(found.kinds, "cache_write_tokens")
         )
-    searches = _number(mapping(count.get("server_tool_use")).get("web_search_requests"))
-    if "tool_calls_details" in count:  # Perplexity's Responses
-        searched = mapping(mapping(count["tool_calls_details"]).get("web_search"))
-        searches = max(searches, _number(searched.get("invocation")))
-    searches = max([searches, *(_number(count.get(name)) for name in _SEARCHES)])
-    if searches:
-        found.kinds["web_searches"] = searches
+    for each in map(mapping, _listed(count.get("iterations"))):
+        if each.get("type") == "compaction":  # which stands in no total
+            summed = _read(each)
+            found.inputs += summed.inputs
+            found.outputs += summed.outputs
+            found.kinds += summed.kinds
     return found
 
 
@@ -211,7 +215,7 @@ def _details(
         if type(value) is dict:  # a part's own parts: how long it is written for
             _details(value, side, known, found)
             continue
-        tokens = _number(value)
+        tokens = number(value)
         name = str(key).removesuffix("_tokens")
         tier, _, rest = name.partition("_")
         if tier in _TIERS:
@@ -254,38 +258,9 @@ def _streamed(counts: Sequence[_Count]) -> _Count:
     return summed
 
 
-def _searches(content: Any, meta: Mapping[str, Any]) -> dict[str, int]:
-    """Searches that the provider made by itself, from what it says of them or shows of them."""
-    said = max(_number(meta.get(name)) for name in _SEARCHES)
-    blocks = content if isinstance(content, list | tuple) else ()
-    shown = list(map(_searched, blocks))
-    grounded = mapping(meta.get("grounding_metadata")).get("web_search_queries")  # Gemini's
-    queries = len(grounded) if isinstance(grounded, list | tuple) else 0
-    return {
-        "web_searches": said or shown.count("web") or queries,
-        "storage_searches": shown.count("files"),
-    }
-
-
-def _searched(block: Any) -> str | None:
-    """Where a block says that its provider searched: the web, or files that it keeps."""
-    kind = mapping(block).get("type")
-    if kind == "file_search_call":
-        return "files"
-    if kind == "server_tool_use":
-        return "web" if block.get("name") == "web_search" else None
-    if kind not in _SEARCH_BLOCKS:
-        return None
-    # Reading a page that was found is none that is billed.
-    return "web" if mapping(block.get("action")).get("type", "search") == "search" else None
-
-
 def _first(count: Mapping[str, Any], *names: str) -> int:
-    return next((n for name in names if (n := _number(count.get(name)))), 0)
+    return next((n for name in names if (n := number(count.get(name)))), 0)
 
 
-def _number(value: Any) -> int:
-    """A number of tokens; 0 for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
-        return 0
-    return int(value)
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()

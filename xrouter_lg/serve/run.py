@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.serve.limits import limited_protocol
 from xrouter_lg.serve.settings import ServerSettings
 
@@ -48,18 +49,35 @@ def settle_memory() -> None:
 
 
 @contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[tuple[socket.socket, int]]:
+    """A socket that listens there, and its port: a free one where ``port`` is 0.
+
+    Raises:
+        ConfigurationError: the port is taken, or the address is not this machine's.
+    """
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {port} of {host} can't be listened on: {error.strerror}. Give another one "
+                "with --port; 0 takes a free one"
+            ) from error
+        yield found, int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
 def running(app: Any, settings: ServerSettings | None = None) -> Iterator[str]:
     """The app on a free port of this machine, in a thread; gives its URL.
 
     Raises:
         RuntimeError: it did not come up.
     """
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    with listening("127.0.0.1", 0) as (taken, port):
         server = server_for(app, "127.0.0.1", port, settings or ServerSettings())
         thread = threading.Thread(
-            target=server.run, args=([listening],), name="xrouter-serve", daemon=True
+            target=server.run, args=([taken],), name="xrouter-serve", daemon=True
         )
         thread.start()
         until = time.monotonic() + _START_S

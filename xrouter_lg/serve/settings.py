@@ -37,7 +37,7 @@ def check_exposure(host: str, *, has_keys: bool) -> None:
     Raises:
         ConfigurationError: an address beyond this machine, and no keys.
     """
-    if has_keys or _is_loopback(host):
+    if has_keys or is_loopback(host):
         return
     raise ConfigurationError(
         f"host is {host!r}, which other machines can reach, and the server has no keys: whoever "
@@ -46,7 +46,8 @@ def check_exposure(host: str, *, has_keys: bool) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
     if host == "localhost":
         return True
     try:

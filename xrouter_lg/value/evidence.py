@@ -116,12 +116,6 @@ class Evidence:
             propensity_R=self.propensity_R[keep],
         )
 
-    @property
-    def explored_R(self) -> Bools:
-        """Observations of a draw: another card could have been called, with known probability."""
-        explored: Bools = np.isfinite(self.propensity_R) & (self.propensity_R < 1.0)
-        return explored
-
     def weighed(self, family_N: Ints, families: int) -> Evidence:
         """The same, unbiased by who was asked what: see the module's formula."""
         logged_R = np.isfinite(self.propensity_R)

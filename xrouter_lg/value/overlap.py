@@ -57,6 +57,8 @@ class Unsettled:
 
     def __str__(self) -> str:
         cost = "at an unknown cost" if self.usd is None else f"${self.usd:.2f}"
+        if self.usd is not None and self.usd < 0.01:
+            cost = "less than a cent"
         found = (
             f"kind {self.family!r}: {self.card} instead of {self.instead_of} may be worth "
             f"{self.gain:+.3f} ± {self.error:.3f}; {self.answers} answers, {cost}"

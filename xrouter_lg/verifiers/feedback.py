@@ -31,7 +31,10 @@ class Feedback(Verifier):
         if not self.keys:
             raise VerifierConfigError("keys is empty; name the feedback keys that count")
         if len(scale) != 2 or not scale[0] < scale[1]:
-            raise VerifierConfigError(f"scale is {scale!r}; two rising numbers, e.g. [1, 5]")
+            raise VerifierConfigError(
+                f"scale of feedback {', '.join(self.keys)} is {scale!r}; it must be two rising "
+                "numbers, e.g. [1, 5]"
+            )
         self.low, self.high = float(scale[0]), float(scale[1])
 
     def default_cases(self) -> Sequence[Case]:

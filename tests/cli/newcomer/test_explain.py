@@ -188,6 +188,23 @@ def test_without_a_checkpoint_its_record_is_told(
     assert set(past["expected_then"]) == {"small", "large"}
 
 
+def test_a_pool_tells_what_the_same_tokens_would_have_cost_elsewhere(
+    traced: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store, trace = traced
+    price = "price: {input: 10, output: 30}"
+    Path("pool.yaml").write_text(f"models: [{{name: large, model: 'openai:own', {price}}}]")
+    (past,) = explained(trace, "--store", store, "--pool", "pool.yaml")["requests"]
+    (usage,) = [charge["usage"] for charge in past["record"]["charges"]]
+    usd = (10 * usage["input_tokens"] + 30 * usage["output_tokens"]) / 1e6
+    assert past["at_price_usd"] == {"large": pytest.approx(usd)}
+    shown = CliRunner().invoke(
+        app, ["explain", trace, "--store", str(store), "--pool", "pool.yaml"]
+    )
+    assert f"large {usd:.6f}" in shown.stdout
+
+
 def test_an_id_that_is_not_there_says_where_to_look(traced: tuple[Path, str]) -> None:
     found = CliRunner().invoke(app, ["explain", "0123456789", "--store", str(traced[0])])
     assert found.exit_code == 2 and "xrouter traces list" in found.stderr

@@ -3,7 +3,7 @@ tokens only, a refusal's words, and errors in the place of an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from langchain_core.language_models import BaseChatModel
 
 from xrouter_lg.calls.raw.gemini import keeping_gemini
 from xrouter_lg.calls.raw.mistral import keeping_mistral
+from xrouter_lg.calls.raw.openai_responses import runs_tools, watched
 from xrouter_lg.calls.raw.openrouter import keeping_openrouter
 from xrouter_lg.calls.raw.perplexity import keeping_perplexity
 from xrouter_lg.calls.raw.watching import ErrorInAnswerError, in_the_place_of
@@ -53,9 +54,27 @@ def _keeping(kind: type[Any]) -> type[Any]:
             found.message.additional_kwargs["refusal"] = refusal
         return found
 
-    return in_the_place_of(
-        kind, {"_convert_chunk_to_generation_chunk": _convert_chunk_to_generation_chunk}
-    )
+    async def _agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not runs_tools(self, kwargs):
+            return await kind._agenerate(self, *args, **kwargs)
+        model, client = watched(self)
+        result = await kind._agenerate(model, *args, **kwargs)
+        for generation in result.generations:
+            client.mark(generation.message)
+        return result
+
+    def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        told = marked_stream if runs_tools(self, kwargs) else kind._astream
+        return told(self, *args, **kwargs)
+
+    async def marked_stream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        model, client = watched(self)
+        async for chunk in kind._astream(model, *args, **kwargs):
+            client.mark(chunk.message)
+            yield chunk
+
+    methods = (_convert_chunk_to_generation_chunk, _agenerate, _astream)
+    return in_the_place_of(kind, {method.__name__: method for method in methods})
 
 
 def _refusal(chunk: Any) -> str | None:

@@ -17,19 +17,18 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers import LangChainTracer
 
-from xrouter_lg.calls.money import cost_of
+from xrouter_lg.calls.money import AS_TOLD, AsAsked, cost_of
 from xrouter_lg.calls.told.stream_watch import handlers_of
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.served import price_as_served
-from xrouter_lg.said import served_model, served_tier, usage_of
+from xrouter_lg.said import served_model, served_tier
 from xrouter_lg.tracing.record.recorder import Recorder
 
 
 def with_traced_cost(
-    config: RunnableConfig, card: ModelCard, pool: Iterable[ModelCard], *, searched: bool = False
+    config: RunnableConfig, card: ModelCard, pool: Iterable[ModelCard], asked: AsAsked = AS_TOLD
 ) -> RunnableConfig:
-    """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run.
-    ``searched``: whether each answer has had a search that it does not tell of."""
+    """A copy of the config whose LangSmith tracer and recorder add a call's cost to its run."""
     callbacks = config.get("callbacks")
     told = LangChainTracer | Recorder
     if callbacks is None or not any(isinstance(h, told) for h in handlers_of(config)):
@@ -37,12 +36,11 @@ def with_traced_cost(
     if isinstance(callbacks, list):
         return {
             **config,
-            "callbacks": [_told(handler, card, pool, searched) for handler in callbacks],
+            "callbacks": [_told(handler, card, pool, asked) for handler in callbacks],
         }
     copied = callbacks.copy()
     found = {
-        id(h): _told(h, card, pool, searched)
-        for h in (*copied.handlers, *copied.inheritable_handlers)
+        id(h): _told(h, card, pool, asked) for h in (*copied.handlers, *copied.inheritable_handlers)
     }
     copied.handlers = [found[id(handler)] for handler in copied.handlers]
     copied.inheritable_handlers = [found[id(handler)] for handler in copied.inheritable_handlers]
@@ -50,31 +48,29 @@ def with_traced_cost(
 
 
 def costs_of(
-    message: AIMessage, card: ModelCard, pool: Iterable[ModelCard], searched: bool = False
+    message: AIMessage, card: ModelCard, pool: Iterable[ModelCard], asked: AsAsked = AS_TOLD
 ) -> dict[str, float]:
     """LangSmith's cost fields for an answer; empty where nobody knows what it cost. A sum that the
     provider itself named is not split into sides."""
-    usage, price = usage_of(message), price_as_served(card, served_model(message), pool)
-    if usage is not None and searched:
-        usage = usage.with_a_search()
+    usage, price = asked.usage(message), price_as_served(card, served_model(message), pool)
     cost, source = cost_of(message, usage, price)
     if cost is None:
         return {}
     found = {"total_cost": float(cost)}
     if usage is not None and price is not None and source != "provider":
-        asked = replace(
+        prompt = replace(
             usage,
             output_tokens=0,
             reasoning_tokens=0,
             kinds={k: n for k, n in usage.kinds.items() if k.startswith(("input_", "cache_"))},
             unknown={k: n for k, n in usage.unknown.items() if k.startswith("input_")},
         )
-        inputs = price.in_tier(served_tier(message)).cost(asked)
+        inputs = price.in_tier(served_tier(message)).cost(prompt)
         found |= {"input_cost": float(inputs), "output_cost": float(cost - inputs)}
     return found
 
 
-def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard], searched: bool) -> Any:
+def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard], asked: AsAsked) -> Any:
     """The handler, or one that is a tracer in everything but knows this card."""
     if not isinstance(handler, LangChainTracer | Recorder):
         return handler
@@ -83,7 +79,7 @@ def _told(handler: object, card: ModelCard, pool: Iterable[ModelCard], searched:
     # shared; what is this call's own lies in a slot beside it.
     told = object.__new__(_telling(kind))
     told.__dict__ = handler.__dict__
-    told._called = (card, pool, searched)
+    told._called = (card, pool, asked)
     return told
 
 
@@ -107,7 +103,7 @@ def _telling(kind: Any) -> Any:
 
 
 def _with_costs(
-    response: LLMResult, card: ModelCard, pool: Iterable[ModelCard], searched: bool
+    response: LLMResult, card: ModelCard, pool: Iterable[ModelCard], asked: AsAsked
 ) -> LLMResult:
     """A copy of the response with its cost, where it has one answer and that was counted."""
     generations = [one for batch in response.generations for one in batch]
@@ -116,7 +112,7 @@ def _with_costs(
     message = generations[0].message
     if not isinstance(message, AIMessage) or not message.usage_metadata:
         return response
-    costs = costs_of(message, card, pool, searched)
+    costs = costs_of(message, card, pool, asked)
     if not costs:
         return response
     counted = message.model_copy(update={"usage_metadata": {**message.usage_metadata, **costs}})

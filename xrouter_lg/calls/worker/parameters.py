@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableBinding
 from pydantic import PydanticUserError, TypeAdapter
 
-from xrouter_lg.calls.money import finds_by_itself
+from xrouter_lg.calls.money import runs_by_itself
 from xrouter_lg.calls.worker.clients import is_a
 from xrouter_lg.calls.worker.structured import Structured
 from xrouter_lg.errors import RequestError
@@ -89,7 +89,7 @@ class Bound:
             given.setdefault("response_format", _plain(self.structured.schema))
         listed = (*self.tools, *(self.call.get("tools") or ()))
         kinds = [tool for tool in listed if isinstance(tool, Mapping)]
-        given["tools"] = [tool for tool in kinds if finds_by_itself(tool)]
+        given["tools"] = [tool for tool in kinds if runs_by_itself(tool)]
         return given
 
 
@@ -150,7 +150,7 @@ def prepare(
         model = _without(model, set(LIMITS).difference(names), inside=LIMITS)
     if bound.structured is not None:
         options = {**bound.structured.parts_for(model).kwargs, **options}
-    runnable = _bind(model, bound.tools, options)
+    runnable: Any = _bind(model, bound.tools, options)
     if limit is not None:
         kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})
     sent = {*_names_in(options), *_names_in(kwargs), *_names_in(_fields(model))}
@@ -158,6 +158,10 @@ def prepare(
         sent.update(LIMITS)  # a class may give the limit another name than ours
     if getattr(model, "stream_usage", None):
         sent.add("stream_options")
+    if isinstance(runnable, RunnableBinding) and not (runnable.config or runnable.config_factories):
+        # It would add the handlers of the running config to those of the call: the same ones, of
+        # which some here know what the call costs.
+        runnable, kwargs = runnable.bound, {**runnable.kwargs, **kwargs}
     return Prepared(runnable, kwargs, frozenset(sent & (OPTIONAL | set(LIMITS))))
 
 

@@ -57,7 +57,8 @@ def explain(
     utility, which card is taken, and the cost weights at which another one would be.
 
     Of a recorded request: the decision, every charge, what was expected of each card then, and what
-    the checkpoint (if there is one) expects of each today.
+    the checkpoint (if there is one) expects of each today, cost included; with --pool also what the
+    same tokens would have cost with each.
 
     Exit code 0: explained; 2: no such checkpoint, pool or trace.
     """
@@ -196,6 +197,9 @@ def _past_parts(past: PastRequest) -> Iterator[RenderableType]:
                 )
             }
         )
+    if past.at_price:
+        usd = "  ".join(f"{card} {cost:.6f}" for card, cost in past.at_price.items())
+        yield facts_table({"these tokens elsewhere, USD": usd})
     if past.reading is None:
         yield facts_table({"the others": past.unread or ""})
         return

@@ -1,40 +1,52 @@
-"""``xrouter init``: a first pool file, from the keys that are there."""
+"""``xrouter init``: a first pool file, from the keys that are there or from an app's traces."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrouter_lg.cli.options import AsJson
+from xrouter_lg.cli.options import AsJson, Project, parse_when
 from xrouter_lg.cli.said import command, print_json
 
 if TYPE_CHECKING:
-    from xrouter_lg.cli.newcomer.providers import Suggestion
+    from xrouter_lg.pool.pool import ModelPool
 
 app = typer.Typer()
 
 
-@command(app, "init", example="init --dry-run")
+@command(app, "init", example="init --traces traces.db --dry-run")
 def init(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("pool.yaml"),
+    traces: Annotated[
+        str | None,
+        typer.Option(help="Of the models that were called in this trace store (path or URL)."),
+    ] = None,
+    langsmith: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Of the models in this project of LangSmith."),
+    ] = None,
+    since: Annotated[str, typer.Option(help="How far back traces are read.")] = "30d",
+    project: Project = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the file and write nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a commented pool file with models of each provider whose key is in the environment.
+    """Write a commented pool file with models of each provider whose key is in the environment, or
+    with the models that an app has called so far, out of its traces.
 
     Keys are looked for by the names of their variables and never shown or written. Prices are those
     of genai-prices, abilities those of LangChain's model profiles. Without any key the file has two
-    local models and says what to set. A file that is there is never overwritten; nothing is called.
+    local models and says what to set. A file that is there is never overwritten; nothing is called
+    but LangSmith, and that only with --langsmith.
 
-    Exit code 0: written, or shown; 2: the file is there already, or can't be written.
+    Exit code 0: written, or shown; 2: the file is there already or can't be written, or no model
+    was called in these traces.
     """
     import yaml
 
-    from xrouter_lg.cli.newcomer.providers import PROVIDERS, suggested
     from xrouter_lg.errors import ConfigurationError
     from xrouter_lg.pool.pool import ModelPool
 
@@ -43,117 +55,79 @@ def init(
             f"{str(output)!r} is there already and is left as it is; write another with --output, "
             "or look at what would be written with --dry-run"
         )
-    there = [provider for provider in PROVIDERS if provider.key_set]
-    text = pool_text([one for provider in there for one in suggested(provider)])
+    if traces is not None and langsmith is not None:
+        raise typer.BadParameter("--traces and --langsmith are two places to look in; name one")
+    if traces is None and langsmith is None:
+        text, found = _of_keys()
+    else:
+        text, found = _of_traces(traces, langsmith, since, project)
     pool = ModelPool.from_dict(yaml.safe_load(text))
     if not dry_run:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
     if as_json:
-        print_json(
-            {
-                "output": str(output),
-                "written": not dry_run,
-                "keys": [provider.variable for provider in there],
-                "cards": pool.names,
-                "default": pool.default,
-                "to_install": _to_install([p.package for p in there if not p.installed]),
-                "text": text,
-            }
-        )
-        return
-    if dry_run:
+        written = {"output": str(output), "written": not dry_run}
+        print_json({**written, **found, "cards": pool.names, "default": pool.default, "text": text})
+    elif dry_run:
         typer.echo(text, nl=False)
-        return
-    keys = ", ".join(provider.variable for provider in there) or "no provider's key found"
+    else:
+        _say(output, pool, found)
+
+
+def _of_keys() -> tuple[str, dict[str, Any]]:
+    """The file's text, and what it was made of."""
+    from xrouter_lg.cli.newcomer.pool_text import pool_text
+    from xrouter_lg.cli.newcomer.providers import PROVIDERS, suggested
+
+    there = [provider for provider in PROVIDERS if provider.key_set]
+    return pool_text([one for provider in there for one in suggested(provider)]), {
+        "keys": [provider.variable for provider in there],
+        "to_install": _to_install([p.package for p in there if not p.installed]),
+    }
+
+
+def _of_traces(
+    traces: str | None, langsmith: str | None, since: str, project: str | None
+) -> tuple[str, dict[str, Any]]:
+    from dataclasses import asdict
+
+    from xrouter_lg.cli.newcomer.pool_text import used_text
+    from xrouter_lg.cli.newcomer.providers import PROVIDERS
+    from xrouter_lg.cli.newcomer.used import MOST, pulled, used_models
+    from xrouter_lg.tracing.store.trace_store import TraceStore
+
+    start = parse_when(since, "--since")
+    assert start is not None
+    if langsmith is not None:
+        with pulled(langsmith, start) as store:
+            used = used_models(store, start, None)
+    else:
+        assert traces is not None
+        with TraceStore(traces, create=False) as store:
+            used = used_models(store, start, project)
+    shown = used[:MOST]
+    where = f"LangSmith's project {langsmith}" if langsmith is not None else str(traces)
+    makers = {one.provider for one in shown}
+    there = [provider for provider in PROVIDERS if provider.name in makers]
+    return used_text(shown, where.replace("\n", " "), len(used) - len(shown)), {
+        "keys": [provider.variable for provider in there if provider.key_set],
+        "to_install": _to_install([p.package for p in there if not p.installed]),
+        "to_set": [provider.variable for provider in there if not provider.key_set],
+        "used": [{**asdict(one), "usd": one.usd} for one in used],
+    }
+
+
+def _say(output: Path, pool: ModelPool, found: dict[str, Any]) -> None:
+    keys = ", ".join(found["keys"]) or "no provider's key found"
+    if "used" in found:
+        keys = f"of {len(found['used'])} models in {sum(m['calls'] for m in found['used']):,} calls"
     typer.echo(f"{output}: {len(pool)} cards ({keys}); default {pool.default}")
-    if packages := [provider.package for provider in there if not provider.installed]:
-        typer.echo(f"install what is missing: {_to_install(packages)}")
-    typer.echo(f"next: xrouter pool check {output}{' --live' if there else ''}")
+    if found.get("to_set"):
+        typer.echo(f"keys that are not set: {', '.join(found['to_set'])}")
+    if found["to_install"]:
+        typer.echo(f"install what is missing: {found['to_install']}")
+    typer.echo(f"next: xrouter pool check {output}{' --live' if found['keys'] else ''}")
 
 
 def _to_install(packages: list[str]) -> str | None:
     return f"pip install {' '.join(packages)}" if packages else None
-
-
-def pool_text(found: list[Suggestion]) -> str:
-    """A pool file of these models; without any, of two local ones."""
-    if not found:
-        return _local_text()
-    from xrouter_lg.pool.pricing import price_list
-
-    names = _names(found)
-    middle = sorted(range(len(found)), key=lambda at: found[at].price.output)[len(found) // 2]
-    lines = [
-        "# A pool of models, written by `xrouter init`; every card may be changed or dropped.",
-        "# A key is named by its environment variable and never stands here.",
-        f"# Prices are USD per million tokens out of {price_list()}, which also counts caches,",
-        "# tiers and reasoning; a `price:` of your own goes before it.",
-        "# `xrouter pool check FILE --live` calls each card once.",
-        "",
-        f"default: {names[middle]:<24} # where a failed policy falls to",
-        "models:",
-    ]
-    for name, one in zip(names, found, strict=True):
-        lines += _card(name, one)
-    return "\n".join(lines) + "\n"
-
-
-def _names(found: list[Suggestion]) -> list[str]:
-    from xrouter_lg.pool.bare import free_name
-
-    names: list[str] = []
-    for place, one in enumerate(found, start=1):
-        names.append(free_name(one.model, one.provider.name, set(names), place))
-    return names
-
-
-def _card(name: str, one: Suggestion) -> list[str]:
-    lines = [
-        f"  - name: {name}",
-        f"    model: {one.provider.name}:{one.model}",
-        f"    api_key_env: {one.provider.variable}",
-        f"    description: {one.use}",
-        f"    # price: {{input: {one.price.input}, output: {one.price.output}}}",
-    ]
-    if one.profile is None:
-        lines.append(f"    # not installed yet: pip install {one.provider.package}")
-        return lines
-    able = ", ".join(sorted(can for can, has in one.profile.capabilities.items() if has))
-    window = one.profile.context_window
-    if window is not None:
-        lines.append(f"    # context_window: {window}")
-    if able:
-        lines.append(f"    # capabilities: [{able}]")
-    return lines
-
-
-def _local_text() -> str:
-    from xrouter_lg.cli.newcomer.providers import PROVIDERS
-
-    listed = ", ".join(provider.variable for provider in PROVIDERS)
-    head, _, tail = listed.rpartition(", XAI_API_KEY")
-    return f"""\
-# A pool of two local models, written by `xrouter init`: no provider's key was found.
-# For hosted models set one or more of these, then run `xrouter init --output NEW.yaml`:
-#   {head},
-#   XAI_API_KEY{tail}
-#
-# As it stands it is for any two OpenAI-compatible servers (llama.cpp, vLLM, Ollama). To try it
-# without a model, start two that answer the same sentence to everything:
-#   python -m xrouter_lg.testing --port 8101
-#   python -m xrouter_lg.testing --port 8102
-
-default: large                       # where a failed policy falls to
-models:
-  - name: small                      # becomes the graph node call_small
-    model: small                     # or a provider's, such as openai:gpt-5-nano
-    base_url: http://127.0.0.1:8101/v1
-    price: {{input: 0, output: 0}}     # USD per million tokens; your own machine's worth
-    description: short answers, simple facts
-  - name: large
-    model: large
-    base_url: http://127.0.0.1:8102/v1
-    price: {{input: 0, output: 0}}
-    description: reasoning, several steps, code
-"""

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from xrouter_lg.cli.newcomer.reading import ReadRequest, RequestReader
 from xrouter_lg.episodes.extract import episodes
-from xrouter_lg.said import question_of, text_of
+from xrouter_lg.said import answer_tokens, question_of, text_of
 from xrouter_lg.tracing.runs.extract import route_records
 
 if TYPE_CHECKING:
     from xrouter_lg.pool.pool import ModelPool
     from xrouter_lg.tracing.store.query import RouteRow
     from xrouter_lg.tracing.store.trace_store import TraceStore
+    from xrouter_lg.types import RouteRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class PastRequest:
     """What a checkpoint expects today."""
     same: bool
     """Whether that is the checkpoint that decided."""
+    at_price: dict[str, float]
+    """USD of this request's own tokens at each other card's price, where a pool tells it."""
     unread: str | None
     """Why there is no reading."""
 
@@ -38,6 +41,7 @@ class PastRequest:
             "expected_then": self.expected,
             "reading": None if self.reading is None else asdict(self.reading),
             "same_checkpoint": self.same,
+            "at_price_usd": self.at_price,
             "unread": self.unread,
         }
 
@@ -54,7 +58,8 @@ def past_requests(
     reader = None if checkpoint is None else RequestReader(checkpoint, pool)
     asked = _texts(store, trace_id)
     return [
-        _past(row, asked.get(row.record.run_id), reader) for row in store.routes(trace_id=trace_id)
+        _past(row, asked.get(row.record.run_id), reader, pool)
+        for row in store.routes(trace_id=trace_id)
     ]
 
 
@@ -70,7 +75,18 @@ def _texts(store: TraceStore, trace_id: str) -> dict[str | None, str]:
     return found
 
 
-def _past(row: RouteRow, text: str | None, reader: RequestReader | None) -> PastRequest:
+def _at_price(record: RouteRecord, pool: ModelPool | None) -> dict[str, float]:
+    into, out = answer_tokens(record.charges)
+    others = {*record.candidates, *record.removed} - {record.route}
+    if pool is None or into is None or out is None:
+        return {}
+    usd = {name: pool[name].estimate_usd(into, out) for name in sorted(others) if name in pool}
+    return {name: float(cost) for name, cost in usd.items() if cost is not None}
+
+
+def _past(
+    row: RouteRow, text: str | None, reader: RequestReader | None, pool: ModelPool | None
+) -> PastRequest:
     record = row.record
     first = record.decisions[0] if record.decisions else {}
     known = () if reader is None else reader.pool.names
@@ -78,6 +94,8 @@ def _past(row: RouteRow, text: str | None, reader: RequestReader | None) -> Past
     reading, unread = None, None
     if reader is None:
         unread = "no checkpoint to read it by; name one with --checkpoint"
+        if pool is None:
+            unread += ", or their prices with --pool"
     elif text is None:
         unread = "its text was not stored (hashed or redacted), so it can't be read again"
     elif not among:
@@ -89,5 +107,6 @@ def _past(row: RouteRow, text: str | None, reader: RequestReader | None) -> Past
         expected=dict(first.get("quality") or {}),
         reading=reading,
         same=reader is not None and record.policy_version == reader.manifest.version,
+        at_price=_at_price(record, pool),
         unread=unread,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +13,9 @@ from xrouter_lg.cli.options import AsJson
 from xrouter_lg.cli.said import command, print_json
 
 app = typer.Typer(help="Serve a pool behind OpenAI's HTTP interface.")
+
+KEY_VARIABLE = "XROUTER_DASHBOARD_KEY"
+_SHORTEST_KEY = 20
 
 
 @command(app, "serve", example="serve --pool pool.yaml --policy cheapest --traces traces.db")
@@ -40,6 +45,17 @@ def serve(
         float | None, typer.Option(min=0.001, help="Seconds for a whole request.")
     ] = None,
     max_body: Annotated[str, typer.Option(help="The largest body, e.g. 20MB.")] = "20MB",
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="Show --traces on /dashboard, behind the key in XROUTER_DASHBOARD_KEY, or a new "
+            "one that is printed.",
+        ),
+    ] = False,
+    checkpoints: Annotated[
+        Path, typer.Option(help="Folder of checkpoints and aliases, for the dashboard.")
+    ] = Path("checkpoints"),
     drain: Annotated[
         float, typer.Option(min=0.001, help="Seconds for open requests after SIGTERM.")
     ] = 60.0,
@@ -47,7 +63,8 @@ def serve(
 ) -> None:
     """Answer /v1/chat/completions and /v1/responses from the pool, until SIGTERM or Ctrl+C.
 
-    Without --keys anybody on this machine may ask, and nobody else can.
+    Without --keys anybody on this machine may ask, and nobody else can. A key of --keys does not
+    open the dashboard, which shows everybody's requests and moves what serves.
     """
     from xrouter_lg.chat.model import ChatXRouter
     from xrouter_lg.cli.options import parse_size
@@ -71,14 +88,55 @@ def serve(
     try:
         chat = ChatXRouter(router, traces=recorder, timeout=timeout)
         served = create_app(chat, keys=None if keys is None else KeyStore(keys), settings=settings)
+        shown = None
+        if dashboard:
+            shown = add_dashboard(served, traces, checkpoints, pool, host)
         url, names = f"http://{host}:{port}/v1", list(router.pool.names)
         if as_json:
-            print_json({"url": url, "cards": names, "keys": keys is not None})
+            at = None if shown is None else f"http://{host}:{port}{shown}"
+            print_json({"url": url, "cards": names, "keys": keys is not None, "dashboard": at})
         else:
             typer.echo(f"xrouter serves {', '.join(names)} on {url}")
+            if shown is not None:
+                typer.echo(f"dashboard on http://{host}:{port}{shown}")
         server = server_for(served, host, port, settings)
         settle_memory()
         server.run()
     finally:
         if recorder is not None:
             recorder.close()
+
+
+def add_dashboard(served: Any, traces: str | None, checkpoints: Path, pool: Path, host: str) -> str:
+    """Give a server its dashboard; the path to open. A key that was set is not shown again.
+
+    Raises:
+        ConfigurationError: no traces to show, or a key that can be guessed.
+    """
+    from xrouter_lg.errors import ConfigurationError
+    from xrouter_lg.extras import need
+
+    if traces is None:
+        raise ConfigurationError("--dashboard shows recorded requests: give their store, --traces")
+    for module in ("polars", "sklearn"):
+        need(module, "the dashboard")
+    from xrouter_lg.dashboard.routes import PATH, Dashboard
+    from xrouter_lg.dashboard.source import DashboardSource
+    from xrouter_lg.serve.settings import is_loopback
+
+    key = os.environ.get(KEY_VARIABLE, "")
+    if key and len(key) < _SHORTEST_KEY:
+        raise ConfigurationError(
+            f"{KEY_VARIABLE} has {len(key)} characters; give at least {_SHORTEST_KEY}, such as "
+            "`openssl rand -hex 24` prints"
+        )
+    engine = served.state.engine
+    source = DashboardSource(
+        store=traces,
+        checkpoints=checkpoints,
+        pool=pool,
+        states=lambda: {n: "open" if engine.breaker(n).open else "ok" for n in engine.pool.names},
+    )
+    new = key or secrets.token_urlsafe(24)
+    served.router.routes.extend(Dashboard(source, new, local=is_loopback(host)).routes())
+    return PATH if key else f"{PATH}#key={new}"

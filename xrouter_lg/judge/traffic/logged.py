@@ -16,15 +16,21 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from sqlalchemy import func, select
 
 from xrouter_lg.arrays import Floats
+from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import episodes
 from xrouter_lg.episodes.rows import prompt_id
 from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
+from xrouter_lg.fitting.family_head import read_partition
 from xrouter_lg.outcomes import OutcomeTable
+from xrouter_lg.policies.utility import load_head
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.tracing.runs.extract import route_records
+from xrouter_lg.tracing.runs.importing import utc_text
+from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.types import RouteRecord
 
@@ -61,6 +67,14 @@ class LiveRequest:
     def single(self) -> bool:
         """One decision and one call: its outcome is the outcome of that choice."""
         return self.record.turns == 1 and self.card is not None
+
+    @property
+    def support(self) -> Mapping[str, float] | None:
+        """Probabilities of all cards that could be drawn; None where they are not on record."""
+        drawn = self.first.get("explore")
+        if drawn:
+            return dict(drawn)
+        return {str(self.card): 1.0} if self.record.propensity == 1.0 else None
 
     @property
     def shadow(self) -> Mapping[str, Any] | None:
@@ -121,6 +135,36 @@ def read_traffic(
             traffic.requests.append(LiveRequest(thread, record, text, key, score))
     traffic.requests.sort(key=lambda request: request.record.started_at)
     return traffic
+
+
+def usual_feedback(store: TraceStore, since: datetime | None = None) -> str | None:
+    """The key under which most scores in [0, 1] were given (since then); None where there is no
+    such score."""
+    said = schema.feedback
+    given = func.count().label("given")
+    query = select(said.c.key, given).where(said.c.score.between(0.0, 1.0))
+    if since is not None:
+        query = query.where(said.c.created_at >= utc_text(since))
+    query = query.group_by(said.c.key).order_by(given.desc(), said.c.key).limit(1)
+    return next((str(row["key"]) for row in store.rows(query)), None)
+
+
+def kinds_of(checkpoint: Path, requests: Sequence[LiveRequest]) -> list[str] | None:
+    """The kind that each request is of, as the checkpoint in that folder reads it; ``""`` where no
+    text was stored. None for a checkpoint that knows no kinds.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged.
+    """
+    head = load_head(read_manifest(checkpoint), checkpoint)
+    if head is None:
+        return None
+    texts = sorted({request.text for request in requests if request.text is not None})
+    if not texts:
+        return [""] * len(requests)
+    read = read_partition(head, texts)
+    kind = {text: read.names[f] for text, f in zip(texts, read.family_N, strict=True)}
+    return [kind.get(request.text or "", "") for request in requests]
 
 
 def read_outcomes(paths: Sequence[str | Path]) -> Outcomes:

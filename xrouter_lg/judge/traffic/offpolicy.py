@@ -89,11 +89,17 @@ def estimate(
     ratio = float((w * log.reward).sum() / w.sum())
     # The linearised ratio (delta method): its mean is the estimate, its spread the error.
     snips = _mean(ratio + w * (log.reward - ratio) / w.mean())
-    robust = None
-    if model is not None:
-        direct = (target * model).sum(1)
-        robust = _mean(direct + w * (log.reward - model[rows, log.action]))
+    robust = None if model is None else _mean(doubly_robust_values(log, target, model))
     return OffPolicy(_mean(w * log.reward), snips, robust, _mean(log.reward), n, effective, None)
+
+
+def doubly_robust_values(log: Logged, target: Floats, model: Floats) -> Floats:
+    """[N] what each request adds to the doubly robust mean, for comparisons within the same log.
+    Arguments as in :func:`estimate`, which says whether they may be concluded from."""
+    rows = np.arange(len(log.action))
+    w = target[rows, log.action] / log.propensity
+    found: Floats = (target * model).sum(1) + w * (log.reward - model[rows, log.action])
+    return found
 
 
 def _mean(values: Floats) -> Figure:

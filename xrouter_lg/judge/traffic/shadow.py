@@ -296,8 +296,8 @@ def _off_policy(
             total = request.usd
             net = None if rate is None or total is None else request.score - rate * total
             card, propensity = str(request.card), request.record.propensity
-            support = request.first.get("explore") or ({card: 1.0} if propensity == 1.0 else None)
-            rows.append(_Row(card, _called(request)[0], propensity, support, request.score, net))
+            wanted = _called(request)[0]
+            rows.append(_Row(card, wanted, propensity, request.support, request.score, net))
     if not rows:
         return None, None, dict(left)
     cards = sorted({name for row in rows for name in (row.card, row.wanted)})

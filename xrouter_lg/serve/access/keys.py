@@ -168,7 +168,10 @@ class KeyStore:
                 _keys.update().where(_keys.c.name == name).values(revoked_at=time.time())
             )
         if done.rowcount == 0:
-            raise ConfigurationError(f"there is no key named {name!r} in {self.shown!r}")
+            raise ConfigurationError(
+                f"there is no key named {name!r} in {self.shown!r}; `xrouter keys list` shows what "
+                "there is"
+            )
 
     def load(self) -> dict[str, ApiKey]:
         """Every key by its id.
