@@ -109,7 +109,7 @@ class AgentModels:
                         price=price_of(model),
                         context_window=4096,
                         max_output_tokens=160,
-                        capabilities=get_weights(model).capabilities,
+                        capabilities=frozenset(get_weights(model).capabilities),
                         description=get_weights(model).description,
                         timeout_s=3600,
                         params={"temperature": 0},
