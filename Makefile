@@ -7,7 +7,7 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: docs dist faults demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
+.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
 
 help:
 	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
@@ -20,6 +20,7 @@ help:
 	@echo "make docs        the pages as a site in build/site; offline, and every link is checked"
 	@echo "make dist        wheel and sdist in dist/, and what a release has to pass; minutes"
 	@echo "make faults      every kind of failure on every surface, and texts of five megabytes; minutes"
+	@echo "make soak        ten minutes of faults on everything at once; ARGS='--seconds 60' for one"
 	@echo "make bench       overhead, throughput and the trace store"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -80,9 +81,13 @@ faults: $(INSTALLED)
 	XROUTER_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/contract/test_linear_time.py \
 	  tests/pool/test_hostile_pool.py tests/checkpoints/test_hostile_checkpoint.py $(ARGS)
 
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.faults.soak $(ARGS)
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/store.py
 
 clean:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.grids import make_grid, two_task_grid
+from tests.support.postgres import new_database, running_postgres
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
@@ -58,3 +59,25 @@ def make_table() -> Callable[..., OutcomeGrid]:
 def two_tasks() -> OutcomeGrid:
     """A small grid whose figures can be worked out by hand."""
     return two_task_grid()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Postgres server."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of an empty database of its own."""
+    return new_database(postgres_server)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Path or URL of an empty database: a test that takes it runs on both kinds."""
+    if request.param == "sqlite":
+        return str(tmp_path / "database.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url

@@ -23,6 +23,7 @@
     ├── AllCandidatesFailedError (RuntimeError)   nobody answered; lists each attempt and its cost
     ├── RequestTimeoutError (TimeoutError)   no answer within the request's own timeout_s
     ├── StoreError (RuntimeError)            the local trace store can't be opened or read
+    │   └── BudgetStoreError                 what is spent can't be looked up; no call is made
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
     │
     │   outcomes, verifiers, training
@@ -106,6 +107,7 @@ class ErrorClass(StrEnum):
     TRUNCATED = "truncated"
     STREAM_CUT = "stream_cut"
     CIRCUIT_OPEN = "circuit_open"
+    BUDGET = "budget"
     UNKNOWN = "unknown"
 
 
@@ -171,6 +173,9 @@ class NoCandidateError(RequestError):
 class BudgetExceededError(XRouterError, RuntimeError):
     """A call's worst case is dearer than what is left of the budget (USD)."""
 
+    per: str | None = None
+    """Whose limit it is, of those that many requests share; None for the request's own."""
+
 
 class PolicyError(XRouterError, RuntimeError):
     """A policy failed. The router catches it and falls to the pool's default card."""
@@ -220,6 +225,11 @@ class RequestTimeoutError(XRouterError, TimeoutError):
 
 class StoreError(XRouterError, RuntimeError):
     """The local trace store can't be opened, read or written."""
+
+
+class BudgetStoreError(StoreError):
+    """The database that counts spending does not answer, so that no call is known to be within its
+    limits. Refused unless ``Budget(when_down="allow")``."""
 
 
 class MissingExtraError(XRouterError, ImportError):

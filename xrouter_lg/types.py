@@ -76,8 +76,10 @@ class Charge:
     overrun_usd: Decimal | None = None
     """What it has cost above its worst case, under a budget; None where it kept to it."""
     estimate_usd: Decimal | None = None
-    """What an attempt of unknown cost has probably cost: the mean of the card's answers so far;
-    0 for an error of the server's own, which nobody bills. Budgets count ``held_usd``."""
+    """What an attempt of unknown cost has probably cost, by what the card's answers have cost so
+    far, the size of the request and how much of an answer had come; 0 where there was most
+    probably none: an error of the server's own, a connection that broke before. Budgets count
+    ``held_usd``."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""
@@ -178,6 +180,16 @@ class RouteRequest:
     """What the app bound and may cost something: ``n``, schemas, tools run by the provider."""
     overruns: Mapping[str, Decimal] = field(default_factory=dict)
     """Cards that have cost more than their worst case, and the factor to reserve them by."""
+    max_tokens: int | None = None
+    """The longest answer (tokens) that the app wants, and so the most that a budget reckons with;
+    None where it does not say."""
+    unpriced_usd: Decimal | None = None
+    """What a budget counts for a call whose price is unknown; None where it refuses it."""
+    caps: tuple[Any, ...] = ()
+    """The limits that it shares with other requests; see
+    :class:`~xrouter_lg.routing.spending.Spending`."""
+    short_of: Any = None
+    """The shared limit that leaves less than the request's own; None where none does."""
     attempt: Attempt = field(default_factory=Attempt)
     """Where a policy writes; all else here is only read."""
 

@@ -28,17 +28,19 @@ class Load:
         return len(self.seconds) / self.took_s
 
 
-async def measure(url: str, connections: int, seconds: float, *, stream: bool) -> Load:
+async def measure(
+    url: str, connections: int, seconds: float, *, stream: bool, key: str = "none"
+) -> Load:
     """Keep ``connections`` requests under way for so long."""
     load = Load()
     began = time.perf_counter()
     until = began + seconds
-    await asyncio.gather(*(_client(url, until, load, stream) for _ in range(connections)))
+    await asyncio.gather(*(_client(url, until, load, stream, key) for _ in range(connections)))
     load.took_s = time.perf_counter() - began
     return load
 
 
-async def _client(url: str, until: float, load: Load, stream: bool) -> None:
+async def _client(url: str, until: float, load: Load, stream: bool, key: str) -> None:
     parts = urlsplit(url)
     asked = {
         "model": "xrouter",
@@ -48,7 +50,7 @@ async def _client(url: str, until: float, load: Load, stream: bool) -> None:
     body = json.dumps(asked).encode()
     request = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: {parts.netloc}\r\n"
-        "content-type: application/json\r\nauthorization: Bearer none\r\n"
+        f"content-type: application/json\r\nauthorization: Bearer {key}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     ).encode() + body
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

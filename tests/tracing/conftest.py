@@ -8,14 +8,22 @@ import pytest
 from xrouter_lg.tracing import Recorder, TraceStore
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of the store runs on SQLite and on Postgres, unless it looks at the file."""
+    if "store" in metafunc.fixturenames:
+        both = "db" not in metafunc.fixturenames
+        metafunc.parametrize("store", ["sqlite", "postgres"][: 1 + both], indirect=True)
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     return tmp_path / "traces.db"
 
 
 @pytest.fixture
-def store(db: Path) -> Iterator[TraceStore]:
-    with TraceStore(db) as opened:
+def store(request: pytest.FixtureRequest) -> Iterator[TraceStore]:
+    postgres = getattr(request, "param", "sqlite") == "postgres"
+    with TraceStore(request.getfixturevalue("postgres_url" if postgres else "db")) as opened:
         yield opened
 
 

@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.calls.bill import AttemptBill, UsualCost, asked_of
+from xrouter_lg.calls.bill import AttemptBill, asked_of
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
@@ -34,18 +34,22 @@ from xrouter_lg.calls.failures import (
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import hint_tokens, reserve
+from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
+from xrouter_lg.calls.tokens import BOUND_PREAMBLE
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
+from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
+from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
@@ -82,6 +86,8 @@ class CallResult:
     streamed: bool = False
     retry_after_s: float | None = None
     """The pause that the provider asked for when it last refused, in seconds."""
+    short_of: str | None = None
+    """Whose limit has refused the call; None where it was made."""
 
 
 class Workers:
@@ -95,6 +101,8 @@ class Workers:
         self.overruns: dict[str, Decimal] = {}
         """Cards that have cost more than their worst case, and how many times as much."""
         self.usual = UsualCost()
+        self.replicas: Replicas | None = None
+        """Keeps the cards' state in step with other processes, where there are any."""
         self._lock = threading.Lock()
 
     def prepare(self, pool: ModelPool) -> None:
@@ -158,6 +166,8 @@ class Workers:
         call before it begins. None where the caller looks after both. ``deadline``: the moment
         (``time.monotonic``) at which the whole request has to be over.
         """
+        if self.replicas is not None:
+            self.replicas.called()
         breaker = self.breaker(f"{kind}:{card.name}")
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
@@ -167,17 +177,19 @@ class Workers:
 
         def worst() -> Decimal | None:
             costly = bound.costly()
-            return reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
+            priced = reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
+            return call.allowance_usd if priced is None else priced  # what the budget counts then
 
         as_asked = asked_of(card, bound)
-        bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked)
+        size = max(0, prompt_tokens_max - BOUND_PREAMBLE)
+        bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked, size)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
         config = with_traced_cost(config, card, pool, as_asked)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
-        asked = with_hint(messages, call.hint)
+        hinted = with_hint(messages, call.hint)
         health = Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         omitted: set[str] = set()
@@ -201,18 +213,19 @@ class Workers:
                 retries = max(card.max_retries, built.retries)
                 model = built.having(settings)
                 if card.maker == "anthropic":
-                    model = with_fitting_thoughts(model, asked, card.name, call.max_tokens)
+                    model = with_fitting_thoughts(model, hinted, card.name, call.max_tokens)
                 refused = omitted | self._refused.get(card.name, frozenset())
                 prepared = prepare(model, call, bound, refused)
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
-                message = await _ask(card, prepared, asked, config, limit, sink)
+                message = await _ask(card, prepared, hinted, config, limit, sink)
             except asyncio.CancelledError:
                 health.cancel()
-                charges.append(bill.failed(attempt, started, "cancelled"))
+                charges.append(bill.failed(attempt, started, "cancelled", said=_said(watch, sink)))
                 raise
             except Exception as error:
                 failure = classify(error)
-                charges.append(bill.failed(attempt, started, failure.error_class, failure))
+                said = _said(watch, sink)
+                charges.append(bill.failed(attempt, started, failure.error_class, failure, said))
                 short = left is not None and left < card.timeout_s
                 if short and deadline is not None and time.monotonic() >= deadline:
                     health.cancel()  # the request had less time than the card may take
@@ -264,6 +277,37 @@ class Workers:
             retry_after_s=failure.retry_after_s,
         )
 
+    def told(self) -> dict[str, tuple[float | None, Mapping[str, Any]]]:
+        """What other replicas may want to know: see :class:`~xrouter_lg.calls.replicas.Shares`."""
+        with self._lock:
+            breakers, refused = dict(self._breakers), dict(self._refused)
+            overruns = dict(self.overruns)
+        found: dict[str, tuple[float | None, Mapping[str, Any]]] = {}
+        for place in {*breakers, *(f"worker:{name}" for name in (*refused, *overruns))}:
+            kind, _, name = place.partition(":")
+            learned: dict[str, Any] = {}
+            if kind == "worker" and name in overruns:
+                learned["overrun"] = str(overruns[name])
+            if kind == "worker" and name in refused:
+                learned["refused"] = sorted(refused[name])
+            found[place] = (self.breaker(place).opened_s_ago, learned)
+        return found
+
+    def heard(
+        self, card: str, opened_s_ago: float | None, changed: bool, learned: Mapping[str, Any]
+    ) -> None:
+        """Take over what another replica says of a card."""
+        name = card.partition(":")[2]
+        if changed:
+            self.breaker(card).follow(opened_s_ago)
+        with self._lock:
+            if "overrun" in learned:
+                known = self.overruns.get(name, Decimal(1))
+                self.overruns[name] = max(known, Decimal(learned["overrun"]))
+            if "refused" in learned:
+                known_names = self._refused.get(name, frozenset())
+                self._refused[name] = known_names | frozenset(learned["refused"])
+
     def _remember(self, card: ModelCard, name: str, failure: Failure) -> None:
         with self._lock:
             known = self._refused.get(card.name, frozenset())
@@ -308,6 +352,13 @@ def _seen(watch: StreamWatch | None, sink: TokenSink | None) -> bool:
     return (watch is not None and watch.seen) or (sink is not None and sink.shown)
 
 
+def _said(watch: StreamWatch | None, sink: TokenSink | None) -> int | None:
+    """Characters that have come of an answer that streams, else None."""
+    if sink is not None:
+        return sink.said
+    return None if watch is None else watch.said
+
+
 async def _ask(
     card: ModelCard,
     prepared: Prepared,
@@ -316,6 +367,7 @@ async def _ask(
     limit_s: float,
     sink: TokenSink | None,
 ) -> AIMessage:
+    await take_turns()
     async with asyncio.timeout(limit_s):
         sent = list(encodable(without_foreign_thoughts(messages, card)))
         if sink is None:

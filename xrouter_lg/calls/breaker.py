@@ -11,8 +11,8 @@ class Breaker:
     """Opens after ``threshold`` failures in a row, lets one probe through after ``cooldown_s``
     seconds, closes when a call succeeds. Thread-safe.
 
-    State is this process's own; sharing it between replicas means another object with the same
-    four methods.
+    State is this process's own; :class:`~xrouter_lg.calls.replicas.Replicas` keeps it in step with
+    that of others.
     """
 
     def __init__(
@@ -64,6 +64,20 @@ class Breaker:
             if self._probing or self._failures >= self.threshold:
                 self._opened_at = self._clock()
             self._probing = False
+
+    @property
+    def opened_s_ago(self) -> float | None:
+        """Seconds since it has opened; None while it is closed."""
+        opened_at = self._opened_at
+        return None if opened_at is None else self._clock() - opened_at
+
+    def follow(self, opened_s_ago: float | None) -> None:
+        """Be as another process' breaker of the same card: open since then, or closed."""
+        with self._lock:
+            if opened_s_ago is None:
+                self._failures, self._opened_at, self._probing = 0, None, False
+            elif self._opened_at is None:
+                self._opened_at = self._clock() - opened_s_ago
 
     def cancel(self) -> None:
         """The call ended without saying anything about the card (cancelled, bad request)."""

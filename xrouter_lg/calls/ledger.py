@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.spend.limits import SpendLimit
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError
+from xrouter_lg.json_text import shown
 from xrouter_lg.types import Charge
 
 OnExceeded = Literal["cheapest", "error", "interrupt"]
@@ -19,29 +21,75 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A hard limit in USD. No call is made whose worst case does not fit into what is left.
+    """Hard limits in USD. No call is made whose worst case does not fit into what is left.
+
+    ``per_request_usd`` is for each request; ``limits``, each a
+    :class:`~xrouter_lg.calls.spend.limits.SpendLimit` or its fields as a mapping, are for what many
+    of them cost together, in every process that has the same ``store``: the path of a SQLite file
+    (``xrouter_spend.db`` where none is given), the URL of a Postgres database, or a
+    :class:`~xrouter_lg.calls.spend.store.SpendStore`.
 
     ``on_exceeded`` says what happens when no candidate fits: ``cheapest`` lowers the cheapest
     card's ``max_tokens`` to what is left pays for, ``error`` raises
     :class:`BudgetExceededError`, ``interrupt`` asks a human through LangGraph's ``interrupt``
-    (resume with a new limit in USD, or with a false value to refuse).
+    (resume with a new limit in USD, or with a false value to refuse); a limit of ``limits`` can't
+    be raised so, and is an error then.
+
+    A card whose price is unknown is no candidate under a limit, unless ``unpriced_usd`` says what
+    each call to such a card shall count. ``when_down`` says what happens while the store does not
+    answer: ``refuse`` raises :class:`BudgetStoreError`, ``allow`` makes the calls without limits
+    and counts them afterwards.
 
     Raises:
-        ConfigurationError: a limit that is no finite number above zero.
+        ConfigurationError: a limit that is no finite number above zero, or an unknown word.
     """
 
     per_request_usd: Decimal | float | str | None = None
     on_exceeded: OnExceeded = "cheapest"
+    limits: Sequence[SpendLimit | Mapping[str, Any]] = ()
+    store: Any = None
+    unpriced_usd: Decimal | float | str | None = None
+    when_down: Literal["refuse", "allow"] = "refuse"
 
     def __post_init__(self) -> None:
-        if self.per_request_usd is not None:
-            limit = parse_usd(self.per_request_usd, "Budget.per_request_usd")
-            object.__setattr__(self, "per_request_usd", limit)
-        if self.on_exceeded not in ("cheapest", "error", "interrupt"):
+        for name in ("per_request_usd", "unpriced_usd"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, parse_usd(value, f"Budget.{name}"))
+        words = {
+            "on_exceeded": ("cheapest", "error", "interrupt"),
+            "when_down": ("refuse", "allow"),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ConfigurationError(
+                    f"Budget.{name} is {getattr(self, name)!r}; it must be "
+                    f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+                )
+        limits: Any = self.limits
+        if not isinstance(limits, list | tuple):
             raise ConfigurationError(
-                f"Budget.on_exceeded is {self.on_exceeded!r}; it must be 'cheapest', 'error' or "
-                "'interrupt'"
+                f"Budget.limits is {shown(limits)}; it must be a list of limits, such as "
+                "[{'usd': 5, 'per': 'thread'}]"
             )
+        read = [
+            one if isinstance(one, SpendLimit) else SpendLimit.from_dict(one, f"Budget.limits[{n}]")
+            for n, one in enumerate(limits)
+        ]
+        object.__setattr__(self, "limits", tuple(read))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Budget:
+        """A budget from the mapping that a pool file holds under ``budget``.
+
+        Raises:
+            ConfigurationError: an unknown key or a bad value.
+        """
+        known = [field.name for field in fields(cls)]
+        if not isinstance(data, Mapping) or not set(data) <= set(known):
+            raise ConfigurationError(
+                f"budget is {shown(data)}; it must be a mapping of {', '.join(known)}"
+            )
+        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

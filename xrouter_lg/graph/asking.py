@@ -16,9 +16,10 @@ from langgraph.types import interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.spend.books import Cap
 from xrouter_lg.calls.tokens import ToolsSize
 from xrouter_lg.calls.told.token_sink import TokenSink
-from xrouter_lg.calls.worker.parameters import Bound
+from xrouter_lg.calls.worker.parameters import Bound, longest_answer
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
     BudgetExceededError,
@@ -44,6 +45,7 @@ from xrouter_lg.graph.state import (
     CallContext,
     call_options,
     metadata_of,
+    out_of_money,
     timeout_s,
     too_late,
     worker_config,
@@ -60,6 +62,7 @@ from xrouter_lg.tracing.runs.extract import (
     node_run_id_of,
     run_ids,
 )
+from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
 RUN_NAME = "xrouter"
@@ -101,9 +104,10 @@ class RequestSteps:
         pool: ModelPool,
         so_far: SoFar,
         cards: Sequence[str],
+        max_tokens: int | None = None,
     ) -> RouteRequest:
         """The request as it stands now: turn, answers so far, money left. ``cards`` are those that
-        this surface can call.
+        this surface can call; ``max_tokens`` is the longest answer that it wants.
 
         Raises:
             RequestOptionError: a bad option, or one that names no card.
@@ -123,6 +127,7 @@ class RequestSteps:
             unreachable=frozenset(pool.names).difference(cards),
             bound=costly,
             overruns=self.router.workers.overruns,
+            max_tokens=longest_answer(max_tokens, self._bound.options, options),
             request_id=turns[0].context.request_id if turns else _id_of(config),
         )
         if not turns:
@@ -165,6 +170,8 @@ class RequestSteps:
         try:
             if request.remaining_s is not None and request.remaining_s <= 0:
                 raise too_late(so_far.results)
+            if request.caps and self.router.spending is not None:
+                request = await self.router.spending.within(request)
             request, decision = await self._decide(request, pool)
         except GraphBubbleUp:
             raise
@@ -184,7 +191,7 @@ class RequestSteps:
         try:
             return request, await self.router.decide(request, pool)
         except BudgetExceededError as error:
-            if budget is None or budget.on_exceeded != "interrupt":
+            if budget is None or budget.on_exceeded != "interrupt" or request.short_of is not None:
                 raise
             assert request.remaining_usd is not None and request.max_cost_usd is not None
             granted = _ask_human(request, error)
@@ -237,6 +244,20 @@ class RequestSteps:
             detail = "the card has left the pool since the call was decided"
             return CallResult(call.id, call.card, None, (), ErrorClass.BAD_REQUEST, detail)
         charges: list[Charge] = []
+        caps, hold = self._caps(config), None
+        if caps and self.router.spending is not None:
+            try:
+                if call.allowance_usd is not None:
+                    hold = await self.router.spending.hold(caps, call.allowance_usd)
+            except BudgetExceededError as error:
+                refused = CallResult(
+                    call.id, call.card, None, (), ErrorClass.BUDGET, str(error), short_of=error.per
+                )
+                self.open.called(context.request_id, refused)
+                return refused
+            except BaseException as error:
+                self.open.failed(context.request_id, config, error)
+                raise
         try:
             result = await self.router.workers.call(
                 pool[call.card],
@@ -257,8 +278,19 @@ class RequestSteps:
             self.open.called(context.request_id, cancelled)
             self.open.failed(context.request_id, config, error)
             raise
+        finally:
+            if caps and self.router.spending is not None:
+                self.router.spending.settle(caps, hold, charges)
         self.open.called(context.request_id, result)
+        await take_turns()  # answers to many come back together
         return result
+
+    def _caps(self, config: RunnableConfig) -> tuple[Cap, ...]:
+        """The limits that a call shares with those of other requests."""
+        if self.router.spending is None:
+            return ()
+        options = {**context_options(), **(config.get("configurable") or {})}
+        return self.router.spending.caps(options)
 
     def follow(
         self, so_far: SoFar, pool: ModelPool, request: Any, config: RunnableConfig
@@ -291,7 +323,8 @@ class RequestSteps:
         try:
             step = next_step(decisions, results, pool, request, self.router.circuit_open)
         except AllCandidatesFailedError as error:
-            raise (too_late(results) if late else error) from error.__cause__
+            why: XRouterError | None = too_late(results) if late else out_of_money(results)
+            raise (why or error) from error.__cause__
         if late and not isinstance(step, Finish):
             step = best_so_far(results)
         if step is None:

@@ -115,7 +115,8 @@ class DirectRequest:
         cards = pool.names if self._cards is None else self._cards
 
         def request() -> RouteRequest:
-            return asking.request(self._messages, self._config, pool, so_far, cards)
+            most = self._limits.max_tokens
+            return asking.request(self._messages, self._config, pool, so_far, cards, most)
 
         while True:
             asked, turn = await asking.decide(request(), pool, started, so_far, self._config)

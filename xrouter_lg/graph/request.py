@@ -26,6 +26,7 @@ from xrouter_lg.json_text import shown
 from xrouter_lg.pool.pool import normalise_name
 from xrouter_lg.routing.prompt_cache import warm_tokens
 from xrouter_lg.routing.router import Router, check_cost_weight
+from xrouter_lg.routing.spending import lone_usd
 from xrouter_lg.types import RouteRequest
 
 OPTIONS = (
@@ -38,6 +39,8 @@ OPTIONS = (
     "per_step",
     "thread_id",
     "tenant",
+    "user_id",
+    "key_id",
 )
 """Keys of ``config["configurable"]`` that a request may carry."""
 
@@ -50,7 +53,9 @@ OPTION_SPECS = [
         ("deny", list[str] | None, "cards that may not be asked"),
         ("max_cost_usd", float | None, "hard limit of the request in USD"),
         ("per_step", bool | None, "ask the policy inside a tool loop too"),
-        ("tenant", str | None, "whose request it is, for the record"),
+        ("tenant", str | None, "whose request it is, for the record and for limits"),
+        ("user_id", str | None, "the person behind it, for limits per user"),
+        ("key_id", str | None, "the key that it was asked with, for limits per key"),
     )
 ]
 """The options as LangChain advertises a runnable's configurable fields."""
@@ -139,7 +144,8 @@ def build_request(
         wanted.add("tools")
     weight = configurable.get("cost_weight")
     allow, deny = configurable.get("allow"), configurable.get("deny")
-    limit = _limit(configurable.get("max_cost_usd"), router)
+    limit = _limit(configurable, router)
+    budget = router.budget
     return RouteRequest(
         messages=tuple(messages),  # a policy only reads them
         cost_weight=router.cost_weight
@@ -160,6 +166,8 @@ def build_request(
         images=size.images,
         max_turns=router.max_turns,
         per_step=_flag(configurable.get("per_step"), "per_step"),
+        unpriced_usd=None if budget is None else budget.unpriced_usd,  # type: ignore[arg-type]
+        caps=() if router.spending is None else router.spending.caps(configurable),
         warm_tokens=warm_tokens(messages, router.pool, time.time(), size.likely),
         **beside,
     )
@@ -211,11 +219,13 @@ def _meant(key: str) -> str | None:
     return "" if bare != plain and plain.startswith("xrouter_") else None
 
 
-def _limit(value: Any, router: Router) -> Decimal | None:
-    """The smaller of the request's limit and the budget's."""
+def _limit(configurable: Mapping[str, Any], router: Router) -> Decimal | None:
+    """The smallest of the request's limit, the budget's, and that of a thread that it is alone."""
+    value, budget = configurable.get("max_cost_usd"), router.budget
     own = None if value is None else parse_usd(value, _where("max_cost_usd"), RequestOptionError)
-    budget = None if router.budget is None else router.budget.per_request_usd
-    limits = [limit for limit in (own, budget) if isinstance(limit, Decimal)]
+    told = None if budget is None else budget.per_request_usd
+    alone = lone_usd(router.spending, configurable)
+    limits = [limit for limit in (own, told, alone) if isinstance(limit, Decimal)]
     return min(limits) if limits else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import CallResult
-from xrouter_lg.errors import ErrorClass, RequestTimeoutError
+from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestTimeoutError
 from xrouter_lg.graph.request import OUTER_KEY, context_options
 from xrouter_lg.types import Charge, PlannedCall, RouteRecord, shallow
 
@@ -56,6 +56,16 @@ def too_late(results: Sequence[CallResult]) -> RequestTimeoutError:
         f"the request's timeout_s is over and nobody has answered (asked: {asked}). Raise "
         'config["configurable"]["timeout_s"], or lower the cards\' timeout_s'
     )
+
+
+def out_of_money(results: Sequence[CallResult]) -> BudgetExceededError | None:
+    """The error of a request whose calls were all refused by a limit that it shares; None where
+    one failed by itself."""
+    if not results or any(result.error is not ErrorClass.BUDGET for result in results):
+        return None
+    error = BudgetExceededError(results[-1].detail)
+    error.per = results[-1].short_of
+    return error
 
 
 def pool_pin(config: RunnableConfig) -> str | None:

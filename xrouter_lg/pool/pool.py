@@ -33,7 +33,7 @@ from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.profiles import maker_of, profile_of
 from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
 
-_OPTIONS = ("default", "on_truncated")
+_OPTIONS = ("default", "on_truncated", "budget")
 
 CAPABILITIES = frozenset(
     {"tools", "structured_output", "reasoning", "vision", "files", "audio", "video"}
@@ -348,6 +348,7 @@ class ModelPool:
         *,
         default: str | None = None,
         on_truncated: Literal["mark", "escalate"] = "mark",
+        budget: Mapping[str, Any] | None = None,
         source: PoolFile[ModelPool] | None = None,
     ) -> None:
         self.cards: tuple[ModelCard, ...] = tuple(cards)
@@ -383,6 +384,11 @@ class ModelPool:
         self.default: str = default
         """Where a failed policy falls to; the first card unless said otherwise."""
         self.on_truncated: Literal["mark", "escalate"] = on_truncated
+        if budget is not None and not isinstance(budget, Mapping):
+            raise PoolError(f"budget is {shown(budget)}; it must be a mapping, as Budget's fields")
+        self.budget = budget
+        """What a pool file says under ``budget``: that of a router which is given none. A router
+        reads it once, when it is made."""
         self._source = source
         data = [card.fingerprint_data() for card in self.cards]
         # An object among the params stands for its type: its repr would hold an address.

@@ -129,6 +129,8 @@ def cheapest_that_can(
 def output_cap(card: ModelCard, request: RouteRequest) -> int:
     """The longest answer (tokens) that a budget has to reckon with for this card."""
     cap = card.max_output_tokens or DEFAULT_MAX_OUTPUT_TOKENS
+    if request.max_tokens is not None:
+        cap = min(cap, request.max_tokens)
     if card.context_window is not None:
         cap = min(cap, max(LEAST_ANSWER_TOKENS, card.context_window - request.prompt_tokens))
     return cap
@@ -143,10 +145,12 @@ def reserve_for(
     card: ModelCard, request: RouteRequest, max_tokens: int | None, hint: str | None = None
 ) -> Decimal | None:
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
-    top of the user's messages. None where its price is unknown."""
+    top of the user's messages. None where its price is unknown, and the budget says nothing of
+    such calls."""
     bound = bound_for(card, request) + hint_tokens(hint)
     tokens = max_tokens or output_cap(card, request)
-    return reserve(card, bound, tokens, request.bound, request.overruns)
+    priced = reserve(card, bound, tokens, request.bound, request.overruns)
+    return request.unpriced_usd if priced is None else priced
 
 
 def _hard_rule(card: ModelCard, request: RouteRequest) -> Removal | None:
@@ -179,7 +183,9 @@ def over_budget(card: ModelCard, request: RouteRequest) -> Removal | None:
     worst = reserve_for(card, request, None)
     if worst is None:
         return Removal(
-            Constraint.BUDGET, "budget: its price is unknown, so a limit can't be kept; add a price"
+            Constraint.BUDGET,
+            "budget: its price is unknown, so a limit can't be kept; add a price, or let each such "
+            "call count Budget(unpriced_usd=)",
         )
     if worst > request.remaining_usd:
         return Removal(

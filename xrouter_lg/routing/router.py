@@ -14,6 +14,7 @@ from typing import Any
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import Budget, RequestAccount
+from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.told.notices import notice_failed_policy
 from xrouter_lg.errors import (
     BudgetExceededError,
@@ -27,6 +28,7 @@ from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
 from xrouter_lg.routing.reserving import check_affordable, estimate_usd, reserve
+from xrouter_lg.routing.spending import Spending
 from xrouter_lg.routing.tool_loop import caller_in_loop
 from xrouter_lg.routing.trajectory import above_stalled, steps_of
 from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
@@ -70,6 +72,8 @@ class Router:
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
             raise ConfigurationError(f"max_turns is {max_turns!r}; it must be 1 or more")
         self.exploration = as_exploration(exploration)
+        if budget is None and pool.budget is not None:
+            budget = Budget.from_dict(pool.budget)
         if budget is not None and not isinstance(budget, Budget):
             raise ConfigurationError(
                 f"budget is {budget!r}; give a Budget, such as Budget(per_request_usd={budget!r})"
@@ -80,9 +84,19 @@ class Router:
         self.max_turns, self.budget = max_turns, budget
         self.workers = workers or Workers()
         self.workers.prepare(pool)
+        self.spending: Spending | None = None
+        """The limits that requests share, with the store that counts for them."""
+        if (spending := Spending.of(budget)) is not None:
+            self.count_in(spending)
         self._random = random.Random()
         self.explorer = Explorer(self.exploration, self._random)
         self._versions: dict[str, ModelPool] = {}
+
+    def count_in(self, spending: Spending) -> None:
+        """Keep limits there, and the cards' state in step with that of other processes on the same
+        database."""
+        self.spending = spending
+        self.workers.replicas = Replicas(spending.store.engine, self.workers)
 
     @property
     def pool(self) -> ModelPool:
@@ -158,13 +172,17 @@ class Router:
         self, policy: Policy, request: RouteRequest, cards: Sequence[ModelCard]
     ) -> _Plan:
         """The policy's proposal, or the fallback for whatever went wrong with it."""
-        mine = asyncio.current_task()
+        mine, held = asyncio.current_task(), None
+        spending = self.spending if request.caps else None
         try:
             timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
             if request.remaining_s is not None:
                 timeout = min(timeout, request.remaining_s)
             if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
-                check_affordable(policy.worst_case_usd(request, cards), request, cards)
+                worst = policy.worst_case_usd(request, cards)
+                check_affordable(worst, request, cards)
+                if spending is not None and worst:
+                    held = await spending.hold(request.caps, worst)
             try:
                 async with asyncio.timeout(timeout) as deadline:
                     proposed = await policy.propose(request, cards)
@@ -188,6 +206,8 @@ class Router:
             return self._fallback(policy, request, cards, error)
         finally:
             clean_attempt(request.attempt)
+            if spending is not None and (held is not None or request.attempt.charges):
+                spending.settle(request.caps, held, request.attempt.charges)
         return _Plan(proposal)
 
     def _fallback(
@@ -336,11 +356,19 @@ class Router:
                 reason = f"budget: only a short answer fits (max_tokens {tokens})"
                 return replace(base, calls=(call,), order=(card.name,), reason=reason)
         lines = "; ".join(f"{name}: {why}" for name, why in removed.items())
-        raise BudgetExceededError(
-            f"${request.remaining_usd or Decimal(0):f} is left of the request's limit and no card "
-            f"fits. {lines}. Raise max_cost_usd (or Budget.per_request_usd), shorten the prompt, "
-            "or lower a card's max_output_tokens."
+        left = f"${request.remaining_usd or Decimal(0):f} is left of"
+        shorten = "shorten the prompt, or lower a card's max_output_tokens"
+        if request.short_of is None:
+            raise BudgetExceededError(
+                f"{left} the request's limit and no card fits. {lines}. Raise max_cost_usd (or "
+                f"Budget.per_request_usd), {shorten}."
+            )
+        error = BudgetExceededError(
+            f"{left} the limit of {request.short_of} and no card fits. {lines}. Wait for its next "
+            f"period, raise it, {shorten}."
         )
+        error.per = request.short_of.per
+        raise error
 
     def undecided(self, request: RouteRequest, error: BaseException) -> Decision:
         """What is recorded of a turn that ended before anything was decided."""

@@ -14,6 +14,7 @@ from xrouter_lg.calls.failures import describe
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
     BudgetExceededError,
+    BudgetStoreError,
     ErrorClass,
     NoCandidateError,
     RequestError,
@@ -76,19 +77,38 @@ def out_of_budget() -> ApiError:
     )
 
 
-def as_api_error(error: BaseException, *, key_is_short: bool = False) -> ApiError:
-    """The answer for whatever was raised. ``key_is_short``: a call was not made, or was planned
-    smaller, because the key's budget has no more."""
+def _of_shared_limit(error: BudgetExceededError) -> ApiError:
+    return ApiError(
+        429,
+        f"the limit per {error.per} does not cover the request; wait for its next period"
+        if error.per != "all"
+        else "this server's limit does not cover the request; wait for its next period",
+        code="insufficient_quota",
+    )
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """The answer for whatever was raised."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BudgetExceededError):
-        return out_of_budget() if key_is_short else bad_request(str(error), code="budget_exceeded")
+        if error.per is None:
+            return bad_request(str(error), code="budget_exceeded")
+        return out_of_budget() if error.per == "key" else _of_shared_limit(error)
+    if isinstance(error, BudgetStoreError):
+        logger.error("a request was refused: %s", describe(error))
+        return ApiError(
+            503,
+            "what has been spent can't be looked up now, so that no call is made",
+            code="budget_unavailable",
+            headers={"retry-after": "1"},
+        )
     if isinstance(error, NoCandidateError):
         return bad_request(str(error), code="no_candidate")
     if isinstance(error, RequestError):
         return bad_request(str(error))
     if isinstance(error, AllCandidatesFailedError):
-        return out_of_budget() if key_is_short else _of_attempts(error)
+        return _of_attempts(error)
     if isinstance(error, StreamInterruptedError):
         return ApiError(502, str(error), code="stream_interrupted")
     if isinstance(error, TimeoutError):
@@ -99,7 +119,7 @@ def as_api_error(error: BaseException, *, key_is_short: bool = False) -> ApiErro
 
 def _of_attempts(error: AllCandidatesFailedError) -> ApiError:
     """One status for what several cards said: the request's own fault only where all say so."""
-    seen = {str(attempt.get("error")) for attempt in error.attempts}
+    seen = {str(attempt.get("error")) for attempt in error.attempts} - {ErrorClass.BUDGET}
     text = str(error)
     if seen == {ErrorClass.CONTEXT_LENGTH}:
         return bad_request(text, "messages", "context_length_exceeded")

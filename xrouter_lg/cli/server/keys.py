@@ -57,7 +57,7 @@ def list_keys(store: Keys = "xrouter_keys.db", as_json: AsJson = False) -> None:
             "id": key.id,
             "budget_usd": None if key.budget_usd is None else format(key.budget_usd, "f"),
             "period": key.period,
-            "spent_usd": format(opened.spent(key, key.window(now)), "f"),
+            "spent_usd": format(opened.spent(key, now), "f"),
             "requests_per_minute": key.requests_per_minute,
             "revoked": key.revoked,
         }

@@ -83,11 +83,14 @@ def serve(
     size = parse_size(max_body, "--max-body")
     assert size is not None
     settings = ServerSettings(max_body_bytes=size, drain_s=drain)
-    router = routed(str(pool), policy=policy, cost_weight=cost_weight, max_turns=max_turns)
+    kept = None if keys is None else KeyStore(keys)
+    router = routed(
+        str(pool), keys=kept, policy=policy, cost_weight=cost_weight, max_turns=max_turns
+    )
     recorder = None if traces is None else Recorder(traces)
     try:
         chat = ChatXRouter(router, traces=recorder, timeout=timeout)
-        served = create_app(chat, keys=None if keys is None else KeyStore(keys), settings=settings)
+        served = create_app(chat, keys=kept, settings=settings)
         shown = None
         if dashboard:
             shown = add_dashboard(served, traces, checkpoints, pool, host)

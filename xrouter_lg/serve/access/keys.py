@@ -9,34 +9,33 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any, cast
 
 from sqlalchemy import (
-    BigInteger,
     Column,
-    Engine,
     Float,
     Integer,
     MetaData,
     String,
     Table,
-    create_engine,
-    func,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.spend.limits import PERIODS, Period, Place, SpendLimit
+from xrouter_lg.calls.spend.store import SpendStore
 from xrouter_lg.errors import ConfigurationError, StoreError
-from xrouter_lg.tracing.store.connect import resolve_url, shown
+from xrouter_lg.tracing.store.connect import (
+    create_once,
+    database_engine,
+    resolve_url,
+    shown,
+    store_errors,
+)
 
-Period = Literal["day", "month", "total"]
-PERIODS: tuple[str, ...] = get_args(Period)
-
-_NANO = Decimal(10**9)
 _NOBODY = hashlib.sha256(b"nobody has this key").digest()
 
 _metadata = MetaData()
@@ -52,14 +51,7 @@ _keys = Table(
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
 )
-_spent = Table(
-    "xrouter_key_spend",
-    _metadata,
-    Column("key_id", String(16), primary_key=True),
-    Column("window", String(10), primary_key=True),
-    Column("nano_usd", BigInteger, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-)
+_LOCK_NUMBER = 7_203_116
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +66,17 @@ class ApiKey:
     requests_per_minute: int | None = None
     revoked: bool = False
 
-    def window(self, now: float) -> str:
-        """The budget's current period (UTC)."""
-        if self.period == "total":
-            return "total"
-        form = "%Y-%m-%d" if self.period == "day" else "%Y-%m"
-        return datetime.fromtimestamp(now, UTC).strftime(form)
+    @property
+    def limit(self) -> SpendLimit | None:
+        """The budget as a limit (UTC); None without one."""
+        return None if self.budget_usd is None else self._limit(self.budget_usd)
+
+    def place(self, now: float) -> Place:
+        """Where its spending is counted at a moment, with a budget or without."""
+        return self._limit(Decimal(1)).place(self.id, now)
+
+    def _limit(self, usd: Decimal) -> SpendLimit:
+        return SpendLimit(usd, per="key", period=cast("Period", self.period))
 
 
 def find_key(keys: Mapping[str, ApiKey], given: str) -> ApiKey | None:
@@ -106,13 +103,17 @@ class KeyStore:
     """
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
-        url = resolve_url(target)
+        self._target, url = target, resolve_url(target)
         self.shown = shown(url)
-        self._engine: Engine = create_engine(url)
-        try:
-            _metadata.create_all(self._engine)
-        except SQLAlchemyError as error:
-            raise StoreError(f"the key store {self.shown!r} can't be opened: {error}") from error
+        self._engine = database_engine(url)
+        with store_errors(url, "open"):
+            create_once(self._engine, _metadata, _LOCK_NUMBER)
+
+    @cached_property
+    def spend(self) -> SpendStore:
+        """Where the keys' spending is counted: in the same database, and so for every server
+        that has these keys."""
+        return SpendStore(self._target)
 
     def add(
         self,
@@ -136,6 +137,8 @@ class KeyStore:
                 f"requests per minute are {requests_per_minute!r}; it must be 1 or more"
             )
         budget = None if budget_usd is None else parse_usd(budget_usd, "the key's budget")
+        if budget is not None:
+            SpendLimit(budget)  # which may be too much to count
         key_id = secrets.token_hex(6)
         text = f"xr-{key_id}-{secrets.token_urlsafe(32)}"
         row = {
@@ -197,34 +200,12 @@ class KeyStore:
             for row in rows
         }
 
-    def spent(self, key: ApiKey, window: str) -> Decimal:
-        """USD that a key has spent in a period."""
-        query = select(_spent.c.nano_usd).where(
-            _spent.c.key_id == key.id, _spent.c.window == window
-        )
-        with self._engine.connect() as connection:
-            found = connection.execute(query).scalar()
-        return Decimal(found or 0) / _NANO
-
-    def add_spending(self, entries: Mapping[tuple[str, str], tuple[Decimal, int]]) -> None:
-        """Add USD and requests, by key id and period."""
-        insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
-        with self._engine.begin() as connection:
-            for (key_id, window), (usd, requests) in entries.items():
-                # Rounded up: a budget is never passed by what is too small to be counted.
-                nano = int(-(-(usd * _NANO) // 1))
-                row = insert(_spent).values(
-                    key_id=key_id, window=window, nano_usd=nano, requests=requests
-                )
-                connection.execute(
-                    row.on_conflict_do_update(
-                        index_elements=["key_id", "window"],
-                        set_={
-                            "nano_usd": func.coalesce(_spent.c.nano_usd, 0) + nano,
-                            "requests": func.coalesce(_spent.c.requests, 0) + requests,
-                        },
-                    )
-                )
+    def spent(self, key: ApiKey, now: float | None = None) -> Decimal:
+        """USD that a key has spent in the period of ``now`` (Unix time)."""
+        return self.spend.spent(key.place(time.time() if now is None else now))
 
     def close(self) -> None:
+        """Write what is spent, and close the connections."""
+        if "spend" in vars(self):
+            self.spend.close()
         self._engine.dispose()

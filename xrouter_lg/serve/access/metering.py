@@ -12,9 +12,8 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import CallResult, Workers
-from xrouter_lg.calls.ledger import RequestAccount, counted
+from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.worker.parameters import Bound
-from xrouter_lg.errors import BudgetExceededError, ErrorClass
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.serve.access.worker_models import ServedModels
 from xrouter_lg.serve.worker_options import worker_options
@@ -22,13 +21,10 @@ from xrouter_lg.types import Charge, PlannedCall
 
 
 class Meter:
-    """The calls of one HTTP request. ``account`` is the key's, None without a budget."""
+    """The calls of one HTTP request."""
 
-    def __init__(self, account: RequestAccount | None = None) -> None:
-        self.account = account
+    def __init__(self) -> None:
         self.charges: list[Charge] = []
-        self.short = False
-        """Whether the key's budget, and no limit of the request's own, is what binds it."""
 
     @property
     def spent_usd(self) -> Decimal:
@@ -44,8 +40,7 @@ METER: ContextVar[Meter | None] = ContextVar("xrouter_meter", default=None)
 
 
 class MeteredWorkers(Workers):
-    """Workers that put every attempt on the running request's meter, a cancelled one too, and make
-    no call that the key's budget does not cover beside all others that are under way."""
+    """Workers that put every attempt on the running request's meter, a cancelled one too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,17 +68,7 @@ class MeteredWorkers(Workers):
         if meter is None or options.get("kind", "worker") != "worker":
             return await super().call(card, call, messages, config, charges=charges, **options)
         charges = [] if charges is None else charges
-        account, held = meter.account, None
-        if account is not None:
-            try:
-                held = account.reserve(call.allowance_usd or Decimal(0))
-            except BudgetExceededError:
-                meter.short = True
-                detail = "the key's budget does not cover the call"
-                return CallResult(call.id, card.name, None, (), ErrorClass.QUOTA, detail)
         try:
             return await super().call(card, call, messages, config, charges=charges, **options)
         finally:
             meter.add(charges)
-            if account is not None and held is not None:
-                account.settle(held, charges)

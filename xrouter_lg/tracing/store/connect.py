@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -20,6 +20,8 @@ from xrouter_lg.tracing.store.migrations import SCHEMA_VERSION, migrate, stored_
 WRITE = {"xrouter_write": True}
 """Execution option of a connection that will write."""
 
+_CONNECT_S = "5"
+"""How long a Postgres server may take to answer, in seconds, unless its URL says otherwise."""
 
 DEFAULT_STORE = "xrouter_traces.db"
 """Where traces go unless a path or URL says otherwise: a SQLite file in the working directory."""
@@ -72,30 +74,52 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def open_engine(url: URL, *, create: bool, busy_timeout_s: float) -> Engine:
-    """Engine with the schema in place.
+def open_engine(
+    url: URL, *, create: bool, busy_timeout_s: float, synchronous: str = "normal"
+) -> Engine:
+    """Engine with the schema of traces in place. ``synchronous``: how SQLite flushes what is
+    committed.
 
     Raises:
         StoreError: the file is missing (``create=False``), can't be opened, is no database, or
             was written by a newer version of this package.
         MissingExtraError: Postgres without psycopg.
     """
-    if url.get_backend_name() == "sqlite":
-        _check_file(url, create)
-    try:
-        engine = create_engine(url)
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise missing("psycopg", "a Postgres trace store") from error
-    if url.get_backend_name() == "sqlite":
-        _set_up_sqlite(engine, busy_timeout_s)
-    ref = weakref.ref(engine)
-    os.register_at_fork(after_in_child=lambda: _forget_connections(ref))
+    engine = database_engine(
+        url, create=create, busy_timeout_s=busy_timeout_s, synchronous=synchronous
+    )
     try:
         with store_errors(url, "open"):
             _bring_up_to_date(engine, url)
     except BaseException:
         engine.dispose()
         raise
+    return engine
+
+
+def database_engine(
+    url: URL, *, create: bool = True, busy_timeout_s: float = 5.0, synchronous: str = "normal"
+) -> Engine:
+    """Engine with a database's settings, whatever tables are kept there. It survives a fork, and
+    a Postgres server that went away and came back.
+
+    Raises:
+        StoreError: the file is missing (``create=False``), or its folder is.
+        MissingExtraError: Postgres without psycopg.
+    """
+    sqlite = url.get_backend_name() == "sqlite"
+    if sqlite:
+        _check_file(url, create)
+    elif "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": _CONNECT_S})
+    try:
+        engine = create_engine(url, pool_pre_ping=not sqlite)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise missing("psycopg", "a Postgres store") from error
+    if sqlite:
+        _set_up_sqlite(engine, busy_timeout_s, synchronous)
+    ref = weakref.ref(engine)
+    os.register_at_fork(after_in_child=lambda: _forget_connections(ref))
     return engine
 
 
@@ -187,7 +211,16 @@ def write_transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
+def create_once(engine: Engine, tables: MetaData, lock: int) -> None:
+    """Tables, where they are not there yet. ``lock`` is the number of a Postgres advisory lock: two
+    processes that start at once must not both make them."""
+    with write_transaction(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": lock})
+        tables.create_all(connection)
+
+
+def _set_up_sqlite(engine: Engine, busy_timeout_s: float, synchronous: str) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # so that "begin" below is the only BEGIN
@@ -199,7 +232,7 @@ def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
             cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute(f"PRAGMA synchronous = {synchronous.upper()}")
         except dbapi_connection.OperationalError:
             pass  # a read-only file can still be read
         cursor.close()

