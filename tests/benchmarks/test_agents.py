@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_an_answer_is_right_or_not(answer: str, text: str, right: bool) -> None:
 
 
 def test_a_tool_that_is_used_wrongly_says_what_it_takes() -> None:
-    for wrong in (
+    wrongly: list[Callable[[], str]] = [
         lambda: world.price("2 lamps"),
         lambda: world.employee("Ada"),
         lambda: world.add_days("yesterday", 1),
@@ -100,7 +101,8 @@ def test_a_tool_that_is_used_wrongly_says_what_it_takes() -> None:
         lambda: world.calculate("__import__('os')"),
         lambda: world.calculate("1 / 0"),
         lambda: world.calculate("9 ** 9"),
-    ):
+    ]
+    for wrong in wrongly:
         with pytest.raises(ToolException, match=r"Give|Write"):
             wrong()
     assert world.calculate("-(2 + 3) * 1.5") == "-7.5"

