@@ -94,7 +94,7 @@ soak: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/load.py
+	$(BIN)/python -m benchmarks.experiments.load
 	$(BIN)/python benchmarks/store.py
 
 clean:
