@@ -45,7 +45,7 @@ from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.loop_models import LoopModels
-from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
+from xrouter_lg.calls.worker.parameters import LIMITS, NO_TOOLS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
@@ -236,7 +236,7 @@ class Workers:
                     if found is not None and (found[1] or found[0] not in LIMITS):
                         health.cancel()
                         omitted.add(found[0])
-                        if found[1]:
+                        if found[1] or found[0] in NO_TOOLS:
                             self._remember(card, found[0], failure)
                         continue
             else:

@@ -185,12 +185,17 @@ def classify(error: BaseException) -> Failure:
     return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=unbilled)
 
 
+_TOOLS = re.compile(r"\btools\b")
+
+
 def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str, bool] | None:
     """Which parameter of those that were sent a provider has refused, and whether it is the name
     that the model does not take (True) or only this value; None for a refusal of another kind."""
     text = _text(error)
     lasting = _NOT_TAKEN.search(text) is not None
     named = _parameter(error)
+    if "tools" in sent and named is None and _TOOLS.search(text):
+        return "tools", True  # an empty list of them was sent
     if named is not None:
         names = (named.rpartition(".")[2], named.replace(".", "_"))
         return next(((name, lasting) for name in names if name in sent), None)

@@ -93,7 +93,9 @@ class RequestSteps:
         self.router, self.tools = router, tools
         self._shown = shown_tools(tools.tools)
         self._measured = ToolsSize.of(self._shown)
-        self._bound = Bound(tools.tools, dict(tools.options), {}, tools.structured, tools.foreign)
+        self._bound = Bound(
+            tools.tools, dict(tools.options), {}, tools.structured, tools.foreign, tools.listed
+        )
         self._costly = self._bound.costly()
         self.open = OpenRequests()
 

@@ -142,7 +142,9 @@ class XRouterNode(DrawnNode):
         ``strict``, ``response_format`` ...) reach the chat model's own ``bind_tools`` as given."""
         bound = copy.copy(self)
         bound._compiled = None
-        bound._tools = replace(self._tools, tools=tuple(tools), options=tuple(options.items()))
+        bound._tools = replace(
+            self._tools, tools=tuple(tools), options=tuple(options.items()), listed=True
+        )
         return bound
 
     def invoke(  # type: ignore[override]  # a node's input and output, not a graph's modes

@@ -1,6 +1,6 @@
 """Thousands of requests at once in one event loop: how long it is blocked, and what it leaves.
 
-    python benchmarks/load.py [--at-once 1000,3000] [--rounds 3] [--in-all 20000]
+    python -m benchmarks.experiments.load [--at-once 1000,3000] [--rounds 3] [--in-all 20000]
 
 The same graph written by hand runs in turn with the router's, over the same fakes in a process of
 their own. A heartbeat of 5 ms says how long the loop did nothing else: its longest pause of each
@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from langchain_core.messages import HumanMessage
