@@ -7,7 +7,7 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
+.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-core test-wheel check audit bench clean help
 
 help:
 	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
@@ -16,7 +16,8 @@ help:
 	@echo "make test        install everything, and run all tests but those of the wheel"
 	@echo "make test-core   the same without torch and what needs it: a quarter of the download"
 	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
-	@echo "make check       format, lint, types and import direction, over all roots"
+	@echo "make check       format, lint, types, import direction over all roots, and licences"
+	@echo "make audit       asks the network for known holes of the pinned versions (pip-audit)"
 	@echo "make docs        the pages as a site in build/site; offline, and every link is checked"
 	@echo "make dist        wheel and sdist in dist/, and what a release has to pass; minutes"
 	@echo "make faults      every kind of failure on every surface, and texts of five megabytes; minutes"
@@ -68,6 +69,12 @@ check: $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.licences
+
+# Asks the network for what is known of every pinned version, so it is no part of check.
+audit: $(INSTALLED)
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt $(ARGS)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from xrouter_lg.errors import StoreError
 from xrouter_lg.extras import missing
+from xrouter_lg.plugins import STORES, plugin
 from xrouter_lg.tracing.store.migrations import SCHEMA_VERSION, migrate, stored_version
 
 WRITE = {"xrouter_write": True}
@@ -47,6 +49,8 @@ def resolve_url(target: str | os.PathLike[str]) -> URL:
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
+        if (brought := plugin(STORES, url.get_backend_name())) is not None:
+            return _from_plugin(brought, text)
         raise StoreError(
             f"{shown(url)!r}: the trace store knows SQLite and Postgres, not "
             f"{url.get_backend_name()!r}. Use a path or a postgresql:// URL."
@@ -54,6 +58,22 @@ def resolve_url(target: str | os.PathLike[str]) -> URL:
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         return resolve_url(url.database or "")
     return url
+
+
+def _from_plugin(brought: EntryPoint, text: str) -> URL:
+    """Where another package says that the store is."""
+    try:
+        told = brought.load()(text)
+    except Exception as error:  # what is in that package is its own affair
+        where = f"the store {brought.name!r} of {brought.value}"
+        # The URL may hold a password, and what that package raises may repeat it.
+        raise StoreError(f"{where} can't be found: {type(error).__name__}") from error
+    if not isinstance(told, str | os.PathLike) or str(told).startswith(f"{brought.name}:"):
+        raise StoreError(
+            f"the store {brought.name!r} of {brought.value} gives a {type(told).__name__}; it must "
+            "give a path, or a URL of SQLite or Postgres"
+        )
+    return resolve_url(told)
 
 
 def file_of(url: URL) -> tuple[int, int] | None:
