@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import polars as pl
 from langchain_core.messages import BaseMessage
 
-from benchmarks.injection_parts.attempts import Attempt, attempts, plain
+from benchmarks.injection_parts.attempts import Injection, attempts, plain
 from benchmarks.results import append, show
 from xrouter_lg import ModelCard
 from xrouter_lg.policies.checkpoints import load_policy
@@ -87,7 +87,7 @@ class Decider:
 
 
 def measure(
-    decider: Decider, requests: Sequence[str], tried: Sequence[Attempt], *, each: int = _EACH
+    decider: Decider, requests: Sequence[str], tried: Sequence[Injection], *, each: int = _EACH
 ) -> dict[tuple[str, str], Flips]:
     """Flips by (style, place)."""
     found: dict[tuple[str, str], Flips] = {}
@@ -126,7 +126,7 @@ def requests_of(folder: Path, sources: Sequence[str], count: int, seed: int = 0)
     return texts[:count]
 
 
-def _second(tried: Sequence[Attempt], requests: Sequence[str]) -> Iterator[Attempt]:
+def _second(tried: Sequence[Injection], requests: Sequence[str]) -> Iterator[Injection]:
     kept = [one for one in tried if one.place.startswith("user")]
     for number, one in enumerate(kept):
         yield replace(one, style="a second request", text=requests[-1 - number % len(requests)])

@@ -23,7 +23,7 @@ PLACES: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Injection:
     style: str
     lang: str
     text: str
@@ -67,13 +67,13 @@ def asked_with_tool(request: str, result: str) -> list[AnyMessage]:
 
 
 @cache
-def attempts() -> tuple[Attempt, ...]:
+def attempts() -> tuple[Injection, ...]:
     """All of them: every text of ``attempts.yaml`` in every place."""
     return tuple(_all())
 
 
-def _all() -> Iterator[Attempt]:
+def _all() -> Iterator[Injection]:
     for style, texts in yaml.safe_load(_FILE.read_text(encoding="utf-8")).items():
         for one in texts:
             for place in PLACES:
-                yield Attempt(style, one["lang"], one["text"] * one.get("times", 1), place)
+                yield Injection(style, one["lang"], one["text"] * one.get("times", 1), place)

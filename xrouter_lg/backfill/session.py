@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from xrouter_lg.backfill.cache import AnswerCache, AccountSpending
+from xrouter_lg.backfill.cache import AccountSpending, AnswerCache
 from xrouter_lg.backfill.choice import RoundChooser
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import Grader
