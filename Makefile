@@ -7,7 +7,7 @@ TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: docs dist faults demo demo-rules langsmith-demo test test-core test-wheel check bench clean help
+.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-core test-wheel check audit bench clean help
 
 help:
 	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
@@ -16,10 +16,12 @@ help:
 	@echo "make test        install everything, and run all tests but those of the wheel"
 	@echo "make test-core   the same without torch and what needs it: a quarter of the download"
 	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
-	@echo "make check       format, lint, types and import direction, over all roots"
+	@echo "make check       format, lint, types, import direction over all roots, and licences"
+	@echo "make audit       asks the network for known holes of the pinned versions (pip-audit)"
 	@echo "make docs        the pages as a site in build/site; offline, and every link is checked"
 	@echo "make dist        wheel and sdist in dist/, and what a release has to pass; minutes"
 	@echo "make faults      every kind of failure on every surface, and texts of five megabytes; minutes"
+	@echo "make soak        ten minutes of faults on everything at once; ARGS='--seconds 60' for one"
 	@echo "make bench       overhead, throughput and the trace store"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -67,6 +69,12 @@ check: $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.licences
+
+# Asks the network for what is known of every pinned version, so it is no part of check.
+audit: $(INSTALLED)
+	$(PIP) pip-audit
+	$(BIN)/pip-audit --no-deps --disable-pip -r constraints.txt $(ARGS)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -80,9 +88,13 @@ faults: $(INSTALLED)
 	XROUTER_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/contract/test_linear_time.py \
 	  tests/pool/test_hostile_pool.py tests/checkpoints/test_hostile_checkpoint.py $(ARGS)
 
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.faults.soak $(ARGS)
+
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python -m benchmarks.experiments.load
 	$(BIN)/python benchmarks/store.py
 
 clean:

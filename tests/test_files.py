@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,14 +41,35 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(
     rename = Path.rename
 
     def only_the_old(path: Path, to: Path) -> Path:
-        if path.suffix == ".tmp":
+        if path.suffix == ".tmp" and ".old" not in path.suffixes:
             raise OSError(28, "disk full")
         return rename(path, to)
 
+    monkeypatch.setattr("xrouter_lg.files._exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", only_the_old)
     with pytest.raises(OSError, match="disk full"), whole(target) as temporary:
         temporary.mkdir()
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_that_writes_there(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from xrouter_lg.files import whole\n"
+        "with whole(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os._exit(9)"
+    )
+    target = tmp_path / "a"
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    (left,) = tmp_path.iterdir()
+    with whole(target) as mine, whole(tmp_path / "b") as other:
+        mine.touch()
+        other.touch()
+        assert not left.exists()
+        with whole(target) as second:  # two at once leave each other alone
+            second.touch()
+        assert mine.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")

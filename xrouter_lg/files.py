@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
 import shutil
+import socket
+import sys
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_STALE_S = 86_400
+"""Age of a temporary file that nobody writes any more, whichever machine it was."""
 
 
 @contextlib.contextmanager
 def whole(target: Path) -> Iterator[Path]:
     """A free name beside ``target``. The file or folder that is written there is flushed to disk
     and takes the target's place when the block ends; when it raises, it is gone and the target is
-    as it was.
+    as it was. What a killed process left of an earlier try at the same target is removed.
 
     Raises:
         OSError: the disk is full, the folder is missing or can't be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    _sweep(target)
+    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = target.with_name(f".{target.name}.{mark}.tmp")
     try:
         yield temporary
         for path in (temporary, *temporary.rglob("*")) if temporary.is_dir() else (temporary,):
@@ -32,10 +43,7 @@ def whole(target: Path) -> Iterator[Path]:
             os.replace(temporary, target)
         _flush(target.parent)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -56,15 +64,75 @@ def write_json(path: Path, data: Any, *, indent: int | None = None, sort: bool =
 
 
 def _swap(folder: Path, target: Path) -> None:
-    # No system call puts a folder in the place of a full one; for a moment there is none.
-    old = folder.with_suffix(".old")
+    """Put a folder in the place of a full one."""
+    if _exchange(folder, target):
+        return  # what was there before is removed as the temporary one
+    # Where the system can't exchange two names there is no folder for a moment.
+    old = folder.with_suffix(".old.tmp")
     target.rename(old)
     try:
         folder.rename(target)
     except OSError:
         old.rename(target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system can't."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _sweep(target: Path) -> None:
+    """Remove what dead processes left beside ``target``."""
+    start = f".{target.name}."
+    with contextlib.suppress(OSError):
+        for path in target.parent.iterdir():
+            if path.name.startswith(start) and path.suffix == ".tmp" and _left(path, start):
+                _remove(path)
+
+
+def _left(path: Path, start: str) -> bool:
+    machine, _, rest = path.name[len(start) :].partition("-")
+    process = rest.partition("-")[0]
+    if machine == _machine() and process.isdigit() and not _alive(int(process)):
+        return True
+    return time.time() - path.stat().st_mtime > _STALE_S
+
+
+def _alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # a signal of 0 would end it there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

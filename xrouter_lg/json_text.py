@@ -109,6 +109,26 @@ def check_size(value: Any, *, most: int, levels: int = 100) -> None:
         waiting += [(part, level + 1) for part in inside]
 
 
+_STEERING = dict.fromkeys(
+    (
+        *range(9),
+        11,
+        12,
+        *range(14, 32),
+        *range(127, 160),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+    ),
+    "\ufffd",
+)
+"""What moves a terminal's cursor, colours or titles it, or turns the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: prompts and names come from others and must not steer it."""
+    return text.translate(_STEERING)
+
+
 def shown(value: Any, most: int = 80) -> str:
     """A value for an error's text: its repr, cut, whatever that does and however long it is."""
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:

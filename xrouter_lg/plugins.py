@@ -5,7 +5,8 @@ A package declares in its ``pyproject.toml``::
     [project.entry-points."xrouter_lg.policies"]
     by_topic = "their_package.policies:ByTopic"
 
-and ``policy="by_topic"``, or ``policy="by_topic:argument"``, is that policy everywhere.
+and ``policy="by_topic"``, or ``policy="by_topic:argument"``, is that policy everywhere. Verifiers,
+trace sources and stores are brought in the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ POLICIES = "xrouter_lg.policies"
 
 VERIFIERS = "xrouter_lg.verifiers"
 """Names to subclasses of :class:`xrouter_lg.verifiers.Verifier`."""
+
+TRACE_SOURCES = "xrouter_lg.trace_sources"
+"""Names to what gives runs in LangSmith's schema, called with the text behind the colon:
+``xrouter traces import NAME:TEXT``."""
+
+STORES = "xrouter_lg.stores"
+"""Schemes to what gives the path or URL of a trace store, called with the whole URL:
+``scheme://...`` is then a store wherever one is named."""
 
 
 def plugin(group: str, name: str) -> EntryPoint | None:

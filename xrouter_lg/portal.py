@@ -15,6 +15,8 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 _starting = threading.Lock()
+_STOP_WITHIN_S = 5.0
+"""How long something that was cancelled may take to end."""
 
 
 class LoopThread:
@@ -46,7 +48,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from a thread that may or may not have an event loop.
 
     The caller's context variables (LangChain's callbacks, LangGraph's config) are seen by the
-    coroutine. Ctrl-C in the waiting thread cancels it.
+    coroutine. Ctrl-C in the waiting thread cancels it, and waits until it has said what it cost.
     """
     loop = _portal.loop
     if _inside(loop):
@@ -78,10 +80,8 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         if not done.done():
             loop.call_soon_threadsafe(lambda: task.cancel() if task is not None else None)
+            concurrent.futures.wait([done], _STOP_WITHIN_S)
         raise
-
-
-_STOP_WITHIN_S = 5.0
 
 
 def iterate_sync(source: Callable[[], AsyncIterator[T]]) -> Iterator[T]:

@@ -76,8 +76,10 @@ class Charge:
     overrun_usd: Decimal | None = None
     """What it has cost above its worst case, under a budget; None where it kept to it."""
     estimate_usd: Decimal | None = None
-    """What an attempt of unknown cost has probably cost: the mean of the card's answers so far;
-    0 for an error of the server's own, which nobody bills. Budgets count ``held_usd``."""
+    """What an attempt of unknown cost has probably cost, by what the card's answers have cost so
+    far, the size of the request and how much of an answer had come; 0 where there was most
+    probably none: an error of the server's own, a connection that broke before. Budgets count
+    ``held_usd``."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form; USD as decimal strings."""

@@ -65,7 +65,7 @@ POLICY = RulesPolicy(
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoAnswer:
     """One answered question. ``cost_usd`` is None where unknown."""
 
     route: str
@@ -128,7 +128,7 @@ def _by_record(message: AIMessage) -> tuple[str, str, Decimal | None]:
 
 def _ask(
     app: Any, read: Callable[[AIMessage], tuple[str, str, Decimal | None]], console: Console
-) -> list[Outcome]:
+) -> list[DemoAnswer]:
     outcomes = []
     with console.status("") as status:
         for number, (question, pattern) in enumerate(QUESTIONS, start=1):
@@ -139,7 +139,7 @@ def _ask(
             right = re.search(pattern, str(message.text), re.IGNORECASE | re.DOTALL) is not None
             usage = usage_of(message)
             route, reason, cost = read(message)
-            outcomes.append(Outcome(route, reason, usage, cost, seconds, right))
+            outcomes.append(DemoAnswer(route, reason, usage, cost, seconds, right))
     return outcomes
 
 
@@ -162,7 +162,7 @@ def difference() -> str:
     return "\n".join(["  +from xrouter_lg import XRouterNode", *(f"  {line}" for line in changed)])
 
 
-def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
+def _show(console: Console, outcomes: Sequence[DemoAnswer]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("question", max_width=24, no_wrap=True)
     table.add_column("route", no_wrap=True)
@@ -184,7 +184,9 @@ def _show(console: Console, outcomes: Sequence[Outcome]) -> None:
     console.print(table)
 
 
-def _show_totals(console: Console, before: Sequence[Outcome], after: Sequence[Outcome]) -> None:
+def _show_totals(
+    console: Console, before: Sequence[DemoAnswer], after: Sequence[DemoAnswer]
+) -> None:
     table = Table(title="Totals", title_justify="left", box=None)
     table.add_column("", no_wrap=True)
     for name in ("requests", "right", "tokens", "USD", "seconds", "to small"):

@@ -16,6 +16,9 @@ from xrouter_lg.types import PlannedCall
 
 OVERLOADED = {"message": "Provider is overloaded", "code": 503}
 LIMITED = {"message": "Slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"}
+GEMINIS = {"message": "The model is overloaded", "status": "UNAVAILABLE"}
+EXHAUSTED = {"code": 429, "message": "Quota exceeded: retry", "status": "RESOURCE_EXHAUSTED"}
+UNKEYED = {"code": 401, "message": "API key not valid", "status": "UNAUTHENTICATED"}
 MISTRALS = {"object": "error", "message": "Slow down", "type": "rate_limited", "code": "1300"}
 
 
@@ -177,6 +180,10 @@ async def test_the_responses_apis_error_event_is_read(monkeypatch: pytest.Monkey
         ("mistralai:mistral-x", {"error": LIMITED}, "rate_limit"),
         ("mistralai:mistral-x", {"object": "error", "message": "Upps"}, "server"),
         ("perplexity:sonar", {"error": LIMITED}, "rate_limit"),
+        ("google_genai:gemini-2.5-flash", {"error": GEMINIS | {"code": 503}}, "server"),
+        ("google_genai:gemini-2.5-flash", {"error": GEMINIS | EXHAUSTED}, "rate_limit"),
+        ("google_genai:gemini-2.5-flash", {"error": GEMINIS | UNKEYED}, "auth"),
+        ("google_genai:gemini-2.5-flash", {"error": "Upps"}, "server"),
     ],
 )
 async def test_an_error_in_the_place_of_an_answer_is_classed_by_what_it_says(

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from xrouter_lg import ModelCard
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.money import cost_of, output_tokens_for, worst_case
+from xrouter_lg.pool.fees import FEES
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import PlannedCall, TokenUsage
@@ -84,6 +85,11 @@ PRICES = st.builds(
     output_image=MAYBE,
     request=MAYBE,
     web_search=MAYBE,
+    file_search=MAYBE,
+    code_execution=MAYBE,
+    image_tool_input=MAYBE,
+    image_tool_output=MAYBE,
+    input_audio_hour=MAYBE,
 ) | st.sampled_from(
     [
         published_price("anthropic", "claude-sonnet-4-5"),
@@ -95,6 +101,9 @@ PRICES = st.builds(
     ]
 )  # fmt: skip
 COUNT = st.integers(0, 300_000)
+SEARCHES = ("web_searches", "social_searches", "storage_searches")
+UNITS = sorted(set(FEES).difference(SEARCHES))
+"""What is billed beside tokens and searches."""
 
 
 @st.composite
@@ -108,7 +117,10 @@ def usages(draw: st.DrawFn) -> TokenUsage:
         "cache_write_1h_tokens": draw(st.integers(0, written)),
         "input_audio_tokens": draw(st.integers(0, rest)),
         "output_audio_tokens": draw(st.integers(0, outputs)),
-        "web_searches": draw(st.integers(0, 20)),
+        "input_image_tokens": draw(st.integers(0, rest)),
+        "output_image_tokens": draw(st.integers(0, outputs)),
+        **{unit: draw(st.integers(0, 20)) for unit in SEARCHES},
+        **{unit: draw(COUNT) for unit in draw(st.sets(st.sampled_from(UNITS)))},
     }
     unknown = {"input_new": draw(st.integers(0, rest)), "output_new": draw(st.integers(0, outputs))}
     return TokenUsage(
@@ -126,9 +138,10 @@ def usages(draw: st.DrawFn) -> TokenUsage:
 def test_no_usage_within_the_bound_costs_more_than_was_set_aside(
     price: Price, usage: TokenUsage, more_in: int, more_out: int
 ) -> None:
-    searches = usage.kinds.get("web_searches", 0)
-    bound = price.worst_case(usage.input_tokens + more_in, usage.output_tokens + more_out, searches)
-    assert price.cost(usage) <= bound
+    searches = sum(usage.kinds.get(unit, 0) for unit in SEARCHES)
+    units = {unit: n for unit, n in usage.kinds.items() if unit in UNITS}
+    inputs, outputs = usage.input_tokens + more_in, usage.output_tokens + more_out
+    assert price.cost(usage) <= price.worst_case(inputs, outputs, searches, units)
 
 
 SENT_ALONG: list[dict[str, Any]] = [

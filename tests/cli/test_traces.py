@@ -328,3 +328,19 @@ def test_a_size_is_read(text: str, expected: float) -> None:
 def test_a_size_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"Use e\.g\. 500MB or 2GB"):
         parse_size(text, "--max-size")
+
+
+def test_a_prompt_can_not_steer_the_terminal(tmp_path: Path) -> None:
+    steering = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\x08"
+    path = tmp_path / "traces.db"
+    with Recorder(path) as recorder:
+        asyncio.run(
+            app_around(routed_graph(reason=steering, policy=f"knn{steering}")).ainvoke(
+                question(f"What? {steering}"), {"callbacks": [recorder]}
+            )
+        )
+    (row,) = listed("--store", path)
+    for args in (("list",), ("show", row["trace_id"]), ("show", row["trace_id"], "--json")):
+        said = xrouter("traces", *args, "--store", path).output
+        assert "owned" in said or args == ("list",)
+        assert not set(said) & set("\x1b\x07\x9b\u202e\x08")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.support.apps import ask, pool, record
-from xrouter_lg import ChatXRouter, XRouterNode, plugins
-from xrouter_lg.errors import PolicyConfigError
+from xrouter_lg import ChatXRouter, Recorder, XRouterNode, cli, plugins
+from xrouter_lg.errors import PolicyConfigError, StoreError
 from xrouter_lg.testing import FakeOpenAIServer
+from xrouter_lg.tracing import TraceStore
 from xrouter_lg.verifiers import build, names
 
 STRANGER = Path(__file__).parents[1] / "support" / "stranger"
@@ -61,3 +64,34 @@ def test_its_verifier_is_named_like_ours_and_proves_itself(installed: None) -> N
     assert "polite" in names()
     verifier = build("polite")
     assert verifier.verify("Yes, please.", "", {}).score == 1.0
+
+
+def test_its_store_is_one_wherever_a_store_is_named(
+    installed: None, fake: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    with Recorder(f"cupboard://{tmp_path}") as recorder:
+        XRouterNode(pool(fake), policy="cheapest", traces=recorder).invoke(ask("Hi"))
+    assert (tmp_path / "traces.db").exists()
+    with TraceStore(tmp_path / "traces.db") as store:
+        assert [row.record.route for row in store.routes()] == ["small"]
+
+
+def test_a_store_that_can_not_be_found_is_named_and_its_url_is_not_told(installed: None) -> None:
+    with pytest.raises(StoreError, match="'lost' of xrouter_stranger:lost") as failed:
+        TraceStore("lost://user:planted@host/db")
+    assert "planted" not in str(failed.value)
+
+
+def test_its_traces_are_imported_like_files(
+    installed: None, fake: FakeOpenAIServer, tmp_path: Path
+) -> None:
+    with Recorder(tmp_path / "old.db") as recorder:
+        XRouterNode(pool(fake), policy="cheapest", traces=recorder).invoke(ask("Hi"))
+    with TraceStore(tmp_path / "old.db") as store:
+        runs = [run for trace in store.iter_traces() for run in trace.runs]
+    (tmp_path / "diary").write_text("\n".join(json.dumps(run, default=str) for run in runs))
+    to = ["--store", str(tmp_path / "new.db")]
+    done = CliRunner().invoke(cli.app, ["traces", "import", f"diary:{tmp_path}/diary", *to])
+    assert done.exit_code == 0 and f"{len(runs)} runs" in done.output
+    failed = CliRunner().invoke(cli.app, ["traces", "import", "diary:nowhere", *to])
+    assert failed.exit_code == 2 and "'diary' of xrouter_stranger:diary failed" in failed.output

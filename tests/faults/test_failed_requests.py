@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.apps import app, ask, options, pool, prefers
-from xrouter_lg import Budget, Recorder, XRouterNode
+from xrouter_lg import Budget, ChatXRouter, Recorder, XRouterNode
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
     BudgetExceededError,
@@ -177,3 +179,45 @@ async def test_a_cancel_reaches_the_providers_connection(
     while not fake.bill:
         await asyncio.sleep(0.01)
     assert [line.delivered for line in fake.bill] == [False]
+
+
+def test_a_request_that_ctrl_c_ends_leaves_a_record(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang()})
+
+    def interrupt() -> None:
+        while not fake.requests:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    patient = XRouterNode(pool(fake, "small", timeout_s=120.0), policy="cheapest", traces=recorder)
+    with pytest.raises(KeyboardInterrupt):
+        app(patient).invoke(ask())
+    assert recorder.flush(20)
+    [row] = recorder.store.routes()
+    assert row.record.error == "cancelled"
+    assert [charge["card"] for charge in row.record.charges] == ["small"]
+
+
+def test_a_chat_models_stream_whose_reader_leaves_ends_at_once(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": slow_stream(1.0)})
+    routed = ChatXRouter(
+        pool(fake, "small", "large"), policy=prefers("small", "large"), traces=recorder
+    )
+    parts = routed.stream(ask()["messages"])
+    assert any(part.text for part in parts)
+    parts.close()
+    while not fake.bill:
+        time.sleep(0.01)
+    [line] = fake.bill
+    assert not line.delivered
+    assert line.usage.completion_tokens < 4  # of five words, one a second
+    assert recorder.flush(20)
+    [row] = recorder.store.routes()
+    [charge] = row.record.charges
+    # What had come is known, and estimated by.
+    assert charge["error"] == "cancelled" and charge["estimate_usd"] is not None

@@ -12,6 +12,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
 from tests.support.provider_matrix import EACH_PROVIDER, PROVIDERS, Provider, fake_providers
+from tests.support.providers import Answer, keys, loopback, plain_answer
 from xrouter_lg import ModelPool, XRouterNode
 from xrouter_lg.testing import FakeProviders
 
@@ -146,13 +147,39 @@ async def test_the_async_calls_are_the_same(server: FakeProviders) -> None:
 
 
 @EACH_PROVIDER
-def test_options_of_an_empty_list_of_tools_break_no_call(
-    server: FakeProviders, provider: Provider
+@pytest.mark.parametrize("options", [{}, {"parallel_tool_calls": False}, {"strict": True}], ids=str)
+def test_an_empty_list_of_tools_goes_out_as_by_hand(
+    server: FakeProviders, provider: Provider, options: dict[str, Any]
 ) -> None:
+    same(server, provider, lambda it, ask: it.bind_tools([], **options).invoke(ask))
+
+
+@pytest.mark.parametrize("param", ["tools", "tool_choice", None])
+def test_an_empty_list_of_tools_that_a_provider_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, param: str | None
+) -> None:
+    said = f"Invalid '{param or 'tools'}': empty array. Expected an array with minimum length 1."
+    if param == "tool_choice":
+        said = "'tool_choice' is only allowed when 'tools' are specified."
+    refused = {"message": said, "type": "invalid_request_error", "param": param}
+
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        return (400, {"error": refused}) if "tools" in body else plain_answer(path, body)
+
+    with loopback(answer) as openai:
+        keys(monkeypatch, openai.url)
+        node = XRouterNode(ModelPool([openai.card("openai:gpt-x")])).bind_tools([])
+        for _ in range(2):
+            told = node.invoke({"messages": ASK})["messages"][-1].response_metadata["xrouter"]
+            assert told["fallbacks"] == []
+        assert ["tools" in asked.body for asked in openai.requests] == [True, False, False]
+
+
+@EACH_PROVIDER
+def test_a_choice_among_no_tools_breaks_no_call(server: FakeProviders, provider: Provider) -> None:
     node = XRouterNode(ModelPool([provider.card(server)]))
-    options = {"tool_choice": "auto", "strict": True, "parallel_tool_calls": False}
-    node.bind_tools([], **options).invoke({"messages": ASK})
-    assert options.keys().isdisjoint(server.requests[0].body)
+    answer = node.bind_tools([], tool_choice="auto").invoke({"messages": ASK})["messages"][-1]
+    assert answer.text == "Paris."
 
 
 def test_keywords_of_one_request_are_not_those_of_the_next(server: FakeProviders) -> None:

@@ -10,7 +10,7 @@ import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from tests.serve.conftest import Serve
-from tests.support.apps import pool, prefers
+from tests.support.apps import card, pool, prefers
 from xrouter_lg import ModelCard, ModelPool
 from xrouter_lg.testing import (
     FakeModel,
@@ -219,6 +219,21 @@ def test_unknown_and_known_fields_reach_the_worker_untouched(
     assert (body["metadata"], body["response_format"]) == ({"a": "b"}, form)
     assert body["chat_template_kwargs"] == {"thinking": False}
     assert (body["tenant"], body["deny"]) == ("nobody", 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers"), [("json_schema", "large"), ("json_object", "small"), ("text", "small")]
+)
+def test_a_schema_is_answered_by_a_card_that_can_keep_to_it(
+    serve: Serve, fake: FakeOpenAIServer, kind: str, answers: str
+) -> None:
+    form: Any = {"type": kind}
+    if kind == "json_schema":
+        form["json_schema"] = {"name": "a", "schema": {"type": "object"}}
+    cards = ModelPool([card(fake, "small", capabilities=["tools"]), card(fake, "large")])
+    with serve(cards=cards) as url, OpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        ask(client, response_format=form)
+    assert fake.calls == {answers: 1}
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

@@ -367,7 +367,9 @@ def table() -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    for mark in "|*[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("<", "&lt;")
 
 
 def drawn() -> str:

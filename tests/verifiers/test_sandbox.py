@@ -6,10 +6,13 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from xrouter_lg.verifiers.sandbox import run as sandbox
+from xrouter_lg.verifiers.sandbox.bubblewrap import bubblewrap_command
 from xrouter_lg.verifiers.sandbox.run import (
     Ended,
     Isolation,
@@ -18,8 +21,10 @@ from xrouter_lg.verifiers.sandbox.run import (
     SandboxError,
     best_isolation,
     run,
+    why_not_higher,
 )
 
+Full = Callable[..., Ended | None]
 SHORT = Limits(cpu_s=1, wall_s=8.0)
 LEVELS = [level for level in Isolation if best_isolation().covers(level)]
 KERNEL = [level for level in LEVELS if level is not Isolation.WEAK]
@@ -118,43 +123,65 @@ def test_the_parents_environment_stays_outside(
     assert "planted" not in ended.stdout.lower()
 
 
-def full(source: str, limits: Limits = SHORT) -> Ended | None:
-    """The program at ``full``; None on a machine that refuses the level, as it then must."""
-    if Isolation.FULL in LEVELS:
-        return run(source, limits=limits, isolation=Isolation.FULL)
-    with pytest.raises(SandboxError):
-        run(source, limits=limits, isolation=Isolation.FULL)
-    return None
+@pytest.fixture(params=[Isolation.BUBBLEWRAP, Isolation.FULL])
+def full(request: pytest.FixtureRequest) -> Full:
+    """A program at ``full`` or above; None on a machine that refuses the level, as it then must."""
+    level: Isolation = request.param
+
+    def full(source: str, limits: Limits = SHORT) -> Ended | None:
+        if level in LEVELS:
+            return run(source, limits=limits, isolation=level)
+        with pytest.raises(SandboxError):
+            run(source, limits=limits, isolation=level)
+        return None
+
+    return full
 
 
-def test_nothing_outside_the_scratch_folder_can_be_written(tmp_path: Path) -> None:
+def test_nothing_outside_the_scratch_folder_can_be_written(full: Full, tmp_path: Path) -> None:
     full(f"open({str(tmp_path / 'written')!r}, 'w')")
     assert not (tmp_path / "written").exists()
 
 
-def test_the_interpreters_own_files_are_read_only() -> None:
+def test_the_interpreters_own_files_are_read_only(full: Full) -> None:
     ended = full(f"open({sys.prefix!r} + '/x', 'w')")
     assert ended is None or "Read-only file system" in ended.stderr
 
 
-def test_the_users_files_are_not_there(tmp_path: Path) -> None:
+def test_the_users_files_are_not_there(full: Full, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("planted")
     ended = full(f"print(open({str(tmp_path / 'secret')!r}).read())")
     assert ended is None or "FileNotFoundError" in ended.stderr
 
 
-def test_other_processes_can_not_be_seen() -> None:
+def test_other_processes_can_not_be_seen(full: Full) -> None:
     ended = full("import os; print([n for n in os.listdir('/proc') if n.isdigit()])")
-    assert ended is None or ended.stdout in ("['1']\n", "[]\n")
+    # Its supervisor at most, where bubblewrap has put both into one namespace.
+    assert ended is None or ended.stdout in ("['1']\n", "[]\n", "['1', '2', '3']\n")
 
 
-def test_the_scratch_folder_is_bounded() -> None:
+def test_the_supervisor_can_not_be_spoken_for(full: Full) -> None:
+    source = """
+import glob, os
+for path in glob.glob('/proc/[0-9]*/fd/*'):
+    if f'/{os.getpid()}/' not in path:
+        try:
+            os.write(os.open(path, os.O_WRONLY), b'{"status": 0}\\n')
+        except OSError:
+            pass
+raise SystemExit(3)
+"""
+    ended = full(source)
+    assert ended is None or ended.status == 3
+
+
+def test_the_scratch_folder_is_bounded(full: Full) -> None:
     source = "for i in range(9): open(str(i), 'wb').write(bytes(4 << 20))"
     ended = full(source, Limits(file_mb=16))
     assert ended is None or "No space left" in ended.stderr
 
 
-def test_disks_can_not_be_reached_as_devices() -> None:
+def test_disks_can_not_be_reached_as_devices(full: Full) -> None:
     ended = full("import os; print(sorted(os.listdir('/dev')))")
     assert ended is None or ended.stdout == "['null', 'random', 'urandom', 'zero']\n"
 
@@ -207,3 +234,29 @@ def test_a_sandbox_that_can_not_start_is_an_error_and_no_verdict(
 def test_a_limit_of_nothing_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=field):
         Limits(**{field: 0})
+
+
+def test_without_bubblewrap_its_absence_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "find_bubblewrap", lambda: None)
+    with pytest.raises(SandboxError, match="bubblewrap is not installed"):
+        run("print(1)", isolation=Isolation.BUBBLEWRAP)
+    monkeypatch.setattr(sandbox, "_probed", sandbox._probed.__wrapped__)
+    assert best_isolation() is not Isolation.BUBBLEWRAP
+    if best_isolation() is Isolation.FULL:
+        assert "bubblewrap is not installed" in why_not_higher()
+
+
+def test_bubblewrap_is_told_what_is_seen_and_what_can_be_written() -> None:
+    told = bubblewrap_command(
+        "/usr/bin/bwrap",
+        ["/usr/bin/python3", "-I", "/here/child.py", "7"],
+        script="/here/child.py",
+        visible=["/usr", "/opt/env"],
+        work_bytes=1 << 20,
+    )
+    text = " ".join(told)
+    assert told[-4:] == ["/usr/bin/python3", "-I", "/supervisor.py", "7"]
+    assert "--unshare-net" in told and "--cap-drop ALL" in text and "--die-with-parent" in told
+    assert "--ro-bind /opt/env /opt/env" in text and f"--size {1 << 20} --tmpfs /box" in text
+    assert told.index("--remount-ro") > max(i for i, part in enumerate(told) if part == "--ro-bind")
+    assert "--bind" not in told

@@ -18,7 +18,7 @@ from xrouter_lg.verifiers.sandbox.run import Isolation, best_isolation
 ROOT = Path(__file__).resolve().parents[2]
 
 needs_full = pytest.mark.skipif(
-    best_isolation() is not Isolation.FULL, reason="this machine has no full isolation"
+    not best_isolation().covers(Isolation.FULL), reason="this machine has no full isolation"
 )
 linux = pytest.mark.skipif(
     sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"),
@@ -47,6 +47,7 @@ libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 spec = Filter(len(steps), ctypes.addressof(code))
 assert libc.prctl(22, 2, ctypes.byref(spec), 0, 0) == 0
+os.environ["PATH"] = ""  # bubblewrap makes its namespaces by another call
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from xrouter_lg.verifiers import build
@@ -97,7 +98,7 @@ def test_a_checkout_below_tmp_judges_code_in_full_isolation(below_tmp: Path) -> 
     executable = environment_in(below_tmp / ".venv")
     below_tmp.joinpath("xrouter_lg").symlink_to(ROOT / "xrouter_lg")
     source = "from xrouter_lg.verifiers.sandbox.run import best_isolation\nprint(best_isolation())"
-    assert python(source, executable, below_tmp).stdout == "full\n"
+    assert python(source, executable, below_tmp).stdout in ("full\n", "bubblewrap\n")
 
 
 @needs_full

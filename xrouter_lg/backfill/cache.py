@@ -72,7 +72,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class AccountSpending:
     """An account so far (USD)."""
 
     known: Decimal = Decimal(0)
@@ -306,13 +306,13 @@ class AnswerCache:
                 self._end(row["id"], "lost", [_lost(row)])
         return len(lost)
 
-    def spending(self) -> Spending:
+    def spending(self) -> AccountSpending:
         """What the present account has cost, calls of dead processes at their worst case."""
         open_ones = self._rows(_open_intents().where(INTENTS.c.account_id == self._account))
         charges = [*self.account_charges(), *map(_lost, open_ones)]
         lost = [charge for charge in charges if charge.error == _LOST]
         zero = Decimal(0)
-        return Spending(
+        return AccountSpending(
             known=sum((charge.cost_usd or zero for charge in charges), zero),
             counted=sum(map(counted, charges), zero),
             unknown=sum(c.cost_usd is None and c.held_usd is None for c in charges),

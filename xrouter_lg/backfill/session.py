@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from xrouter_lg.backfill.cache import AnswerCache, Spending
+from xrouter_lg.backfill.cache import AccountSpending, AnswerCache
 from xrouter_lg.backfill.choice import RoundChooser
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import Grader
@@ -79,7 +79,7 @@ class Preview:
     """Prompts with a call to make."""
     within_budget: int
     """How many of them the budget covers at expected cost, in their order."""
-    spending: Spending
+    spending: AccountSpending
     budget_usd: Decimal
     judges: tuple[str, ...] = ()
     """Models that verdicts are paid for, on top of these figures."""
@@ -190,13 +190,16 @@ class Backfill:
     def budget_usd(self) -> Decimal:
         return self.conditions.budget
 
-    def spending(self) -> Spending:
+    def spending(self) -> AccountSpending:
         """What the account has cost so far."""
         return self.cache.spending()
 
     def preview(self) -> Preview:
         """What :meth:`run` would do. Asks nothing."""
-        work, spending = self.work, Spending() if self.conditions.new_account else self.spending()
+        work, spending = (
+            self.work,
+            AccountSpending() if self.conditions.new_account else self.spending(),
+        )
         rows = []
         for card in work.cards:
             jobs = [job for job in work.jobs if job.card.name == card.name]

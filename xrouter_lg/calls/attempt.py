@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.calls.bill import AttemptBill, UsualCost, asked_of
+from xrouter_lg.calls.bill import AttemptBill, asked_of
 from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
@@ -38,15 +38,18 @@ from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
+from xrouter_lg.calls.tokens import BOUND_PREAMBLE
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
+from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.loop_models import LoopModels
-from xrouter_lg.calls.worker.parameters import LIMITS, Bound, Prepared, prepare
+from xrouter_lg.calls.worker.parameters import LIMITS, NO_TOOLS, Bound, Prepared, prepare
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
+from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
@@ -178,14 +181,15 @@ class Workers:
             return call.allowance_usd if priced is None else priced  # what the budget counts then
 
         as_asked = asked_of(card, bound)
-        bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked)
+        size = max(0, prompt_tokens_max - BOUND_PREAMBLE)
+        bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked, size)
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
         config = with_traced_cost(config, card, pool, as_asked)
         watch = stream_watch(config, _own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
-        asked = with_hint(messages, call.hint)
+        hinted = with_hint(messages, call.hint)
         health = Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
         omitted: set[str] = set()
@@ -209,18 +213,19 @@ class Workers:
                 retries = max(card.max_retries, built.retries)
                 model = built.having(settings)
                 if card.maker == "anthropic":
-                    model = with_fitting_thoughts(model, asked, card.name, call.max_tokens)
+                    model = with_fitting_thoughts(model, hinted, card.name, call.max_tokens)
                 refused = omitted | self._refused.get(card.name, frozenset())
                 prepared = prepare(model, call, bound, refused)
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
-                message = await _ask(card, prepared, asked, config, limit, sink)
+                message = await _ask(card, prepared, hinted, config, limit, sink)
             except asyncio.CancelledError:
                 health.cancel()
-                charges.append(bill.failed(attempt, started, "cancelled"))
+                charges.append(bill.failed(attempt, started, "cancelled", said=_said(watch, sink)))
                 raise
             except Exception as error:
                 failure = classify(error)
-                charges.append(bill.failed(attempt, started, failure.error_class, failure))
+                said = _said(watch, sink)
+                charges.append(bill.failed(attempt, started, failure.error_class, failure, said))
                 short = left is not None and left < card.timeout_s
                 if short and deadline is not None and time.monotonic() >= deadline:
                     health.cancel()  # the request had less time than the card may take
@@ -231,7 +236,7 @@ class Workers:
                     if found is not None and (found[1] or found[0] not in LIMITS):
                         health.cancel()
                         omitted.add(found[0])
-                        if found[1]:
+                        if found[1] or found[0] in NO_TOOLS:
                             self._remember(card, found[0], failure)
                         continue
             else:
@@ -347,6 +352,13 @@ def _seen(watch: StreamWatch | None, sink: TokenSink | None) -> bool:
     return (watch is not None and watch.seen) or (sink is not None and sink.shown)
 
 
+def _said(watch: StreamWatch | None, sink: TokenSink | None) -> int | None:
+    """Characters that have come of an answer that streams, else None."""
+    if sink is not None:
+        return sink.said
+    return None if watch is None else watch.said
+
+
 async def _ask(
     card: ModelCard,
     prepared: Prepared,
@@ -355,6 +367,7 @@ async def _ask(
     limit_s: float,
     sink: TokenSink | None,
 ) -> AIMessage:
+    await take_turns()
     async with asyncio.timeout(limit_s):
         sent = list(encodable(without_foreign_thoughts(messages, card)))
         if sink is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from langchain_core.messages import AIMessage
 
 from xrouter_lg.calls.failures import Failure
 from xrouter_lg.calls.money import AsAsked, cost_of, runs_by_itself, tools_of
+from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard
@@ -21,31 +21,7 @@ from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import served_model
 from xrouter_lg.types import Charge, PlannedCall, TokenUsage
 
-_TYPICAL_INPUT_TOKENS = 500
 _MAY_HOLD_TOOLS = frozenset({"tools", "model_kwargs", "extra_body"})
-_DIGITS = Decimal("1e-12")
-
-
-class UsualCost:
-    """Means of what a card's answers have cost in this process (USD). Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sums: dict[str, tuple[Decimal, int]] = {}
-
-    def note(self, card: str, usd: Decimal) -> None:
-        """One more answer, and what it has cost."""
-        with self._lock:
-            total, count = self._sums.get(card, (Decimal(0), 0))
-            self._sums[card] = total + usd, count + 1
-
-    def of(self, card: ModelCard) -> Decimal | None:
-        """The mean; before the first answer what a typical request costs by the card's price, and
-        None where that is unknown too."""
-        total, count = self._sums.get(card.name, (Decimal(0), 0))
-        if count:
-            return (total / count).quantize(_DIGITS)
-        return card.estimate_usd(_TYPICAL_INPUT_TOKENS)
 
 
 def asked_of(card: ModelCard, bound: Bound) -> AsAsked:
@@ -72,6 +48,8 @@ class AttemptBill:
     reckon: Callable[[], Decimal | None]
     usual: UsualCost
     asked: AsAsked
+    size: int
+    """Characters of the request."""
 
     @cached_property
     def worst(self) -> Decimal | None:
@@ -85,24 +63,49 @@ class AttemptBill:
         served, usage = served_model(message), self.asked.usage(message)
         price = price_as_served(self.card, served, self.pool)
         cost, source = cost_of(message, usage, price)
-        if cost is not None:
-            self.usual.note(self.card.name, cost)
         error = None if flaw is None else flaw.value
+        said = characters(message)
+        if cost is None:
+            return self._unknown(attempt, started, error, said, usage, served)
+        if self.size:
+            self.usual.note(self.card, self.size, said, cost)
         return self._charge(attempt, started, cost, source, error, usage, served)
 
     def failed(
-        self, attempt: int, started: float, error: str, failure: Failure | None = None
+        self,
+        attempt: int,
+        started: float,
+        error: str,
+        failure: Failure | None = None,
+        said: int | None = None,
     ) -> Charge:
-        """An attempt without an answer: free where it was refused before any token."""
+        """An attempt without an answer: free where it was refused before any token. ``said``: how
+        many characters of an answer that streamed had come, None for one that did not stream: of
+        that the provider may have made, and bills, the whole."""
         if failure is not None and failure.free:
             return self._charge(attempt, started, Decimal(0), "rejected", str(error))
         price = self.card.effective_price
         if price is not None and price.free:
             return self._charge(attempt, started, Decimal(0), price.source, str(error))
-        charge = self._charge(attempt, started, None, None, str(error))
-        if failure is not None and failure.unbilled:
+        charge = self._unknown(attempt, started, str(error), said)
+        if failure is not None and failure.unbilled and not said:
             return replace(charge, estimate_usd=Decimal(0))
         return charge
+
+    def _unknown(
+        self,
+        attempt: int,
+        started: float,
+        error: str | None,
+        said: int | None,
+        usage: TokenUsage | None = None,
+        served: str | None = None,
+    ) -> Charge:
+        charge = self._charge(attempt, started, None, None, error, usage, served)
+        usual = self.usual.of(self.card, self.size, said)
+        if usual is not None and self.worst is not None:
+            usual = min(usual, self.worst)
+        return replace(charge, held_usd=self.worst, estimate_usd=usual)
 
     def _charge(
         self,
@@ -125,11 +128,11 @@ class AttemptBill:
             latency_s=time.perf_counter() - started,
             served_model=served,
             error=error,
-            held_usd=self.worst if cost is None else None,
             call_id=self.call.id,
-            estimate_usd=None if cost is not None else self._estimate(),
         )
 
-    def _estimate(self) -> Decimal | None:
-        usual = self.usual.of(self.card)
-        return usual if usual is None or self.worst is None else min(usual, self.worst)
+
+def characters(message: AIMessage) -> int:
+    """Of what a user, or a tool, sees of an answer."""
+    calls = sum(len(str(call.get("args") or "")) for call in message.tool_calls)
+    return len(message.text) + calls

@@ -81,6 +81,8 @@ _CONNECTION_NAME = re.compile(
     r"Connect(ion)?(Error|Reset|Refused|Aborted)|ProtocolError|ReadError|WriteError|ServerDisconnected"
     r"|IncompleteRead|ClosedResource|BrokenPipe"
 )
+_BROKE_OFF = re.compile(r"complete message body|incomplete|payload", re.IGNORECASE)
+"""A connection that broke amid an answer, as HTTP clients say it."""
 _MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
 _CONTEXT_TEXT = re.compile(
     r"context.?length|context.?window|maximum context|too many tokens", re.IGNORECASE
@@ -158,7 +160,8 @@ class Failure:
     retry_after_s: float | None = None
     free: bool = False
     unbilled: bool = False
-    """An error of the server's own: what it has cost is unknown, and most probably nothing."""
+    """What it has cost is unknown, and most probably nothing: an error of the server's own, a page
+    that is no model's answer, a connection that broke before an answer began."""
 
 
 def classify(error: BaseException) -> Failure:
@@ -178,7 +181,11 @@ def classify(error: BaseException) -> Failure:
     refused = status is not None and 400 <= status < 500 and status != 408
     free = refused or _never_sent(error) or unsent
     own = status is not None and status >= 500
-    return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=own)
+    unbilled = own or _without_answer(error, error_class)
+    return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=unbilled)
+
+
+_TOOLS = re.compile(r"\btools\b")
 
 
 def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str, bool] | None:
@@ -187,6 +194,8 @@ def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str,
     text = _text(error)
     lasting = _NOT_TAKEN.search(text) is not None
     named = _parameter(error)
+    if "tools" in sent and named is None and _TOOLS.search(text):
+        return "tools", True  # an empty list of them was sent
     if named is not None:
         names = (named.rpartition(".")[2], named.replace(".", "_"))
         return next(((name, lasting) for name in names if name in sent), None)
@@ -376,6 +385,18 @@ def backoff_s(attempt: int, *, first_s: float, longest_s: float) -> float:
     """Seconds to wait after the ``attempt``-th failure in a row: twice as long each time, with
     jitter, so that many clients don't come back at once."""
     return random.uniform(0.5, 1.0) * min(longest_s, first_s * 2.0 ** (attempt - 1))
+
+
+def _without_answer(error: BaseException, error_class: ErrorClass) -> bool:
+    """Whether there was most probably nothing of a model's answer."""
+    links = list(chain(error))
+    if error_class is ErrorClass.SERVER:
+        return True
+    if error_class is ErrorClass.CONNECTION:
+        return not any(_BROKE_OFF.search(_text(link)) for link in links)
+    if error_class is ErrorClass.MALFORMED:  # half an answer is half a JSON; a page is none at all
+        return not any(isinstance(link, json.JSONDecodeError) for link in links)
+    return False
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -28,5 +28,8 @@ class BoundTools(list[BoundTool]):
     def binding(self, options: Mapping[str, Any], **more: Any) -> ToolBinding:
         """What the steps of a request take."""
         return ToolBinding(
-            tuple(tool.given for tool in self), options=tuple(options.items()), **more
+            tuple(tool.given for tool in self),
+            options=tuple(options.items()),
+            listed=True,
+            **more,
         )

@@ -49,6 +49,8 @@ _MODULES = {
     "canary": "traffic",
     "drift": "traffic",
     "rollback": "promote",
+    "dashboard": "server.dashboard",
+    "savings": "traces.savings",
     "serve": "server.serve",
     "keys": "server.keys",
 }
@@ -102,13 +104,13 @@ def _build() -> typer.Typer:
                 self.commands[name] = several.get(name, loaded)
             return super().resolve_command(ctx, args)
 
-        def main(self, args: Any = None, **extra: Any) -> Any:
-            alone = extra.get("standalone_mode", True)
+        def main(self, *args: Any, **extra: Any) -> Any:
+            given = args[0] if args else extra.get("args")
             told = {**extra, "standalone_mode": False}
-            if not alone:
-                return super().main(args, **told)
-            with usage_said(sys.argv[1:] if args is None else args):
-                code = super().main(args, **told)
+            if not extra.get("standalone_mode", True):
+                return super().main(*args, **told)
+            with usage_said(sys.argv[1:] if given is None else given):
+                code = super().main(*args, **told)
             raise SystemExit(code or 0)
 
     def say_version(wanted: bool) -> None:

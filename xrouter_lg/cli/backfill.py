@@ -151,12 +151,12 @@ def backfill(
 def _run(opened: Backfill, *, quiet: bool) -> Tally:
     """Run with a progress line on standard error. The first Ctrl-C (or SIGTERM) waits for the
     calls in flight, the second one drops them."""
-    from rich.console import Console
+    from xrouter_lg.cli.tables import console
 
-    console = Console(stderr=True)
+    out = console(stderr=True, fitted=False)
 
     async def work() -> Tally:
-        with _Line(console, opened, shown=not quiet) as line, _signals(line) as started:
+        with _Line(out, opened, shown=not quiet) as line, _signals(line) as started:
             return await opened.run(line.update, on_start=started)
 
     try:
@@ -247,14 +247,15 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
     if as_json:
         print_json(preview.to_dict())
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from xrouter_lg.cli.tables import console
 
     table = Table("card", "ask", "cached", "failed before", "expected USD", "at most USD")
     for card in preview.cards:
         counts = (card.ask, card.cached, card.failed_before)
         table.add_row(card.card, *map(str, counts), _usd(card.mean_usd), _usd(card.worst_usd))
-    Console().print(table)
+    console(fitted=False).print(table)
     typer.echo(
         f"{preview.prompts} prompts, expected ${_usd(preview.mean_usd)}, at most "
         f"${_usd(preview.worst_usd)}. ${preview.spending.counted:f} of ${preview.budget_usd:f} is "

@@ -266,15 +266,15 @@ def _folder(path: Path) -> Path:
 
 
 def _print(judged: Judged, report: Path | None) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from xrouter_lg.cli.tables import console
     from xrouter_lg.judge.report.page import interval, plain
 
-    console = Console()
+    out = console(fitted=False)
     data = judged.to_json()
-    console.print(
+    out.print(
         f"{escape(data['checkpoint']['name'])} {data['checkpoint']['version']}: "
         f"{data['prompts']} prompts, {escape(data['split'])}",
         highlight=False,
@@ -290,17 +290,17 @@ def _print(judged: Judged, report: Path | None) -> None:
             interval(pool.over_knn),
             "monotone" if score.dial.monotone else "not monotone",
         )
-    console.print(table)
+    out.print(table)
     if strangers := data["models_unknown_to_checkpoint"]:
-        console.print(f"{len(strangers)} models of the table are no cards of it", style="dim")
+        out.print(f"{len(strangers)} models of the table are no cards of it", style="dim")
     for pool in judged.pools:
         if pool.verdict is not None:
             said = "promote" if pool.verdict.promote else f"use {pool.verdict.use}"
-            console.print(f"gate at {pool.verdict.cost_weight:g}: {escape(said)}", highlight=False)
+            out.print(f"gate at {pool.verdict.cost_weight:g}: {escape(said)}", highlight=False)
             for reason in pool.verdict.reasons:
-                console.print(f"  {escape(reason)}", highlight=False)
+                out.print(f"  {escape(reason)}", highlight=False)
     if judged.promote is None:
-        console.print("no verdict: the gate needs what it was trained on (--train-outcomes)")
+        out.print("no verdict: the gate needs what it was trained on (--train-outcomes)")
     for path in (judged.settings.choices, report):
         if path is not None:
-            console.print(f"wrote {escape(str(path))}", highlight=False)
+            out.print(f"wrote {escape(str(path))}", highlight=False)

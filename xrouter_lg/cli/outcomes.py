@@ -20,7 +20,7 @@ from xrouter_lg.cli.options import (
     Verifiers,
     parse_when,
 )
-from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, echo, print_json
 from xrouter_lg.cli.tables import bars
 
 if TYPE_CHECKING:
@@ -84,23 +84,23 @@ def build(
     if as_json:
         print_json(said)
         return
-    typer.echo(
+    echo(
         f"{said['traces']} traces, {said['episodes']} episodes ({said['routed']} routed): "
         f"{said['outcomes']} outcomes of {said['prompts']} prompts in {to}, {said['scored']} "
         f"scored, {said['unpriced']} without a known cost"
     )
-    typer.echo(
+    echo(
         f"  {said['known_propensity']} outcomes have a known propensity, {said['drawn']} were "
         f"drawn; {said['feedback']} have feedback, {said['judged_twice']} a verifier's verdict too"
     )
     if said["feedback_on_cut_answers"]:
-        typer.echo(
+        echo(
             f"  feedback on {said['feedback_on_cut_answers']} answers that were cut counts for "
             "what was served"
         )
     _say_reasons(said, "skipped", "unscored", "unknown_propensity", "lost_feedback")
     for warning in said["warnings"]:
-        typer.echo(f"  warning: {warning}")
+        echo(f"  warning: {warning}")
     _say_cost(said)
 
 
@@ -136,7 +136,7 @@ def score(
     if as_json:
         print_json(said)
         return
-    typer.echo(
+    echo(
         f"{said['scored']} answers scored in {folder}, {said['reused_verdicts']} of them "
         "by verdicts that were there"
     )
@@ -163,11 +163,11 @@ def summary(
         print_json({**shown, "problems": problems, "seconds": round(seconds, 3)})
     else:
         if found is not None:
-            typer.echo(str(found))
+            echo(str(found))
         for problem in report.problems:
-            typer.echo(f"  {problem}")
+            echo(f"  {problem}")
         done = "loaded and validated" if found is None else "loaded, validated and summarised"
-        typer.echo(f"{done} in {seconds:.2f} s")
+        echo(f"{done} in {seconds:.2f} s")
     if not report.ok:
         raise typer.Exit(ExitCode.BAD)
 
@@ -206,11 +206,11 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
 def _say_reasons(said: dict[str, Any], *kinds: str) -> None:
     for kind in kinds:
         for reason, count in said[kind].items():
-            typer.echo(f"  {kind.replace('_', ' ')}: {count} × {reason}")
+            echo(f"  {kind.replace('_', ' ')}: {count} × {reason}")
 
 
 def _say_cost(said: dict[str, Any]) -> None:
     if float(said["verifier_cost_usd"]) or said["verdicts_of_unknown_cost"]:
         unknown = said["verdicts_of_unknown_cost"]
         more = f", and {unknown} verdicts whose cost is unknown" if unknown else ""
-        typer.echo(f"  verifiers cost ${said['verifier_cost_usd']}{more}")
+        echo(f"  verifiers cost ${said['verifier_cost_usd']}{more}")

@@ -65,20 +65,21 @@ def check(
 
 
 def _print_report(report: PoolReport, *, live: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(soft_wrap=False)
-    console.print(_card_table(report))
+    from xrouter_lg.cli.tables import console
+
+    out = console(fitted=False)
+    out.print(_card_table(report))
     if live:
-        console.print(_live_table(report))
+        out.print(_live_table(report))
     for level, mark in (("error", "[red]error[/red]"), ("warning", "[yellow]warning[/yellow]")):
         for finding in report.findings:
             if finding.level == level:
-                console.print(f"{mark}  {escape(finding.text)}", soft_wrap=True)
+                out.print(f"{mark}  {escape(finding.text)}", soft_wrap=True)
     errors = sum(finding.level == "error" for finding in report.findings)
     warnings = len(report.findings) - errors
-    console.print(
+    out.print(
         f"{len(report.cards)} card(s), {errors} error(s), {warnings} warning(s); prices "
         f"compared with {report.price_list}; fingerprint {report.fingerprint}",
         soft_wrap=True,

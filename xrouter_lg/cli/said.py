@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import spread
+from xrouter_lg.json_text import printable
 
 
 class ExitCode(IntEnum):
@@ -149,7 +150,13 @@ def _ending(error: Exception) -> typer.Exit:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    echo(text)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line in which prompts, names or errors of others may stand."""
+    typer.echo(printable(text), err=err)
 
 
 def _end(what: object, code: ExitCode) -> typer.Exit:
@@ -159,4 +166,4 @@ def _end(what: object, code: ExitCode) -> typer.Exit:
 
 def _say(what: object) -> None:
     line = " ".join(part.strip() for part in str(what).splitlines())
-    typer.echo(f"xrouter: {line}", err=True)
+    echo(f"xrouter: {line}", err=True)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from xrouter_lg.json_text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
@@ -23,11 +25,24 @@ _ID_SHOWN = 18
 """Characters of an id in a table: its time to a fraction of a millisecond."""
 
 
-def console() -> Console:
-    from rich.console import Console
+def console(*, stderr: bool = False, fitted: bool = True) -> Console:
+    """A console on which no text of others can steer the terminal; ``fitted`` for tables that a
+    pipe must not cut."""
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
+    class Printing(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            for part in super().render(renderable, options):
+                text = part.text if part.control else printable(part.text)
+                yield Segment(text, part.style, part.control)
+
+    if not fitted:
+        return Printing(stderr=stderr)
     # Piped output has no width of its own; eighty columns would cut the ids.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Printing(width=None if sys.stdout.isatty() else 160, highlight=False, stderr=stderr)
 
 
 def plain_table(*columns: str, header: bool = True) -> Table:
@@ -42,10 +57,9 @@ def bars(
 ) -> Progress:
     """Progress on stderr, for what is printed on stdout is the result; on a terminal, unless it
     is wanted ``everywhere``. What is ``transient`` is gone in the end."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    shown = Console(stderr=True)
+    shown = console(stderr=True, fitted=False)
     disable = not (everywhere or shown.is_terminal)
     return Progress(*columns, console=shown, transient=transient, disable=disable)
 
@@ -72,9 +86,7 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 
 def busy(what: str) -> Status:
     """Says on stderr that something takes a while, until it ends."""
-    from rich.console import Console
-
-    return Console(stderr=True).status(what)
+    return console(stderr=True, fitted=False).status(what)
 
 
 def route_table(rows: list[RouteRow]) -> RenderableType:

@@ -86,9 +86,10 @@ def _row(
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from xrouter_lg.cli.tables import console
 
     table = Table("verifier", "good", "bad", "result")
     for row in rows:
@@ -103,4 +104,4 @@ def _print(rows: list[dict[str, Any]]) -> None:
         style = {True: "green", False: "red", None: "dim"}
         # As Text: an answer with brackets in it is no markup.
         table.add_row(row["verifier"], *counts, Text(said[row["ok"]], style=style[row["ok"]]))
-    Console().print(table)
+    console(fitted=False).print(table)

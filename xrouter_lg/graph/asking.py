@@ -62,6 +62,7 @@ from xrouter_lg.tracing.runs.extract import (
     node_run_id_of,
     run_ids,
 )
+from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
 RUN_NAME = "xrouter"
@@ -92,7 +93,9 @@ class RequestSteps:
         self.router, self.tools = router, tools
         self._shown = shown_tools(tools.tools)
         self._measured = ToolsSize.of(self._shown)
-        self._bound = Bound(tools.tools, dict(tools.options), {}, tools.structured, tools.foreign)
+        self._bound = Bound(
+            tools.tools, dict(tools.options), {}, tools.structured, tools.foreign, tools.listed
+        )
         self._costly = self._bound.costly()
         self.open = OpenRequests()
 
@@ -281,6 +284,7 @@ class RequestSteps:
             if caps and self.router.spending is not None:
                 self.router.spending.settle(caps, hold, charges)
         self.open.called(context.request_id, result)
+        await take_turns()  # answers to many come back together
         return result
 
     def _caps(self, config: RunnableConfig) -> tuple[Cap, ...]:

@@ -19,7 +19,8 @@ class ToolBinding:
     own ``bind_tools`` as they are; options without tools reach its ``bind``. ``needs`` are
     capabilities that a card must have beyond those that the request shows. ``structured`` is what
     the answer shall be read as, ``settings`` are fields of the worker's chat model to set
-    otherwise (``cache``, ``output_version``), ``foreign`` keywords for cards of one class."""
+    otherwise (``cache``, ``output_version``), ``foreign`` keywords for cards of one class.
+    ``listed``: whether there was a list of tools, which may be an empty one."""
 
     tools: tuple[Any, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
@@ -27,6 +28,7 @@ class ToolBinding:
     structured: Structured | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     foreign: ForeignSettings | None = None
+    listed: bool = False
 
 
 def shown_tools(tools: Iterable[Any]) -> tuple[Mapping[str, Any], ...]:

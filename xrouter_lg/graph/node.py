@@ -31,6 +31,7 @@ from xrouter_lg.routing.router import Router, as_router
 from xrouter_lg.said import text_of
 from xrouter_lg.tracing.record.recorder import Recorder
 from xrouter_lg.tracing.runs.extract import RECORD_KEY
+from xrouter_lg.turnstile import take_turns
 
 _STREAM_KEYS = (
     "langgraph_node",
@@ -141,7 +142,9 @@ class XRouterNode(DrawnNode):
         ``strict``, ``response_format`` ...) reach the chat model's own ``bind_tools`` as given."""
         bound = copy.copy(self)
         bound._compiled = None
-        bound._tools = replace(self._tools, tools=tuple(tools), options=tuple(options.items()))
+        bound._tools = replace(
+            self._tools, tools=tuple(tools), options=tuple(options.items()), listed=True
+        )
         return bound
 
     def invoke(  # type: ignore[override]  # a node's input and output, not a graph's modes
@@ -158,6 +161,7 @@ class XRouterNode(DrawnNode):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         value, messages = self._read(input)
+        await take_turns()
         pool = self.router.pool
         state = await self._graph_for(pool).ainvoke(
             {"messages": messages}, self._config(config, pool, kwargs)

@@ -19,7 +19,7 @@ does not rule it out. On logs made of real outcomes (docs/quality.md) that lost 
 log and against the best fixed card, than asking for an interval above zero, which holds what is
 even where another card is far better. One card for every request is simpler: where routing is not
 expected to beat it by a part of the standard error, that card is the conclusion, if it is shown to
-beat the log.
+beat the log, on thirty scored answers of its own at the least.
 
 Without draws (a propensity below 1) and without bought answers nothing can correct the model: what
 a log of rules shows of each card, it shows on the requests that the rules sent there. Then what is,
@@ -53,6 +53,8 @@ which the log counts as never having explored."""
 _WORTH_ROUTING = 0.3
 """Standard errors by which routing has to be expected above one card for every request, where that
 card is shown to beat the log."""
+_TOLD = 30
+"""Scored answers of a card, below which it is not the conclusion for every request."""
 
 Use = Literal["checkpoint", "fixed", "as it is"]
 
@@ -188,20 +190,21 @@ def conclude_from_log(
         )
     over, over_fixed, fixed_over, proved = _gains(learned, log, cost_weight, c_ref_usd, taken_N)
     use: Use = "as it is"
+    card_wins = fixed_over.above and int(np.isfinite(log.score_M[:, fixed]).sum()) >= _TOLD
     if log.drawn < MIN_DRAWN:
         reason = (
             f"the log never explored ({log.drawn} of {log.scored} scored answers came from a "
             "draw): what it shows of a card, it shows on the requests that were sent there. Keep "
             "what is, and set exploration=0.05, or buy answers"
         )
-    elif proved > 0 and over.likely and (over_fixed.expected or not fixed_over.above):
+    elif proved > 0 and over.likely and (over_fixed.expected or not card_wins):
         shown = "shown" if over.above else "expected, not yet shown as a whole"
         use = "checkpoint"
         reason = (
             f"what its decisions prove one by one adds up to {proved:+.4f} per request; gain over "
             f"the log {over} ({shown}); over {cards[fixed]} for every request {over_fixed}"
         )
-    elif fixed_over.above:
+    elif card_wins:
         use = "fixed"
         reason = (
             f"routing is not expected to beat {cards[fixed]} for every request ({over_fixed}), "

@@ -25,7 +25,7 @@ from xrouter_lg.verifiers.sandbox.run import (
     SandboxError,
     best_isolation,
     say_what_is_open,
-    why_not_full,
+    why_not_higher,
 )
 
 _HERE = Path(__file__).parent / "sandbox"
@@ -101,7 +101,7 @@ class UnitTests(Verifier):
             raise VerifierConfigError(str(error)) from error
         if isolation not in ("best", *Isolation):
             raise VerifierConfigError(
-                f"isolation is {isolation!r}; it is 'best', 'full', 'partial' or 'weak'"
+                f"isolation is {isolation!r}; it is one of best, {', '.join(Isolation)}"
             )
         self.isolation = None if isolation == "best" else Isolation(isolation)
         if process not in ("two", "same"):
@@ -131,7 +131,7 @@ class UnitTests(Verifier):
         elif not (best := best_isolation()).covers(self.isolation):
             raise Unverifiable(
                 f"this machine isolates at {best!s}, {self.isolation!s} is asked for "
-                f"({why_not_full()}): grade on a machine that does, or accept what there is with "
+                f"({why_not_higher()}): grade on a machine that does, or accept what there is with "
                 f"`isolation: {best!s}`"
             )
 

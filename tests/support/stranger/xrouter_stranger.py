@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from xrouter_lg import ModelCard, RouteRequest
@@ -26,3 +28,18 @@ class Polite(Verifier):
 
     def verify(self, answer: str, reference: Any, meta: Mapping[str, Any]) -> Verdict:
         return Verdict.of("please" in answer)
+
+
+def diary(path: str) -> Iterator[dict[str, Any]]:
+    """A trace source: a run a line, in LangSmith's schema."""
+    yield from map(json.loads, Path(path).read_text().splitlines())
+
+
+def cupboard(url: str) -> str:
+    """A store that is a SQLite file below a folder."""
+    return f"{url.removeprefix('cupboard://')}/traces.db"
+
+
+def lost(url: str) -> str:
+    """One whose error repeats what it was given."""
+    raise KeyError(url)

@@ -11,13 +11,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableLambda
 
-from xrouter_lg.errors import StoreError
+from xrouter_lg.errors import ConfigurationError, StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 
 ECHO = RunnableLambda(lambda x: x)
@@ -39,7 +40,10 @@ def test_a_full_queue_drops_the_newest_runs_and_counts_them(db: Path) -> None:
         assert kept + recorder.dropped == 20
 
 
-def test_a_locked_database_is_counted_and_the_request_answered(db: Path) -> None:
+def test_a_store_locked_for_good_is_counted_and_the_request_answered(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xrouter_lg.tracing.record.recorder._LOCKED_S", 0.0)
     with TraceStore(db, busy_timeout_s=0.05) as store, Recorder(store) as recorder:
         other = sqlite3.connect(db, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
@@ -51,17 +55,70 @@ def test_a_locked_database_is_counted_and_the_request_answered(db: Path) -> None
         other.close()
 
 
-def test_the_writer_goes_on_after_the_lock_is_gone(db: Path) -> None:
-    with TraceStore(db, busy_timeout_s=0.05) as store, Recorder(store) as recorder:
+def test_a_lock_that_outlasts_many_tries_loses_nothing(db: Path) -> None:
+    with TraceStore(db, busy_timeout_s=0.01) as store, Recorder(store) as recorder:
         other = sqlite3.connect(db, isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
-        ask(recorder)
-        recorder.flush(10)
+        for number in range(3):
+            ask(recorder, number)
+            assert not recorder.flush(0.5)
         other.execute("ROLLBACK")
         other.close()
-        ask(recorder)
-        recorder.flush(10)
-        assert store.counts()["runs"] == 1
+        assert recorder.flush(30)
+        assert (store.counts()["runs"], recorder.failed, recorder.dropped) == (3, 0, 0)
+
+
+def test_a_request_of_durability_sync_is_in_the_store_when_it_is_answered(db: Path) -> None:
+    with Recorder(db, durability="sync") as recorder:
+        for number in range(1, 6):
+            ask(recorder, number)
+            with sqlite3.connect(db) as beside:
+                assert beside.execute("SELECT count(*) FROM traces").fetchone() == (number,)
+        with recorder.store._engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_a_store_that_hangs_holds_one_request_of_durability_sync_up_and_counts_all(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xrouter_lg.tracing.record.recorder._CONFIRM_S", 0.2)
+    with Recorder(db, durability="sync") as recorder:
+        other = sqlite3.connect(db, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        for number in range(20):
+            assert ask(recorder, number) == number
+        assert recorder.late == 20
+        other.execute("ROLLBACK")
+        other.close()
+        assert recorder.flush(30)
+        assert ask(recorder) == 1
+        assert (recorder.late, recorder.failed, recorder.store.counts()["runs"]) == (20, 0, 21)
+
+
+def test_a_clock_that_is_set_back_leaves_no_run_that_ends_before_it_began(
+    db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recorder(db) as recorder:
+
+        def back(value: Any) -> Any:
+            class Earlier(datetime):
+                @classmethod
+                def now(cls, tz: Any = None) -> datetime:
+                    return datetime.now(tz) - timedelta(hours=1)
+
+            monkeypatch.setattr("xrouter_lg.tracing.record.recorder.datetime", Earlier)
+            return value
+
+        RunnableLambda(back).invoke(1, {"callbacks": [recorder]})
+        assert recorder.flush(10)
+        [trace] = recorder.store.iter_traces()
+        assert all(run["start_time"] <= run["end_time"] for run in trace.runs)
+
+
+@pytest.mark.parametrize("option", [{"durability": "exit"}, {"durability": None}])
+def test_a_durability_that_is_none_is_refused(db: Path, option: Any) -> None:
+    with pytest.raises(ConfigurationError, match="durability"):
+        Recorder(db, **option)
 
 
 def test_a_short_lock_loses_nothing(db: Path) -> None:

@@ -1,14 +1,17 @@
 """Gemini's chat model, with what its class drops: tokens by modality, of which sound and pictures
-have rates of their own."""
+have rates of their own, and errors in the place of an answer."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
-from xrouter_lg.calls.raw.watching import Around, Watcher, watching
+from xrouter_lg.calls.raw.watching import Around, ErrorInAnswerError, Watcher, watching
 from xrouter_lg.said import RAW_USAGE_KEY
+from xrouter_lg.said.message import mapping
 
 _APART = ("audio", "image", "video")
 
@@ -41,8 +44,14 @@ class _Async(Around):
 
 
 class _Models(Around):
+    """``client.aio.models``. An error in the place of an answer stands in what was received alone:
+    its package reads of it an answer that has nothing."""
+
     def __init__(self, models: Any, watched: _Watched) -> None:
-        super().__init__(models)
+        asked = copy(models)
+        if hasattr(asked, "_api_client"):
+            asked._api_client = _Received(asked._api_client)
+        super().__init__(asked)
         self._watched = watched
 
     async def generate_content(self, **request: Any) -> Any:
@@ -54,6 +63,30 @@ class _Models(Around):
     async def _each(self, stream: Any) -> AsyncIterator[Any]:
         async for chunk in stream:
             yield self._watched.noted(chunk)
+
+
+class _Received(Around):
+    """What sends the package's requests, and looks at what comes back."""
+
+    async def async_request(self, *args: Any, **options: Any) -> Any:
+        response = await self._inner.async_request(*args, **options)
+        body = response.body or ""
+        if '"candidates"' not in body and '"error"' in body:
+            error = mapping(json.loads(body)).get("error")
+            if error is not None:
+                raise _raised(error)
+        return response
+
+
+def _raised(error: Any) -> Exception:
+    """The error as the package raises one that came with its own status."""
+    from google.genai.errors import ClientError, ServerError
+
+    code = mapping(error).get("code")
+    if not isinstance(code, int) or not 400 <= code < 600:
+        return ErrorInAnswerError(error)
+    kind = ClientError if code < 500 else ServerError
+    return kind(code, {"error": error})
 
 
 def _count(count: Any) -> dict[str, Any]:

@@ -25,14 +25,27 @@ class StreamWatch(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.seen = False
+        self.said = 0
+        """Characters so far."""
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
-        if shows(token, getattr(kwargs.get("chunk"), "message", None)):
+        message = getattr(kwargs.get("chunk"), "message", None)
+        self.said += size_of(token, message)
+        if shows(token, message):
             self.seen = True
 
     def on_stream_event(self, event: Any, **kwargs: Any) -> None:
         if isinstance(event, Mapping) and event.get("event") == "content-block-delta":
             self.seen = True
+            delta = event.get("delta")
+            self.said += len(str(delta.get("text") or "")) if isinstance(delta, Mapping) else 0
+
+
+def size_of(token: Any, message: Any) -> int:
+    """Characters of a chunk: its text, and the arguments of its tool calls."""
+    calls = getattr(message, "tool_call_chunks", None) or ()
+    text = len(token) if isinstance(token, str) else 0
+    return text + sum(len(call.get("args") or "") for call in calls)
 
 
 def shows(token: Any, message: Any) -> bool:

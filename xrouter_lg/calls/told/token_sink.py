@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from xrouter_lg.calls.told.stream_watch import shows
+from xrouter_lg.calls.told.stream_watch import shows, size_of
 
 Emit = Callable[[str, AIMessageChunk], None]
 
@@ -22,6 +22,8 @@ class TokenSink:
         self._held: list[AIMessageChunk] = []
         self.shown = False
         """Whether the caller has seen a part of the answer."""
+        self.said = 0
+        """Characters of this attempt so far."""
         self.last: AIMessageChunk | None = None
         """The chunk that ended the answer."""
 
@@ -29,8 +31,10 @@ class TokenSink:
         """Another attempt begins; what the one before has not shown is forgotten."""
         self._held.clear()
         self.last = None
+        self.said = 0
 
     def put(self, card: str, chunk: AIMessageChunk) -> None:
+        self.said += size_of(chunk.text, chunk)
         if chunk.chunk_position == "last":
             self._flush(card)
             self.last = chunk

@@ -4,6 +4,7 @@ temperature of a call by the names that a provider's class takes, less what the 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -55,6 +56,10 @@ OPTIONAL = frozenset(
 _OF_TOOLS = ("tool_choice", "strict", "parallel_tool_calls")
 """Options of ``bind_tools`` that mean nothing, or are refused, where no tool is bound."""
 
+NO_TOOLS = frozenset({"tools", "tool_choice", "strict"})
+"""What a provider may refuse of an empty list of tools: such a list is then left out, with its
+options."""
+
 _CONTAINERS = ("extra_body", "options", "generation_config", "model_kwargs")
 _OPENAI_HOSTS = ("api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com")
 
@@ -78,6 +83,8 @@ class Bound:
     call: Mapping[str, Any]
     structured: Structured | None = None
     foreign: ForeignSettings | None = None
+    listed: bool = False
+    """Whether a list of tools was bound: an empty one goes out as the model's class sends it."""
 
     def costly(self) -> dict[str, Any]:
         """What of it a worst case has to reckon with, in plain values. Of the tools only those
@@ -150,7 +157,8 @@ def prepare(
         model = _without(model, set(LIMITS).difference(names), inside=LIMITS)
     if bound.structured is not None:
         options = {**bound.structured.parts_for(model).kwargs, **options}
-    runnable: Any = _bind(model, bound.tools, options)
+    nothing_listed = bound.listed and not bound.tools and NO_TOOLS.isdisjoint(refused)
+    runnable: Any = _bind(model, bound.tools, options, nothing_listed=nothing_listed)
     if limit is not None:
         kwargs |= _limit_kwargs(model, runnable, limit, names, {**options, **kwargs})
     sent = {*_names_in(options), *_names_in(kwargs), *_names_in(_fields(model))}
@@ -158,14 +166,25 @@ def prepare(
         sent.update(LIMITS)  # a class may give the limit another name than ours
     if getattr(model, "stream_usage", None):
         sent.add("stream_options")
+    if nothing_listed:
+        sent.update(NO_TOOLS)
+    else:
+        sent.difference_update(NO_TOOLS)
     if isinstance(runnable, RunnableBinding) and not (runnable.config or runnable.config_factories):
         # It would add the handlers of the running config to those of the call: the same ones, of
         # which some here know what the call costs.
         runnable, kwargs = runnable.bound, {**runnable.kwargs, **kwargs}
-    return Prepared(runnable, kwargs, frozenset(sent & (OPTIONAL | set(LIMITS))))
+    return Prepared(runnable, kwargs, frozenset(sent & (OPTIONAL | NO_TOOLS | set(LIMITS))))
 
 
-def _bind(model: BaseChatModel, tools: Sequence[Any], options: dict[str, Any]) -> Any:
+def _bind(
+    model: BaseChatModel, tools: Sequence[Any], options: dict[str, Any], *, nothing_listed: bool
+) -> Any:
+    if nothing_listed:
+        if is_a(model, "ChatGoogleGenerativeAI"):  # it refuses a choice when it is called
+            options = _less(options, _OF_TOOLS)
+        with suppress(Exception):  # what its class does not take is left out
+            return model.bind_tools([], **options)
     try:
         if tools:
             return model.bind_tools(list(tools), **options)

@@ -66,9 +66,7 @@ def list_keys(store: Keys = "xrouter_keys.db", as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    from rich.console import Console
-
-    from xrouter_lg.cli.tables import plain_table
+    from xrouter_lg.cli.tables import console, plain_table
 
     table = plain_table()
     for name in ("name", "USD", "of", "per", "per minute", ""):
@@ -82,7 +80,7 @@ def list_keys(store: Keys = "xrouter_keys.db", as_json: AsJson = False) -> None:
             str(row["requests_per_minute"] or "-"),
             "revoked" if row["revoked"] else "",
         )
-    Console().print(table)
+    console(fitted=False).print(table)
 
 
 @command(app, "revoke", example="keys revoke alice --keys keys.db")

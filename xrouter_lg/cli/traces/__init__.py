@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -19,7 +19,7 @@ from xrouter_lg.cli.options import (
     parse_size,
     parse_when,
 )
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 from xrouter_lg.cli.tables import console, counting, route_details, route_table, run_tree
 from xrouter_lg.cli.traces import pull as traces_pull
 
@@ -51,12 +51,12 @@ def list_traces(
             print_json([row.to_dict() for row in rows])
             return
         if not rows:
-            typer.echo(f"No routed requests match in {store}.")
+            echo(f"No routed requests match in {store}.")
             return
         console().print(route_table(rows))
-        typer.echo(f"{len(rows)} shown, {opened.counts()['routes']} in {store}.")
+        echo(f"{len(rows)} shown, {opened.counts()['routes']} in {store}.")
         if hashed := opened.hashed([row.trace_id for row in rows]):
-            typer.echo(
+            echo(
                 f"{hashed} of them hold hashed prompts: they can be counted and billed, "
                 "but train nothing."
             )
@@ -86,9 +86,9 @@ def show(
                 out.print(part)
         for entry in feedback:
             said = "" if entry["comment"] is None else f"  {entry['comment']}"
-            typer.echo(f"feedback  {entry['key']} = {entry['score']}{said}")
+            echo(f"feedback  {entry['key']} = {entry['score']}{said}")
         if opened.hashed([trace_id]):
-            typer.echo("Its prompts are stored as hashes: it trains nothing.")
+            echo("Its prompts are stored as hashes: it trains nothing.")
 
 
 @command(app, "export", example="traces export --to traces.jsonl")
@@ -121,14 +121,17 @@ def export(
     written = " and ".join(
         f"{counts.get(name, 0)} {name}" for name in wanted if counts.get(name) or name != "feedback"
     )
-    typer.echo(f"{written} written to {to}")
+    echo(f"{written} written to {to}")
 
 
 @command(app, "import", example="traces import traces.jsonl --store new.db")
 def import_traces(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="JSONL files, folders or files of Parquet; LangSmith's bulk exports."),
+        typer.Argument(
+            help="JSONL files, folders or files of Parquet; LangSmith's bulk exports; or NAME:TEXT "
+            "of an installed package's trace source."
+        ),
     ],
     store: Store = STORE,
     project: Annotated[
@@ -139,7 +142,7 @@ def import_traces(
     """Import exported traces. Repeating an import changes nothing, so an interrupted one is
     simply repeated."""
     with _open(store, create=True) as opened, counting("runs imported") as step:
-        bulk = _bulk_export(paths)
+        bulk = _from_sources(paths) or _bulk_export(paths)
         if bulk is None:
             counts = opened.import_files(paths, project=project, progress=step)
         else:
@@ -148,9 +151,9 @@ def import_traces(
         print_json({**counts, "store": store})
         return
     if not counts:
-        typer.echo("Nothing to import: the files hold no runs and no feedback.")
+        echo("Nothing to import: the files hold no runs and no feedback.")
         return
-    typer.echo(
+    echo(
         f"{counts.get('runs', 0)} runs ({counts.get('new_runs', 0)} new) with "
         f"{counts.get('routes', 0)} routes and {counts.get('feedback', 0)} feedback entries "
         f"({counts.get('new_feedback', 0)} new) imported into {store}"
@@ -197,7 +200,7 @@ def delete(
     if as_json:
         print_json({**found, by: value, "store": store, "dry_run": dry_run})
     else:
-        typer.echo(said)
+        echo(said)
 
 
 @command(app, "prune", example="traces prune --older-than 30d --max-size 2GB")
@@ -234,9 +237,9 @@ def prune(
     if as_json:
         print_json({**counts, "older": aged, "held": held, "store": store, "dry_run": dry_run})
     elif dry_run:
-        typer.echo(f"{said}. Nothing deleted.")
+        echo(f"{said}. Nothing deleted.")
     else:
-        typer.echo(f"{_counted(counts)} deleted from {store}")
+        echo(f"{_counted(counts)} deleted from {store}")
 
 
 app.add_typer(traces_pull.app)
@@ -258,6 +261,35 @@ def _bulk_export(paths: list[Path]) -> Iterable[dict[str, Any]] | None:
     if not all(found):
         raise typer.BadParameter("import LangSmith's bulk exports apart from other files")
     return read_bulk_export(paths)
+
+
+def _from_sources(paths: list[Path]) -> Iterable[Any] | None:
+    """The runs of sources that other packages bring; None where the paths are files."""
+    from xrouter_lg.calls.failures import describe
+    from xrouter_lg.errors import StoreError
+    from xrouter_lg.plugins import TRACE_SOURCES, plugin
+
+    named = [(str(path).partition(":"), path.exists()) for path in paths]
+    found = [
+        (None if there or not colon else plugin(TRACE_SOURCES, name), rest)
+        for (name, colon, rest), there in named
+    ]
+    if not any(source for source, _ in found):
+        return None
+    if not all(source for source, _ in found):
+        raise typer.BadParameter("import sources of other packages apart from files")
+
+    def runs() -> Iterator[Any]:
+        for source, rest in found:
+            assert source is not None
+            try:
+                yield from source.load()(rest)
+            except Exception as error:  # what is in that package is its own affair
+                raise StoreError(
+                    f"the trace source {source.name!r} of {source.value} failed: {describe(error)}"
+                ) from error
+
+    return runs()
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import STORE, AsJson, Store, moment, parse_when
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 from xrouter_lg.cli.tables import bars, console, facts_table, plain_table
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def push(
     if as_json:
         print_json(summary.to_dict())
         return
-    typer.echo(
+    echo(
         f"{summary.sent} sent, {summary.there} there already, {summary.no_run} on runs that "
         f"LangSmith does not have ({summary.traces} traces with feedback)"
     )
@@ -195,7 +195,7 @@ def push_experiment(
     if as_json:
         print_json(summary.to_dict())
         return
-    typer.echo(str(summary))
+    echo(str(summary))
 
 
 @contextmanager
@@ -237,7 +237,7 @@ def _print_pull(summary: PullSummary, store: str) -> None:
     if summary.costs.disagreements:
         out.print(_disagreements(summary))
     for note in summary.notes:
-        typer.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 def _costs(summary: PullSummary) -> str:

@@ -35,7 +35,7 @@ _GRID = 60
 
 
 @dataclass(frozen=True)
-class Savings:
+class BesideFixed:
     """What a setting costs and scores beside always calling the best fixed model."""
 
     cost_weight: float
@@ -110,7 +110,7 @@ class Assessment:
     over_knn: Figure | None
     """AIQ over the shrinking kNN's."""
     verdict: GateVerdict | None
-    savings: tuple[Savings, ...]
+    savings: tuple[BesideFixed, ...]
     families: tuple[FamilyRoutes, ...]
     regressions: tuple[Regression, ...]
 
@@ -264,7 +264,7 @@ def _band(curve: Curve, test: OutcomeGrid, reference: Reference, *, draws: int, 
 
 def _savings(
     curve: Curve, test: OutcomeGrid, reference: Reference, score: Score, settings: AssessSettings
-) -> tuple[Savings, ...]:
+) -> tuple[BesideFixed, ...]:
     wanted = {settings.cost_weight: "the judged cost weight"}
     if (parity := score.metrics.parity_cost_weight) is not None:
         wanted.setdefault(parity, "the highest with the best fixed model's quality")
@@ -277,7 +277,7 @@ def _savings(
         stacked = np.stack([curve.cost[at], fixed_cost, curve.score[at] - fixed_score])
         means = bootstrap_means(stacked, draws=settings.draws, seed=settings.seed)
         rows.append(
-            Savings(
+            BesideFixed(
                 cost_weight=float(curve.cost_weight[at]),
                 why=why,
                 usd=float(curve.cost[at].sum()),

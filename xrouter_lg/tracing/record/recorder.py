@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -40,17 +41,30 @@ if TYPE_CHECKING:
     from xrouter_lg.tracing.store.trace_store import TraceStore
 
 _RETRY_AFTER_S = 0.2
+_LOCKED_S = 60.0
+"""How long a store that another process holds is waited for, while the queue has room."""
+_CONFIRM_S = 5.0
+"""The longest that ``durability="sync"`` holds a request up."""
 
 _NOTHING = freeze({}, "input")
 
 
 class Recorder(BaseTracer):
-    """Records runs into a :class:`TraceStore` without ever delaying or failing a request.
+    """Records runs into a :class:`TraceStore` without ever failing a request.
 
     Pass it in ``config["callbacks"]`` of a whole app or of one node. The request's thread only
     copies inputs and outputs; one writer thread makes rows of them and commits in batches, at
     most about 0.05 s after a run ended. A full queue drops the newest run (``dropped``); what
     the database refuses is counted too (``failed``, ``last_error``). Both warn once in the log.
+    A store that another process has locked is waited for, up to a minute.
+
+    ``durability="async"`` delays no request: a process that is killed loses what ended in its last
+    moments (0.05 s, and what the database takes to commit). ``durability="sync"`` holds a request
+    up until its trace is committed and flushed to disk, a few milliseconds in which its event loop
+    does nothing else: what has been answered is in the store, whatever becomes of the process or of
+    the machine's power. A store that does not answer is waited for at most 5 s, once; requests that
+    went on without it are counted (``late``). A :class:`TraceStore` that is handed in flushes as it
+    was told to.
 
     ``redact`` gets inputs, outputs, metadata, tags and errors as JSON values and returns what
     may be stored; when it raises, the value is left out. Credentials are removed regardless.
@@ -75,6 +89,7 @@ class Recorder(BaseTracer):
         prompts: Literal["full", "hashed"] = "full",
         sample_rate: float = 1.0,
         retention_days: float | None = None,
+        durability: Literal["async", "sync"] = "async",
     ) -> None:
         from xrouter_lg.tracing.store.retention import Retention
         from xrouter_lg.tracing.store.trace_store import (
@@ -82,9 +97,15 @@ class Recorder(BaseTracer):
         )
 
         super().__init__()
-        _check(prompts, sample_rate, retention_days)
+        _check(prompts, sample_rate, retention_days, durability)
+        sync = durability == "sync"
         self._owns_store = not isinstance(store, TraceStore)
-        self.store = store if isinstance(store, TraceStore) else TraceStore(store)
+        self.store = (
+            store
+            if isinstance(store, TraceStore)
+            else TraceStore(store, synchronous="full" if sync else "normal")
+        )
+        self.durability = durability
         self.project = project
         self._sample_rate = sample_rate
         hasher = TextHasher(self.store.prompt_salt()) if prompts == "hashed" else None
@@ -94,6 +115,9 @@ class Recorder(BaseTracer):
         # Where `annotate` and LangChain look for a tracer's open runs.
         self.run_map = cast("dict[str, Run]", self._open)
         self._sink: BatchSink[RunData] = BatchSink(self._write, max_queue=max_queue)
+        self.late = 0
+        """Requests that ``durability="sync"`` did not hold up until their trace was written."""
+        self._overdue: threading.Event | None = None
 
     def __enter__(self) -> Recorder:
         return self
@@ -291,7 +315,8 @@ class Recorder(BaseTracer):
                 run.inputs = _copied(inputs, "input")
             if error is not None:
                 run.error = describe(error)
-            run.end_time = datetime.now(UTC)
+            # A clock may be set back meanwhile; no run ends before it began.
+            run.end_time = max(datetime.now(UTC), run.start_time)
         if run.parent is None:
             # Runs that were cancelled without a word would stay here for ever.
             for child in list(trace.runs.values()):
@@ -301,6 +326,18 @@ class Recorder(BaseTracer):
             trace.runs.clear()
         if trace.kept:
             self._sink.put(run)
+            if run.parent is None and self.durability == "sync":
+                self._confirm()
+
+    def _confirm(self) -> None:
+        """Wait until what was recorded is in the store; not for one that is known to hang."""
+        if self._overdue is not None and not self._overdue.is_set():
+            self.late += 1
+            return
+        mark = self._sink.mark()
+        if mark is not None and not mark.wait(_CONFIRM_S):
+            self.late += 1
+            self._overdue = mark
 
     # --- the writer's thread ---------------------------------------------------------------
 
@@ -323,11 +360,17 @@ class Recorder(BaseTracer):
             self._retention.step()
 
     def _write_rows(self, run_rows: list[dict[str, Any]], route_rows: list[dict[str, Any]]) -> None:
-        try:
-            self.store.write(run_rows, route_rows)
-        except StoreError:
+        patience = time.monotonic() + _LOCKED_S
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return self.store.write(run_rows, route_rows)
+            except StoreError as error:
+                waits = "locked" in str(error.__cause__) and self._sink.patient
+                if tries > 1 and not (waits and time.monotonic() < patience):
+                    raise
             time.sleep(_RETRY_AFTER_S)
-            self.store.write(run_rows, route_rows)
 
     def _write_singly(self, runs: list[RunData]) -> None:
         for run in runs:
@@ -337,7 +380,9 @@ class Recorder(BaseTracer):
                 self._sink.record_failure(1, error)
 
 
-def _check(prompts: str, sample_rate: float, retention_days: float | None) -> None:
+def _check(prompts: str, sample_rate: float, retention_days: float | None, durability: str) -> None:
+    if durability not in ("async", "sync"):
+        raise ConfigurationError(f"durability must be 'async' or 'sync', got {durability!r}")
     if prompts not in ("full", "hashed"):
         raise ConfigurationError(f"prompts must be 'full' or 'hashed', got {prompts!r}")
     if not 0 <= sample_rate <= 1:

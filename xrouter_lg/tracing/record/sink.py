@@ -87,13 +87,24 @@ class BatchSink(Generic[T]):
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything put so far was handed to ``write``; False on timeout (seconds)."""
+        mark = self.mark()
+        return not self._items if mark is None else mark.wait(timeout)
+
+    def mark(self) -> threading.Event | None:
+        """Is set once everything put so far was handed to ``write``, which hurries; None where
+        nobody writes."""
         if self._thread is None or not self._thread.is_alive():
-            return not self._items
+            return None
         mark = _Mark()
         self._items.append(mark)
         self._hurry.set()
         self._wake.set()
-        return mark.reached.wait(timeout)
+        return mark.reached
+
+    @property
+    def patient(self) -> bool:
+        """Whether what comes can be kept while ``write`` waits for something."""
+        return not self._closed and len(self._items) < self._max_queue
 
     def close(self, timeout: float = 10.0) -> None:
         """Drain for at most ``timeout`` seconds, then stop. Later items are dropped."""

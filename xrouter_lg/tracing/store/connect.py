@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from xrouter_lg.errors import StoreError
 from xrouter_lg.extras import missing
+from xrouter_lg.plugins import STORES, plugin
 from xrouter_lg.tracing.store.migrations import SCHEMA_VERSION, migrate, stored_version
 
 WRITE = {"xrouter_write": True}
@@ -47,6 +49,8 @@ def resolve_url(target: str | os.PathLike[str]) -> URL:
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
+        if (brought := plugin(STORES, url.get_backend_name())) is not None:
+            return _from_plugin(brought, text)
         raise StoreError(
             f"{shown(url)!r}: the trace store knows SQLite and Postgres, not "
             f"{url.get_backend_name()!r}. Use a path or a postgresql:// URL."
@@ -54,6 +58,22 @@ def resolve_url(target: str | os.PathLike[str]) -> URL:
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         return resolve_url(url.database or "")
     return url
+
+
+def _from_plugin(brought: EntryPoint, text: str) -> URL:
+    """Where another package says that the store is."""
+    try:
+        told = brought.load()(text)
+    except Exception as error:  # what is in that package is its own affair
+        where = f"the store {brought.name!r} of {brought.value}"
+        # The URL may hold a password, and what that package raises may repeat it.
+        raise StoreError(f"{where} can't be found: {type(error).__name__}") from error
+    if not isinstance(told, str | os.PathLike) or str(told).startswith(f"{brought.name}:"):
+        raise StoreError(
+            f"the store {brought.name!r} of {brought.value} gives a {type(told).__name__}; it must "
+            "give a path, or a URL of SQLite or Postgres"
+        )
+    return resolve_url(told)
 
 
 def file_of(url: URL) -> tuple[int, int] | None:
@@ -74,15 +94,20 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def open_engine(url: URL, *, create: bool, busy_timeout_s: float) -> Engine:
-    """Engine with the schema of traces in place.
+def open_engine(
+    url: URL, *, create: bool, busy_timeout_s: float, synchronous: str = "normal"
+) -> Engine:
+    """Engine with the schema of traces in place. ``synchronous``: how SQLite flushes what is
+    committed.
 
     Raises:
         StoreError: the file is missing (``create=False``), can't be opened, is no database, or
             was written by a newer version of this package.
         MissingExtraError: Postgres without psycopg.
     """
-    engine = database_engine(url, create=create, busy_timeout_s=busy_timeout_s)
+    engine = database_engine(
+        url, create=create, busy_timeout_s=busy_timeout_s, synchronous=synchronous
+    )
     try:
         with store_errors(url, "open"):
             _bring_up_to_date(engine, url)
@@ -92,7 +117,9 @@ def open_engine(url: URL, *, create: bool, busy_timeout_s: float) -> Engine:
     return engine
 
 
-def database_engine(url: URL, *, create: bool = True, busy_timeout_s: float = 5.0) -> Engine:
+def database_engine(
+    url: URL, *, create: bool = True, busy_timeout_s: float = 5.0, synchronous: str = "normal"
+) -> Engine:
     """Engine with a database's settings, whatever tables are kept there. It survives a fork, and
     a Postgres server that went away and came back.
 
@@ -110,7 +137,7 @@ def database_engine(url: URL, *, create: bool = True, busy_timeout_s: float = 5.
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise missing("psycopg", "a Postgres store") from error
     if sqlite:
-        _set_up_sqlite(engine, busy_timeout_s)
+        _set_up_sqlite(engine, busy_timeout_s, synchronous)
     ref = weakref.ref(engine)
     os.register_at_fork(after_in_child=lambda: _forget_connections(ref))
     return engine
@@ -213,7 +240,7 @@ def create_once(engine: Engine, tables: MetaData, lock: int) -> None:
         tables.create_all(connection)
 
 
-def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
+def _set_up_sqlite(engine: Engine, busy_timeout_s: float, synchronous: str) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(dbapi_connection: Any, _record: Any) -> None:
         dbapi_connection.isolation_level = None  # so that "begin" below is the only BEGIN
@@ -225,7 +252,7 @@ def _set_up_sqlite(engine: Engine, busy_timeout_s: float) -> None:
             cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
             cursor.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute(f"PRAGMA synchronous = {synchronous.upper()}")
         except dbapi_connection.OperationalError:
             pass  # a read-only file can still be read
         cursor.close()

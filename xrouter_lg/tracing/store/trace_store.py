@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.sql.expression import Executable
@@ -43,7 +44,9 @@ class TraceStore:
 
     ``url`` is a path, a ``sqlite:///`` URL or a ``postgresql://`` URL (extra ``postgres``).
     SQLite runs in WAL mode: readers never wait for the recorder. Safe to use from several
-    threads, and from several processes.
+    threads, and from several processes. What is committed survives the end of the process, however
+    it ends; with ``synchronous="full"`` a power failure too, which costs SQLite a flush to disk a
+    commit (Postgres is told so by its own ``synchronous_commit``).
 
     Raises:
         StoreError: the store can't be opened; names the path, the cause and the fix.
@@ -55,10 +58,15 @@ class TraceStore:
         *,
         create: bool = True,
         busy_timeout_s: float = 5.0,
+        synchronous: Literal["normal", "full"] = "normal",
     ) -> None:
         self.url = _engine.resolve_url(url)
-        self._busy_timeout_s = busy_timeout_s
-        self._engine = _engine.open_engine(self.url, create=create, busy_timeout_s=busy_timeout_s)
+        if synchronous not in ("normal", "full"):
+            raise StoreError(f"synchronous must be 'normal' or 'full', got {synchronous!r}")
+        self._open = partial(
+            _engine.open_engine, self.url, busy_timeout_s=busy_timeout_s, synchronous=synchronous
+        )
+        self._engine = self._open(create=create)
         self._file = _engine.file_of(self.url)
 
     def __enter__(self) -> TraceStore:
@@ -289,9 +297,7 @@ class TraceStore:
     def _open_anew(self) -> None:
         _log.warning("%r was deleted or replaced under way; it is opened anew", self)
         self._engine.dispose()
-        self._engine = _engine.open_engine(
-            self.url, create=True, busy_timeout_s=self._busy_timeout_s
-        )
+        self._engine = self._open(create=True)
         self._file = _engine.file_of(self.url)
 
     def _json(self, value: Any, key: str) -> str | None:

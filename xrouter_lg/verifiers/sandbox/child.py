@@ -26,7 +26,7 @@ _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _MNT_DETACH = 2
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _INNER_ID = 1000  # not 0: exec then drops every capability the new user namespace gave
 
@@ -246,6 +246,9 @@ def main() -> None:
         except OSError as error:
             _tell(report, {"failure": f"the kernel gives no user namespace ({error})"})
             return
+    if sys.platform == "linux":
+        # Else a program could write a report of its own through /proc/<supervisor>/fd.
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     pid = os.fork()
     if pid == 0:
         _become(plan, report, isolation)

@@ -1,7 +1,9 @@
 """Run Python that nobody trusts: answers of models that are graded by running them.
 
-Three levels, found by trying, and what each one guarantees:
+Four levels, found by trying, and what each one guarantees:
 
+``bubblewrap`` (Linux with user namespaces and the program ``bwrap``): as ``full``, with namespaces
+    and file system by bubblewrap, which others rely on too.
 ``full`` (Linux with user namespaces): no network and no sockets at all, no other processes to see,
     start or signal, a file system of the interpreter (read-only) and one bounded scratch folder,
     none of the parent's environment, memory and CPU limits kept by the kernel.
@@ -9,7 +11,7 @@ Three levels, found by trying, and what each one guarantees:
     program reads and writes what this user may, ``/proc/<parent>/environ`` included.
 ``weak`` (elsewhere): limits and a clean environment only; network, files and processes are open.
 
-:func:`best_isolation` finds the level, :func:`why_not_full` says what stands in the way of more.
+:func:`best_isolation` finds the level, :func:`why_not_higher` says what stands in the way of more.
 
 Above ``weak`` a program can start threads but no process, so killing it leaves nothing behind. CPU
 time is what a program is judged by; a wall limit that was spent waiting for a processor is the
@@ -37,6 +39,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from xrouter_lg.errors import XRouterError
+from xrouter_lg.verifiers.sandbox.bubblewrap import BOX, bubblewrap_command, find_bubblewrap
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class NoProcessorError(SandboxError):
 class Isolation(StrEnum):
     """How much the operating system keeps apart; see the module's docstring."""
 
+    BUBBLEWRAP = "bubblewrap"
     FULL = "full"
     PARTIAL = "partial"
     WEAK = "weak"
@@ -151,7 +155,7 @@ class Program:
         if any("/" in name for name in files) or "main.py" not in files:
             raise ValueError(f"files are plain names with a main.py, got {sorted(files)}")
         self._limits = limits or Limits()
-        self._isolation = isolation or best_isolation()
+        self._isolation = Isolation(isolation or best_isolation())
         self._root = tempfile.mkdtemp(prefix="xrouter-sandbox-")
         self._output = _Output(self._limits.output_bytes)
         self._report = bytearray()
@@ -159,7 +163,7 @@ class Program:
         report_read, report_write = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-I", "-S", "-B", str(_CHILD), str(report_write)],
+                self._command(report_write),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -180,11 +184,28 @@ class Program:
         self._reader.start()
         self._send(files, keep, args)
 
+    def _command(self, report: int) -> list[str]:
+        """The supervisor's, wrapped where bubblewrap makes the outside."""
+        own = [_interpreter(), "-I", "-S", "-B", str(_CHILD), str(report)]
+        if self._isolation is not Isolation.BUBBLEWRAP:
+            return [sys.executable, *own[1:]]
+        program = find_bubblewrap()
+        if program is None:
+            raise FileNotFoundError("bubblewrap is not installed (Debian, Fedora: bubblewrap)")
+        return bubblewrap_command(
+            program,
+            own,
+            script=str(_CHILD),
+            visible=_visible(),
+            work_bytes=self._limits.file_mb << 20,
+        )
+
     def _send(self, files: Mapping[str, str], keep: Sequence[int], args: Sequence[str]) -> None:
-        limits = self._limits
+        limits, wrapped = self._limits, self._isolation is Isolation.BUBBLEWRAP
         plan = {
-            "isolation": str(self._isolation),
-            "root": self._root,
+            # Inside bubblewrap namespaces are made already: the rest is what partial does.
+            "isolation": str(Isolation.PARTIAL if wrapped else self._isolation),
+            "root": BOX if wrapped else self._root,
             "visible": _visible(),
             "files": dict(files),
             "keep": list(keep),
@@ -325,21 +346,24 @@ def best_isolation() -> Isolation:
     return _probed()[0]
 
 
-def why_not_full() -> str:
-    """What failed at the levels above :func:`best_isolation`; empty at ``full``."""
+def why_not_higher() -> str:
+    """What failed at the levels above :func:`best_isolation`; empty at the highest."""
     return _probed()[1]
 
 
 @functools.cache
 def say_what_is_open() -> None:
-    """Log once per process what programs can reach here, where that is more than at ``full``."""
+    """Log once per process what programs can reach here, where that is more than at ``full``; at
+    ``full`` that bubblewrap does not make it, for who reads notices."""
     best = best_isolation()
-    if best is not Isolation.FULL:
+    if best is Isolation.FULL:
+        _log.info("programs are run at isolation full, not bubblewrap: %s", why_not_higher())
+    elif not best.covers(Isolation.FULL):
         _log.warning(
             "programs are run at isolation %s: %s. Not at full, because: %s",
             best,
             _OPEN[best],
-            why_not_full(),
+            why_not_higher(),
         )
 
 
