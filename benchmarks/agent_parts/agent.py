@@ -76,9 +76,9 @@ def shown() -> list[AnyMessage]:
         for name, arguments, result in steps:
             call_id = f"shown_{len(messages)}"
             call = {"name": name, "args": arguments, "id": call_id, "type": "tool_call"}
-            messages.append(AIMessage("", tool_calls=[call]))  # type: ignore[list-item]
+            messages.append(AIMessage("", tool_calls=[call]))
             status = "error" if result.startswith("no ") else "success"
-            told = ToolMessage(result, tool_call_id=call_id, name=name, status=status)  # type: ignore[arg-type]
+            told = ToolMessage(result, tool_call_id=call_id, name=name, status=status)
             messages.append(told)
         messages.append(AIMessage(answer))
     return messages

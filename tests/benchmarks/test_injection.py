@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from benchmarks.injection import Decider, measure, requests_of, total
+from benchmarks.experiments.injection import Decider, measure, requests_of, total
 from benchmarks.injection_parts.attempts import attempts
 from xrouter_lg.fitting.head_checkpoint import write_head
 from xrouter_lg.fitting.read_lesson import LessonSettings, lesson_of, read_either

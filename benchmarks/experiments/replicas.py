@@ -1,6 +1,6 @@
 """One key's budget over 1, 2 and 4 server processes: requests per second, and what is overrun.
 
-    python benchmarks/replicas.py [--database URL ...] [--replicas 1 2 4] [--seconds 5]
+    python -m benchmarks.experiments.replicas [--database URL ...] [--replicas 1 2 4] [--seconds 5]
 
 Each replica is ``xrouter serve`` in a process of its own on one key store, before one fake worker
 that answers after ``--latency-ms``, and has ``--connections`` clients of its own: where there are
@@ -28,7 +28,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.results import append, show
@@ -123,7 +123,8 @@ def _told(row: list[str]) -> str:
 def _billed(worker: str) -> Decimal:
     with urllib.request.urlopen(f"{worker}/_stats") as reply:
         bill = json.load(reply)["bill_by_model"].get("small", {})
-    return (bill.get("prompt_tokens", 0) + bill.get("completion_tokens", 0)) * _PRICE
+    tokens: int = bill.get("prompt_tokens", 0) + bill.get("completion_tokens", 0)
+    return tokens * _PRICE
 
 
 def _cpu_s(pid: int) -> float:

@@ -1,6 +1,7 @@
 """How often does text that somebody adds to a request move it to a dearer model?
 
-    python benchmarks/injection.py --checkpoint DIR --data FOLDER [--sources a,b] [--requests 60]
+    python -m benchmarks.experiments.injection --checkpoint DIR --data FOLDER \
+        [--sources a,b] [--requests 60]
 
 FOLDER has prompts.parquet: the requests that attempts are put into. Every attempt of
 ``injection_parts/attempts.yaml`` is put into user text, a tool's result and the system prompt of
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import polars as pl
 from langchain_core.messages import BaseMessage
