@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -130,6 +131,23 @@ def scan(path: Path, *, kind: Kind | None = None) -> Part:
     if kind is None:
         kind = _kind(columns, path)
     return Part(str(path), kind, raw, header_rows=1 if suffix == ".csv" else 0)
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Around what reads a table's rows.
+
+    Raises:
+        OutcomeError: a file of it turns out to be damaged, or holds what no column can.
+    """
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        told = str(error).partition("\n")[0][:300]
+        raise OutcomeError(
+            f"{name}: can't be read: {told}. A file of it is damaged, or its columns are of other "
+            "types than outcomes have; write it again"
+        ) from error
 
 
 def _kind(columns: Sequence[str], path: Path) -> Kind:

@@ -22,6 +22,7 @@ from xrouter_lg.outcomes.schema import (
     Part,
     files_in,
     parts_of,
+    readable,
     scan,
 )
 from xrouter_lg.outcomes.summary import Summary, summarise
@@ -39,8 +40,9 @@ class OutcomeTable:
         if not any(part.kind == "outcomes" for part in parts):
             raise OutcomeError("there are no outcomes, only prompts; name an outcomes file too")
         self.name = ", ".join(part.name for part in parts if part.kind == "outcomes")
-        self.outcomes = _joined(parts, "outcomes")
-        self.prompts = _joined(parts, "prompts")
+        with readable(self.name):
+            self.outcomes = _joined(parts, "outcomes")
+            self.prompts = _joined(parts, "prompts")
 
     @classmethod
     def load(cls, *paths: str | Path, format: Format = "auto", source: str = "") -> OutcomeTable:
@@ -86,10 +88,12 @@ class OutcomeTable:
 
     def validate(self) -> TableReport:
         """Everything that is wrong, and what is merely worth knowing."""
-        return validate(self.parts)
+        with readable(self.name):
+            return validate(self.parts)
 
     def summary(self) -> Summary:
-        return summarise(self.outcomes, self.prompts)
+        with readable(self.name):
+            return summarise(self.outcomes, self.prompts)
 
     def grid(
         self,
@@ -120,18 +124,19 @@ class OutcomeTable:
             OutcomeError: columns missing, a prompt without text or with two, two outcomes of one
                 prompt and column, a score outside [0, 1], a negative cost, or nothing left.
         """
-        return read_grid(
-            self.outcomes,
-            self.prompts,
-            self.name,
-            sources=sources,
-            models=models,
-            cards=cards,
-            rename=rename or {},
-            more=more,
-            about=about,
-            every=every,
-        )
+        with readable(self.name):
+            return read_grid(
+                self.outcomes,
+                self.prompts,
+                self.name,
+                sources=sources,
+                models=models,
+                cards=cards,
+                rename=rename or {},
+                more=more,
+                about=about,
+                every=every,
+            )
 
     def complete_grid(
         self,
