@@ -24,10 +24,6 @@ from xrouter_lg.value.posterior import Posterior, fit_posterior
 CAUTION = 2.0
 """Standard errors by which a card that is known less than others in a family is counted on less."""
 _INVERSE_REGULARISATION = 30.0
-_SURENESS = 0.7
-"""Factor on a reader's log-odds. Families are found, not given, and which of them a request is of
-tells less of its scores than of its words: taken at its word, a reader follows the luck of a few
-prompts (docs/quality.md)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Reader:
         weight, bias = model.coef_, model.intercept_
         if len(partition.names) == 2:  # sklearn keeps one row then: the log-odds of the second
             weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        return cls(weight * _SURENESS, bias * _SURENESS)
+        return cls(weight, bias)
 
     def shares(self, plane_N_P: Floats) -> Floats:
         """[N, F]"""

@@ -65,7 +65,7 @@ def test_each_checkpoint_decides_as_it_does_alone(
         RemotePolicy(server.base_url, folder, server="llama_cpp", timeout_s=60)
         for folder in checkpoints
     ]
-    # In turns, so that each request meets what the other one left in the prompt cache.
+    # In turns: what one has left in the prompt cache must not be taken for the other's.
     mixed = [[proposals(policy, [one], cards)[0] for policy in there] for one in asked]
     for place, folder in enumerate(checkpoints):
         here = CheckpointPolicy(folder, base=base_folder)

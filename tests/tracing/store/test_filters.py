@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def plan(store: TraceStore, sql: str) -> list[str]:
 
 @pytest.mark.parametrize("filters", USUAL, ids=str)
 def test_the_usual_questions_read_no_table_from_end_to_end(
-    store: TraceStore, filters: RouteFilters
+    db: Path, store: TraceStore, filters: RouteFilters
 ) -> None:
     query = route_query({**filters, "limit": 50})
     sql = query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
@@ -104,7 +105,7 @@ def test_the_usual_questions_read_no_table_from_end_to_end(
         "SELECT * FROM feedback WHERE trace_id IN ('a')",
     ],
 )
-def test_reading_and_deleting_traces_search_an_index(store: TraceStore, sql: str) -> None:
+def test_reading_and_deleting_traces_search_an_index(db: Path, store: TraceStore, sql: str) -> None:
     assert all(step.startswith("SEARCH") for step in plan(store, sql))
 
 

@@ -33,7 +33,7 @@ def postgres(url: str) -> Iterator[TraceStore]:
 
 
 def test_what_sqlite_holds_is_the_same_in_postgres(
-    full: TraceStore, postgres: TraceStore, tmp_path: Path
+    db: Path, full: TraceStore, postgres: TraceStore, tmp_path: Path
 ) -> None:
     full.export(tmp_path / "out.jsonl")
     for _ in range(2):

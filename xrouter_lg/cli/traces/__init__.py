@@ -19,7 +19,7 @@ from xrouter_lg.cli.options import (
     parse_size,
     parse_when,
 )
-from xrouter_lg.cli.said import command, echo, print_json
+from xrouter_lg.cli.said import ExitCode, command, echo, print_json
 from xrouter_lg.cli.tables import console, counting, route_details, route_table, run_tree
 from xrouter_lg.cli.traces import pull as traces_pull
 
@@ -194,7 +194,7 @@ def delete(
             said = f"{what} would be deleted from {store}."
         else:
             if not yes:
-                typer.confirm(f"Delete {what} from {store}?", abort=True, err=as_json)
+                _asked(f"Delete {what} from {store}?", as_json)
             opened.delete(by, value, compact=not keep_file)
             said = f"{what} deleted from {store}. What LangSmith holds of them is not touched."
     if as_json:
@@ -231,7 +231,7 @@ def prune(
         counts = {}
         if not dry_run:
             if not yes:
-                typer.confirm(f"{said}. Delete the oldest?", abort=True, err=as_json)
+                _asked(f"{said}. Delete the oldest?", as_json)
             with counting("traces deleted") as step:
                 counts = opened.prune(before=before, max_bytes=most, progress=step)
     if as_json:
@@ -290,6 +290,12 @@ def _from_sources(paths: list[Path]) -> Iterable[Any] | None:
                 ) from error
 
     return runs()
+
+
+def _asked(question: str, as_json: bool) -> None:
+    """End with 1 unless the answer is yes: to decline is no interruption."""
+    if not typer.confirm(question, err=as_json):
+        raise typer.Exit(ExitCode.BAD)
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -142,7 +142,8 @@ class LlamaCpp(ServerKind):
             "logit_bias": [[token, _BIAS] for token in block.slot_ids],
             "n_probs": len(block.letters),
             "post_sampling_probs": True,
-            "cache_prompt": cached,
+            # Its cache knows no adapters: a prefix that one has read would be taken for another's.
+            "cache_prompt": cached and not chosen,
         }
 
     def values(self, answer: Any, block: Block) -> list[float]:
