@@ -34,6 +34,15 @@ Since = Annotated[
 ]
 Until = Annotated[str | None, typer.Option(help="Older than, in the same forms.")]
 Project = Annotated[str | None, typer.Option(help="Recorded under this project.")]
+ScoreKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Feedback of this key, in [0, 1], scores the answers; left out: the commonest."
+    ),
+]
+PricePool = Annotated[
+    Path | None, typer.Option(help="Pool file: prices of cards that were never called.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 Verifiers = Annotated[

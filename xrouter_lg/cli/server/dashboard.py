@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from xrouter_lg.cli.options import STORE, AsJson, Project, Since, Store, parse_when
+from xrouter_lg.cli.options import (
+    STORE,
+    AsJson,
+    PricePool,
+    Project,
+    ScoreKey,
+    Since,
+    Store,
+    parse_when,
+)
 from xrouter_lg.cli.said import command, print_json
 
 app = typer.Typer()
@@ -20,12 +29,7 @@ def dashboard(
     store: Store = STORE,
     since: Since = "7d",
     project: Project = None,
-    feedback: Annotated[
-        str | None,
-        typer.Option(
-            help="Feedback of this key, in [0, 1], scores the answers; left out: the commonest."
-        ),
-    ] = None,
+    feedback: ScoreKey = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Tells kinds apart, and drift; left out: what production points to."),
@@ -33,9 +37,7 @@ def dashboard(
     checkpoints: Annotated[Path, typer.Option(help="Folder of checkpoints and aliases.")] = Path(
         "checkpoints"
     ),
-    pool: Annotated[
-        Path | None, typer.Option(help="Pool file: prices of cards that were never called.")
-    ] = None,
+    pool: PricePool = None,
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8411,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     once: Annotated[

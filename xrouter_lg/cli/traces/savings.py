@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xrouter_lg.cli.options import STORE, AsJson, Project, Since, Store, Until, parse_when
+from xrouter_lg.cli.options import (
+    STORE,
+    AsJson,
+    PricePool,
+    Project,
+    ScoreKey,
+    Since,
+    Store,
+    Until,
+    parse_when,
+)
 from xrouter_lg.cli.said import command, print_json
 from xrouter_lg.cli.tables import console, facts_table, plain_table
 
@@ -28,21 +38,14 @@ def savings(
     since: Since = "7d",
     until: Until = None,
     project: Project = None,
-    feedback: Annotated[
-        str | None,
-        typer.Option(
-            help="Feedback of this key, in [0, 1], scores the answers; left out: the commonest."
-        ),
-    ] = None,
+    feedback: ScoreKey = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
             help="Tells kinds of requests apart; left out: checkpoints/production, if it is there."
         ),
     ] = None,
-    pool: Annotated[
-        Path | None, typer.Option(help="Pool file: prices of cards that were never called.")
-    ] = None,
+    pool: PricePool = None,
     cost_weight: Annotated[
         float | None,
         typer.Option(min=0.0, help="λ that tells the best card; left out: what traffic was asked."),
