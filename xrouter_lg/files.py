@@ -13,9 +13,11 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from xrouter_lg.extras import need
 
 _STALE_S = 86_400
 """Age of a temporary file that nobody writes any more, whichever machine it was."""
@@ -122,6 +124,22 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+@contextlib.contextmanager
+def reading(told: Callable[[str], Exception], *also: type[Exception]) -> Iterator[None]:
+    """Around what reads a table's file. Whatever polars raises of a damaged one, and ``also``,
+    becomes the error that ``told`` makes of its first line: a panic of its threads too, which is
+    no ``Exception`` and would end the process.
+
+    Raises:
+        MissingExtraError: polars is not installed.
+    """
+    raised = need("polars", "a table's file").exceptions
+    try:
+        yield
+    except (raised.PolarsError, raised.PanicException, *also) as error:
+        raise told(str(error).strip().partition("\n")[0][:300]) from error
 
 
 def _machine() -> str:

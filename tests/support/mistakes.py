@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import HumanMessage
+from langsmith.utils import get_env_var
 from typer.testing import CliRunner
 
 from tests.support import apps
@@ -333,8 +334,8 @@ def _taken_port(_: Path) -> str:
     fix="export it",
 )
 def _no_langsmith(_: Path) -> str:
-    for name in ("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY"):
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith(("LANGSMITH_", "LANGCHAIN_"))]:
+        del os.environ[name]
     return xrouter("traces", "pull", "--project", "mine")
 
 
@@ -347,12 +348,14 @@ def message_of(one: Mistake) -> str:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder).resolve()
         os.chdir(here)
+        get_env_var.cache_clear()  # type: ignore[attr-defined]  # LangSmith reads each once
         try:
             told = one.make(here)
         finally:
             os.chdir(before)
             os.environ.clear()
             os.environ.update(environment)
+            get_env_var.cache_clear()  # type: ignore[attr-defined]
     return " ".join(told.replace(f"{here}/", "").split())
 
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from langchain_core.messages import BaseMessage
 
 from training.config.run import DataConfig, RunConfig
@@ -191,7 +190,7 @@ def _read(root: Path, config: RunConfig) -> OutcomeGrid:
             found = table.outcomes.select("source").unique().collect()["source"].sort().to_list()
             groups = tuple((source,) for source in data.sources or found)
         return _in_pools(groups, read, data.models)
-    except (ValueError, pl.exceptions.PolarsError) as error:
+    except ValueError as error:
         raise ConfigurationError(
             f"the outcome table can't be used: {error}. A language model learns from prompts that "
             "every model answered; from a log family_head_share=1 learns"

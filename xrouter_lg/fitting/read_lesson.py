@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.lesson import Lesson
@@ -110,7 +109,7 @@ def read_table(folder: Path, how: LessonSettings) -> OutcomeGrid:
             rename=how.rename,
             more=("output_tokens", "response"),
         )
-    except (ValueError, pl.exceptions.PolarsError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"the outcome table can't be used: {error}") from error
 
 
@@ -156,7 +155,7 @@ def log_of(table: OutcomeTable, how: LessonSettings) -> OutcomeGrid:
             more=("score", "cost_usd", *LOGGED, "input_tokens", "output_tokens"),
             every=True,
         )
-    except (ValueError, pl.exceptions.PolarsError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"the outcome table can't be used: {error}") from error
     if not len(grid) or not grid.models:
         chosen = f"of the sources {list(how.sources)!r} " if how.sources else ""

@@ -29,6 +29,7 @@ from xrouter_lg.figures.curve import Curve
 from xrouter_lg.figures.dial import Dial, check_dial
 from xrouter_lg.figures.metrics import DRAWS, Metrics, Reference, evaluate
 from xrouter_lg.figures.quality import Calibration, calibration
+from xrouter_lg.files import reading
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.schema import KEY
 
@@ -59,7 +60,8 @@ def read_choices(
     choices: str | Path | pl.DataFrame, test: OutcomeGrid
 ) -> tuple[Curve, Floats | None]:
     """The curve of a choices file on the prompts of `test`, and [L, N] probabilities if any."""
-    frame = choices if isinstance(choices, pl.DataFrame) else pl.read_parquet(choices)
+    with reading(lambda said: ValueError(f"choices file {choices}: {said}")):
+        frame = choices if isinstance(choices, pl.DataFrame) else pl.read_parquet(choices)
     absent = [name for name in COLUMNS if name not in frame.columns]
     if absent:
         raise ValueError(f"the choices file lacks {absent!r}; it needs {COLUMNS!r}")

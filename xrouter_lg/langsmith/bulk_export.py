@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xrouter_lg.extras import need
+from xrouter_lg.files import reading
 from xrouter_lg.langsmith.errors import BulkExportError
 
 _NEEDED = ("id", "trace_id", "name", "run_type", "start_time", "inputs", "outputs", "extra")
@@ -91,7 +92,9 @@ def read_bulk_export(
 def _read(file: Path, project: str | None) -> Iterator[dict[str, Any]]:
     polars = _polars()
     by_place = _SESSION.search(str(file))
-    try:
+    damaged = f"{str(file)!r} can't be read as Parquet: "
+    fix = ". Copy it again from the bucket; is the export COMPLETED?"
+    with reading(lambda said: BulkExportError(damaged + said + fix), OSError):
         # The folders' names are no columns here: session_id is in the file as a rule.
         frame = polars.scan_parquet(file, hive_partitioning=False)
         columns = frame.collect_schema().names()
@@ -107,13 +110,6 @@ def _read(file: Path, project: str | None) -> Iterator[dict[str, Any]]:
             for row in batch.iter_rows(named=True):
                 session = row.get("session_id") or (by_place and by_place[1])
                 yield {**row, "session_id": session, "session_name": project or session}
-    except BulkExportError:
-        raise
-    except (OSError, polars.exceptions.PolarsError) as error:
-        raise BulkExportError(
-            f"{str(file)!r} can't be read as Parquet: {str(error).splitlines()[0]}. Copy it again "
-            "from the bucket; is the export COMPLETED?"
-        ) from error
 
 
 def _files(path: Path) -> list[Path]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 import polars as pl
 
 from xrouter_lg.errors import XRouterError
+from xrouter_lg.files import reading
 
 KEY = ("source", "task", "prompt_id")
 """What names a prompt in both tables."""
@@ -115,7 +116,8 @@ def scan(path: Path, *, kind: Kind | None = None) -> Part:
         OutcomeError: unknown format, unreadable, or neither outcomes nor prompts.
     """
     suffix = path.suffix.lower()
-    try:
+    damaged = f"{path}: can't be read as {suffix[1:]}: "
+    with reading(lambda said: OutcomeError(damaged + said), OSError):
         if suffix == ".parquet":
             raw = pl.scan_parquet(path)
         elif suffix == ".csv":
@@ -126,28 +128,23 @@ def scan(path: Path, *, kind: Kind | None = None) -> Part:
         else:
             raise OutcomeError(f"{path}: unknown format; use {', '.join(_SUFFIXES)}")
         columns = raw.collect_schema().names()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise OutcomeError(f"{path}: can't be read as {suffix[1:]}: {error}") from error
     if kind is None:
         kind = _kind(columns, path)
     return Part(str(path), kind, raw, header_rows=1 if suffix == ".csv" else 0)
 
 
-@contextmanager
-def readable(name: str) -> Iterator[None]:
+def readable(name: str) -> AbstractContextManager[None]:
     """Around what reads a table's rows.
 
     Raises:
         OutcomeError: a file of it turns out to be damaged, or holds what no column can.
     """
-    try:
-        yield
-    except pl.exceptions.PolarsError as error:
-        told = str(error).partition("\n")[0][:300]
-        raise OutcomeError(
-            f"{name}: can't be read: {told}. A file of it is damaged, or its columns are of other "
+    return reading(
+        lambda said: OutcomeError(
+            f"{name}: can't be read: {said}. A file of it is damaged, or its columns are of other "
             "types than outcomes have; write it again"
-        ) from error
+        )
+    )
 
 
 def _kind(columns: Sequence[str], path: Path) -> Kind:

@@ -176,7 +176,7 @@ class OutcomeTable:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, frame in (("prompts", self.prompts), ("outcomes", self.outcomes)):
-            with whole(target / f"{name}.parquet") as temporary:
+            with whole(target / f"{name}.parquet") as temporary, readable(self.name):
                 frame.sink_parquet(temporary, compression="zstd")
         return target
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from xrouter_lg.files import reading
 from xrouter_lg.outcomes.schema import (
     KEY,
     OUTCOME_COLUMNS,
@@ -144,8 +145,9 @@ def _values(part: Part) -> tuple[int, list[Problem]]:
     frame = part.raw.with_row_index("__row")
     sums = [rule.broken.fill_null(False).sum().alias(str(i)) for i, rule in enumerate(rules)]
     try:
-        counted = frame.select(pl.len().alias("rows"), *sums).collect(engine="streaming").row(0)
-    except pl.exceptions.PolarsError as error:
+        with reading(OutcomeError):
+            counted = frame.select(pl.len().alias("rows"), *sums).collect(engine="streaming").row(0)
+    except OutcomeError as error:
         fix = "Every line of a JSON Lines file is one object of the same columns"
         return 0, [Problem("error", part.name, f"can't be read: {error}", fix)]
     problems: list[Problem] = []

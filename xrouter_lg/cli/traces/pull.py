@@ -174,16 +174,16 @@ def push_experiment(
     """Show a policy's choices as a LangSmith experiment. Running it again adds what is missing."""
     import polars
 
+    from xrouter_lg.errors import ConfigurationError
+    from xrouter_lg.files import reading
     from xrouter_lg.langsmith.connection import LangSmith
     from xrouter_lg.langsmith.experiment import push_experiment as send
     from xrouter_lg.langsmith.experiment import results_of_choices
     from xrouter_lg.outcomes import OutcomeTable
 
-    try:
+    with reading(ConfigurationError, OSError):
         frame = polars.read_parquet(choices)
         prompts = OutcomeTable.load(outcomes).prompts.collect()
-    except polars.exceptions.PolarsError as error:
-        raise ValueError(str(error)) from None
     with LangSmith(endpoint=endpoint) as langsmith:
         summary = send(
             results_of_choices(frame, prompts, cost_weight=cost_weight),

@@ -7,14 +7,14 @@ records stand in the Parquet folder for whoever reads it; an import derives them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from xrouter_lg.errors import StoreError
 from xrouter_lg.extras import need
-from xrouter_lg.files import whole
+from xrouter_lg.files import reading, whole
 from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.tracing.runs.importing import MORE_FIELDS
 
@@ -122,10 +122,8 @@ def parquet_columns(path: Path) -> list[str]:
         MissingExtraError: polars is not installed.
     """
     polars = _polars()
-    try:
+    with _parquet(path):
         return list(polars.read_parquet_schema(path))
-    except Exception as error:
-        raise StoreError(f"{str(path)!r} can't be read as Parquet: {error}") from error
 
 
 @contextmanager
@@ -216,12 +214,18 @@ def _read_parquet(path: Path, name: str) -> Iterator[Part]:
     missing = set(COLUMNS[name]) - set(parquet_columns(path))
     if missing:
         raise StoreError(f"{str(path)!r} lacks the columns {', '.join(sorted(missing))}")
-    frame = polars.scan_parquet(path).select(list(COLUMNS[name]))
-    for batch in frame.collect_batches(chunk_size=_ROWS_AT_A_TIME, maintain_order=True):
-        for row in batch.iter_rows(named=True):
-            for column in json_columns:
-                row[column] = None if row[column] is None else _parsed(row[column], path)
-            yield ("feedback" if name == "feedback" else "runs"), row
+    with _parquet(path):
+        frame = polars.scan_parquet(path).select(list(COLUMNS[name]))
+        for batch in frame.collect_batches(chunk_size=_ROWS_AT_A_TIME, maintain_order=True):
+            for row in batch.iter_rows(named=True):
+                for column in json_columns:
+                    row[column] = None if row[column] is None else _parsed(row[column], path)
+                yield ("feedback" if name == "feedback" else "runs"), row
+
+
+def _parquet(path: Path) -> AbstractContextManager[None]:
+    damaged = f"{str(path)!r} can't be read as Parquet: "
+    return reading(lambda said: StoreError(damaged + said), OSError)
 
 
 def _read_jsonl(path: Path) -> Iterator[Part]:
