@@ -1,6 +1,6 @@
 """What routing costs per request, beside the same shape written by hand.
 
-    python benchmarks/overhead.py [--runs 500]
+    python benchmarks/overhead.py [--runs 500] [--only-threads]
 
 Median and 99th percentile in milliseconds per request, async, one request at a time, instant
 models, after a warm-up. Every variant takes its turn in each of ten rounds, so that a busy
@@ -121,9 +121,11 @@ def thread_bytes(node: Any, turns: int = 30) -> int:
 def show_threads(model: Any) -> str:
     """A table of thread sizes, and its figures as text."""
     pool = instant_pool()
+    chat = ChatXRouter(pool, policy="fixed:small")
     sizes = {
         "a model in a node": thread_bytes(lambda s: {"messages": [model.invoke(s["messages"])]}),
         "XRouterNode, one turn": thread_bytes(XRouterNode(pool, policy="fixed:small")),
+        "ChatXRouter in a node": thread_bytes(lambda s: {"messages": [chat.invoke(s["messages"])]}),
         "XRouterNode, max_turns=2": thread_bytes(
             XRouterNode(pool, policy="fixed:small", max_turns=2)
         ),
@@ -154,5 +156,12 @@ async def _with_langsmith(url: str, models: dict[str, Any], runs: int) -> dict[s
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=500, help="measured requests per variant")
+    parser.add_argument(
+        "--only-threads", action="store_true", help="only what a checkpointer keeps: no times"
+    )
     os.environ.pop("LANGSMITH_TRACING", None)
-    asyncio.run(main(parser.parse_args().runs))
+    options = parser.parse_args()
+    if options.only_threads:
+        append(show_threads(InstantChat()))
+    else:
+        asyncio.run(main(options.runs))

@@ -60,6 +60,13 @@ def test_a_cache_forgets_and_holds_no_more_than_the_prompt() -> None:
     assert warm(said("dear"), prompt_tokens=900) == {"dear": 900}
 
 
+def test_a_record_from_a_checkpoint_says_when_its_answer_ended() -> None:
+    for age, tokens in ((10, {"dear": 2100}), (KEPT_S + 1, {})):
+        message = said("dear")
+        message.response_metadata["xrouter"] = {"route": "dear", "ended_at": int(NOW - age)}
+        assert warm(message) == tokens
+
+
 def test_a_hosted_model_caches_long_prompts_and_a_server_of_one_s_own_any() -> None:
     assert warm(said("dear", 500)) == {}
     assert warm(said("own", 500)) == {"own": 600}

@@ -21,7 +21,7 @@ _KEPT = 512
 
 
 class RouteInState(TypedDict):
-    """What an agent's state says of its latest model call; the whole record is in the message."""
+    """What an agent's state says of its latest model call; the record is in the message."""
 
     route: str | None
     reason: str
@@ -122,6 +122,6 @@ class XRouterMiddleware(AgentMiddleware[RoutedAgentState, Any, Any]):
         for message in response.result:
             record = message.response_metadata.get(RECORD_KEY)
             if isinstance(message, AIMessage) and record:
-                told = {name: record[name] for name in _TOLD}
+                told = {name: record.get(name) for name in _TOLD}
                 return ExtendedModelResponse(response, Command(update={RECORD_KEY: told}))
         return response

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.tracing.runs.extract import RECORD_KEY
+from xrouter_lg.tracing.runs.kept import KeptRecord
 
 _ROUTE = "route"
 
@@ -50,5 +51,5 @@ async def chunks_of(
 
 
 def _noting(chunk: AIMessageChunk, part: Mapping[str, Any]) -> AIMessageChunk:
-    metadata = {**chunk.response_metadata, RECORD_KEY: dict(part)}
+    metadata = {**chunk.response_metadata, RECORD_KEY: KeptRecord(part)}
     return chunk.model_copy(update={"response_metadata": metadata})

@@ -16,6 +16,7 @@ from langgraph.types import interrupt
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
+from xrouter_lg.calls.sent.foreign import asked_model, has_thoughts
 from xrouter_lg.calls.spend.books import Cap
 from xrouter_lg.calls.tokens import ToolsSize
 from xrouter_lg.calls.told.token_sink import TokenSink
@@ -62,6 +63,7 @@ from xrouter_lg.tracing.runs.extract import (
     node_run_id_of,
     run_ids,
 )
+from xrouter_lg.tracing.runs.kept import KeptRecord
 from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
@@ -352,7 +354,10 @@ class RequestSteps:
         record = build_record(finish, turns, so_far.results, run_id=run_id, trace_id=trace_id)
         self.router.explorer.settle(record.known_cost_usd)
         annotate_request(config, record, metadata_of(record))
-        metadata = {**finish.message.response_metadata, RECORD_KEY: record.to_dict()}
+        told = record.to_dict()
+        if has_thoughts(finish.message):  # who had them must be known as long as they are
+            told["model"] = asked_model(told, record.route)
+        metadata = {**finish.message.response_metadata, RECORD_KEY: KeptRecord(told)}
         changes: dict[str, Any] = {"response_metadata": metadata}
         if any(message.id == finish.message.id for message in messages):
             # A cache or a proxy has repeated an id: add_messages would replace the older message

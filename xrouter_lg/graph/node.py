@@ -48,11 +48,11 @@ class XRouterNode(DrawnNode):
 
     ``builder.add_node("model", XRouterNode(pool, policy="cheapest"))`` is the whole change in an
     app: the node reads ``messages``, appends one ``AIMessage``, and puts a
-    :class:`~xrouter_lg.types.RouteRecord` as a plain dict into
-    ``message.response_metadata["xrouter"]``. It works in sync and async graphs, and streams the
-    chosen model's tokens as its own; ``get_graph(xray=True)`` and Studio draw its cards. Under a
-    checkpointer a request of one turn is kept as one step, as a model's is; one of several turns
-    resumes without paying twice for a call that had finished.
+    :class:`~xrouter_lg.types.RouteRecord` as a dict into
+    ``message.response_metadata["xrouter"]``, of which checkpoints keep a part. It works in sync and
+    async graphs, and streams the chosen model's tokens as its own; ``get_graph(xray=True)`` and
+    Studio draw its cards. Under a checkpointer a request of one turn is kept as one step, as a
+    model's is; one of several turns resumes without paying twice for a call that had finished.
 
     ``policy``: see :func:`~xrouter_lg.policies.resolve.resolve_policy`. ``cost_weight`` (λ ≥ 0):
     score units that one reference cost is worth. ``max_turns`` above one lets a policy that can

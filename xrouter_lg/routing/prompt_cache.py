@@ -7,7 +7,8 @@ that is warm at the cached rate, and so a switch at its real price.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
@@ -37,15 +38,24 @@ def warm_tokens(
         record = record_of(message)
         if not record:
             continue
-        begun, took = record.get("started_at"), record.get("latency_s")
-        if not isinstance(begun, int | float) or not isinstance(took, int | float):
+        ended = _ended(record)
+        if ended is None:
             continue
-        if now - begun - took > KEPT_S:
+        if now - ended > KEPT_S:
             break  # whatever is further back is older still
         name, usage = str(record.get("route")), usage_of(message)
         if name in pool and name not in warm and usage is not None:
             warm[name] = min(_kept(pool[name], usage), prompt_tokens)
     return {name: tokens for name, tokens in warm.items() if tokens}
+
+
+def _ended(record: Mapping[str, Any]) -> float | None:
+    """Unix time of an answer; None where its record doesn't tell."""
+    begun, took = record.get("started_at"), record.get("latency_s")
+    if isinstance(begun, int | float) and isinstance(took, int | float):
+        return begun + took
+    ended = record.get("ended_at")
+    return ended if isinstance(ended, int | float) else None
 
 
 def _kept(card: ModelCard, usage: TokenUsage) -> int:

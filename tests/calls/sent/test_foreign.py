@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from tests.support.thinkers import Thinkers, thinkers
-from xrouter_lg import ModelCard
+from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.types import PlannedCall
@@ -109,6 +110,27 @@ def test_a_card_whose_model_was_changed_has_not_had_these_thoughts(server: Think
     message = AIMessage(content, response_metadata={"xrouter": record})
     (sent,) = without_foreign_thoughts([message], card)
     assert sent.content == "Yes."
+
+
+def test_a_record_from_a_checkpoint_says_whose_the_thoughts_are(server: Thinkers) -> None:
+    card = server.cards["anthropic"]
+    content: Any = [{"type": "thinking", "thinking": "hm", "signature": "s"}, "Yes."]
+    for model, sent in ((card.model_name, content), ("claude-older", "Yes.")):
+        record = {"route": "claude", "model": model}
+        message = AIMessage(content, response_metadata={"xrouter": record})
+        assert without_foreign_thoughts([message], card)[0].content == sent
+
+
+async def test_a_model_gets_its_message_back_from_a_checkpoint(server: Thinkers) -> None:
+    card = server.cards["anthropic"]
+    node = XRouterNode(ModelPool([card])).bind_tools([LOOK])
+    asked = HumanMessage("What colour?")
+    serde = JsonPlusSerializer()
+    (answer,) = (await node.ainvoke({"messages": [asked]}))["messages"]
+    (stored,) = serde.loads_typed(serde.dumps_typed([answer]))
+    assert stored.response_metadata["xrouter"]["model"] == card.model_name
+    history = [asked, stored, ToolMessage("blue", tool_call_id=stored.tool_calls[0]["id"])]
+    assert without_foreign_thoughts(history, card) is history
 
 
 def test_plain_messages_are_sent_as_they_are(server: Thinkers) -> None:

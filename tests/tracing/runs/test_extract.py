@@ -70,6 +70,19 @@ def test_a_record_that_can_not_be_read_is_logged_and_left_out(
     assert "record of run c can't be read" in caplog.text
 
 
+BRIEF = {"messages": [AIMessage("fine", response_metadata={"xrouter": {"route": "small"}})]}
+
+
+def test_the_whole_record_is_in_the_run_s_metadata_and_the_message_holds_a_part() -> None:
+    run = a_run(BRIEF, xrouter_record=a_record().to_dict())
+    assert route_records([run]) == [("c", "r", "t", a_record())]
+
+
+def test_a_step_that_failed_after_all_has_answered_nothing() -> None:
+    run = {**a_run(None, xrouter_record=a_record().to_dict()), "error": "CancelledError()"}
+    assert route_records([run]) == []
+
+
 def test_outside_a_run_there_are_no_ids_and_nothing_to_annotate() -> None:
     annotate({}, {"a": 1})
     assert run_ids({}) == (None, None, None)

@@ -65,7 +65,7 @@ def _is_foreign(message: AIMessage, card: ModelCard) -> bool:
     meta = message.response_metadata
     record = meta.get(RECORD_KEY)
     if isinstance(record, Mapping) and record.get("route"):
-        asked = _asked(record, card.name)
+        asked = asked_model(record, card.name)
         return record["route"] != card.name or asked not in (None, card.model_name)
     provider, own = meta.get("model_provider"), card.maker
     if isinstance(provider, str) and own is not None and _family(provider) != _family(own):
@@ -89,8 +89,15 @@ def _family(provider: str) -> str:
     return "openai" if provider == "azure" else provider
 
 
-def _asked(record: Mapping[str, Any], card: str) -> str | None:
+def has_thoughts(message: AIMessage) -> bool:
+    """Whether a message holds what only its own model may read."""
+    return _as_said(message) is not None
+
+
+def asked_model(record: Mapping[str, Any], card: str | None) -> str | None:
     """The model that stood behind the card when the record was made."""
+    if isinstance(kept := record.get("model"), str):
+        return kept
     for charge in reversed(record.get("charges") or ()):
         if charge.get("kind") == "worker" and charge.get("card") == card:
             model = charge.get("model")

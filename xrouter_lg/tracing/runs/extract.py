@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
-from xrouter_lg.json_text import shown
+from xrouter_lg.json_text import from_json, shown, to_json
 from xrouter_lg.said import response_metadata_of
 from xrouter_lg.typed import misfit
 from xrouter_lg.types import Decision, RouteRecord, usd, usd_str
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 RECORD_KEY = "xrouter"
 """Key of the record in a message's ``response_metadata``."""
+
+WHOLE_KEY = "xrouter_record"
+"""Key in a collecting run's metadata: the whole record, of which the message keeps a part."""
 
 ROLE_KEY = "xrouter_role"
 """Node metadata that says which part of the router a run is: ``route``, ``call``, ``collect``."""
@@ -74,10 +77,10 @@ def failed_record(run: Any) -> ExtractedRoute | None:
 def route_records(runs: Iterable[Any]) -> list[ExtractedRoute]:
     """Route records of answered requests among the given runs, in their order.
 
-    A run holds one if its metadata says ``xrouter_role: collect`` and its outputs (a dict or a
-    ``Command``, live or read back from JSON) hold a message with the record. Runs below such a
-    run inherit the metadata and are passed over. A record that can't be read is logged and
-    left out.
+    A run holds one if its metadata says ``xrouter_role: collect`` and has it, or, as traces once
+    were, its outputs (a dict or a ``Command``, live or read back from JSON) hold a message with
+    all of it. Runs below such a run inherit the metadata and are passed over. A record that can't
+    be read is logged and left out.
     """
     listed = list(runs)
     collecting = {str(field_of(run, "id")) for run in listed if _role(run) == COLLECT}
@@ -86,7 +89,7 @@ def route_records(runs: Iterable[Any]) -> list[ExtractedRoute]:
         run_id, parent_id = str(field_of(run, "id")), parent_id_of(run)
         if run_id not in collecting or str(parent_id) in collecting:
             continue
-        record = _record_in(field_of(run, "outputs"), run_id)
+        record = _record_of(run, run_id)
         if record is None:
             continue
         router_run = parent_id or record.run_id
@@ -128,7 +131,8 @@ def annotate_failed(config: RunnableConfig, record: RouteRecord) -> None:
 def annotate_request(
     config: RunnableConfig, record: RouteRecord, metadata: Mapping[str, Any]
 ) -> None:
-    """:func:`annotate`, and route and cost to the root run of the trace.
+    """:func:`annotate`, the whole record to the running node's run, and route and cost to the root
+    run of the trace.
 
     Of several requests in one trace the route is the latest one's and the costs are sums, in USD
     as decimal strings: ``xrouter_cost_usd`` is None as soon as one is unknown, while
@@ -138,6 +142,12 @@ def annotate_request(
         # Read first: where the router's steps are the app's own, the parent is the root.
         roots = [(root, _with_request(root, record)) for root in _roots(config)]
         annotate(config, metadata)
+        whole: dict[str, Any] | None = None
+        for tracer, run_id in _tracers(config):
+            if (run := tracer.run_map.get(run_id)) is not None:
+                # As JSON, once for all of them: the app has the record's own lists in hand.
+                whole = whole or from_json(to_json(record.to_dict()))
+                _add(run, {WHOLE_KEY: whole})
         for root, sums in roots:
             _add(root, sums)
 
@@ -257,6 +267,15 @@ def _with_request(root: Any, record: RouteRecord) -> dict[str, Any]:
 def _add(run: Any, metadata: Mapping[str, Any]) -> None:
     # A new dict: the old one is shared with other handlers and the run's children.
     run.extra["metadata"] = {**(run.extra.get("metadata") or {}), **metadata}
+
+
+def _record_of(run: Any, run_id: str) -> RouteRecord | None:
+    extra = field_of(run, "extra")
+    metadata = extra.get("metadata") if isinstance(extra, Mapping) else None
+    whole = metadata.get(WHOLE_KEY) if isinstance(metadata, Mapping) else None
+    if isinstance(whole, Mapping) and not field_of(run, "error"):
+        return _read(whole, run_id)
+    return _record_in(field_of(run, "outputs"), run_id)
 
 
 def _record_in(outputs: Any, run_id: str) -> RouteRecord | None:

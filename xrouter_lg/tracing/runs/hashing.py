@@ -13,6 +13,8 @@ import re
 import unicodedata
 from typing import Any
 
+from xrouter_lg.tracing.runs.kept import is_brief
+
 _PROTOCOL = frozenset(
     {
         *("type", "role", "id", "lc", "tool_call_id", "call_id"),
@@ -33,6 +35,10 @@ _RECORD = _PROTOCOL | {
     *("trace_id", "run_id", "thread_id", "tenant"),
 }
 """Keys whose values are kept in a route record: nothing there comes from the prompt."""
+
+_BRIEF = _PROTOCOL | {"route", "trace_id", "run_id"}
+"""The same in what a message keeps of one, where they are single words: it is small enough that
+something else may look like it."""
 
 _TELLING = frozenset({"prompt_token_ids", "completion_token_ids", "token_ids", "logprobs", "bytes"})
 """Numbers that can be turned back into text: left out."""
@@ -77,8 +83,11 @@ class TextHasher:
     def _entry(self, name: str, value: Any, above: str | None, kept: frozenset[str]) -> Any:
         if name in _TELLING:
             return None
-        if name == _RECORD_KEY and isinstance(value, dict) and "pool_fingerprint" in value:
-            kept = _RECORD
+        if name == _RECORD_KEY and isinstance(value, dict):
+            if "pool_fingerprint" in value:
+                kept = _RECORD
+            elif is_brief(value):
+                kept = _BRIEF
         # What stands below a kept key (the removed cards and why) is kept with it.
         inside = above if kept is _RECORD and above in _RECORD and name not in _RECORD else name
         return self._walk(value, inside, kept)

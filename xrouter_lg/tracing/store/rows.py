@@ -15,6 +15,7 @@ from xrouter_lg.tracing.runs.extract import (
     COLLECT,
     FAILED_KEY,
     RECORD_KEY,
+    WHOLE_KEY,
     ExtractedRoute,
     failed_record,
     role_of,
@@ -83,7 +84,7 @@ class RowMaker:
 
     def _row(self, run: RunData) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         usage = _usage_of(_plain(run.outputs)) if run.run_type == "llm" else None
-        extra = self._with_failed(run.extra)
+        extra = self._with_records(run.extra)
         if usage or self._said:
             added = {**self._said, "usage_metadata": usage} if usage else self._said
             extra = {**extra, "metadata": {**extra.get("metadata", {}), **added}}
@@ -143,7 +144,7 @@ class RowMaker:
         usage: Mapping[str, Any] = {}
         if run["run_type"] == "llm" and run["total_tokens"] is None:
             usage = _usage_of(run["outputs"]) or {}
-        outputs = self._clean(run["outputs"])
+        outputs, extra = self._clean(run["outputs"]), self._clean(run["extra"])
         row = {
             **run,
             "error": None if run["error"] is None else self._text(run["error"]),
@@ -152,7 +153,7 @@ class RowMaker:
                 tags=self._clean(run["tags"]) if run["tags"] else None,
                 inputs=self._clean(run["inputs"]),
                 outputs=outputs,
-                extra=self._clean(run["extra"]),
+                extra=extra,
                 events=self._clean(run["events"]) if run["events"] else None,
                 more=run["more"] or None,
             ),
@@ -161,22 +162,23 @@ class RowMaker:
             or storable_count(usage.get("output_tokens")),
             "total_tokens": run["total_tokens"] or storable_count(usage.get("total_tokens")),
         }
-        if (failed := failed_record(run)) is not None:
+        cleaned = {**run, "outputs": _plain(outputs), "extra": extra}
+        if (failed := failed_record(cleaned)) is not None:
             return row, [self._route_row(failed, run["session_name"])]
         if role_of(run["extra"]) != COLLECT:
             return row, []
-        found = route_records([{**run, "outputs": _plain(outputs)}])
+        found = route_records([cleaned])
         return row, [self._route_row(route, run["session_name"]) for route in found]
 
-    def _with_failed(self, extra: dict[str, Any]) -> dict[str, Any]:
-        """``extra`` with the record of a failed request as it may be stored: like outputs, for the
-        errors of providers may say again what was asked."""
+    def _with_records(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """``extra`` with the records in it as they may be stored: like outputs, for the errors of
+        providers may say again what was asked."""
         metadata = extra.get("metadata") or {}
-        if FAILED_KEY not in metadata:
-            return extra
-        cleaned = self._body({RECORD_KEY: metadata[FAILED_KEY]})
-        record = cleaned.get(RECORD_KEY) if isinstance(cleaned, Mapping) else None
-        return {**extra, "metadata": {**metadata, FAILED_KEY: record}}
+        stored = {}
+        for key in metadata.keys() & {FAILED_KEY, WHOLE_KEY}:
+            cleaned = self._body({RECORD_KEY: metadata[key]})
+            stored[key] = cleaned.get(RECORD_KEY) if isinstance(cleaned, Mapping) else None
+        return {**extra, "metadata": {**metadata, **stored}} if stored else extra
 
     def _routes(self, run: RunData, extra: Mapping[str, Any], outputs: Any) -> list[dict[str, Any]]:
         if FAILED_KEY in (extra.get("metadata") or {}) and run.end_time is not None:
@@ -189,8 +191,9 @@ class RowMaker:
             "id": run.id,
             "parent_run_id": run.parent_run_id,
             "trace_id": run.trace_id,
-            "extra": run.extra,
+            "extra": extra,
             "outputs": _plain(outputs),
+            "error": run.error,
         }
         return [self._route_row(found) for found in route_records([holder])]
 
