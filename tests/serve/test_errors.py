@@ -29,6 +29,38 @@ HI: Any = [{"role": "user", "content": "Hi"}]
 PATHS = ["/v1/chat/completions", "/v1/responses", "/v1/xrouter/feedback"]
 
 
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def said_by(client: socket.socket, until: bytes) -> bytes:
+    """What comes, as far as a response has ``until`` in it."""
+    answer = b""
+    while until not in answer and (part := client.recv(65536)):
+        answer += part
+    return answer
+
+
+def all_of(client: socket.socket) -> bytes:
+    """What comes before the connection is closed."""
+    answer = b""
+    try:
+        while part := client.recv(65536):
+            answer += part
+    except ConnectionResetError:  # closed with something of ours unread
+        pass
+    return answer
+
+
+def refusal(client: socket.socket) -> tuple[int, str]:
+    """Status and code of an error in OpenAI's form, behind which the connection is closed."""
+    head, _, body = all_of(client).partition(b"\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return int(head.split()[1]), error["code"]
+
+
 def problem(response: httpx.Response) -> dict[str, Any]:
     """The error of a response, whose form is checked on the way."""
     assert response.headers["content-type"] == "application/json"
@@ -182,6 +214,65 @@ def test_headers_that_never_end_are_cut_off(url: str) -> None:
         except ConnectionResetError:
             answer = b"HTTP/1.1 431 "
     assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("size", [40_000, 200_000])
+def test_a_body_is_no_header_however_it_arrives(url: str, size: int) -> None:
+    said = [{"role": "user", "content": "x" * size}]
+    body = json.dumps({"model": "small", "messages": said}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    with connected(url) as client:
+        for _ in range(2):  # the second on a connection that is kept
+            client.sendall(head.encode() + body)
+            assert said_by(client, b'"finish_reason"').startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_headers_that_never_come_are_not_waited_for(serve: Serve, before: bytes) -> None:
+    with serve(settings=ServerSettings(body_timeout_s=0.2)) as url, connected(url) as client:
+        if before:
+            client.sendall(before)
+            assert said_by(client, b'"object":"list"').startswith(b"HTTP/1.1 200 ")
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nhost:")
+        assert refusal(client) == (408, "timeout")
+
+
+def test_a_connection_that_says_nothing_is_closed(serve: Serve) -> None:
+    with serve(settings=ServerSettings(body_timeout_s=0.2)) as url, connected(url) as client:
+        assert client.recv(1) == b""
+
+
+NO_REQUESTS = {
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+    "TLS": bytes.fromhex("16030100050100000100"),
+    "bad chunk": b"POST /v1/responses HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    "two lengths": b"GET /v1/models HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", list(NO_REQUESTS))
+def test_what_is_no_http_request_is_refused_in_the_same_form(url: str, kind: str) -> None:
+    with connected(url) as client:
+        client.sendall(NO_REQUESTS[kind])
+        assert refusal(client) == (400, "invalid_http")
+
+
+def test_a_websocket_is_not_opened(url: str) -> None:
+    asked = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    told = httpx.get(f"{url}/v1/realtime", headers={**asked, "sec-websocket-key": "eHg="})
+    assert told.status_code == 404
+    problem(told)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.binary(min_size=1, max_size=200))
+def test_any_bytes_are_answered_or_the_connection_is_closed(url: str, data: bytes) -> None:
+    with connected(url) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        answer = all_of(client)
+    assert not answer or b'{"error":{' in answer
+    assert httpx.get(f"{url}/healthz").status_code == 200
 
 
 def test_a_body_that_never_comes_is_not_waited_for(serve: Serve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -56,6 +57,34 @@ def test_a_client_that_leaves_ends_the_call_to_the_worker(
         assert 'xrouter_fallbacks_total{card="small",error="cancelled"} 1.0' in (
             httpx.get(f"{url}/metrics").text
         )
+
+
+@pytest.mark.parametrize("how", ["closed", "half-closed"])
+def test_a_client_that_leaves_amid_a_stream_leaves_its_charge(
+    serve: Serve, fake: FakeOpenAIServer, tmp_path: Path, how: str
+) -> None:
+    fake.add_model(FakeModel(name="small", reply=LONG))
+    fake.faults = FaultPlan(default=always(slow_stream(0.3)))
+    asked = json.dumps({"model": "small", "messages": HI, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(asked)}"
+    with Recorder(tmp_path / "t.db") as recorder, serve(traces=recorder) as url:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as client:
+            client.sendall(head.encode() + b"\r\n\r\n" + asked)
+            answer = b""
+            while b"word" not in answer:
+                answer += client.recv(65536)
+            if how == "half-closed":
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):  # it is closed from the other side
+                    pass
+        until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
+        recorder.flush(20)
+        [row] = recorder.store.routes()
+        assert row.record.error == "cancelled"
+        [charge] = row.record.charges
+        assert charge["card"] == "small"
+        assert float(row.record.estimated_cost_usd or 0) > 0
 
 
 def test_a_stream_is_finished_when_the_server_is_told_to_stop(fake: FakeOpenAIServer) -> None:

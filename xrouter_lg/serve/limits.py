@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -75,40 +76,77 @@ class HeaderLimit:
         await self._app(scope, receive, send)
 
 
-def limited_protocol(most: int) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, for a client that never ends its headers: the parser keeps all of them
-    in memory and sets no limit."""
+def limited_protocol(most: int, seconds: float) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, for a client whose headers never end or never come: the parser keeps all
+    of them in memory, and neither sets a limit. What is no HTTP/1.1 is told so as everything else
+    is."""
 
     class LimitedProtocol(HttpToolsProtocol):
-        head: int | None = 0
-        """Bytes of a head that is not complete; None behind it."""
+        head: int | None = None
+        """Bytes of a head that is not complete, less the read that it began in; else None."""
+        waiting: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._wait_no_more()
+            super().connection_lost(exc)
 
         def on_message_begin(self) -> None:
             self.head = 0
+            if self.waiting is None:
+                self._wait()
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
             self.head = None
+            self._wait_no_more()
             super().on_headers_complete()
 
-        def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self.head = 0
-
         def data_received(self, data: bytes) -> None:
+            begun = self.head is not None
             super().data_received(data)
-            if self.head is None:
-                return
+            if self.head is None or not begun:
+                return  # of the read in which a head began, a body may be the larger part
             self.head += len(data)
-            if self.head > most and not self.transport.is_closing():
-                body = orjson.dumps(ApiError(431, f"headers are larger than {most} bytes").body())
+            if self.head > most:
+                self._refuse(ApiError(431, f"headers are larger than {most} bytes"))
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(bad_request("this is no valid HTTP/1.1 request", code="invalid_http"))
+
+        def _wait(self) -> None:
+            self.waiting = self.loop.call_later(seconds, self._too_slow)
+
+        def _wait_no_more(self) -> None:
+            if self.waiting is not None:
+                self.waiting.cancel()
+                self.waiting = None
+
+        def _too_slow(self) -> None:
+            if self.head is None:  # nothing was sent at all
+                self.transport.close()
+                return
+            said = f"the headers did not arrive within {seconds:g} s"
+            self._refuse(ApiError(408, said, code="timeout"))
+
+        def _refuse(self, error: ApiError) -> None:
+            """The error as the connection's last words; silence where an answer is under way."""
+            self._wait_no_more()
+            if self.transport.is_closing():
+                return
+            cycle = self.cycle
+            idle = cycle is None or cycle.response_complete or not cycle.response_started
+            if idle and not self.pipeline:
+                body = orjson.dumps(error.body())
                 self.transport.write(
-                    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
-                    b"content-type: application/json\r\ncontent-length: "
-                    + str(len(body)).encode()
-                    + b"\r\n\r\n"
+                    f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+                    "connection: close\r\ncontent-type: application/json\r\n"
+                    f"content-length: {len(body)}\r\n\r\n".encode()
                     + body
                 )
-                self.transport.close()
+            self.transport.close()
 
     return LimitedProtocol

@@ -19,7 +19,7 @@ class ServerSettings:
     max_choices: int = 16
     """The highest ``n`` of a request: each choice is a request of its own to a worker."""
     body_timeout_s: float = 30.0
-    """How long a client may take to send a body."""
+    """How long a client may take to send the headers of a request, and then its body."""
     drain_s: float = 60.0
     """How long open requests may go on after the server was told to stop."""
     keep_alive_s: int = 75
