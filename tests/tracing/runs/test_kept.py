@@ -70,8 +70,10 @@ def test_a_record_that_is_a_state_s_own_is_stored_briefly_too() -> None:
         lambda: copy.deepcopy(message()),
         lambda: AIMessage(**vars(message())),
         lambda: (
-            AIMessageChunk("", response_metadata={"xrouter": KeptRecord({"route": "small"})})
-            + AIMessageChunk("fine", response_metadata={"xrouter": _without_route()})
+            AIMessageChunk(
+                content="", response_metadata={"xrouter": KeptRecord({"route": "small"})}
+            )
+            + AIMessageChunk(content="fine", response_metadata={"xrouter": _without_route()})
         ),
     ],
     ids=["given", "copied", "deep-copied", "built anew", "added up from chunks"],

@@ -28,7 +28,7 @@ class KeptRecord(dict[str, Any]):
     """
 
     __slots__ = ("_whole",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         self._whole = dict(record)
