@@ -96,7 +96,7 @@ def environment(folder: Path, python: str, extras: str, *more: str, floors: bool
         lowest = ["--resolution", "lowest-direct", "--python", interpreter]
         uv("pip", "compile", *lowest, *which, ROOT / "pyproject.toml", "--output-file", bounds)
     install = ["pip", "install", "--python", interpreter, "-c", bounds, asked, *more]
-    # As the Makefile has it: torch for CPUs from where packages come from, else from where uv knows.
+    # As in the Makefile: torch for CPUs from where packages come from, else from where uv knows.
     if not (extras in TORCH and uv(*install, f"torch=={PINNED_TORCH}+cpu", may_fail=True)):
         uv(*install, "--torch-backend=cpu")
     return interpreter
