@@ -61,7 +61,9 @@ CORE = ("tests/graph", "tests/routing", "tests/pool", "tests/calls", "tests/trac
 
 def uv(*arguments: object, may_fail: bool = False) -> bool:
     command = [sys.executable, "-m", "uv", *map(str, arguments)]
-    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    # uv reads where pip looks for wheels under a name of its own.
+    wheels = os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", "")).split()
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_FIND_LINKS": ",".join(wheels)}
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert may_fail or done.returncode == 0, done.stderr
     return done.returncode == 0
