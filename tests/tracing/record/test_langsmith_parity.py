@@ -149,8 +149,8 @@ async def test_an_error_is_described_the_same_way(
     failed = {run for run, error in ours.items() if error is not None}
     assert failed == {run for run, error in theirs.items() if error is not None} != set()
     for run in failed:
-        assert ours[run].startswith("RuntimeError('boom')")
-        assert theirs[run].startswith("RuntimeError('boom')")
+        assert str(ours[run]).startswith("RuntimeError('boom')")
+        assert str(theirs[run]).startswith("RuntimeError('boom')")
 
 
 async def test_a_langsmith_that_is_down_leaves_the_local_store_complete(
