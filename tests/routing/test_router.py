@@ -66,6 +66,13 @@ async def test_under_a_limit_every_call_has_an_allowance_and_a_length() -> None:
     ]
 
 
+async def test_a_call_that_does_not_fit_leaves_its_room_to_a_cheaper_one() -> None:
+    limited = replace(REQUEST, remaining_usd=Decimal("0.0435"))
+    decision = await decide(calls("large", "large", "small"), limited)
+    assert [call.id for call in decision.calls] == ["c1", "c3"]
+    assert list(decision.skipped) == ["c2"]
+
+
 async def test_allowances_never_add_up_to_more_than_what_is_left() -> None:
     for cents in range(1, 60):
         limited = replace(REQUEST, remaining_usd=Decimal(cents) / 1000)

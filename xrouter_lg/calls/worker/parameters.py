@@ -202,7 +202,8 @@ def _bind(
     try:
         if tools:
             return model.bind_tools(list(tools), **options)
-        options = _less(options, _OF_TOOLS)
+        if not options.get("tools"):  # a schema that is asked for as a tool brings its own
+            options = _less(options, _OF_TOOLS)
         return model.bind(**options) if options else model
     except Exception as error:  # what a provider's package raises for a bad tool is its affair
         raise RequestError(
