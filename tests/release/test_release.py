@@ -118,7 +118,7 @@ def interpreter_of(version: str) -> str | None:
 def run_core(interpreter: Path) -> None:
     """The tests of what an app uses, on the versions that were installed."""
     tests = [str(path) for pattern in CORE for path in sorted(ROOT.glob(pattern))]
-    command = [str(interpreter), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command = [str(interpreter), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
 
