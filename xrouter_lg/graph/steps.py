@@ -156,8 +156,8 @@ class Steps:
             PlannedCall.from_dict(payload["xrouter_call"]),
             CallContext(**payload["xrouter_context"]),
         )
-        result = await self.asking.call(planned, payload[self.names.messages_key], config)
-        return {self.names.results: [result_to_dict(result)]}
+        results = await self.asking.call(planned, payload[self.names.messages_key], config)
+        return {self.names.results: [result_to_dict(result) for result in results]}
 
     async def collect(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """Pick the answer, ask the next candidate, or give the policy another turn."""
