@@ -38,7 +38,7 @@ def read_table(
         models=settings.models,
         rename=renamed,
         more=("response",),
-        about=("meta",),
+        about=("meta", "must_not_call"),
     )
     if "response" in table.more:
         # All that is needed of an answer is whether it equals another one, and how long it is.
