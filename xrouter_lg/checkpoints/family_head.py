@@ -17,7 +17,8 @@ It also says how far a request lies from what was trained on: the share of its w
 in training, and its shape. Far from it, readings are shrunk towards each card's overall mean.
 
 Words are counted as (1 + log count) · idf, at unit length; a word's bucket is its CRC-32 modulo
-2^16, so no vocabulary travels with a checkpoint, and text can't be read out of it.
+2^16, so no vocabulary travels with a checkpoint, and text can't be read out of it; but whoever has
+a text can tell whether words like its own were among up to 2,000 requests that are kept as points.
 """
 
 from __future__ import annotations

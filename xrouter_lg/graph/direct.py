@@ -15,7 +15,8 @@ from langchain_core.runnables.config import patch_config, var_child_runnable_con
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.told.token_sink import TokenSink
-from xrouter_lg.graph.asking import RUN_NAME, Planned, RequestSteps, SoFar, now
+from xrouter_lg.graph.asking import RUN_NAME, RequestSteps, SoFar, now
+from xrouter_lg.graph.calling.calls import Planned
 from xrouter_lg.graph.next_step import Finish, NextCall
 from xrouter_lg.graph.state import result_to_dict
 from xrouter_lg.graph.turn import Turn

@@ -13,12 +13,12 @@ from langgraph.types import Command, Overwrite, Send
 
 from xrouter_lg.calls.told.stream_watch import with_handler
 from xrouter_lg.graph.asking import (
-    Planned,
     RequestSteps,
     SoFar,
     now,
 )
 from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.calling.calls import Planned
 from xrouter_lg.graph.direct import DirectRequest
 from xrouter_lg.graph.next_step import NextCall, NextTurn
 from xrouter_lg.graph.own_trace import OwnTrace
