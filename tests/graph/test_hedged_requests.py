@@ -17,7 +17,7 @@ from langchain_core.outputs import ChatResult
 
 from tests.support.apps import app, ask, options, pool, prefers, record, true_cost
 from xrouter_lg import Budget, ChatXRouter, ModelCard, ModelPool, Recorder, XRouterNode
-from xrouter_lg.calls.hedge import Pace
+from xrouter_lg.calls.worker.hedge import Pace
 from xrouter_lg.errors import PoolError, RequestOptionError
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan
 from xrouter_lg.testing.faults import hang, server_error, slow_stream

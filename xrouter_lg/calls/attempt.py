@@ -21,14 +21,12 @@ from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
     Failure,
-    backoff_s,
     classify,
-    refused_parameter,
 )
 from xrouter_lg.calls.health import Health
-from xrouter_lg.calls.hedge import Lane, Listener, Pace
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import hint_tokens, reserve
+from xrouter_lg.calls.pauses import backoff_s
 from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
 from xrouter_lg.calls.tokens import BOUND_PREAMBLE
@@ -38,8 +36,11 @@ from xrouter_lg.calls.told.token_sink import TokenSink
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.asking import ask_once, keywords_of, own_callbacks, with_hint
+from xrouter_lg.calls.worker.hedge import Lane, Listener, Pace
+from xrouter_lg.calls.worker.learned import Refusals
 from xrouter_lg.calls.worker.loop_models import LoopModels
 from xrouter_lg.calls.worker.parameters import LIMITS, NO_TOOLS, Bound, prepare
+from xrouter_lg.calls.worker.refusals import refused_parameter
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
@@ -89,8 +90,7 @@ class Workers:
     def __init__(self) -> None:
         self._models = LoopModels()
         self._breakers: dict[str, Breaker] = {}
-        self._refused: dict[str, frozenset[str]] = {}
-        """Parameters that a card's model does not take, by the card's name."""
+        self.learned = Refusals()
         self.overruns: dict[str, Decimal] = {}
         """Cards that have cost more than their worst case, and how many times as much."""
         self.usual = UsualCost()
@@ -211,8 +211,8 @@ class Workers:
                 model = built.having(settings)
                 if card.maker == "anthropic":
                     model = with_fitting_thoughts(model, hinted, card.name, call.max_tokens)
-                refused = omitted | self._refused.get(card.name, frozenset())
-                prepared = prepare(model, call, bound, refused)
+                refused = omitted | self.learned.refused(card.name)
+                prepared = prepare(model, call, bound, refused, self.learned.longest(card.name))
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
                 message = await ask_once(card, prepared, hinted, config, limit, sink)
             except asyncio.CancelledError:
@@ -229,12 +229,15 @@ class Workers:
                     failure = replace(failure, detail="the request's own timeout_s is over")
                     break
                 if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
+                    if self.learned.is_too_long(card.name, error):
+                        health.cancel()
+                        continue
                     found = refused_parameter(error, prepared.sent - omitted)
                     if found is not None and (found[1] or found[0] not in LIMITS):
                         health.cancel()
                         omitted.add(found[0])
                         if found[1] or found[0] in NO_TOOLS:
-                            self._remember(card, found[0], failure)
+                            self.learned.refuses(card.name, found[0], failure.detail)
                         continue
             else:
                 flaw = flaw_of(message)
@@ -282,16 +285,14 @@ class Workers:
     def told(self) -> dict[str, tuple[float | None, Mapping[str, Any]]]:
         """What other replicas may want to know: see :class:`~xrouter_lg.calls.replicas.Shares`."""
         with self._lock:
-            breakers, refused = dict(self._breakers), dict(self._refused)
-            overruns = dict(self.overruns)
+            breakers, overruns = dict(self._breakers), dict(self.overruns)
+        refusals = self.learned.told()
         found: dict[str, tuple[float | None, Mapping[str, Any]]] = {}
-        for place in {*breakers, *(f"worker:{name}" for name in (*refused, *overruns))}:
+        for place in {*breakers, *(f"worker:{name}" for name in (*refusals, *overruns))}:
             kind, _, name = place.partition(":")
-            learned: dict[str, Any] = {}
+            learned = dict(refusals.get(name, {})) if kind == "worker" else {}
             if kind == "worker" and name in overruns:
                 learned["overrun"] = str(overruns[name])
-            if kind == "worker" and name in refused:
-                learned["refused"] = sorted(refused[name])
             found[place] = (self.breaker(place).opened_s_ago, learned)
         return found
 
@@ -306,22 +307,7 @@ class Workers:
             if "overrun" in learned:
                 known = self.overruns.get(name, Decimal(1))
                 self.overruns[name] = max(known, Decimal(learned["overrun"]))
-            if "refused" in learned:
-                known_names = self._refused.get(name, frozenset())
-                self._refused[name] = known_names | frozenset(learned["refused"])
-
-    def _remember(self, card: ModelCard, name: str, failure: Failure) -> None:
-        with self._lock:
-            known = self._refused.get(card.name, frozenset())
-            self._refused[card.name] = known | {name}
-        if name not in known:
-            logger.warning(
-                "card %r refuses the parameter %r; it is left out (a limit goes by its other name) "
-                "from now on: %s",
-                card.name,
-                name,
-                failure.detail,
-            )
+        self.learned.heard(name, learned)
 
     def _noting_overrun(
         self, card: ModelCard, call: PlannedCall, charge: Charge, bill: AttemptBill

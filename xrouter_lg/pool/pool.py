@@ -264,7 +264,7 @@ class ModelCard:
             return (head, name) if head in _PROVIDERS and name else (None, self.serves)
         if self.base_url is not None or _elsewhere(self.model):
             return None
-        return self.maker, self.model_name
+        return self.maker, self.model_name.removeprefix("models/")
 
     @cached_property
     def sent_params(self) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from langchain_core.messages import (
 )
 from langchain_core.runnables import RunnableConfig
 
+from xrouter_lg.calls.raw.cut_calls import without_cut_calls
 from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
@@ -49,7 +50,7 @@ async def ask_once(
     if (provider := card.maker) is not None:
         # Ollama's class says it with the end of a stream, and so not of one that has none.
         message.response_metadata.setdefault("model_provider", provider)
-    return message
+    return without_cut_calls(message)
 
 
 async def _ask_in_parts(

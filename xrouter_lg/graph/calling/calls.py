@@ -12,10 +12,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import CallResult
-from xrouter_lg.calls.hedge import Lane, Race, stops
 from xrouter_lg.calls.spend.books import Cap
 from xrouter_lg.calls.told.stream_watch import stream_watch
 from xrouter_lg.calls.told.token_sink import TokenSink
+from xrouter_lg.calls.worker.hedge import Lane, Race, stops
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import BudgetExceededError, ErrorClass
 from xrouter_lg.graph.bound import ToolBinding
