@@ -34,7 +34,9 @@ _PARTS = 6
 """Sentences, the shortest neighbours taken together, at whose ends a span may begin and end."""
 _SURELY_STRANGE = 0.7
 """Share of unknown words and pairs above which a word surely belongs to the strange span."""
-_READ = 6
+_SLACK = 0.3
+"""Share of unknown words by which a rest may seem too strange: pairs count less in a reading."""
+_READ = 12
 """Spans tried, the most promising first: a reading takes a fraction of a millisecond."""
 _END = re.compile(r"[.!?:;]\s|[\n。?!]")
 _BLANKS = re.compile(r"\s{9,}+")
@@ -50,7 +52,7 @@ def familiar_parts(head: FamilyHead, stats: HeadStats, text: str) -> Iterator[st
     # As many words are known of a rest, about, as its reading has to be trusted for.
     known = stats.known_low + LEAST_CERTAINTY * (stats.known_high - stats.known_low)
     for strange, rest in _rests(words):
-        if strange <= 1.0 - known + GAIN:
+        if strange <= 1.0 - known + _SLACK:
             yield rest
 
 
