@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from tests.support.providers import PROVIDERS, keys, loopback
-from xrouter_lg.calls.failures import Failure, classify
+from xrouter_lg.calls.failures import UNHEALTHY, Failure, classify
 
 SECONDS = pytest.approx(12, abs=2)
 
@@ -122,6 +122,105 @@ def test_what_is_used_up_for_the_day_is_not_tried_again(
     assert refused(monkeypatch, provider, {}, {"error": error}).error_class == "quota"
     soon = refused(monkeypatch, provider, {"retry-after": "3"}, {"error": error})
     assert (soon.error_class, soon.retry_after_s) == ("rate_limit", 3)
+
+
+REFUSED: list[tuple[str, int, Any, str]] = [
+    (
+        "openai:gpt-x",
+        400,
+        {
+            "code": "content_filter",
+            "message": "The response was filtered due to the prompt triggering Azure OpenAI's "
+            "content management policy.",
+            "innererror": {"code": "ResponsibleAIPolicyViolation"},
+        },
+        "content_filter",
+    ),
+    ("xai:grok-x", 403, "Content violates usage guidelines. Failed check: X", "content_filter"),
+    (
+        "openrouter:v/m",
+        403,
+        {
+            "code": 403,
+            "message": "Your chosen model requires moderation and your input was flagged",
+        },
+        "content_filter",
+    ),
+    (
+        "anthropic:claude-x",
+        400,
+        {
+            "type": "invalid_request_error",
+            "message": "Output blocked by content filtering policy",
+        },
+        "content_filter",
+    ),
+    ("xai:grok-x", 403, "Your team has no access to this model", "auth"),
+    ("openai:gpt-x", 403, {"message": "You have insufficient permissions"}, "auth"),
+    ("openai:m", 429, {"message": "Too many tokens, please wait"}, "rate_limit"),
+    (
+        "openai:gpt-x",
+        429,
+        {
+            "message": "Request too large for gpt-x on tokens per min (TPM): Limit 30000, "
+            "Requested 45000.",
+            "type": "tokens",
+            "code": "rate_limit_exceeded",
+        },
+        "context_length",
+    ),
+    (
+        "anthropic:claude-x",
+        400,
+        {
+            "type": "invalid_request_error",
+            "message": "prompt is too long: 210000 tokens > 200000 maximum",
+        },
+        "context_length",
+    ),
+    (
+        "google_genai:gemini-2.5-flash",
+        400,
+        {
+            "code": 400,
+            "status": "INVALID_ARGUMENT",
+            "message": "The input token count (1200000) exceeds the maximum number of tokens "
+            "allowed (1048576).",
+        },
+        "context_length",
+    ),
+    (
+        "xai:grok-x",
+        400,
+        "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+        "context_length",
+    ),
+    (
+        "openai:m",
+        400,
+        {"code": 400, "message": "the request exceeds the available context size", "type": "x"},
+        "context_length",
+    ),
+]
+"""What providers say of a prompt that they don't answer, by status."""
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "error", "error_class"),
+    REFUSED,
+    ids=[f"{provider.partition(':')[0]}-{kind}" for provider, _, _, kind in REFUSED],
+)
+def test_what_is_wrong_with_a_prompt_is_no_fault_of_the_card(
+    monkeypatch: pytest.MonkeyPatch, provider: str, status: int, error: Any, error_class: str
+) -> None:
+    body = {"type": "error", "error": error}
+    with loopback(lambda *_: (status, body)) as server:
+        keys(monkeypatch, server.url)
+        with pytest.raises(Exception) as raised:
+            server.by_hand(provider, max_retries=0).invoke([HumanMessage("Hi")])
+    failure = classify(raised.value)
+    assert failure.error_class == error_class
+    assert (failure.error_class in UNHEALTHY) == (error_class in ("auth", "rate_limit"))
 
 
 @pytest.mark.parametrize("provider", ["openrouter:v/m", "openai:v/m"])

@@ -61,7 +61,9 @@ CORE = ("tests/graph", "tests/routing", "tests/pool", "tests/calls", "tests/trac
 
 def uv(*arguments: object, may_fail: bool = False) -> bool:
     command = [sys.executable, "-m", "uv", *map(str, arguments)]
-    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    # uv reads where pip looks for wheels under a name of its own.
+    wheels = os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", "")).split()
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_FIND_LINKS": ",".join(wheels)}
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert may_fail or done.returncode == 0, done.stderr
     return done.returncode == 0
@@ -116,7 +118,7 @@ def interpreter_of(version: str) -> str | None:
 def run_core(interpreter: Path) -> None:
     """The tests of what an app uses, on the versions that were installed."""
     tests = [str(path) for pattern in CORE for path in sorted(ROOT.glob(pattern))]
-    command = [str(interpreter), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command = [str(interpreter), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
 

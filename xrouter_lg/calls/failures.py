@@ -82,8 +82,18 @@ _BROKE_OFF = re.compile(r"complete message body|incomplete|payload", re.IGNORECA
 """A connection that broke amid an answer, as HTTP clients say it."""
 _MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
 _CONTEXT_TEXT = re.compile(
-    r"context.?length|context.?window|maximum context|too many tokens", re.IGNORECASE
+    r"context.?length|context.?window|maximum context|available context size|too many tokens"
+    r"|(prompt|input|request) is too (long|large)|maximum prompt length|input token count",
+    re.IGNORECASE,
 )
+_LARGER_THAN_A_MINUTE = re.compile(r"request too large", re.IGNORECASE)
+"""OpenAI's, of one that has more tokens than a minute is allowed."""
+_FLAGGED = re.compile(
+    r"content.?(filter|policy|management policy)|(violates?|violation of|violating) .{0,20}usage"
+    r"|moderation|was flagged|ResponsibleAI|invalid_prompt",
+    re.IGNORECASE,
+)
+"""What a provider says of a prompt that it won't have answered, with a 400 or a 403."""
 # Anything that looks like a credential, so that a provider that echoes a key leaks nothing.
 _SECRET = re.compile(
     r"\b((?:sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|pplx)[-_]|AIza|AKIA)[A-Za-z0-9*._-]{8,}"
@@ -170,6 +180,8 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
+    if error_class is ErrorClass.RATE_LIMIT and _LARGER_THAN_A_MINUTE.search(detail):
+        error_class = ErrorClass.CONTEXT_LENGTH  # it never passes
     unsent = isinstance(error, ConfigurationError | RequestError) or _refused_by_client(error)
     if error_class is ErrorClass.BAD_REQUEST and not unsent:
         error_class = _of_refusal(f"{_code(error)} {detail}")
@@ -178,6 +190,9 @@ def classify(error: BaseException) -> Failure:
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
     told = _told(error)
+    refusals = (ErrorClass.BAD_REQUEST, ErrorClass.AUTH)
+    if status is not None and error_class in refusals and _FLAGGED.search(told):
+        error_class = ErrorClass.CONTENT_FILTER
     pause = asked_pause_s(chain(error), told)
     if error_class is ErrorClass.RATE_LIMIT and pause is None and _A_DAY.search(told):
         error_class = ErrorClass.QUOTA  # none of the next attempts will pass

@@ -19,7 +19,7 @@ from xrouter_lg.types import Action, Answer, Proposal, RouteRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Proposed:
     """A proposal, what went wrong on the way to it, and whether it may be explored: not inside a
     tool loop, nor where a run has stalled and goes on with a card above."""
 
@@ -32,7 +32,7 @@ class Plan:
 
 async def ask(
     policy: Policy, request: RouteRequest, cards: Sequence[ModelCard], spending: Spending | None
-) -> Plan:
+) -> Proposed:
     """The policy's proposal, or the fallback for whatever went wrong with it. What it may cost is
     set aside in ``spending`` first, where the request falls under limits there."""
     mine, held = asyncio.current_task(), None
@@ -53,7 +53,7 @@ async def ask(
             if not deadline.expired():
                 raise
             raise PolicyTimeoutError(f"no proposal within {timeout:g} s") from error
-        return Plan(read_proposal(proposed, cards, request.answers))
+        return Proposed(read_proposal(proposed, cards, request.answers))
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
@@ -74,7 +74,7 @@ async def ask(
 
 def _fallback(
     policy: Policy, request: RouteRequest, cards: Sequence[ModelCard], problem: BaseException
-) -> Plan:
+) -> Proposed:
     error = describe(problem)
     notice_failed_policy(str(policy.name), str(policy.version), problem, error)
     best = best_answer(request.answers)
@@ -82,11 +82,11 @@ def _fallback(
         action = Action("select", call_id=best.call_id)
         reason = "the policy failed; the best answer so far"
         names = {card.name: 0.0 for card in cards}
-        return Plan(Proposal(names, (action,), 1.0, reason), error)
+        return Proposed(Proposal(names, (action,), 1.0, reason), error)
     chosen = next((c.name for c in cards if c.name == request.default), None)
     chosen = chosen or by_price(cards, request)[0].name
     reason = "the policy failed; the pool's default card"
-    return Plan(Proposal(one_hot(chosen, cards), propensity=1.0, reason=reason), error)
+    return Proposed(Proposal(one_hot(chosen, cards), propensity=1.0, reason=reason), error)
 
 
 def best_answer(answers: Sequence[Answer]) -> Answer | None:

@@ -19,7 +19,7 @@ from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
-from xrouter_lg.routing.proposing import Plan, ask, best_answer
+from xrouter_lg.routing.proposing import Proposed, ask, best_answer
 from xrouter_lg.routing.reserving import estimate_usd, reserve
 from xrouter_lg.routing.spending import Spending
 from xrouter_lg.routing.tool_loop import caller_in_loop
@@ -143,7 +143,7 @@ class Router:
             )
         return self._settle(plan, policy, request, pool, found)
 
-    def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> Plan | None:
+    def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> Proposed | None:
         """Inside a tool loop the model that asked for the tools goes on."""
         if request.turn > 1 or request.per_step:
             return None
@@ -151,19 +151,19 @@ class Router:
         if name is None or all(card.name != name for card in cards):
             return None
         reason = "same model in a tool loop"
-        return Plan(Proposal(one_hot(name, cards), propensity=1.0, reason=reason), sticky=True)
+        return Proposed(Proposal(one_hot(name, cards), propensity=1.0, reason=reason), sticky=True)
 
-    def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> Plan | None:
+    def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> Proposed | None:
         """With one card left and no further turn there is nothing to ask a policy about."""
         if len(cards) > 1 or request.max_turns > 1:
             return None
-        return Plan(
+        return Proposed(
             Proposal(one_hot(cards[0].name, cards), propensity=1.0, reason="the only card that can")
         )
 
     def _settle(
         self,
-        plan: Plan,
+        plan: Proposed,
         policy: Policy,
         request: RouteRequest,
         pool: ModelPool,
@@ -231,7 +231,9 @@ class Router:
             return self._over_budget(policy, left, pool, {**late.removed, **found.removed})
         return decided(calls=calls, reason=reason, propensity=told, skipped=skipped)
 
-    def _draw(self, order: Sequence[str], plan: Plan, left: RouteRequest, pool: ModelPool) -> Drawn:
+    def _draw(
+        self, order: Sequence[str], plan: Proposed, left: RouteRequest, pool: ModelPool
+    ) -> Drawn:
         """The policy's favourite, or an explored card, of those that what is left can pay."""
         if plan.error or plan.sticky or plan.raised or not self.exploration.rate:
             return Drawn(order[0])
