@@ -48,7 +48,7 @@ PARAMETERS = {
     "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
     "capabilities description timeout_s max_retries params serves",
-    "ModelPool": "cards default on_truncated budget source",
+    "ModelPool": "cards default on_truncated budget hedge_after_s source",
     "ModelPool.from_yaml": "path reload",
     "Policy.propose": "self request candidates",
     "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio "
