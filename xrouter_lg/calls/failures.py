@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from xrouter_lg.calls.pauses import asked_pause_s
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError, RequestError
+from xrouter_lg.tracing.runs.redact import names_secret
 
 RETRYABLE = frozenset(
     {
@@ -101,7 +102,6 @@ _SECRET = re.compile(
     r"(?:[ ]\w{1,64}+)?[\"']?(?:\s{0,64}[:=]\s{0,64}+|\s{1,64}+)[\"']?)"
     r"(?=[^\s\"',]{0,256}[0-9*])[^\s\"',;)]{8,}+"
 )
-_SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 _NO_SUCH_MODEL = re.compile(
     r"model_not_found|model_decommissioned|not a valid model|invalid model\b"
@@ -209,7 +209,7 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     text = text_of_error(error)
     for variable, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_VARIABLE.search(variable):
+        if len(value) >= 8 and names_secret(variable):
             text = text.replace(value, "[hidden]")
     text = _SECRET.sub(lambda found: f"{found[1] or found[2]}[hidden]", text)
     return f"{name}: {text}"[:_DETAIL_CHARS] if text else name
