@@ -43,7 +43,7 @@ PARAMETERS = {
     "Action": "kind card hint temperature max_tokens call_id text",
     "BasePolicy.propose": "self request candidates",
     "Budget": "per_request_usd on_exceeded limits store unpriced_usd when_down",
-    "ChatXRouter.bind_tools": "self tools tool_choice options",
+    "ChatXRouter.bind_tools": "self tools tool_choice parallel_tool_calls options",
     "ChatXRouter.with_structured_output": "self schema include_raw options",
     "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
