@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TRAINING := $(VENV)/.training
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CLIENTS := $(VENV)/clients
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-core test-wheel check audit bench clean help
+.PHONY: docs dist faults soak demo demo-rules langsmith-demo test test-clients test-core test-wheel check audit bench clean help
 
 help:
 	@echo "make demo        three weeks of an app that learns from its traces, on recorded answers"
@@ -16,6 +17,7 @@ help:
 	@echo "make test        install everything, and run all tests but those of the wheel"
 	@echo "make test-core   the same without torch and what needs it: a quarter of the download"
 	@echo "make test-wheel  build the wheel, install it into a clean environment, and use every command"
+	@echo "make test-clients  langgraph dev, litellm's client and OpenAI's for JavaScript, each where it can't disturb"
 	@echo "make check       format, lint, types, import direction over all roots, and licences"
 	@echo "make audit       asks the network for known holes of the pinned versions (pip-audit)"
 	@echo "make docs        the pages as a site in build/site; offline, and every link is checked"
@@ -60,6 +62,20 @@ test: $(TRAINING)
 
 test-core: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not wheel and not dist and not train" $(ARGS)
+
+# Environments of their own: each pins packages that others here want in another version.
+$(CLIENTS)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(CLIENTS)/studio
+	$(CLIENTS)/studio/bin/pip install --quiet --disable-pip-version-check -e ".[data]" "langgraph-cli[inmem]"
+	$(BIN)/python -m venv $(CLIENTS)/litellm
+	$(CLIENTS)/litellm/bin/pip install --quiet --disable-pip-version-check litellm
+	npm install --silent --no-fund --prefix $(CLIENTS) openai
+	touch $@
+
+test-clients: $(CLIENTS)/.installed
+	PATH="$$PATH:$(abspath $(CLIENTS))/studio/bin:$(abspath $(CLIENTS))/litellm/bin" \
+	  NODE_PATH="$(abspath $(CLIENTS))/node_modules" $(BIN)/python -m pytest -rs $(ARGS) \
+	  tests/graphs_to_copy/test_studio.py tests/serve/test_clients.py
 
 test-wheel: $(INSTALLED)
 	$(BIN)/python -m pytest -m wheel $(ARGS)

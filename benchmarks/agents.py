@@ -71,6 +71,8 @@ def compared(runs: Mapping[str, Sequence[AgentRun]]) -> dict[str, dict[str, Any]
             "calls": float(np.mean([len(run.routes) for run in found])),
             "switches": float(np.mean([run.switches for run in found])),
             "raised": float(np.mean([run.raised for run in found])),
+            "stalled": float(np.mean([run.stalls > 0 for run in found])),
+            "stalled_twice": float(np.mean([run.stalls > 1 for run in found])),
         }
         for place, (name, found) in enumerate(runs.items())
     }

@@ -39,7 +39,7 @@ from benchmarks.quality_rows import (
     sequences,
     together,
 )
-from benchmarks.results import append, show
+from benchmarks.results import append, command, show
 from benchmarks.worlds.commands import WORLDS, run_world
 from xrouter_lg.figures.bootstrap import Figure, figure
 from xrouter_lg.figures.curve import fixed_curve
@@ -145,7 +145,7 @@ def main() -> int:
         else sequences(options.sequential, splits=options.splits, say=_say)
     )
     data = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "seconds": round(time.perf_counter() - started, 1),
         "seed": options.seed,
         "draws": options.draws,

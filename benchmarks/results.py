@@ -14,6 +14,7 @@ from rich.table import Table
 
 _WIDE = 240
 RESULTS = Path(__file__).parent / "RESULTS.md"
+_ROOT = RESULTS.parents[1]
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -29,11 +30,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def append(figure: str) -> None:
     """Add a line with what was measured just now, and how."""
-    # Where a model or a table lies on this machine is nobody's business.
-    said = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
-    command = " ".join(["python", *said])
     machine = f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    line = f"| {datetime.now(UTC):%Y-%m-%d} | `{command}` | {machine} | {figure} |\n"
+    line = f"| {datetime.now(UTC):%Y-%m-%d} | `{command()}` | {machine} | {figure} |\n"
     if not RESULTS.exists():
         RESULTS.write_text(
             "# Benchmark results\n\nOne line a run. Figures of one line were measured in the "
@@ -41,6 +39,21 @@ def append(figure: str) -> None:
         )
     with RESULTS.open("a") as file:
         file.write(line)
+
+
+def command() -> str:
+    """The command that runs, from the checkout's folder."""
+    spec = sys.modules["__main__"].__spec__
+    script, *words = sys.argv
+    if spec is not None:
+        begun = ["-m", spec.name.removesuffix(".__main__")]
+    else:
+        path = Path(script).resolve()
+        begun = [str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name]
+    # Where a model or a table lies on this machine is nobody's business.
+    return " ".join(
+        ["python", *begun, *(Path(w).name if Path(w).is_absolute() else w for w in words)]
+    )
 
 
 def _cpu() -> str:

@@ -19,32 +19,34 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import append, show
 from benchmarks.server_parts.load import Load, measure
-
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_START_S = 90.0
+from benchmarks.server_parts.processes import (
+    XROUTER,
+    cpu_s,
+    free_port,
+    memory_mb,
+    percentile_99,
+    process,
+    wait_for,
+    worker,
+)
 
 
 def main(options: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        worker = stack.enter_context(_worker(options.latency_ms))
-        targets: dict[str, tuple[str, int]] = {"worker": (worker[0], worker[1])}
-        targets["xrouter"] = stack.enter_context(_ours(folder, worker[0]))
+        fake = stack.enter_context(worker(options.latency_ms))
+        targets: dict[str, tuple[str, int]] = {"worker": fake}
+        targets["xrouter"] = stack.enter_context(_ours(folder, fake[0]))
         if options.litellm:
-            targets["LiteLLM"] = stack.enter_context(_litellm(folder, worker[0], options.litellm))
+            targets["LiteLLM"] = stack.enter_context(_litellm(folder, fake[0], options.litellm))
         rows: list[list[str]] = []
         for connections in options.connections:
             direct: Load | None = None
@@ -53,7 +55,7 @@ def main(options: argparse.Namespace) -> None:
                 plain = _measured(url, pid, connections, options.seconds, stream=False)
                 streamed = _measured(url, pid, connections, options.seconds, stream=True)
                 direct = direct or plain.load
-                rows.append(_row(name, connections, plain, streamed, direct, _memory(pid)))
+                rows.append(_row(name, connections, plain, streamed, direct, memory_mb(pid)))
     show("Chat completions, on a machine that others use too", _COLUMNS, rows)
     append("; ".join(map(_told, rows)))
 
@@ -66,10 +68,10 @@ class _Measured:
 
 
 def _measured(url: str, pid: int, connections: int, seconds: float, *, stream: bool) -> _Measured:
-    before = _cpu_s(pid)
+    before = cpu_s(pid)
     load = asyncio.run(measure(url, connections, seconds, stream=stream))
     answered = max(1, len(load.seconds) + load.errors)
-    return _Measured(load, (_cpu_s(pid) - before) * 1000 / answered)
+    return _Measured(load, (cpu_s(pid) - before) * 1000 / answered)
 
 
 _COLUMNS = [
@@ -94,7 +96,7 @@ def _row(
         f"{load.rate:.0f}",
         f"{statistics.median(load.seconds) * 1000:.1f}",
         f"{added * 1000:.1f}",
-        f"{_high(load.seconds) * 1000:.1f}",
+        f"{percentile_99(load.seconds) * 1000:.1f}",
         f"{plain.cpu_ms:.1f}",
         f"{stream.rate:.0f}",
         f"{statistics.median(stream.first) * 1000:.1f}",
@@ -113,50 +115,6 @@ def _told(row: list[str]) -> str:
     )
 
 
-def _high(values: list[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99)]
-
-
-def _family(pid: int) -> Iterator[Path]:
-    """What the kernel tells of a process and of those that it started."""
-    pids = [pid]
-    while pids:
-        each = pids.pop()
-        with contextlib.suppress(OSError):
-            children = Path(f"/proc/{each}/task/{each}/children").read_text().split()
-            pids += [int(child) for child in children]
-            yield Path(f"/proc/{each}")
-
-
-def _memory(pid: int) -> float:
-    """Resident, in MB."""
-    pages = [int((each / "statm").read_text().split()[1]) for each in _family(pid)]
-    return sum(pages) * _PAGE / 1e6
-
-
-def _cpu_s(pid: int) -> float:
-    """Processor time so far, in seconds."""
-    stats = [(each / "stat").read_text().rpartition(")")[2].split() for each in _family(pid)]
-    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / _TICKS
-
-
-@contextlib.contextmanager
-def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, text=True, **options) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-@contextlib.contextmanager
-def _worker(latency_ms: int) -> Iterator[tuple[str, int]]:
-    command = [sys.executable, "-m", "xrouter_lg.testing", "--latency-ms", str(latency_ms)]
-    with _process(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip().removesuffix("/v1"), process.pid
-
-
 @contextlib.contextmanager
 def _ours(folder: Path, worker: str) -> Iterator[tuple[str, int]]:
     cards = [
@@ -170,12 +128,11 @@ def _ours(folder: Path, worker: str) -> Iterator[tuple[str, int]]:
     ]
     pool = folder / "pool.json"
     pool.write_text(json.dumps({"models": cards}))
-    port = _free_port()
-    command = [sys.executable, "-c", "from xrouter_lg.cli import main; main()", "serve"]
-    command += ["--pool", str(pool), "--policy", "cheapest", "--port", str(port)]
-    with _process(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        _wait(f"http://127.0.0.1:{port}/healthz")
-        yield f"http://127.0.0.1:{port}", process.pid
+    port = free_port()
+    command = [*XROUTER, "serve", "--pool", str(pool), "--policy", "cheapest", "--port", str(port)]
+    with process(command, stdout=subprocess.DEVNULL) as started:
+        wait_for(f"http://127.0.0.1:{port}/healthz")
+        yield f"http://127.0.0.1:{port}", started.pid
 
 
 @contextlib.contextmanager
@@ -194,35 +151,15 @@ def _litellm(folder: Path, worker: str, command: str) -> Iterator[tuple[str, int
     config = folder / "litellm.json"  # YAML reads JSON
     general = {"dangerously_permit_weak_or_unset_master_key": True}
     config.write_text(json.dumps({"model_list": models, "general_settings": general}))
-    port = _free_port()
+    port = free_port()
     words = [command, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
     quiet = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    with _process(
+    with process(
         words, env={**kept, **quiet}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        _wait(f"http://127.0.0.1:{port}/health/liveliness")
-        yield f"http://127.0.0.1:{port}", process.pid
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait(url: str) -> None:
-    until = time.monotonic() + _START_S
-    while True:
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+    ) as started:
+        wait_for(f"http://127.0.0.1:{port}/health/liveliness")
+        yield f"http://127.0.0.1:{port}", started.pid
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from benchmarks.quality_rows import TASKS
-from benchmarks.results import append, show
+from benchmarks.results import append, command, show
 from benchmarks.stream_parts import events, figures
 from benchmarks.stream_parts.learner import Setting, SharedFeatures
 from benchmarks.stream_parts.plot import draw
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plot is not None:
         drawn = _plot(options.plot, worlds, runs)
     data = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command(),
         "seconds": round(time.perf_counter() - started, 1),
         "task": options.task,
         "own_features": own is not None,

@@ -108,6 +108,7 @@ class ErrorClass(StrEnum):
     STREAM_CUT = "stream_cut"
     CIRCUIT_OPEN = "circuit_open"
     BUDGET = "budget"
+    SLOW = "slow"
     UNKNOWN = "unknown"
 
 

@@ -109,12 +109,13 @@ def _sweep(target: Path) -> None:
 def _left(path: Path, start: str) -> bool:
     machine, _, rest = path.name[len(start) :].partition("-")
     process = rest.partition("-")[0]
-    if machine == _machine() and process.isdigit() and not _alive(int(process)):
+    if machine == _machine() and process.isdigit() and not is_running(int(process)):
         return True
     return time.time() - path.stat().st_mtime > _STALE_S
 
 
-def _alive(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine still runs; where that can't be told, it does."""
     if os.name == "nt":
         return True  # a signal of 0 would end it there
     try:

@@ -150,6 +150,9 @@ class RouteRequest:
     max_cost_usd: Decimal | None = None
     remaining_s: float | None = None
     """Seconds that are left for the whole request, failover included; None without a limit."""
+    hedge_after_s: float | str | None = None
+    """After how long without a first token another card is asked beside: seconds, or a quantile of
+    the card's own times such as ``"p95"``; None for never."""
     thread_id: str | None = None
     tenant: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()

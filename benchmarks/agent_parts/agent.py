@@ -3,7 +3,6 @@ solved tasks before the question, without which models of this size seldom call 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,15 +95,3 @@ def ask(agent: Any, question: str) -> list[AnyMessage]:
     found = agent.invoke({"messages": before}, {"recursion_limit": 10 * MOST_CALLS})
     said: list[AnyMessage] = found["messages"][len(before) :]
     return said
-
-
-def as_text(said: Sequence[AnyMessage]) -> str:
-    """A run, a line a message, to be read."""
-    lines = []
-    for message in said:
-        if isinstance(message, AIMessage):
-            calls = [f"{call['name']}({json.dumps(call['args'])})" for call in message.tool_calls]
-            lines.append(" ".join([message.text, *calls]))
-        else:
-            lines.append(f"  -> {message.text}")
-    return "\n".join(lines)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from benchmarks.agent_parts.world import ITEMS, STAFF
 
 SEED = 16
-PER_KIND = 5
+PER_KIND = 20
 _ASKED = [name for name in sorted(STAFF) if name != "Lucia Rossi"]
 """Employees that tasks are about: all but the one of whom the agent is shown a solved task."""
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")

@@ -9,6 +9,7 @@ some of them, and decided on at several cost weights. A flip is a first call who
 by the checkpoint's own mean costs, than those of the same request without the attempt. Requests
 that go to the dearest card anyway can't flip: the share among the others stands beside. With
 ``--second`` the text that is added is another request of FOLDER: what is asked, not an attempt.
+``--attempts FILE`` takes those of a file, one a line, in the place of ours.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import polars as pl
 from langchain_core.messages import BaseMessage
 
-from benchmarks.injection_parts.attempts import Injection, attempts, plain
+from benchmarks.injection_parts.attempts import Injection, attempts, attempts_of, plain
 from benchmarks.results import append, show
 from xrouter_lg import ModelCard
 from xrouter_lg.policies.checkpoints import load_policy
@@ -138,7 +139,9 @@ def main(options: argparse.Namespace) -> None:
     requests = requests_of(options.data, sources, options.requests)
     policy = load_policy(options.checkpoint)
     decider = Decider(policy, max_turns=options.max_turns)
-    tried = list(_second(attempts(), requests)) if options.second else list(attempts())
+    tried = list(attempts() if options.attempts is None else attempts_of(options.attempts))
+    if options.second:
+        tried = list(_second(tried, requests))
     found = measure(decider, requests, tried, each=options.each)
     parts: dict[str | None, Any] = dict.fromkeys([None, *(k for key in found for k in key)])
     rows = []
@@ -164,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=60, help="requests to put attempts into")
     parser.add_argument("--each", type=int, default=_EACH, help="requests per attempt")
     parser.add_argument("--max-turns", type=int, default=1, help="for a cascade: calls it may plan")
+    parser.add_argument("--attempts", type=Path, help="a file of attempts, one a line")
     parser.add_argument("--second", action="store_true", help="add another request instead")
     return parser
 

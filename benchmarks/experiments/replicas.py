@@ -15,8 +15,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,19 +24,24 @@ import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.results import append, show
 from benchmarks.server_parts.load import Load, measure
+from benchmarks.server_parts.processes import (
+    XROUTER,
+    cpu_s,
+    free_port,
+    percentile_99,
+    process,
+    wait_for,
+    worker,
+)
 from xrouter_lg.serve.access.keys import KeyStore
 
 _PRICE = Decimal("0.1") / 10**6
 _MAX_TOKENS = 64
-_START_S = 90.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -74,18 +77,18 @@ def _measured(
     budget = Decimal(options.answers) * _PRICE * 30
     poor = store.add(f"poor-{name}", budget_usd=budget, period="total")
     with contextlib.ExitStack() as stack:
-        worker = stack.enter_context(_worker(options.latency_ms))
-        servers = [stack.enter_context(_replica(database, worker, folder)) for _ in range(count)]
+        fake, _ = stack.enter_context(worker(options.latency_ms))
+        servers = [stack.enter_context(_replica(database, fake, folder)) for _ in range(count)]
         urls = [url for url, _ in servers]
         asyncio.run(_all(urls, rich, options.connections, 1.0))  # opens what is opened
-        before = sum(_cpu_s(pid) for _, pid in servers)
+        before = sum(cpu_s(pid) for _, pid in servers)
         loads = asyncio.run(_all(urls, rich, options.connections, options.seconds))
-        cpu = sum(_cpu_s(pid) for _, pid in servers) - before
-        billed_before = _billed(worker)
+        cpu = sum(cpu_s(pid) for _, pid in servers) - before
+        billed_before = _billed(fake)
         last = asyncio.run(_all(urls, poor, options.connections, options.seconds))
-        billed = _billed(worker) - billed_before
+        billed = _billed(fake) - billed_before
     store.close()
-    seconds = sorted(second for load in loads for second in load.seconds)
+    seconds = [second for load in loads for second in load.seconds]
     rate = sum(load.rate for load in loads)
     linear = 1.0 if alone is None else rate / count / alone
     row = [
@@ -94,7 +97,7 @@ def _measured(
         f"{rate:.0f}",
         f"{linear:.0%}",
         f"{statistics.median(seconds) * 1000:.1f}",
-        f"{seconds[int(len(seconds) * 0.99)] * 1000:.1f}",
+        f"{percentile_99(seconds) * 1000:.1f}",
         f"{cpu * 1000 / len(seconds):.1f}",
         str(sum(load.errors for load in loads)),
         str(sum(len(load.seconds) for load in last)),
@@ -127,29 +130,6 @@ def _billed(worker: str) -> Decimal:
     return tokens * _PRICE
 
 
-def _cpu_s(pid: int) -> float:
-    """Processor time so far, in seconds."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / _TICKS
-
-
-@contextlib.contextmanager
-def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, text=True, cwd=ROOT, **options) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-@contextlib.contextmanager
-def _worker(latency_ms: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "xrouter_lg.testing", "--latency-ms", str(latency_ms)]
-    with _process(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip().removesuffix("/v1")
-
-
 @contextlib.contextmanager
 def _replica(database: str, worker: str, folder: Path) -> Iterator[tuple[str, int]]:
     rate = float(_PRICE * 10**6)
@@ -162,19 +142,11 @@ def _replica(database: str, worker: str, folder: Path) -> Iterator[tuple[str, in
     }
     pool = folder / "pool.json"
     pool.write_text(json.dumps({"models": [card]}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from xrouter_lg.cli import main; main()", "serve"]
-    command += ["--pool", str(pool), "--port", str(port), "--keys", database]
-    with _process(command, stdout=subprocess.DEVNULL) as process:
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz").close()
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", process.pid
+    port = free_port()
+    command = [*XROUTER, "serve", "--pool", str(pool), "--port", str(port), "--keys", database]
+    with process(command, stdout=subprocess.DEVNULL) as started:
+        wait_for(f"http://127.0.0.1:{port}/healthz")
+        yield f"http://127.0.0.1:{port}", started.pid
 
 
 @contextlib.contextmanager

@@ -72,6 +72,12 @@ def attempts() -> tuple[Injection, ...]:
     return tuple(_all())
 
 
+def attempts_of(file: Path) -> tuple[Injection, ...]:
+    """Those of a file of somebody else's, one a line, in every place."""
+    texts = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return tuple(Injection(file.stem, "", text, place) for text in texts for place in PLACES)
+
+
 def _all() -> Iterator[Injection]:
     for style, texts in yaml.safe_load(_FILE.read_text(encoding="utf-8")).items():
         for one in texts:

@@ -1,4 +1,5 @@
-"""xrouter_lg's own learner: what the package has for it, put to the stream's questions.
+"""The package's value model, were it to learn from every thumb as it comes in: what a night of
+`xrouter learn` leaves on the table (:mod:`benchmarks.stream_parts.shipped` is the loop as it is).
 
 It begins with the cheapest card, as list prices are all that it knows, and explores at most 5 % of
 the requests: many at the start, when a card joins and when one has changed

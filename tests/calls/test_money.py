@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -155,6 +156,10 @@ SENT_ALONG: list[dict[str, Any]] = [
     {"model_kwargs": {"web_search_options": {"search_context_size": "high"}}},
     {"plugins": [{"id": "web", "max_results": 3}]},
     {"extra_body": {"search_parameters": {"mode": "on"}}},
+    {"fallbacks": [{"model": "claude-opus-4-1", "max_tokens": 4_000}]},
+    {"extra_body": {"models": ["m", "anthropic/claude-opus-4.1"]}},
+    {"context_management": {"edits": [{"type": "compact_20260112", "trigger": {"value": 90}}]}},
+    {"tools": [{"type": "advisor_20260301", "model": "claude-opus-4-5", "max_uses": 1}]},
 ]
 
 
@@ -176,6 +181,63 @@ def test_what_a_cards_params_send_along_is_set_aside(params: dict[str, Any]) -> 
     assert plain is not None
     assert more is not None
     assert more > plain
+
+
+def test_other_models_that_may_answer_are_set_aside_for() -> None:
+    opus = published_price("anthropic", "claude-opus-4-1")
+    assert opus is not None
+
+    def worst(**params: Any) -> Decimal | None:
+        return worst_case(card(**params), 100, 100)
+
+    plain = worst()
+    assert plain is not None
+    named = {"model": "claude-opus-4-1"}
+    beside = worst(fallbacks=[named])
+    assert beside is not None
+    assert beside >= plain + opus.worst_case(100, 100)  # who declines amid its answer is billed
+    routed = published_price("openrouter", "anthropic/claude-opus-4.1")
+    instead = worst(models=["anthropic/claude-opus-4.1"])
+    assert routed is not None
+    assert instead is not None
+    assert plain < routed.worst_case(100, 100) <= instead < beside
+    own = worst(models=["m"])
+    assert own is not None
+    assert own - plain < Decimal("0.0001")  # the card's own model is none other
+    assert worst(models=["a-model-of-unknown-price"]) is None
+
+
+def test_an_advisor_is_set_aside_for_by_its_own_limits() -> None:
+    opus = published_price("anthropic", "claude-opus-4-5")
+    assert opus is not None
+    tool = {"type": "advisor_20260301", "model": "claude-opus-4-5"}
+
+    def more(**limits: Any) -> Decimal:
+        found = worst_case(card(), 100, 100, {"tools": [tool | limits]})
+        assert found is not None
+        return found - Decimal("0.129")  # its advice may fill the window
+
+    once = 128_000 * opus.rate("input") + 2_000 * opus.rate("output")
+    assert more(max_uses=3, max_tokens=2_000) == 3 * once / 1_000_000
+    assert more(max_uses=1) > more(max_uses=1, max_tokens=2_000)
+    kept = more(max_uses=1, max_tokens=2_000, caching={"type": "ephemeral", "ttl": "1h"})
+    assert kept == (once + 128_000 * opus.rate("input")) / 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("edit", "times"),
+    [
+        ({"type": "compact_20260112"}, 1),
+        ({"type": "compact_20260112", "trigger": {"type": "input_tokens", "value": 50_000}}, 2),
+        ({"type": "clear_tool_uses_20250919"}, 1),
+    ],
+)
+def test_a_prompt_that_may_be_compacted_is_asked_twice(edit: dict[str, Any], times: int) -> None:
+    managed = {"context_management": {"edits": [edit]}}
+    prompt = 60_000 - len(json.dumps(managed))
+    plain = worst_case(card(), 60_000, 100)
+    assert plain is not None
+    assert worst_case(card(**managed), prompt, 100) == times * plain
 
 
 def test_fees_of_searches_are_set_aside() -> None:

@@ -239,6 +239,113 @@ async def test_a_refused_parameter_is_left_out_at_no_cost_in_retries(
         assert "refuses the parameter" in told[0].getMessage()
 
 
+OPENAIS = "max_tokens is too large: 9000. This model supports at most 4096 completion tokens."
+ANTHROPICS = "max_tokens: 9000 > 4096, which is the maximum allowed number of output tokens for m"
+VOLCENGINES = (
+    "The parameter `max_completion_tokens` specified in the request are not valid: integer above "
+    "maximum value, expected a value <= 4096, but got 9000 instead."
+)
+GROQS = "`max_tokens` must be less than or equal to `4096`, the maximum value for `max_tokens`"
+DEEPSEEKS = "Invalid max_tokens value, the valid range of max_tokens is [1, 4096]"
+GEMINIS = (
+    "Unable to submit request because it has a maxOutputTokens value of 9000 but the supported "
+    "range is from 1 (inclusive) to 4097 (exclusive). Update the value and try again."
+)
+
+
+@pytest.mark.parametrize(
+    ("provider", "text"),
+    [
+        ("openai:gpt-x", OPENAIS),
+        ("openai:gpt-x", VOLCENGINES),
+        ("openai:gpt-x", GROQS),
+        ("anthropic:claude-x", ANTHROPICS),
+        ("deepseek:deepseek-chat", DEEPSEEKS),
+        ("google_genai:gemini-2.5-flash", GEMINIS),
+        ("openrouter:vendor/x", OPENAIS),
+    ],
+)
+@pytest.mark.parametrize("asks", ["the card", "the app"])
+async def test_a_model_is_asked_for_no_longer_answer_than_it_says_it_writes(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    provider: str,
+    text: str,
+    asks: str,
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        told = limits(body)
+        if max(told.values(), default=0) <= 4096:
+            return plain_answer(path, body)
+        error = {"code": 400, "type": "invalid_request_error", "status": "INVALID_ARGUMENT"}
+        return 400, {"type": "error", "error": {**error, "message": text}}
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        params = {"max_tokens": 9_000 if asks == "the card" else 20_000}
+        chosen = server.card(provider, max_retries=0, params=params, max_output_tokens=None)
+        workers = Workers()
+        wanted = {"max_tokens": 9_000} if asks == "the app" else {}
+        for _ in range(2):
+            assert (await call(chosen, workers, call=wanted)).message is not None
+        sent = [max(limits(asked.body).values()) for asked in server.requests]
+        assert sent == [9_000, 4_096, 4_096]  # only the first call had to learn it
+        assert (await call(chosen, workers, call={"max_tokens": 7})).message is not None
+        assert max(limits(server.requests[-1].body).values()) == 7
+        assert len([it for it in caplog.records if "at most" in it.getMessage()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("provider", "params", "name", "said"),
+    [
+        (
+            "mistralai:mistral-x",
+            {"random_seed": 3},
+            "random_seed",
+            {"detail": [{"type": "extra_forbidden", "loc": ["body", "random_seed"]}]},
+        ),
+        (
+            "openai:gpt-x",
+            {"use_responses_api": True, "reasoning": {"effort": "low"}},
+            "reasoning",
+            {
+                "message": "Unsupported parameter: 'reasoning.effort' is not supported with this "
+                "model.",
+                "param": "reasoning.effort",
+            },
+        ),
+        (
+            "perplexity:sonar",
+            {"model_kwargs": {"presence_penalty": 0.5, "frequency_penalty": 0.2}},
+            "presence_penalty",
+            {"message": "Cannot specify both presence_penalty and frequency_penalty"},
+        ),
+        (
+            "anthropic:claude-x",
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+            "thinking",
+            {"message": '"thinking.type.enabled" is not supported for this model.'},
+        ),
+        ("ollama:llama-x", {"reasoning": True}, "think", '"llama-x" does not support thinking'),
+    ],
+    ids=["mistralai", "responses", "perplexity", "anthropic", "ollama"],
+)
+async def test_what_a_provider_calls_otherwise_is_left_out_too(
+    monkeypatch: pytest.MonkeyPatch, provider: str, params: dict[str, Any], name: str, said: Any
+) -> None:
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        if body.get(name):
+            return 400, {"type": "error", "error": said} if "detail" not in said else said
+        return plain_answer(path, body)
+
+    with loopback(answer) as server:
+        keys(monkeypatch, server.url)
+        chosen, workers = server.card(provider, max_retries=0, params=params), Workers()
+        for _ in range(2):
+            assert (await call(chosen, workers, call={})).message is not None
+        assert [bool(asked.body.get(name)) for asked in server.requests] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -340,7 +447,7 @@ def test_a_limit_that_a_budget_needs_is_never_dropped(monkeypatch: pytest.Monkey
         pool = ModelPool([server.card("openai:gpt-x", max_retries=0)])
         with pytest.raises(AllCandidatesFailedError, match="a budget can't be kept without it"):
             XRouterNode(pool, budget=Budget(per_request_usd=1)).invoke(ASK)
-        assert all(limits(asked.body) for asked in server.requests)
+        assert [bool(limits(asked.body)) for asked in server.requests] == [True, True]
         # Without one, an answer of any length will do.
         node = XRouterNode(pool)
         assert node.invoke(ASK)["messages"][0].text == "Paris."

@@ -63,12 +63,14 @@ def test_what_is_learned_of_limits_is_known_to_both(replica: Callable[[], Pair])
     (here, told), (there, heard) = replica(), replica()
     here.overruns["small"] = Decimal("1.5")
     there.overruns["small"] = Decimal("1.2")
-    there._refused["small"] = frozenset({"temperature"})
+    there.learned.add_refused("small", ["temperature"])
+    here.learned.add_longest("small", 4096)
     for one in (told, heard, told):
         one.step()
     for workers in (here, there):
         assert workers.overruns == {"small": Decimal("1.5")}
-        assert workers._refused == {"small": frozenset({"temperature"})}
+        assert workers.learned.refused("small") == {"temperature"}
+        assert workers.learned.longest("small") == 4096
 
 
 def test_nothing_is_written_while_nothing_changes(replica: Callable[[], Pair]) -> None:

@@ -239,6 +239,16 @@ def test_pictures_are_found_wherever_they_stand() -> None:
     assert prompt_size([kept]).likely < 2 * IMAGE_TOKENS
 
 
+def test_base64_of_a_kind_that_nobody_knows_is_no_text() -> None:
+    data = "A" * 400_000
+    for block in ({"type": "hologram", "data": data}, {"type": "thing", "x": {"y": {"z": data}}}):
+        size = prompt_size([HumanMessage([block])])
+        assert size.likely < 20_000
+        assert 400_000 <= size.at_most < 401_000
+    told = {"type": "thing", "note": "a word " * 1_000}
+    assert prompt_size([HumanMessage([told])]).likely > 1_500
+
+
 def test_a_search_in_files_is_no_file() -> None:
     search = {"type": "file_search_call", "id": "fs_1", "queries": ["q"], "results": None}
     size = prompt_size([AIMessage([search, {"type": "text", "text": "x"}])])

@@ -23,7 +23,7 @@ from xrouter_lg import (
     add_router,
 )
 from xrouter_lg.episodes.episode import Episode
-from xrouter_lg.episodes.extract import UNROUTED, ExtractReport, episodes
+from xrouter_lg.episodes.extract import NO_RECORD, ExtractReport, episodes
 from xrouter_lg.errors import AllCandidatesFailedError
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, server_error
 
@@ -114,7 +114,7 @@ def test_a_failed_request_is_no_plain_models_call(
     with pytest.raises(AllCandidatesFailedError):
         ChatXRouter(cards, policy="cheapest", traces=recorder).invoke(QUESTION)
     assert read(recorder, cards, report) == []
-    assert dict(report.skipped) == {UNROUTED: 1}
+    assert dict(report.skipped) == {NO_RECORD: 1}
 
 
 def test_every_request_that_was_sent_to_a_wired_router_is_an_episode(

@@ -130,17 +130,17 @@ def test_from_outcomes_to_production_and_back(
     report = judge(outcomes, root / "first", tmp_path / "first.html")
     assert report["checkpoint"]["kind"] == kind
     assert report["promote"] is True, report["pools"][0]["verdict"]["reasons"]
-    run("promote", root / "second", "--root", root, exits=3)  # nobody judged it
-    run("promote", root / "first", "--root", root, "--report", tmp_path / "first.json")
+    run("promote", root / "second", "--checkpoints", root, exits=3)  # nobody judged it
+    run("promote", root / "first", "--checkpoints", root, "--report", tmp_path / "first.json")
     node = XRouterNode(pool(server), policy=str(root / "production"), max_turns=3, cost_weight=0.1)
     record = ask(node, GREETING)
     assert (record["policy"], record["policy_version"]) == ("checkpoint", first.version)
     assert record["route"] in ("cheap", "twin")
     assert record["decisions"][0]["policy_error"] is None
-    run("promote", root / "second", "--root", root, "--force", "a try")
+    run("promote", root / "second", "--checkpoints", root, "--force", "a try")
     again = XRouterNode(pool(server), policy=str(root / "production"), max_turns=3)
     assert ask(again, SUM)["policy_version"] == second.version
-    run("rollback", "--root", root)
+    run("rollback", "--checkpoints", root)
     last = XRouterNode(pool(server), policy=str(root / "production"), max_turns=3)
     assert ask(last, SUM)["policy_version"] == first.version
 
@@ -181,12 +181,12 @@ def test_an_alias_moves_from_a_head_to_a_cascade_under_a_running_node(
     root = tmp_path / "checkpoints"
     train(outcomes, root / "head", "head")
     cascade = train(outcomes, root / "cascade", "cascade")
-    run("promote", root / "head", "--root", root, "--force", "first")
+    run("promote", root / "head", "--checkpoints", root, "--force", "first")
     policy = resolve_policy(str(root / "production"), pool(server))
     assert isinstance(policy, following.FollowingPolicy)
     assert (policy.orchestrates, type(policy.current)) == (False, HeadPolicy)
     node = XRouterNode(pool(server), policy=policy, max_turns=3, cost_weight=0.1)
-    run("promote", root / "cascade", "--root", root, "--force", "it won")
+    run("promote", root / "cascade", "--checkpoints", root, "--force", "it won")
     ask(node, SUM)
     assert policy._loading is not None
     policy._loading.join()

@@ -18,13 +18,14 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 import xrouter_lg
 from tests.support.hostile import COMMON, attacks, grown, growth
-from xrouter_lg.calls.failures import classify, refused_parameter
+from xrouter_lg.calls.failures import classify
 from xrouter_lg.calls.media import medium_of
 from xrouter_lg.calls.tokens import prompt_size
+from xrouter_lg.calls.worker.refusals import largest_limit, refused_parameter
 from xrouter_lg.checkpoints.family_head import bucket_counts
 from xrouter_lg.checkpoints.tool_fit import tool_features
 from xrouter_lg.final_answer import final_answer
-from xrouter_lg.pool.served import same_model
+from xrouter_lg.pool.names import same_model
 from xrouter_lg.prompts.render import conversation
 from xrouter_lg.prompts.slots import render_question
 from xrouter_lg.said import flaw_of
@@ -37,7 +38,7 @@ LONGEST = 5_000_000 if os.environ.get("XROUTER_LONG_TESTS") else 500_000
 """Characters; `make faults` goes up to five megabytes."""
 
 BOUNDED = {
-    ("pool.served", "_SNAPSHOT"): "sees names of at most 200 characters",
+    ("pool.names", "_SNAPSHOT"): "sees names of at most 200 characters",
     ("said.ending", "_JOINED"): "sees words of at most 2,000 characters",
 }
 """Patterns that are not linear, and why that does not matter: they never see a long text."""
@@ -49,7 +50,8 @@ OWN = {
     ("verifiers.base", None): "a field's name and a text in quotes, which the next quote ends",
     ("verifiers.text", "pattern"): "compiled to be checked, run by `regex` with a time limit",
     ("calls.failures", "pattern"): "a table of the module, which is looked at as such",
-    ("calls.failures", None): "a parameter's name in its spellings: words without a repeat",
+    ("calls.worker.refusals", "pattern"): "a table of the module, which is looked at as such",
+    ("calls.worker.refusals", None): "a parameter's name in its spellings, without a repeat",
     ("episodes.scoring", None): "a scale that a command line names",
     ("cli.newcomer.providers", "pattern"): "a table of the module, on names of published models",
     ("testing.langsmith.server", "pattern"): "paths of a loopback server",
@@ -181,6 +183,7 @@ WHOLE: dict[str, Callable[[str], object]] = {
     ),
     "a provider's error": lambda text: classify(_Told(text)),
     "a refused parameter": lambda text: refused_parameter(_Told(text), ["temperature"]),
+    "a limit above a model's own": lambda text: largest_limit(_Told(text)),
     "how an answer ended": lambda text: flaw_of(
         AIMessage(text, response_metadata={"finish_reason": text})
     ),

@@ -43,12 +43,12 @@ PARAMETERS = {
     "Action": "kind card hint temperature max_tokens call_id text",
     "BasePolicy.propose": "self request candidates",
     "Budget": "per_request_usd on_exceeded limits store unpriced_usd when_down",
-    "ChatXRouter.bind_tools": "self tools tool_choice options",
+    "ChatXRouter.bind_tools": "self tools tool_choice parallel_tool_calls options",
     "ChatXRouter.with_structured_output": "self schema include_raw options",
     "Exploration": "rate share_of_spend floor",
     "ModelCard": "name model base_url api_key_env price context_window max_output_tokens "
     "capabilities description timeout_s max_retries params serves",
-    "ModelPool": "cards default on_truncated budget source",
+    "ModelPool": "cards default on_truncated budget hedge_after_s source",
     "ModelPool.from_yaml": "path reload",
     "Policy.propose": "self request candidates",
     "Price": "input output cached_input cache_write reasoning cache_write_1h input_audio "

@@ -19,8 +19,8 @@ from xrouter_lg.episodes.extract import (
     HASHED,
     HIDDEN,
     HIDDEN_ANSWER,
+    NO_RECORD,
     REDACTED,
-    UNROUTED,
     Episode,
     episodes,
 )
@@ -328,9 +328,9 @@ def test_a_routed_request_that_failed_is_counted(
     with pytest.raises(Exception, match="gone"):
         captured.ask(apps.app(XRouterNode(ModelPool([gone]))))
     assert captured.ours() == []
-    assert captured.report.skipped == {UNROUTED: 1}
+    assert captured.report.skipped == {NO_RECORD: 1}
     assert captured.theirs() == []
-    assert captured.report.skipped == {UNROUTED: 1}
+    assert captured.report.skipped == {NO_RECORD: 1}
 
 
 def test_a_fixed_models_call_beside_the_router_is_left_to_the_app(

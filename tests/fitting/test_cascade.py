@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def recorded(folder: Path) -> Path:
     return folder
 
 
-def write_cascade(folder: Path, model: AnswerModel) -> Path:
+def write_cascade(folder: Path, model: AnswerModel, *, turns: int = 3) -> Path:
     """A checkpoint of a model of answers."""
     cards = tuple(
         CardStats(name, "", 1.0, 0.0, 0.0, USD[name], model.prices.get(name)) for name in CARDS
@@ -72,7 +73,7 @@ def write_cascade(folder: Path, model: AnswerModel) -> Path:
         c_ref_usd=model.c_ref_usd,
         best_fixed="dear",
         family_head=head_stats(model.head, Features.of([SUM, "say hello"]), share=1.0),
-        cascade=CascadeStats(ANSWERS_FILE, turns=3),
+        cascade=CascadeStats(ANSWERS_FILE, turns=turns),
     )
     write_checkpoint(folder, manifest, model.write)
     return folder
@@ -338,3 +339,52 @@ def test_a_policy_without_corrections_is_its_plan(
     studied = policy_curve(SequencePolicy(model, "planned"), few, answers)
     np.testing.assert_allclose(studied.score, planned.score)
     np.testing.assert_allclose(studied.cost, planned.cost)
+
+
+def _as_log(folder: Path, to: Path, whole: int) -> Path:
+    """The recorded table where a log called one card, at random, of all but the first prompts."""
+    to.mkdir()
+    number = pl.col("prompt_id").cast(pl.Int64)
+    drawn = pl.Series(np.random.default_rng(1).choice(CARDS, 240)).to_list()
+    table = pl.read_parquet(folder / "outcomes.parquet")
+    own = pl.Series(
+        [drawn[int(n)] == card for n, card in table.select("prompt_id", "model").rows()]
+    )
+    log = table.with_columns(propensity=pl.when(number < whole).then(None).otherwise(1 / 3)).filter(
+        own | (number < whole)
+    )
+    log.write_parquet(to / "outcomes.parquet")
+    (to / "prompts.parquet").write_bytes((folder / "prompts.parquet").read_bytes())
+    return to
+
+
+def _judge(checkpoint: Path, log: Path) -> tuple[int, str]:
+    done = CliRunner().invoke(
+        app,
+        ["judge", "--checkpoint", str(checkpoint), "--cost-weight", "0.3", "--json",
+         "--outcomes", str(log / "outcomes.parquet"), "--prompts", str(log / "prompts.parquet")],
+    )  # fmt: skip
+    return done.exit_code, done.output
+
+
+def test_plans_are_judged_on_the_prompts_of_a_log_that_all_cards_answered(
+    folder: Path, file: Path, tmp_path: Path
+) -> None:
+    code, said = _judge(file, _as_log(folder, tmp_path / "log", 80))
+    assert code == 0, said
+    found = json.loads(said)
+    assert [pool["prompts"] for pool in found["pools"]] == [80]
+    assert found["prompts_without_figures"] == 160
+
+    code, said = _judge(file, _as_log(folder, tmp_path / "less", 20))
+    assert code == 2
+    assert "the log has 20 and 50 are needed" in said
+
+
+def test_plans_of_one_call_are_judged_on_a_log(
+    folder: Path, model: AnswerModel, tmp_path: Path
+) -> None:
+    once = write_cascade(tmp_path / "once", model, turns=1)
+    code, said = _judge(once, _as_log(folder, tmp_path / "log", 0))
+    assert code == 0, said
+    assert json.loads(said)["pools"][0]["verdict"]["requests"] == 240

@@ -63,7 +63,7 @@ def test_a_table_with_free_models_trains_a_checkpoint_that_can_be_judged(
     written = xrouter("train", outcomes, kind, "--output", tmp_path / "checkpoint")
     assert written.exit_code == 0, written.output
     manifest = verify(tmp_path / "checkpoint")
-    assert manifest.c_ref_usd == max(*usd.values(), 0.0) or FREE_UNIT_USD
+    assert manifest.c_ref_usd == pytest.approx(max(usd.values()) or FREE_UNIT_USD)
     files = ("--outcomes", outcomes / "outcomes.parquet", "--prompts", outcomes / "prompts.parquet")
     judged = xrouter("judge", *files, "--checkpoint", tmp_path / "checkpoint", "--json")
     assert judged.exit_code in (0, 1), judged.output  # promoted or not

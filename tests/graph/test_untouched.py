@@ -175,6 +175,50 @@ def test_an_empty_list_of_tools_that_a_provider_refuses_is_left_out(
         assert ["tools" in asked.body for asked in openai.requests] == [True, False, False]
 
 
+@pytest.mark.parametrize("mode", ["ANY", "AUTO", "NONE"])
+def test_a_configuration_of_no_functions_that_gemini_refuses_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    said = "Function calling config is set without function_declarations."
+    refused = {"code": 400, "message": said, "status": "INVALID_ARGUMENT"}
+
+    def answer(path: str, body: dict[str, Any], number: int) -> Answer:
+        return (400, {"error": refused}) if "toolConfig" in body else plain_answer(path, body)
+
+    config = {"function_calling_config": {"mode": mode}}
+    with loopback(answer) as google:
+        keys(monkeypatch, google.url)
+        pool = ModelPool([google.card("google_genai:gemini-2.5-flash")])
+        node = XRouterNode(pool).bind_tools([], tool_config=config)
+        for _ in range(2):
+            told = node.invoke({"messages": ASK})["messages"][-1].response_metadata["xrouter"]
+            assert told["fallbacks"] == []
+        assert ["toolConfig" in asked.body for asked in google.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tool_config": {"function_calling_config": {"mode": "ANY"}}},
+        {"tool_config": {"retrieval_config": {"lat_lng": {"latitude": 1, "longitude": 2}}}},
+        {"safety_settings": {"HARM_CATEGORY_DANGEROUS_CONTENT": "BLOCK_NONE"}},
+        {"cached_content": "cachedContents/1"},
+        {"generation_config": {"temperature": 0.1}},
+        {"thinking_budget": 0},
+        {"response_mime_type": "application/json"},
+        {"functions": []},
+        {"labels": {"a": "b"}},
+    ],
+    ids=lambda it: next(iter(it)),
+)
+def test_geminis_own_options_go_out_with_an_empty_list_as_by_hand(
+    server: FakeProviders, options: dict[str, Any]
+) -> None:
+    gemini = PROVIDERS["google_genai"]
+    same(server, gemini, lambda it, ask: it.bind_tools([], **options).invoke(ask))
+    assert server.requests
+
+
 @EACH_PROVIDER
 def test_a_choice_among_no_tools_breaks_no_call(server: FakeProviders, provider: Provider) -> None:
     node = XRouterNode(ModelPool([provider.card(server)]))

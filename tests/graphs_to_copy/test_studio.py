@@ -77,7 +77,7 @@ async def test_an_option_in_the_context_is_obeyed() -> None:
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of ``langgraph dev`` in a folder with copies of what it needs."""
     if LANGGRAPH is None:
-        pytest.skip('no langgraph on the path: pip install "langgraph-cli[inmem]" elsewhere')
+        pytest.skip("no langgraph on the path: make test-clients installs it elsewhere")
     folder = tmp_path_factory.mktemp("studio")
     shutil.copy(ROOT / "langgraph.json", folder)
     shutil.copytree(ROOT / "graphs", folder / "graphs")

@@ -61,7 +61,7 @@ def test_later_requests_prove_a_good_checkpoint(logs: tuple[Path, Path], tmp_pat
     assert json.loads((tmp_path / "report.json").read_text()) == found
     moved = runner.invoke(
         app,
-        ["promote", str(folder), "--root", str(tmp_path / "c"), "--report",
+        ["promote", str(folder), "--checkpoints", str(tmp_path / "c"), "--report",
          str(tmp_path / "report.json")],
     )  # fmt: skip
     assert moved.exit_code == 0, moved.output

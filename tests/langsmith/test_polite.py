@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.langsmith.conftest import add_trace, days_ago, pulled, run_id, stored, there
 from tests.support.langsmith_server import LangSmithServer
-from xrouter_lg.calls.failures import retry_after_s
+from xrouter_lg.calls.pauses import retry_after_s
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.errors import UnreachableError
 from xrouter_lg.langsmith.options import PullOptions

@@ -151,6 +151,7 @@ async def test_an_explored_decision_says_so() -> None:
         explored = decision.calls[0].card != "medium"
         assert decision.explored is explored
         assert decision.reason.endswith("(explored)") is explored
+    assert {decision.explored for decision in decisions} == {True, False}
 
 
 async def test_without_exploration_a_favourite_has_propensity_one() -> None:

@@ -460,7 +460,7 @@ async def test_a_shadow_that_is_cut_off_costs_nobody_knows_what(fake: FakeOpenAI
     found = shadow_of(state)
     assert found["status"] == "timeout"
     assert (found["cost_usd"], record(state)["shadow_cost_usd"]) == (None, None)
-    assert Decimal(found["charges"][0]["held_usd"] or "0") >= 0
+    assert [charge["cost_usd"] for charge in found["charges"]] == [None]
     assert record(state)["cost_usd"] is not None
 
 

@@ -14,8 +14,9 @@ from tests.support.flat_heads import SUMS, flat_head, manifest_of
 from xrouter_lg import ModelCard, RouteRequest
 from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.family_head import FamilyHead
-from xrouter_lg.policies.thompson import DRAWS, best_chances
+from xrouter_lg.policies.thompson import DRAWS, NEWCOMER, best_chances
 from xrouter_lg.policies.utility import Predictor, Utilities
+from xrouter_lg.value.posterior import unlearned
 
 USD = (1e-4, 1e-3)
 ERROR = 4 * math.sqrt(0.25 / DRAWS)
@@ -134,10 +135,17 @@ def test_beside_a_language_model_the_heads_doubt_has_its_share() -> None:
     assert found["b"] == pytest.approx(expected, abs=ERROR)
 
 
-def test_a_card_that_the_head_does_not_know_stands_at_what_is_expected_of_it() -> None:
+def test_a_card_that_the_head_does_not_know_is_as_far_from_the_others_as_cards_are() -> None:
+    """Expected at the mean of their log-odds, known to nothing but how far cards differ."""
     mean = (0.6, 0.9)
-    head = flat_head(("a", "b"), mean, np.diag([0.0001, 0.0001]))
-    assert chances(head, mean, names=("a", "stranger"))["stranger"] > 0.99
+    head = flat_head(("a", "b"), mean, np.diag([1e-8, 1e-8]))
+    odds = math.sqrt(0.6 / 0.4 * 0.9 / 0.1)
+    spread = math.sqrt(unlearned(1, 2).covariance_F_M_M[0, 0, 0])
+    assert pytest.approx(spread) == NEWCOMER
+    found = chances(head, mean, names=("b", "stranger"))
+    expected = NormalDist().cdf((odds / (1 + odds) - 0.9) / spread)
+    assert found["stranger"] == pytest.approx(expected, abs=ERROR)
+    assert 0.2 < expected < 0.4
 
 
 def test_a_head_that_does_not_know_its_uncertainty_says_nothing() -> None:

@@ -25,6 +25,33 @@ def test_a_published_model_needs_no_window_and_no_capabilities(model: str) -> No
     assert card.lacks("video") == (not model.startswith("google"))
 
 
+@pytest.mark.parametrize(
+    ("model", "usual"),
+    [
+        ("openai:gpt-5-2025-08-07", "openai:gpt-5"),
+        ("openai:o3-2025-04-16", "openai:o3"),
+        ("anthropic:claude-sonnet-4-5@20250929", "anthropic:claude-sonnet-4-5-20250929"),
+        ("google_genai:models/gemini-2.5-flash", "google_genai:gemini-2.5-flash"),
+        (
+            "google_genai:gemini-2.5-flash-lite-preview-09-2025",
+            "google_genai:gemini-2.5-flash-lite",
+        ),
+        ("openrouter:openai/gpt-5-mini:online", "openrouter:openai/gpt-5-mini"),
+        ("openrouter:google/gemini-2.5-pro:exacto", "openrouter:google/gemini-2.5-pro"),
+    ],
+)
+def test_a_snapshot_or_variant_of_a_model_can_do_what_the_model_can(model: str, usual: str) -> None:
+    dated, plain = ModelCard(name="a", model=model), ModelCard(name="a", model=usual)
+    assert plain.context_window is not None
+    assert (dated.capabilities, dated.context_window) == (plain.capabilities, plain.context_window)
+
+
+def test_googles_name_of_a_model_has_its_price() -> None:
+    dated = ModelCard(name="a", model="google_genai:models/gemini-2.5-flash")
+    plain = ModelCard(name="a", model="google_genai:gemini-2.5-flash")
+    assert dated.effective_price == plain.effective_price is not None
+
+
 def test_what_the_pool_file_says_holds() -> None:
     card = ModelCard(
         name="a", model="openai:gpt-5-mini", capabilities={"tools"}, context_window=9_000

@@ -8,7 +8,8 @@ import pytest
 
 from xrouter_lg import ModelCard
 from xrouter_lg.errors import PoolError
-from xrouter_lg.pool.served import price_as_served, same_model
+from xrouter_lg.pool.names import same_model
+from xrouter_lg.pool.served import price_as_served
 
 GATEWAY = "https://gateway.example/v1"
 

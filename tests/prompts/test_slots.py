@@ -112,6 +112,6 @@ def test_a_missing_anchor_is_an_error_that_says_what_to_do() -> None:
         slots.log_odds({"A": -1.0}, ["A"])
 
 
-def test_the_prompt_hash_is_stable() -> None:
-    assert slots.prompt_hash() == slots.prompt_hash()
-    assert len(slots.prompt_hash()) == 16
+def test_the_prompt_hash_is_the_one_of_the_checkpoints_that_there_are() -> None:
+    """Another one refuses them all: change it on purpose only."""
+    assert slots.prompt_hash() == "e78df36a43d6b5f0"

@@ -13,6 +13,7 @@ from xrouter_lg.testing import (
     FakeProviders,
     FaultPlan,
     Reply,
+    ToolCall,
     error_in_answer,
     server_error,
 )
@@ -21,6 +22,10 @@ PART = "The first half of"
 NO_FILTER = except_("has no word for it", "mistralai", "ollama", "perplexity")
 NO_BREAK = except_(
     "says so by an error, never by a finish reason", "anthropic", "ollama", "xai", "perplexity"
+)
+
+WHOLE_CALLS = except_("its calls come whole", "google_genai", "ollama") | except_(
+    "Sonar takes no tools", "perplexity"
 )
 
 
@@ -65,6 +70,17 @@ def test_a_broken_stream_is_an_error(provider: Provider, server: FakeProviders) 
 def test_thoughts_alone_are_no_answer(provider: Provider, server: FakeProviders) -> None:
     server.add_model(FakeModel(name="m", reply=Reply(thoughts="Let me think.")))
     assert _route(provider, server)[0] == "other"
+
+
+@cells("endings", "a call whose arguments were cut reaches no tool", without=WHOLE_CALLS)
+def test_a_cut_call_reaches_no_tool(provider: Provider, server: FakeProviders) -> None:
+    half = ToolCall("write", '{"path": "/etc/hosts", "content": "line 1')
+    for finish in ("length", "tool_calls"):
+        server.add_model(FakeModel(name="m", reply=Reply(tool_calls=[half], finish_reason=finish)))
+        streaming = {"params": {**provider.params, "streaming": True}}
+        assert _route(provider, server, **streaming)[0] == "other", finish
+        with pytest.raises(StreamInterruptedError):
+            _route(provider, server, streamed=True)
 
 
 @cells("endings", "another card answers where a 200 holds an error")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,23 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
+from tests.support.apps import app
+from tests.support.provider_matrix import Provider, answered, cells, except_, record_of
 from tests.support.providers import Answer, events, keys, loopback, plain_answer
 from xrouter_lg import Budget, ModelPool, Recorder, TraceStore, XRouterNode
 from xrouter_lg.errors import BudgetExceededError
+from xrouter_lg.testing import FakeModel, FakeProviders, Reply, Usage
 
 TOKENS = Decimal(100 + 10 * 10) / 1_000_000
 """Of 100 tokens in and 10 out, at the card's price."""
+_NONE = except_("has none, or not in this API", "openai", "mistralai", "ollama", "deepseek")
+_NONE |= except_("whatever stands behind it", "compatible")
+NO_SEARCH = _NONE | except_("is a part of its own bill", "openrouter")
+NO_CODE = _NONE | except_("has none, or not in this API", "openrouter", "perplexity")
+NO_CODE |= except_("a matter of tokens", "google_genai")
+NO_PICTURES = _NONE | except_(
+    "makes none, or tells no tokens of it", "anthropic", "openrouter", "xai", "perplexity"
+)
 PICTURE = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"}
 CODE = {
     "type": "code_interpreter_call",
@@ -208,6 +220,79 @@ def test_anthropics_tools_and_second_models_are_billed(
     assert round(Decimal(record["cost_usd"]) - TOKENS, 7) == Decimal(usd)
 
 
+def hop(kind: str, model: str, inputs: int, outputs: int) -> dict[str, Any]:
+    count = {"input_tokens": inputs, "output_tokens": outputs}
+    cached = {"cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
+    return {"type": kind, "model": model, **count, **cached}
+
+
+@pytest.mark.parametrize(("outputs", "beside"), [(50, "0.00195"), (1, "0")])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_whoever_declined_amid_an_answer_is_billed_beside_who_gave_it(
+    monkeypatch: pytest.MonkeyPatch, outputs: int, beside: str, streaming: bool
+) -> None:
+    asked, answered = "claude-sonnet-4-5", "claude-opus-4-5"
+    hops = [hop("message", asked, 400, outputs), hop("fallback_message", answered, 100, 10)]
+    count = {"input_tokens": 100, "output_tokens": 10, "iterations": hops}
+
+    def said(path: str, body: dict[str, Any], number: int) -> Answer:
+        if not streaming:
+            return claude(count)(path, body)  # type: ignore[no-any-return]
+        message = {"id": "m1", "type": "message", "role": "assistant", "model": asked}
+        begun = {
+            **message,
+            "content": [],
+            "stop_reason": None,
+            "usage": {**count, "iterations": []},
+        }
+        ended = {"stop_reason": "end_turn", "stop_sequence": None}
+        text = {"type": "text_delta", "text": "Paris."}
+        block = {"type": "text", "text": ""}
+        return 200, events(
+            {"type": "message_start", "message": begun},
+            {"type": "content_block_start", "index": 0, "content_block": block},
+            {"type": "content_block_delta", "index": 0, "delta": text},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": ended, "usage": count},
+            {"type": "message_stop"},
+        )
+
+    with loopback(said) as server:
+        keys(monkeypatch, server.url)
+        params = {"streaming": True} if streaming else {}
+        first = server.card(f"anthropic:{asked}", max_retries=0, params=params)
+        other = server.card(f"anthropic:{answered}", price={"input": 5, "output": 25})
+        pool = ModelPool([first, dataclasses.replace(other, name="other")])
+        node = XRouterNode(pool, policy="fixed:one")
+        message = node.invoke({"messages": [HumanMessage("Hi")]})["messages"][-1]
+    (charge,) = message.response_metadata["xrouter"]["charges"]
+    assert charge["served_model"] == answered
+    # 100 x 5 + 10 x 25, and 400 x 3 + 50 x 15 a million of the one that declined
+    assert Decimal(charge["cost_usd"]) == Decimal("0.00075") + Decimal(beside)
+
+
+@pytest.mark.parametrize(("content", "usd"), [([], "0"), ([{"type": "text", "text": "I"}], None)])
+def test_a_refusal_before_any_output_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch, content: list[Any], usd: str | None
+) -> None:
+    def said(path: str, body: dict[str, Any]) -> Answer:
+        _, plain = plain_answer(path, body)[:2]
+        return 200, {**plain, "content": content, "stop_reason": "refusal"}
+
+    def node(path: str, body: dict[str, Any], number: int) -> Answer:
+        return said(path, body) if number == 1 else plain_answer(path, body)
+
+    with loopback(node) as server:
+        keys(monkeypatch, server.url)
+        first = server.card("anthropic:claude-x", max_retries=0)
+        pool = ModelPool([first, dataclasses.replace(first, name="other")])
+        routed_one = XRouterNode(pool, policy="fixed:one")
+        message = routed_one.invoke({"messages": [HumanMessage("Hi")]})["messages"][-1]
+    charge = message.response_metadata["xrouter"]["charges"][0]
+    assert charge["error"] == "content_filter"
+    assert Decimal(charge["cost_usd"]) == (TOKENS if usd is None else Decimal(usd))
+
+
 @pytest.mark.parametrize(("region", "times"), [("us", "1.1"), ("global", "1"), (None, "1")])
 def test_inference_that_stays_in_a_country_costs_more(
     monkeypatch: pytest.MonkeyPatch, region: str | None, times: str
@@ -286,3 +371,55 @@ def test_a_budget_sets_aside_what_a_tool_may_cost(
         with pytest.raises(BudgetExceededError):
             node.invoke({"messages": [HumanMessage("Hi")]})
         assert server.requests == []
+
+
+# --- cells of the matrix: the same by every provider's dialect -------------------------------
+
+FEES = {"web_search": Decimal("0.03"), "code_execution": Decimal("0.04")}
+"""USD each."""
+PICTURES = {"image_tool_output": Decimal(40), "output_image": Decimal(30)}
+"""USD per million tokens: of a tool's model, and of a model that makes them itself."""
+
+
+@cells("hosted tools", "a search of the provider's own costs its fee", without=NO_SEARCH)
+def test_a_search_is_billed(provider: Provider, server: FakeProviders) -> None:
+    _billed(provider, server, 2 * FEES["web_search"], searches=2)
+
+
+@cells("hosted tools", "code that the provider runs costs its container, or run", without=NO_CODE)
+def test_code_is_billed(provider: Provider, server: FakeProviders) -> None:
+    _billed(provider, server, FEES["code_execution"], code_runs=1)
+
+
+@cells("hosted tools", "a picture costs what the model that makes it asks", without=NO_PICTURES)
+def test_a_picture_is_billed(provider: Provider, server: FakeProviders) -> None:
+    if provider.name == "responses":  # a tool makes it, with a model of its own
+        right = 5_000 * PICTURES["image_tool_output"]
+        asked = [tool("image_generation")]
+        _billed(provider, server, right / 1_000_000, tools=asked, picture_tokens=5_000)
+    else:  # the model itself, among its own tokens
+        right = 1_290 * (PICTURES["output_image"] - Decimal(10))
+        _billed(
+            provider, server, right / 1_000_000, completion_tokens=1_300, image_output_tokens=1_290
+        )
+
+
+def _billed(
+    provider: Provider,
+    server: FakeProviders,
+    beside: Decimal,
+    *,
+    completion_tokens: int = 10,
+    tools: Sequence[Any] = (),
+    **did: int,
+) -> None:
+    """Whole and streamed, an answer costs its tokens at the card's plain rates, and ``beside``."""
+    usage = Usage(prompt_tokens=100, completion_tokens=completion_tokens, **did)
+    server.add_model(FakeModel(name="m", reply=Reply("It is Paris.", usage=usage)))
+    price = {"input": Decimal(1), "output": Decimal(10), **FEES, **PICTURES}
+    node = XRouterNode(ModelPool([provider.card(server, price=price)]))
+    graph = app(node.bind_tools(tools) if tools else node)
+    tokens = Decimal(100 + 10 * completion_tokens) / 1_000_000
+    for streamed in (False, True):
+        message = answered(graph, streamed=streamed)
+        assert Decimal(record_of(message)["cost_usd"]) == tokens + beside, streamed

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from tests.support.apps import Says, calls, prefers, scripted
-from xrouter_lg import Action, Budget, ModelPool, Proposal, Router, RouteRequest
+from xrouter_lg import Action, Budget, Exploration, ModelPool, Proposal, Router, RouteRequest
 from xrouter_lg.errors import BudgetExceededError, NoCandidateError
 from xrouter_lg.types import Answer, Decision, PlannedCall
 
@@ -66,12 +66,27 @@ async def test_under_a_limit_every_call_has_an_allowance_and_a_length() -> None:
     ]
 
 
+async def test_a_call_that_does_not_fit_leaves_its_room_to_a_cheaper_one() -> None:
+    limited = replace(REQUEST, remaining_usd=Decimal("0.0435"))
+    decision = await decide(calls("large", "large", "small"), limited)
+    assert [call.id for call in decision.calls] == ["c1", "c3"]
+    assert list(decision.skipped) == ["c2"]
+
+
 async def test_allowances_never_add_up_to_more_than_what_is_left() -> None:
     for cents in range(1, 60):
         limited = replace(REQUEST, remaining_usd=Decimal(cents) / 1000)
         decision = await decide(calls("large", "medium", "small", "small"), limited)
         total = sum((c.allowance_usd or Decimal(0) for c in decision.calls), Decimal(0))
         assert total <= Decimal(cents) / 1000
+
+
+async def test_a_card_of_unknown_price_is_not_drawn_where_exploring_has_a_share() -> None:
+    pool = ModelPool([scripted("small"), scripted("unpriced")])
+    exploration = Exploration(rate=1.0, share_of_spend=0.5)
+    router = Router(pool, "fixed:small", exploration=exploration)
+    decisions = [await router.decide(REQUEST, pool) for _ in range(20)]
+    assert {decision.calls[0].card for decision in decisions} == {"small"}
 
 
 async def test_the_last_turn_is_final() -> None:

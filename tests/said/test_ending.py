@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
+from tests.support.provider_matrix import PROVIDERS
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.said import flaw_of, says_something, was_cut
 
@@ -21,8 +22,6 @@ def answer(content: Any = "half an answer", **meta: Any) -> AIMessage:
         ("finish_reason", "stop"),
         ("finish_reason", "STOP"),
         ("finish_reason", "stopstop"),
-        ("finish_reason", "stoptool_calls"),
-        ("finish_reason", "tool_calls"),
         ("finish_reason", "COMPLETE"),
         ("stop_reason", "end_turn"),
         ("stop_reason", "stop_sequence"),
@@ -32,6 +31,48 @@ def answer(content: Any = "half an answer", **meta: Any) -> AIMessage:
 )
 def test_good_endings(key: str, word: str) -> None:
     assert flaw_of(answer(**{key: word})) is None
+
+
+CALL = {"name": "f", "args": {}, "id": "1"}
+CALLED: list[dict[str, Any]] = [
+    {"tool_calls": [CALL]},
+    {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}, "id": "1"}]},
+    {"additional_kwargs": {"tool_calls": [CALL]}},
+    {"additional_kwargs": {"function_call": {"name": "f", "arguments": "{}"}}},
+    {"content": [{"type": "text", "text": "Hm."}, {"type": "tool_use", "id": "1", "name": "f"}]},
+    {"content": [{"type": "text", "text": "Hm."}, {"type": "function_call", "name": "f"}]},
+]
+"""A message with a call, in the ways in which clients and tracers keep one."""
+
+
+@pytest.mark.parametrize("word", ["tool_calls", "stoptool_calls", "tool_use", "function_call"])
+def test_an_answer_that_ends_with_a_call_has_one(word: str) -> None:
+    meta = {"response_metadata": {"finish_reason": word}}
+    for called in CALLED:
+        assert flaw_of({"role": "assistant", "content": "Let me look.", **called, **meta}) is None
+    lost = {"role": "assistant", "content": "Let me look.", "tool_calls": [], **meta}
+    assert flaw_of(lost) is ErrorClass.MALFORMED
+    assert flaw_of({**lost, "content": ""}) is ErrorClass.EMPTY
+
+
+@pytest.mark.parametrize(
+    ("native", "flaw"),
+    [
+        ("MALFORMED_FUNCTION_CALL", ErrorClass.MALFORMED),
+        ("SAFETY", ErrorClass.CONTENT_FILTER),
+        ("max_tokens", ErrorClass.TRUNCATED),
+        ("error", ErrorClass.SERVER),
+        ("STOP", None),
+        ("end_turn", None),
+        ("some_word_of_its_own", None),
+        (None, None),
+    ],
+)
+def test_the_word_of_the_provider_behind_a_gateway_counts(
+    native: str | None, flaw: ErrorClass | None
+) -> None:
+    message = answer("{type: image}})", finish_reason="stop", native_finish_reason=native)
+    assert flaw_of(message) is flaw
 
 
 @pytest.mark.parametrize(
@@ -94,7 +135,7 @@ def test_a_refusal_in_words_of_its_own_is_an_answer() -> None:
     assert flaw_of(AIMessage("", additional_kwargs={"refusal": "I can't help with that"})) is None
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic", "google_genai", "ollama", "xai"])
+@pytest.mark.parametrize("provider", sorted({it.langchain for it in PROVIDERS.values()}))
 def test_an_answer_without_an_ending_was_cut_off_where_the_provider_always_says_one(
     provider: str,
 ) -> None:

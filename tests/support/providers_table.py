@@ -58,6 +58,7 @@ def drawn() -> str:
 _SITUATIONS = (
     "usage kinds",
     "own bill",
+    "hosted tools",
     "endings",
     "cut stream",
     "tools untouched",

@@ -232,6 +232,24 @@ def test_only_what_the_router_says_is_learned(folder: Path) -> None:
     assert "<tool_response>" not in text and "Models:" not in text
 
 
+def test_the_warm_start_answers_marked_prompts_as_their_reference_does(folder: Path) -> None:
+    _, tokenizer = load(folder)
+    marks = [True, True] + [False] * 6
+    of = episodes_of(direct=True, must_not_call_N=marks, own_answer_N=["4", None, *["5"] * 6])
+
+    rows = tool_rows(of, tokenizer, SCORE, COST.mean(0), np.random.default_rng(0))
+
+    assert len(rows) == 7  # nobody has said what to answer to the second
+    said = [tokenizer.decode([t for t in row.labels if t != -100]) for row in rows]
+    assert ["<tool_call>" in text for text in said] == [False] + [True] * 6
+    assert "4" in said[0]
+
+    called = tool_rows(
+        episodes_of(must_not_call_N=marks), tokenizer, SCORE, COST.mean(0), np.random.default_rng(0)
+    )
+    assert len(called) == 8  # a router that may not answer itself calls
+
+
 def test_the_warm_start_draws_dearer_cards_at_lower_cost_weights(folder: Path) -> None:
     _, tokenizer = load(folder)
     share = {}

@@ -35,13 +35,23 @@ def test_what_users_said_may_be_wrong_and_what_was_verified_is_not() -> None:
 def test_one_bought_answer_in_two_rows_of_the_same_request_is_worth_one() -> None:
     nothing = float("nan")
     made = make_grid([[1.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]])
-    table = dataclasses.replace(
-        made, prompts=("again", "again"), more={"propensity": np.array([[0.5, nothing]] * 2)}
-    )
+    known = {
+        "propensity": np.array([[0.5, nothing]] * 2),
+        "observed_at": np.array([[1.0, 9.0], [2.0, 9.0]]),
+    }
+    table = dataclasses.replace(made, prompts=("again", "again"), more=known)
     found = Evidence.of(table)
     assert found.worth_R.tolist() == [1.0, 0.5, 1.0, 0.5], "what a log called was asked each time"
     other = dataclasses.replace(table, prompts=("again", "another"))
     assert Evidence.of(other).worth_R.tolist() == [1.0] * 4
+    later = {**known, "observed_at": np.array([[1.0, 8.0], [2.0, 9.0]])}
+    assert Evidence.of(dataclasses.replace(table, more=later)).worth_R.tolist() == [1.0] * 4
+
+
+def test_a_table_of_results_that_asks_the_same_text_twice_has_two_outcomes() -> None:
+    made = make_grid([[1.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]])
+    table = dataclasses.replace(made, prompts=("again", "again"))
+    assert Evidence.of(table).worth_R.tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("error", [0.5, 0.9, -0.1])

@@ -78,7 +78,7 @@ def scores(
 
 def test_scores_come_in_the_order_of_the_answers() -> None:
     texts = ["good" if n % 3 == 0 else "bad" for n in range(600)]
-    scoring = Scoring(suite=suite(Counting()), workers=8)
+    scoring = Scoring(suite=suite(Counting()), concurrency=8)
     assert scores(scoring, answers(*texts)) == [float(t == "good") for t in texts]
 
 
@@ -90,7 +90,7 @@ def test_verdicts_are_made_several_at_a_time() -> None:
             together.wait()
             return Verdict(1.0)
 
-    assert scores(Scoring(suite=suite(Waiting()), workers=4), answers(*"abcd")) == [1.0] * 4
+    assert scores(Scoring(suite=suite(Waiting()), concurrency=4), answers(*"abcd")) == [1.0] * 4
 
 
 def test_a_verifier_reads_the_question_but_not_what_it_takes_to_ask_again() -> None:
@@ -131,9 +131,9 @@ def test_what_verdicts_cost_is_on_the_report() -> None:
     assert report.cost_usd == Decimal("0.5")
 
 
-def test_no_worker_is_refused() -> None:
-    with pytest.raises(OutcomeError, match="workers is 0"):
-        Scoring(workers=0)
+def test_no_verdict_at_a_time_is_refused() -> None:
+    with pytest.raises(OutcomeError, match="concurrency is 0"):
+        Scoring(concurrency=0)
 
 
 # --- verdicts that are kept --------------------------------------------------------------------

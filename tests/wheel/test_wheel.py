@@ -187,7 +187,7 @@ def test_the_judge_finds_that_it_may_serve(user: User) -> None:
 
 
 def test_what_passed_is_promoted(user: User) -> None:
-    arguments = ("runs/mine", "--report", "report.json", "--root", "checkpoints")
+    arguments = ("runs/mine", "--report", "report.json", "--checkpoints", "checkpoints")
     moved = json.loads(user.xrouter("promote", *arguments, "--json"))
     assert (moved["alias"], moved["forced"]) == ("production", None)
     log = json.loads(user.xrouter("rollback", "--log", "--json"))

@@ -21,7 +21,8 @@ class ToolsConfig:
     """Decisions of an episode at most: 1 calls one card; 3 calls, looks at the answer, and calls
     another or accepts. Needs recorded answers."""
     direct: bool = False
-    """Whether the router may answer itself; prompts marked ``must_not_call`` teach it when."""
+    """Whether the router may answer itself; prompts marked ``must_not_call`` teach it when, and
+    their ``reference`` what to say."""
     illegal_penalty: float = 0.5
     """Score points taken from a rollout that says nothing legal."""
     max_completion_tokens: Count = 96

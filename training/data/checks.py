@@ -25,7 +25,10 @@ def check_settings(config: RunConfig) -> None:
     """
     warm, trainer, grpo = config.warm_start, config.trainer, config.grpo
     if not 0.0 < config.data.train_share < 1.0:
-        raise ConfigurationError(f"data.train_share is {config.data.train_share!r}; not in (0, 1)")
+        raise ConfigurationError(
+            f"data.train_share is {config.data.train_share!r}; it must lie between 0 and 1, such "
+            "as 0.8"
+        )
     if config.data.pools != "same":
         _check_pools(config)
     if warm.method == "full" and config.weights == "adapter":
@@ -155,11 +158,12 @@ def check_base(config: RunConfig) -> None:
             "base.path is empty; give a folder, a .gguf file or a model id, such as "
             "base.path=HuggingFaceTB/SmolLM2-135M-Instruct"
         )
-    if path.suffix == ".gguf" and not path.is_file():
-        raise ConfigurationError(f"base.path {config.base.path!r} does not exist")
     local = path.is_absolute() or config.base.path.startswith((".", "~"))
-    if local and not path.exists():
-        raise ConfigurationError(f"base.path {config.base.path!r} does not exist")
+    if not (path.is_file() if path.suffix == ".gguf" else path.exists() or not local):
+        raise ConfigurationError(
+            f"base.path {config.base.path!r} does not exist; give a model's folder, a .gguf file, "
+            "or a model id of the hub"
+        )
     if path.is_dir() and not path.joinpath("config.json").is_file():
         raise ConfigurationError(
             f"base.path {config.base.path!r} has no config.json: it is no model's folder"

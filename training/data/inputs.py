@@ -178,7 +178,7 @@ def _read(root: Path, config: RunConfig) -> OutcomeGrid:
             models=models or None,
             rename=data.rename,
             more=more if config.codec == "tools" and config.tools.turns > 1 else more[:1],
-            about=("meta", "must_not_call"),
+            about=("meta", "must_not_call", "reference"),
         )
 
     try:

@@ -46,6 +46,8 @@ class ToolEpisodes:
     """Whether the router may answer itself."""
     must_not_call_N: Sequence[bool] | None = None
     """Prompts that the router should answer itself."""
+    own_answer_N: Sequence[str | None] | None = None
+    """What it should say then, as far as that is known."""
     illegal_penalty: float = 0.5
     """Score points taken from a rollout that says nothing legal; the default card then answers."""
     router_usd_per_million: float = 0.0
@@ -75,6 +77,15 @@ class ToolEpisodes:
     def call(self, card: int) -> Message:
         """The router's message that calls a card, without options."""
         return _calls(self.cards[card].tool_name, {})
+
+    def must_not_call(self, prompt: int) -> bool:
+        """Whether the router may answer, and should."""
+        return self.direct and self.must_not_call_N is not None and self.must_not_call_N[prompt]
+
+    def answer(self, prompt: int) -> Message | None:
+        """The router's own answer; None where nobody has said what it should be."""
+        text = None if self.own_answer_N is None else self.own_answer_N[prompt]
+        return {"role": "assistant", "content": text} if text else None
 
     def select(self, call_id: str) -> Message:
         """The router's message that selects an answer."""
@@ -170,8 +181,7 @@ def result_of(rollout: Rollout, completion: Sequence[Message], router_tokens: in
         at = rollout._selected if rollout._selected is not None else 0
         score, card = rollout._scores[at], rollout._called[at]
     elif said and of.direct and not completion[0].get("tool_calls"):
-        wanted = of.must_not_call_N is not None and of.must_not_call_N[prompt]
-        score = 1.0 if wanted else 0.0
+        score = float(of.must_not_call(prompt))
     else:
         # As when serving: the default card answers.
         legal, penalty, card = False, of.illegal_penalty, of.default

@@ -6,7 +6,8 @@ An untrained small model calls no tool at all. It first imitates calls drawn fro
 
 with t_m the soft target of :func:`training.warm_start.targets.soft_targets`: the form of a call,
 and the odds of each card at each cost weight. With several turns it also sees that a good answer is
-selected and that after a bad one the best of the others is called.
+selected and that after a bad one the best of the others is called. Where it may answer itself, it
+imitates the reference of prompts that are marked ``must_not_call``.
 """
 
 from __future__ import annotations
@@ -50,12 +51,19 @@ def tool_rows(
     *,
     temperature: float = 0.1,
 ) -> list[ToolRow]:
-    """One conversation per episode. ``target_N_M`` are soft targets by the source's prompts."""
+    """One conversation per episode; none where the router should answer itself and nobody has said
+    what. ``target_N_M`` are soft targets by the source's prompts."""
     rows = []
     for episode in range(len(of)):
         opening, tools = of.opening(episode)
-        turns = _turns(of, episode, target_N_M, expected_usd_M, rng, temperature)
-        rows.append(tool_row(tokenizer, opening, tools, turns))
+        prompt = int(of.episodes.prompt_B[episode])
+        if of.must_not_call(prompt):
+            own = of.answer(prompt)
+            turns = [] if own is None else [own]
+        else:
+            turns = _turns(of, episode, target_N_M, expected_usd_M, rng, temperature)
+        if turns:
+            rows.append(tool_row(tokenizer, opening, tools, turns))
     return rows
 
 

@@ -111,6 +111,10 @@ class _Task:
         texts = read_answers(work) if config.tools.turns > 1 else None
         self.source = RecordedOutcomes(table.score, table.cost, texts)
         self.must_not_call = read_marks(work)
+        own = work.table.about.get("reference")
+        self.own_answer: list[str | None] = (
+            [None] * len(work.table) if own is None else own.tolist()
+        )
         # Of each part by itself: a held-out outcome must not show in a target.
         self.target = np.full_like(table.score, np.nan)
         for rows in (work.fit, work.validation):
@@ -136,6 +140,7 @@ class _Task:
             turns=config.tools.turns,
             direct=config.tools.direct,
             must_not_call_N=self.must_not_call,
+            own_answer_N=self.own_answer,
             illegal_penalty=config.tools.illegal_penalty,
             router_usd_per_million=config.router_usd_per_million,
         )

@@ -13,13 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    SystemMessage,
-    message_chunk_to_message,
-)
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.bill import AttemptBill, asked_of
@@ -27,29 +21,29 @@ from xrouter_lg.calls.breaker import Breaker
 from xrouter_lg.calls.failures import (
     RETRYABLE,
     Failure,
-    backoff_s,
     classify,
-    refused_parameter,
 )
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.calls.money import hint_tokens, reserve
+from xrouter_lg.calls.pauses import backoff_s
 from xrouter_lg.calls.replicas import Replicas
-from xrouter_lg.calls.sent.encodable import encodable
-from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
 from xrouter_lg.calls.tokens import BOUND_PREAMBLE
 from xrouter_lg.calls.told.notices import notice_failed_call
 from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
-from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
+from xrouter_lg.calls.told.token_sink import TokenSink
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
 from xrouter_lg.calls.usual_cost import UsualCost
+from xrouter_lg.calls.worker.asking import ask_once, keywords_of, own_callbacks, with_hint
+from xrouter_lg.calls.worker.hedge import Lane, Listener, Pace
+from xrouter_lg.calls.worker.learned import Refusals
 from xrouter_lg.calls.worker.loop_models import LoopModels
-from xrouter_lg.calls.worker.parameters import LIMITS, NO_TOOLS, Bound, Prepared, prepare
+from xrouter_lg.calls.worker.parameters import LIMITS, NO_TOOLS, Bound, prepare
+from xrouter_lg.calls.worker.refusals import refused_parameter
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
-from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, PlannedCall
 
 RETRY_AFTER_LIMIT_S = 5.0
@@ -96,11 +90,11 @@ class Workers:
     def __init__(self) -> None:
         self._models = LoopModels()
         self._breakers: dict[str, Breaker] = {}
-        self._refused: dict[str, frozenset[str]] = {}
-        """Parameters that a card's model does not take, by the card's name."""
+        self.learned = Refusals()
         self.overruns: dict[str, Decimal] = {}
         """Cards that have cost more than their worst case, and how many times as much."""
         self.usual = UsualCost()
+        self.pace = Pace()
         self.replicas: Replicas | None = None
         """Keeps the cards' state in step with other processes, where there are any."""
         self._lock = threading.Lock()
@@ -149,6 +143,7 @@ class Workers:
         lone: bool | None = None,
         deadline: float | None = None,
         sink: TokenSink | None = None,
+        lane: Lane | None = None,
     ) -> CallResult:
         """Ask a card, with retries by class of failure. Failures are returned, never raised.
 
@@ -164,7 +159,8 @@ class Workers:
         ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
         waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
         call before it begins. None where the caller looks after both. ``deadline``: the moment
-        (``time.monotonic``) at which the whole request has to be over.
+        (``time.monotonic``) at which the whole request has to be over. ``lane``: its side of a
+        race with another card, which is told of the first token.
         """
         if self.replicas is not None:
             self.replicas.called()
@@ -172,7 +168,7 @@ class Workers:
         charges = [] if charges is None else charges
         prompt_tokens_max += hint_tokens(call.hint)
         bound = bound or Bound(tools, tool_options or {}, call_options or {})
-        if own := _bound_to(card, bound.tools):
+        if own := keywords_of(card, bound.tools):
             bound = replace(bound, call={**own, **bound.call})
 
         def worst() -> Decimal | None:
@@ -186,9 +182,10 @@ class Workers:
         if call.allowance_usd is not None:
             _ = bill.worst  # as it stands when the call begins
         config = with_traced_cost(config, card, pool, as_asked)
-        watch = stream_watch(config, _own_callbacks(card))
+        watch = stream_watch(config, own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
+        heard = Listener(watch, sink, lane)
         hinted = with_hint(messages, call.hint)
         health = Health(breaker)
         failure = Failure(ErrorClass.UNKNOWN, "not tried")
@@ -214,10 +211,10 @@ class Workers:
                 model = built.having(settings)
                 if card.maker == "anthropic":
                     model = with_fitting_thoughts(model, hinted, card.name, call.max_tokens)
-                refused = omitted | self._refused.get(card.name, frozenset())
-                prepared = prepare(model, call, bound, refused)
+                refused = omitted | self.learned.refused(card.name)
+                prepared = prepare(model, call, bound, refused, self.learned.longest(card.name))
                 limit = card.timeout_s if left is None else min(card.timeout_s, left)
-                message = await _ask(card, prepared, hinted, config, limit, sink)
+                message = await ask_once(card, prepared, hinted, config, limit, sink)
             except asyncio.CancelledError:
                 health.cancel()
                 charges.append(bill.failed(attempt, started, "cancelled", said=_said(watch, sink)))
@@ -232,12 +229,15 @@ class Workers:
                     failure = replace(failure, detail="the request's own timeout_s is over")
                     break
                 if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
+                    if self.learned.is_too_long(card.name, error):
+                        health.cancel()
+                        continue
                     found = refused_parameter(error, prepared.sent - omitted)
                     if found is not None and (found[1] or found[0] not in LIMITS):
                         health.cancel()
                         omitted.add(found[0])
                         if found[1] or found[0] in NO_TOOLS:
-                            self._remember(card, found[0], failure)
+                            self.learned.refuses(card.name, found[0], failure.detail)
                         continue
             else:
                 flaw = flaw_of(message)
@@ -245,6 +245,11 @@ class Workers:
                 charges.append(self._noting_overrun(card, call, charge, bill))
                 if flaw is None or (flaw in CUT and says_something(message)):
                     breaker.success()
+                    self.pace.note(
+                        card.name,
+                        heard.streams,
+                        (heard.first_at or time.perf_counter()) - started,
+                    )
                     return CallResult(
                         call.id,
                         card.name,
@@ -280,16 +285,14 @@ class Workers:
     def told(self) -> dict[str, tuple[float | None, Mapping[str, Any]]]:
         """What other replicas may want to know: see :class:`~xrouter_lg.calls.replicas.Shares`."""
         with self._lock:
-            breakers, refused = dict(self._breakers), dict(self._refused)
-            overruns = dict(self.overruns)
+            breakers, overruns = dict(self._breakers), dict(self.overruns)
+        refusals = self.learned.told()
         found: dict[str, tuple[float | None, Mapping[str, Any]]] = {}
-        for place in {*breakers, *(f"worker:{name}" for name in (*refused, *overruns))}:
+        for place in {*breakers, *(f"worker:{name}" for name in (*refusals, *overruns))}:
             kind, _, name = place.partition(":")
-            learned: dict[str, Any] = {}
+            learned = dict(refusals.get(name, {})) if kind == "worker" else {}
             if kind == "worker" and name in overruns:
                 learned["overrun"] = str(overruns[name])
-            if kind == "worker" and name in refused:
-                learned["refused"] = sorted(refused[name])
             found[place] = (self.breaker(place).opened_s_ago, learned)
         return found
 
@@ -304,22 +307,7 @@ class Workers:
             if "overrun" in learned:
                 known = self.overruns.get(name, Decimal(1))
                 self.overruns[name] = max(known, Decimal(learned["overrun"]))
-            if "refused" in learned:
-                known_names = self._refused.get(name, frozenset())
-                self._refused[name] = known_names | frozenset(learned["refused"])
-
-    def _remember(self, card: ModelCard, name: str, failure: Failure) -> None:
-        with self._lock:
-            known = self._refused.get(card.name, frozenset())
-            self._refused[card.name] = known | {name}
-        if name not in known:
-            logger.warning(
-                "card %r refuses the parameter %r; it is left out (a limit goes by its other name) "
-                "from now on: %s",
-                card.name,
-                name,
-                failure.detail,
-            )
+        self.learned.heard(name, learned)
 
     def _noting_overrun(
         self, card: ModelCard, call: PlannedCall, charge: Charge, bill: AttemptBill
@@ -357,79 +345,6 @@ def _said(watch: StreamWatch | None, sink: TokenSink | None) -> int | None:
     if sink is not None:
         return sink.said
     return None if watch is None else watch.said
-
-
-async def _ask(
-    card: ModelCard,
-    prepared: Prepared,
-    messages: Sequence[BaseMessage],
-    config: RunnableConfig,
-    limit_s: float,
-    sink: TokenSink | None,
-) -> AIMessage:
-    await take_turns()
-    async with asyncio.timeout(limit_s):
-        sent = list(encodable(without_foreign_thoughts(messages, card)))
-        if sink is None:
-            message = await prepared.runnable.ainvoke(sent, config, **prepared.kwargs)
-        else:
-            message = await _ask_in_parts(card, prepared, sent, config, sink)
-    if not isinstance(message, AIMessage):
-        raise TypeError(f"the chat model gave a {type(message).__name__}, not an AIMessage")
-    if (provider := card.maker) is not None:
-        # Ollama's class says it with the end of a stream, and so not of one that has none.
-        message.response_metadata.setdefault("model_provider", provider)
-    return message
-
-
-async def _ask_in_parts(
-    card: ModelCard,
-    prepared: Prepared,
-    sent: list[BaseMessage],
-    config: RunnableConfig,
-    sink: TokenSink,
-) -> Any:
-    sink.begin()
-    whole: AIMessageChunk | None = None
-    async for part in prepared.runnable.astream(sent, config, **prepared.kwargs):
-        chunk = as_chunk(part) if isinstance(part, AIMessage) else part
-        whole = chunk if whole is None else whole + chunk
-        sink.put(card.name, chunk)
-    return whole if whole is None else message_chunk_to_message(whole)
-
-
-def _bound_to(card: ModelCard, tools: Sequence[Any]) -> dict[str, Any]:
-    """Keywords that are bound to a chat model that was handed in; the app's tools take the place
-    of those among them."""
-    if isinstance(card.model, str):
-        return {}
-    left = {"callbacks", *(("tools", "tool_choice") if tools else ())}
-    return {name: value for name, value in card.params.items() if name not in left}
-
-
-def _own_callbacks(card: ModelCard) -> Any:
-    return card.params.get("callbacks") or getattr(card.model, "callbacks", None)
-
-
-def with_hint(messages: Sequence[BaseMessage], hint: str | None) -> Sequence[BaseMessage]:
-    """The user's messages with a policy's hint as a delimited note behind the system prompt.
-
-    The user's system prompt stays whole and where it is. It is one message, because several chat
-    templates refuse a second system message.
-    """
-    if not hint:
-        return messages
-    note = f"<routing_note>\n{hint.replace('</', '< /')}\n</routing_note>"
-    place = next((i for i, m in enumerate(messages) if isinstance(m, SystemMessage)), None)
-    if place is None:
-        return [SystemMessage(note), *messages]
-    system = messages[place]
-    if isinstance(system.content, str):
-        content: Any = f"{system.content}\n\n{note}"
-    else:
-        content = [*system.content, {"type": "text", "text": note}]
-    noted = system.model_copy(update={"content": content})
-    return [*messages[:place], noted, *messages[place + 1 :]]
 
 
 def _affordable(call: PlannedCall, charges: Sequence[Charge], bill: AttemptBill) -> bool:

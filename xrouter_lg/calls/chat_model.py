@@ -138,7 +138,11 @@ def _build_error(
 
 def is_local(base_url: str) -> bool:
     """Whether a server is on this machine."""
-    host = urlsplit(base_url).hostname or ""
+    return is_loopback(urlsplit(base_url).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
     if host == "localhost":
         return True
     try:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from langchain_core import exceptions as core
 from pydantic import ValidationError
 
+from xrouter_lg.calls.pauses import asked_pause_s
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError, RequestError
+from xrouter_lg.tracing.runs.redact import names_secret
 
 RETRYABLE = frozenset(
     {
@@ -85,8 +83,18 @@ _BROKE_OFF = re.compile(r"complete message body|incomplete|payload", re.IGNORECA
 """A connection that broke amid an answer, as HTTP clients say it."""
 _MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
 _CONTEXT_TEXT = re.compile(
-    r"context.?length|context.?window|maximum context|too many tokens", re.IGNORECASE
+    r"context.?length|context.?window|maximum context|available context size|too many tokens"
+    r"|(prompt|input|request) is too (long|large)|maximum prompt length|input token count",
+    re.IGNORECASE,
 )
+_LARGER_THAN_A_MINUTE = re.compile(r"request too large", re.IGNORECASE)
+"""OpenAI's, of one that has more tokens than a minute is allowed."""
+_FLAGGED = re.compile(
+    r"content.?(filter|policy|management policy)|(violates?|violation of|violating) .{0,20}usage"
+    r"|moderation|was flagged|ResponsibleAI|invalid_prompt",
+    re.IGNORECASE,
+)
+"""What a provider says of a prompt that it won't have answered, with a 400 or a 403."""
 # Anything that looks like a credential, so that a provider that echoes a key leaks nothing.
 _SECRET = re.compile(
     r"\b((?:sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|pplx)[-_]|AIza|AKIA)[A-Za-z0-9*._-]{8,}"
@@ -94,15 +102,7 @@ _SECRET = re.compile(
     r"(?:[ ]\w{1,64}+)?[\"']?(?:\s{0,64}[:=]\s{0,64}+|\s{1,64}+)[\"']?)"
     r"(?=[^\s\"',]{0,256}[0-9*])[^\s\"',;)]{8,}+"
 )
-_SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
-_NOT_TAKEN = re.compile(
-    r"unsupported|not (be )?(supported|permitted|allowed|set|enabled)|must be unset"
-    r"|do(es)?(n't| not) (support|accept)"
-    r"|un(known|recognized|expected)|extra[ _](inputs|forbidden)|deprecated|may only be set"
-    r"|can(not|'t) (both )?be (used|specified|set)|cannot set|already set|incompatible",
-    re.IGNORECASE,
-)
 _NO_SUCH_MODEL = re.compile(
     r"model_not_found|model_decommissioned|not a valid model|invalid model\b"
     r"|\bmodel\b.{0,80}(does not exist|not exist|not found|(deprecated|decommissioned|retired))",
@@ -121,8 +121,11 @@ _NO_ACCESS_TO_PARAMETER = re.compile(r"not allowed to request \w+ from", re.IGNO
 _UNKNOWN_KEYWORD = re.compile(r"got an unexpected keyword argument")
 _OF_A_REQUEST = re.compile(r"(Config|Request|RequestInput|Params|Input)$")
 """How packages name what they check a request by before they send it."""
-_SAYS_NOTHING = re.compile(r"(error code: \d+|an error occurred during streaming)?", re.IGNORECASE)
-_RETRY_DELAY = re.compile(r"retryDelay\W{1,5}(\d+(?:\.\d+)?)s")
+_SAYS_NOTHING = re.compile(
+    r"(error code: \d+( - )?)?(provider returned error|an error occurred during streaming)?\.?",
+    re.IGNORECASE,
+)
+_A_DAY = re.compile(r"\bper.?day\b|PerDay|\bRPD\b|\bTPD\b")
 
 # An error that comes inside a good response has no status: its code or its words say what it is.
 _CODE_IN_TEXT = re.compile(r"\b(?:code|status)\W{1,4}([45]\d\d)\b", re.IGNORECASE)
@@ -131,15 +134,21 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], ErrorClass], ...] = tuple(
     for pattern, error_class in (
         (r"insufficient.?(quota|credit|balance)|billing|payment", ErrorClass.QUOTA),
         (r"rate.?limit|too many requests|resource.?exhausted|throttl", ErrorClass.RATE_LIMIT),
-        (r"content.?(filter|policy)|moderation|blocked", ErrorClass.CONTENT_FILTER),
+        (
+            r"content.?(filter|policy)|usage.polic|moderation|blocked|invalid_prompt",
+            ErrorClass.CONTENT_FILTER,
+        ),
         (r"authentication|unauthori[sz]ed|invalid.{0,12}key|permission", ErrorClass.AUTH),
         (r"not.?found|does not exist", ErrorClass.NOT_FOUND),
         (r"context.?length|context.?window|too many tokens", ErrorClass.CONTEXT_LENGTH),
-        (r"invalid.?request|bad.?request", ErrorClass.BAD_REQUEST),
+        (
+            r"(invalid|bad).?(request|image|base64)|image_parse_error|unsupported_image",
+            ErrorClass.BAD_REQUEST,
+        ),
         (r"time.?out|timed out", ErrorClass.TIMEOUT),
         (
             r"overload|capacity|unavailable|internal|(server|api|provider|upstream)\w{0,20}.{0,12}error"
-            r"|bad gateway",
+            r"|bad gateway|\bresponse \S{1,200} failed",
             ErrorClass.SERVER,
         ),
     )
@@ -171,6 +180,8 @@ def classify(error: BaseException) -> Failure:
     error_class = _class_of(error, status)
     if error_class in (ErrorClass.BAD_REQUEST, ErrorClass.SERVER) and _CONTEXT_TEXT.search(detail):
         error_class = ErrorClass.CONTEXT_LENGTH
+    if error_class is ErrorClass.RATE_LIMIT and _LARGER_THAN_A_MINUTE.search(detail):
+        error_class = ErrorClass.CONTEXT_LENGTH  # it never passes
     unsent = isinstance(error, ConfigurationError | RequestError) or _refused_by_client(error)
     if error_class is ErrorClass.BAD_REQUEST and not unsent:
         error_class = _of_refusal(f"{_code(error)} {detail}")
@@ -178,52 +189,27 @@ def classify(error: BaseException) -> Failure:
         error_class = ErrorClass.BAD_REQUEST
     if error_class is ErrorClass.RATE_LIMIT and "insufficient_quota" in _code(error):
         error_class = ErrorClass.QUOTA
+    told = _told(error)
+    refusals = (ErrorClass.BAD_REQUEST, ErrorClass.AUTH)
+    if status is not None and error_class in refusals and _FLAGGED.search(told):
+        error_class = ErrorClass.CONTENT_FILTER
+    pause = asked_pause_s(chain(error), told)
+    if error_class is ErrorClass.RATE_LIMIT and pause is None and _A_DAY.search(told):
+        error_class = ErrorClass.QUOTA  # none of the next attempts will pass
     refused = status is not None and 400 <= status < 500 and status != 408
     free = refused or _never_sent(error) or unsent
     own = status is not None and status >= 500
     unbilled = own or _without_answer(error, error_class)
-    return Failure(error_class, detail, _asked_pause_s(error), free=free, unbilled=unbilled)
-
-
-_TOOLS = re.compile(r"\btools\b")
-
-
-def refused_parameter(error: BaseException, sent: Collection[str]) -> tuple[str, bool] | None:
-    """Which parameter of those that were sent a provider has refused, and whether it is the name
-    that the model does not take (True) or only this value; None for a refusal of another kind."""
-    text = _text(error)
-    lasting = _NOT_TAKEN.search(text) is not None
-    named = _parameter(error)
-    if "tools" in sent and named is None and _TOOLS.search(text):
-        return "tools", True  # an empty list of them was sent
-    if named is not None:
-        names = (named.rpartition(".")[2], named.replace(".", "_"))
-        return next(((name, lasting) for name in names if name in sent), None)
-    if not lasting:
-        return None
-    places = {name: found.start() for name in sent if (found := re.search(_spellings(name), text))}
-    return (min(places, key=places.__getitem__), True) if places else None
-
-
-def _spellings(name: str) -> str:
-    """A pattern for a parameter's name as providers write it: ``presence_penalty``,
-    ``presencePenalty``; Google says ``Penalty`` for either of the two."""
-    first, *others = name.split("_")
-    names = [re.escape(name), first + "".join(part.capitalize() for part in others)]
-    if name == "stop":
-        names += ["stop_sequences", "stopSequences"]
-    elif name.endswith("_penalty"):
-        names.append("Penalty(?= is)")
-    return rf"\b({'|'.join(names)})\b"
+    return Failure(error_class, detail, pause, free=free, unbilled=unbilled)
 
 
 def describe(error: BaseException) -> str:
     """The error in one line, without anything that looks like a key and without the value of
     any environment variable that is named like one."""
     name = type(error).__name__
-    text = _text(error)
+    text = text_of_error(error)
     for variable, value in os.environ.items():
-        if len(value) >= 8 and _SECRET_VARIABLE.search(variable):
+        if len(value) >= 8 and names_secret(variable):
             text = text.replace(value, "[hidden]")
     text = _SECRET.sub(lambda found: f"{found[1] or found[2]}[hidden]", text)
     return f"{name}: {text}"[:_DETAIL_CHARS] if text else name
@@ -252,11 +238,13 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
         body = str(getattr(link, "body", ""))[:_READ_CHARS] if "ResponseValidation" in name else ""
         if '"error"' in body:
             return _by_words(body) or ErrorClass.SERVER
+        if '"choices"' not in body and (said := _by_words(body)):
+            return said
         if isinstance(link, json.JSONDecodeError) or _MALFORMED_NAME.search(name):
             return ErrorClass.MALFORMED
     told = any(hasattr(error, name) for name in ("body", "error", "error_type"))
     if told or type(error) is ValueError:
-        said = _by_words(f"{_code(error)} {_text(error)}")
+        said = _by_words(f"{_code(error)} {text_of_error(error)}")
         if said is not None or told:
             return said or ErrorClass.SERVER
     # A client that reads a body that is not what it expects (an HTML page, a missing field)
@@ -324,19 +312,11 @@ def _code(error: BaseException) -> str:
         parts += [body.get("code"), body.get("type")]
         if isinstance(inner, Mapping):
             parts += [inner.get("code"), inner.get("type")]
-    return " ".join(str(part) for part in parts if part)
+    return " ".join(f"code {it}" if isinstance(it, int) else str(it) for it in parts if it)
 
 
-def _parameter(error: BaseException) -> str | None:
-    body = getattr(error, "body", None)
-    inner = body.get("error") if isinstance(body, Mapping) else None
-    for holder in (body, inner):
-        if isinstance(holder, Mapping) and isinstance(named := holder.get("param"), str):
-            return named if named not in ("", "None") else None
-    return None
-
-
-def _text(error: BaseException) -> str:
+def text_of_error(error: BaseException) -> str:
+    """What an error says in one line; its body, where it says nothing itself."""
     try:
         text = " ".join(str(error)[:_READ_CHARS].split())
     except Exception:
@@ -349,42 +329,10 @@ def _text(error: BaseException) -> str:
     return text
 
 
-def _asked_pause_s(error: BaseException) -> float | None:
-    for link in chain(error):
-        headers = getattr(getattr(link, "response", None), "headers", None)
-        if isinstance(headers, Mapping) and (asked := retry_after_s(headers)) is not None:
-            return asked
-    found = _RETRY_DELAY.search(_text(error))  # Google says it in the body
-    return float(found[1]) if found else None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or as a date; None without one
-    that can be read."""
-    named = {name.lower(): value for name, value in headers.items()}
-    if (milliseconds := named.get("retry-after-ms")) is not None:
-        with contextlib.suppress(ValueError):
-            return max(0.0, float(milliseconds) / 1000)
-    value = named.get("retry-after")
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
-def backoff_s(attempt: int, *, first_s: float, longest_s: float) -> float:
-    """Seconds to wait after the ``attempt``-th failure in a row: twice as long each time, with
-    jitter, so that many clients don't come back at once."""
-    return random.uniform(0.5, 1.0) * min(longest_s, first_s * 2.0 ** (attempt - 1))
+def _told(error: BaseException) -> str:
+    """What an error says, and its body."""
+    body = getattr(error, "body", None)
+    return f"{text_of_error(error)} {str(body)[:_READ_CHARS] if body else ''}"
 
 
 def _without_answer(error: BaseException, error_class: ErrorClass) -> bool:
@@ -393,7 +341,7 @@ def _without_answer(error: BaseException, error_class: ErrorClass) -> bool:
     if error_class is ErrorClass.SERVER:
         return True
     if error_class is ErrorClass.CONNECTION:
-        return not any(_BROKE_OFF.search(_text(link)) for link in links)
+        return not any(_BROKE_OFF.search(text_of_error(link)) for link in links)
     if error_class is ErrorClass.MALFORMED:  # half an answer is half a JSON; a page is none at all
         return not any(isinstance(link, json.JSONDecodeError) for link in links)
     return False

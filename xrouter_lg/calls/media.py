@@ -60,6 +60,15 @@ _TYPES: tuple[tuple[str, Kind], ...] = (
     ("document", "file"),
     ("pdf", "file"),
 )
+_NATIVE = frozenset({"inline_data", "inlineData", "file_data", "fileData", "blob"})
+"""Google's parts, and a resource out of a tool's result."""
+_HOLDS = frozenset({"base64", "data", "file_data", "bytes", "blob"})
+_POINTS = frozenset(
+    {"url", "image_url", "document_url", "file_url", "audio_url", "video_url", "input_audio"}
+)
+"""Where an address stands; several servers take base64 there too."""
+_LONGEST_URL = 2_000
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{2000,}={0,2}")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,]{0,200},")
 _PAGE_OBJECT = re.compile(rb"/Type\s{0,8}/Page(?![a-zA-Z])")
 _READ_AT_MOST = 8_000_000
@@ -126,6 +135,12 @@ def medium_in(text: str) -> Medium | None:
     return medium_of({"type": _by_mime(head[1] or ""), "data": text})
 
 
+def unknown_medium(text: str) -> Medium:
+    """What base64 makes of which nothing says what it is: no more than as a text."""
+    pages = _times(len(text) * 3 // 4, _PAGE_BYTES, _PAGE)
+    return Medium("file", min(pages, len(text) // 4), len(text))
+
+
 def _times(size: int, unit: int, tokens: int) -> int:
     return -(-size // unit) * tokens
 
@@ -138,8 +153,7 @@ def _kind(block: Mapping[str, Any]) -> Kind | None:
         return None  # a document whose text stands here
     if text.endswith("_call") and not text.startswith("image"):
         return None  # what a provider's own tool was asked
-    # Google's, and a resource out of a tool's result.
-    if text == "media" or (not text and ("inline_data" in block or "blob" in block)):
+    if text == "media" or (not text and any(name in block for name in _NATIVE)):
         return _by_mime(_data(block)[0])
     for part, kind in _TYPES:
         if part in text:
@@ -165,20 +179,18 @@ def _data(block: Mapping[str, Any]) -> tuple[str, str | bytes | None]:
             mime = mime or value
         elif isinstance(value, bytes):
             found = value
-        elif isinstance(value, str) and key in (
-            "base64",
-            "data",
-            "file_data",
-            "bytes",
-            "blob",
-            "url",
-        ):
+        elif isinstance(value, str) and (key in _HOLDS or key in _POINTS):
             head = _DATA_URL.match(value)
             if head is not None:
                 mime, found = mime or head[1] or "", value[head.end() :]
-            elif key != "url":
+            elif key in _HOLDS or (len(value) > _LONGEST_URL and is_base64(value)):
                 found = value
     return mime, found
+
+
+def is_base64(text: str) -> bool:
+    """Whether a long text is no text."""
+    return _BASE64.fullmatch(text) is not None
 
 
 def _leaves(value: Mapping[str, Any], depth: int = 4) -> Iterator[tuple[str, Any]]:

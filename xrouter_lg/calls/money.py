@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
@@ -15,10 +15,12 @@ from typing import Any
 from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.json_text import shown
+from xrouter_lg.pool.names import same_model
 from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
-from xrouter_lg.pool.pricing import Price, PublishedPrice
+from xrouter_lg.pool.pricing import Price, PublishedPrice, price_of, published_price
 from xrouter_lg.said import (
     as_asked,
+    is_unbilled,
     picture_tokens,
     reported_cost,
     served_region,
@@ -33,6 +35,7 @@ _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_pred
 _NESTED = ("model_kwargs", "generation_config", "extra_body")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CALLS_A_TOOL = 10
+_MOST_TOKENS = 2**31
 _US_SURCHARGE = Decimal("0.1")
 """Anthropic's, on all tokens, for inference that stays in the USA."""
 _RUNS_CODE = re.compile(r"code_(?:interpreter|execution)|^shell$")
@@ -45,7 +48,11 @@ _UNSEEN = (
 )
 """Parts of a body that stand for a prompt which only the provider knows, or that have it add to
 the prompt what it finds."""
-_FINDS = re.compile(r"search|fetch|url_context|mcp|code_(interpreter|execution)|^shell$")
+_FINDS = re.compile(r"search|fetch|url_context|mcp|code_(interpreter|execution)|^shell$|^advisor_")
+_ADVICE_TOKENS = 64_000
+"""The most that Anthropic's advisor writes each time, where the request sets no limit."""
+_COMPACTS_AT = 150_000
+"""Tokens of a prompt that Anthropic compacts, where the request names no other number."""
 
 
 def cost_of(
@@ -57,6 +64,8 @@ def cost_of(
     reported = reported_cost(message)
     if reported is not None:
         return reported, "provider"
+    if is_unbilled(message):
+        return Decimal(0), "rejected"
     if price is None:
         return None, None
     if usage is None:  # a local server may not count, and asks nothing
@@ -113,7 +122,16 @@ def worst_case(
     outputs = outputs * _answers(sent) + _predicted(sent)
     inputs = _inputs(card, prompt_tokens_max, sent)
     units = _units(card, sent, inputs)
-    worst = _price(card, sent).worst_case(inputs, outputs, _searches(card, sent), units)
+    price, searches = _price(card, sent), _searches(card, sent)
+    worst = price.worst_case(inputs, outputs, searches, units)
+    if _compacts(sent, inputs):
+        worst += price.worst_case(inputs, outputs)
+    if sent.keys() & _OTHER_MODELS:
+        for other, limit, beside in _other_models(card, sent):
+            if other is None:
+                return None
+            most = other.worst_case(inputs, max(outputs, limit), searches, units)
+            worst = worst + most if beside else max(worst, most)
     return worst * (1 + _US_SURCHARGE) if sent.get("inference_geo") == "us" else worst
 
 
@@ -146,11 +164,57 @@ def output_tokens_for(
     if least is None or least > usd:
         return 0
     inputs = _inputs(card, prompt_tokens_max, sent)
+    if sent.keys() & _OTHER_MODELS or _compacts(sent, inputs):
+        return _searched(lambda limit: worst_case(card, prompt_tokens_max, limit, bound), usd)
     units = _units(card, sent, inputs)
     if sent.get("inference_geo") == "us":
         usd /= 1 + _US_SURCHARGE
     room = _price(card, sent).output_tokens_for(usd, inputs, _searches(card, sent), units)
     return None if room is None else max(0, room - _predicted(sent)) // _answers(sent)
+
+
+def _searched(worst: Callable[[int], Decimal | None], usd: Decimal) -> int:
+    """The largest limit whose worst case ``usd`` still pays for, of which one does."""
+    least, most = 1, _MOST_TOKENS
+    while least < most:
+        middle = (least + most + 1) // 2
+        cost = worst(middle)
+        least, most = (middle, most) if cost is not None and cost <= usd else (least, middle - 1)
+    return least
+
+
+_OTHER_MODELS = frozenset({"fallbacks", "models"})
+"""Parts of a body that name models which may answer too: Anthropic's, after the one that was asked
+and billed beside it; OpenRouter's, in its place."""
+
+
+def _other_models(
+    card: ModelCard, sent: Mapping[str, Any]
+) -> Iterator[tuple[Price | None, int, bool]]:
+    """Of each other model that may answer: its price, None where it is unknown; a limit of its
+    own (tokens), else 0; and whether it is billed beside the first."""
+    for name, beside in (("fallbacks", True), ("models", False)):
+        listed = sent.get(name)
+        if beside and isinstance(listed, str):  # one that the provider chooses
+            yield card.effective_price, 0, beside
+        for entry in listed if isinstance(listed, list | tuple) else ():
+            own = entry if isinstance(entry, Mapping) else {"model": entry}
+            model = str(own.get("model") or "")
+            if beside or not same_model(model, card.model_name):
+                gateways = published_price("openrouter", model) if "/" in model else None
+                yield gateways or price_of(model), _count(own.get("max_tokens")), beside
+
+
+def _compacts(sent: Mapping[str, Any], inputs: int) -> bool:
+    """Whether Anthropic may have the talk summed up on the way, which is another call."""
+    managed = sent.get("context_management")
+    edits = managed.get("edits") if isinstance(managed, Mapping) else None
+    for edit in edits if isinstance(edits, list | tuple) else ():
+        if isinstance(edit, Mapping) and str(edit.get("type")).startswith("compact_"):
+            trigger = edit.get("trigger")
+            told = trigger.get("value") if isinstance(trigger, Mapping) else None
+            return inputs >= (_count(told) or _COMPACTS_AT)
+    return False
 
 
 def _price(card: ModelCard, sent: Mapping[str, Any]) -> Price:
@@ -276,12 +340,19 @@ def _units(card: ModelCard, sent: Mapping[str, Any], inputs: int) -> dict[str, i
             runs = _CALLS_A_TOOL if card.maker == "xai" else 1
             unit = "code_executions_5m" if card.maker == "anthropic" else "code_executions"
             units[unit] += runs
+        elif kind.startswith("advisor_"):
+            uses, model = _count(tool.get("max_uses")) or calls, str(tool.get("model") or "")
+            written = _count(tool.get("max_tokens")) or _ADVICE_TOKENS
+            asked = 2 * inputs if tool.get("caching") else inputs  # kept for an hour at most
+            units[f"other_input_tokens {model}".strip()] += uses * asked
+            units[f"other_output_tokens {model}".strip()] += uses * written
         elif kind == "image_generation":
             made = picture_tokens(tool.get("quality"), tool.get("size"), tool.get("partial_images"))
             units["image_tool_output_tokens"] += calls * made
             units["image_tool_input_tokens"] += calls * inputs
-    asked = as_asked(TokenUsage(0, 0, kinds=units), _tools(sent)) if units else None
-    return {} if asked is None else dict(asked.kinds)
+    if not units:
+        return {}
+    return dict(as_asked(TokenUsage(0, 0, kinds=units), _tools(sent)).kinds)
 
 
 def hint_tokens(hint: str | None) -> int:

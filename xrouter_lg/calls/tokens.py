@@ -16,8 +16,10 @@ from xrouter_lg.calls.media import (
     Kind,
     Medium,
     image_bound,
+    is_base64,
     medium_in,
     medium_of,
+    unknown_medium,
 )
 from xrouter_lg.pool.pool import ModelCard
 
@@ -162,6 +164,9 @@ class _Measure:
             for key, value in block.items():
                 self.text(f'"{key}":')
                 held = medium_in(value) if isinstance(value, str) else None
+                if held is None and isinstance(value, str) and is_base64(value):
+                    self._sized(unknown_medium(value))
+                    continue
                 if held is not None:
                     self.media[held.kind] += 1
                     self._sized(held)

@@ -217,13 +217,19 @@ class ChatXRouter(BaseChatModel):
             yield chunk
 
     def bind_tools(
-        self, tools: Sequence[Any], *, tool_choice: Any = None, **options: Any
+        self,
+        tools: Sequence[Any],
+        *,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool | None = None,
+        **options: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with the app's tools. Tools and options (``tool_choice``, ``strict``,
-        ``response_format`` ...) reach the ``bind_tools`` of the model that answers as given; a card
-        without the capability ``tools`` is then no candidate."""
-        if tool_choice is not None:
-            options["tool_choice"] = tool_choice
+        """The model with the app's tools. Tools and options (``tool_choice``,
+        ``parallel_tool_calls``, ``strict`` ...) reach the ``bind_tools`` of the model that answers
+        as given; a card without the capability ``tools`` is then no candidate."""
+        # By name, since a supervisor looks for the parameter before it forbids parallel calls.
+        named = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        options |= {name: value for name, value in named.items() if value is not None}
         return self.bind(**{**options, "tools": BoundTools(tools, options)})
 
     def with_structured_output(

@@ -89,7 +89,10 @@ def materialise(source: str | Path, folder: Path, *, model_id: str | None = None
     if folder.joinpath(IDENTITY_FILE).is_file():
         return folder
     if path.suffix == ".gguf" and not path.is_file():
-        raise ConfigurationError(f"base model {str(path)!r} does not exist")
+        raise ConfigurationError(
+            f"base model {str(path)!r} does not exist; give a model's folder, a .gguf file, or a "
+            "model id of the hub"
+        )
     purpose = f"the base model {str(source)!r}"
     torch, transformers = need("torch", purpose), need("transformers", purpose)
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(source)}
@@ -130,7 +133,9 @@ def _folder_of(given: str, where: str) -> Path:
         return path
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise CheckpointError(f"{where}: {given!r} does not exist")
+            raise CheckpointError(
+                f"{where}: {given!r} does not exist; name the file, or a folder with the model"
+            )
         return _from_gguf(path, where)
     if given.count("/") == 1 and not given.startswith((".", "/", "~")):
         return _from_hub(given, where)

@@ -17,7 +17,8 @@ It also says how far a request lies from what was trained on: the share of its w
 in training, and its shape. Far from it, readings are shrunk towards each card's overall mean.
 
 Words are counted as (1 + log count) · idf, at unit length; a word's bucket is its CRC-32 modulo
-2^16, so no vocabulary travels with a checkpoint, and text can't be read out of it.
+2^16, so no vocabulary travels with a checkpoint, and text can't be read out of it; but whoever has
+a text can tell whether words like its own were among up to 2,000 requests that are kept as points.
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ _TOOL_AXES = {
     "shape_range": "2",
 }
 _DOUBT_AXES = {"mean_F_M": "FM", "root_F_M_M": "FMM"}
+_SEEN_AXES = {"seen_E_D": "ED"}
 _AXES = {
     **_TOOL_AXES,
     **_DOUBT_AXES,
+    **_SEEN_AXES,
     "buckets_K": "#K",
     "idf_K": "K",
     "basis_K_D": "KD",
@@ -107,6 +110,8 @@ class FamilyHead:
     expectation can be drawn; ``worth_F_M``, the effective number of outcomes behind it;
     ``cost_ratio_F_M`` above 0, their cost over their mean cost.
 
+    ``seen_E_D``: words of requests that training has seen, along the directions, at unit length.
+
     ``length``: mean and unit of the logarithm of a request's characters; ``reach``, where it and
     the tool features are clipped.
 
@@ -131,6 +136,8 @@ class FamilyHead:
         self._quality = np.asarray(arrays["quality_F_M"], dtype=np.float64)
         self._ratio = np.asarray(arrays["cost_ratio_F_M"], dtype=np.float64)
         self._starts = np.concatenate([[0], np.cumsum(arrays["block_B"])])
+        seen = arrays.get("seen_E_D")
+        self._seen = None if seen is None else np.asarray(seen, dtype=np.float32)
         self._tools = _ToolReading.of(arrays)
         self._shape = _Shapes.of(arrays, self._tools)
         expected = (len(self.families), len(self.cards))
@@ -164,7 +171,7 @@ class FamilyHead:
         """
         sizes = {"F": len(families), "M": len(cards)}
         arrays = read_arrays(
-            path, _AXES, sizes, optional=(_TOOL_AXES, _DOUBT_AXES), purpose=_PURPOSE
+            path, _AXES, sizes, optional=(_TOOL_AXES, _DOUBT_AXES, _SEEN_AXES), purpose=_PURPOSE
         )
         units = [arrays[name] for name in ("tool_unit_T", "shape_unit_F_S") if name in arrays]
         units += [arrays["length"][1:], arrays["reach"]]
@@ -254,6 +261,29 @@ class FamilyHead:
             shares=tuple(shares),
         )
 
+    def known_words(self, text: str) -> tuple[list[tuple[int, int]], list[float]]:
+        """Where each word of a text stands, and how much of it and of its pair with the word before
+        is known: 0, 0.5 or 1. The first word counts by itself."""
+        np = self._np
+        found = list(_WORD.finditer(text))
+        words = [one[0].lower() for one in found]
+        pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
+        grams = np.array([zlib.crc32(gram.encode()) % BUCKETS for gram in (*words, *pairs)], int)
+        at = np.minimum(np.searchsorted(self._buckets, grams), len(self._buckets) - 1)
+        known = (self._buckets[at] == grams).astype(float) / 2.0
+        of_words, of_pairs = known[: len(words)], known[len(words) :]
+        shares = of_words + np.concatenate([of_words[:1], of_pairs])
+        return [one.span() for one in found], shares.tolist()
+
+    def likeness(self, text: str) -> float:
+        """How much a text's words are like those of the most alike request of training: the cosine
+        in the plane, at most 1; 0 for a head that has kept none."""
+        if self._seen is None:
+            return 0.0
+        words = self.point(text)[0][: self._basis.shape[1]]
+        length = float(self._np.sqrt((words**2).sum()))
+        return float((self._seen @ (words / length)).max()) if length > 0 else 0.0
+
     def expected(self, reading: FamilyReading) -> tuple[Any, Any] | None:
         """[M] what the cards are expected to score on a request that was read, and [M, M] a root
         of its covariance, ``root @ rootᵀ``. None for a head that does not know its uncertainty.
@@ -292,7 +322,7 @@ class _ToolReading:
         return cls(arrays, stem_weight(*seen, int(arrays["prompts"][0])))
 
     def features(self, text: str) -> Any:
-        return need("numpy", _PURPOSE).asarray(tool_features(_ends(text), self._stem_weight))
+        return need("numpy", _PURPOSE).asarray(tool_features(ends_of(text), self._stem_weight))
 
     def scaled(self, text: str) -> Any:
         return (self.features(text) - self._mean) / self._unit
@@ -322,10 +352,11 @@ class _Shapes:
 
 def bucket_counts(text: str) -> Counter[int]:
     """How often each bucket occurs among the words and neighbouring pairs of a text."""
-    words = _WORD.findall(_ends(text).lower())
+    words = _WORD.findall(ends_of(text).lower())
     pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return Counter(zlib.crc32(gram.encode()) % BUCKETS for gram in (*words, *pairs))
 
 
-def _ends(text: str) -> str:
+def ends_of(text: str) -> str:
+    """What is read of a text: all of it, or the head and the tail of a long one."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} {text[-_LONGEST // 2 :]}"

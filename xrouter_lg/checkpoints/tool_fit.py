@@ -78,6 +78,15 @@ Weight = Callable[[str], float]
 def split_tools(text: str) -> tuple[str, list[Mapping[str, Any]]]:
     """The text without its tool definitions, and these; the whole text and none where it has
     none."""
+    start, end, tools = find_tools(text)
+    if not tools:
+        return text, []
+    before = _LABEL.sub("", text[:start].rstrip()).rstrip()
+    return f"{before} {text[end:].strip()}".strip(), tools
+
+
+def find_tools(text: str) -> tuple[int, int, list[Mapping[str, Any]]]:
+    """Where a text defines tools, and these; none where it has none."""
     decoder = json.JSONDecoder()
     for tried, found in enumerate(_START.finditer(text)):
         if tried >= _TRIES:
@@ -89,9 +98,8 @@ def split_tools(text: str) -> tuple[str, list[Mapping[str, Any]]]:
         tools = [_tool(item) for item in (value if isinstance(value, list) else [value])]
         known = [tool for tool in tools if tool is not None]
         if known and len(known) == len(tools):
-            before = _LABEL.sub("", text[: found.start()].rstrip()).rstrip()
-            return f"{before} {text[end:].strip()}".strip(), known[:_MOST_TOOLS]
-    return text, []
+            return found.start(), end, known[:_MOST_TOOLS]
+    return 0, 0, []
 
 
 def stems(text: str) -> list[str]:

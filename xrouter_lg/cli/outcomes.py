@@ -33,7 +33,7 @@ _INTERRUPTED = "interrupted; verdicts so far are kept, run it again to go on"
 References = Annotated[
     Path | None, typer.Option(help="JSON lines with prompt or prompt_id, and reference.")
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Verdicts at a time.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Verdicts at a time.")]
 
 
 @command(
@@ -56,7 +56,7 @@ def build(
             "--feedback", help="Feedback key that scores, as KEY or KEY=1..5; repeatable."
         ),
     ] = None,
-    workers: Workers = 4,
+    concurrency: Concurrency = 4,
     as_json: AsJson = False,
 ) -> None:
     """Build the outcome table of recorded traces."""
@@ -68,7 +68,7 @@ def build(
     cards = None if pool is None else ModelPool.from_yaml(pool)
     with (
         TraceStore(store, create=False) as opened,
-        _scoring(to, verifiers, references, feedback or [], workers) as scoring,
+        _scoring(to, verifiers, references, feedback or [], concurrency) as scoring,
         _progress() as progress,
     ):
         report = outcomes_from_store(
@@ -114,7 +114,7 @@ def score(
     folder: Annotated[Path, typer.Argument(help="A table's folder; its empty scores are filled.")],
     verifiers: Annotated[Path, typer.Option(help="YAML list of verifiers.")],
     references: References = None,
-    workers: Workers = 4,
+    concurrency: Concurrency = 4,
     as_json: AsJson = False,
 ) -> None:
     """Let verifiers judge the answers in a table that have no score yet."""
@@ -124,7 +124,7 @@ def score(
     table = OutcomeTable.load(folder)
     table.validate().raise_if_bad()
     with (
-        _scoring(folder, verifiers, references, [], workers) as scoring,
+        _scoring(folder, verifiers, references, [], concurrency) as scoring,
         _progress() as progress,
     ):
         filled, report = score_table(
@@ -173,7 +173,11 @@ def summary(
 
 
 def _scoring(
-    folder: Path, verifiers: Path | None, references: Path | None, feedback: list[str], workers: int
+    folder: Path,
+    verifiers: Path | None,
+    references: Path | None,
+    feedback: list[str],
+    concurrency: int,
 ) -> AbstractContextManager[Scoring]:
     """What the options ask for, every verifier proven; verdicts are kept in the folder."""
     from xrouter_lg.episodes.scoring import feedback_verifiers, open_scoring
@@ -183,7 +187,9 @@ def _scoring(
         said = feedback_verifiers(feedback)
     except OutcomeError as error:
         raise typer.BadParameter(str(error), param_hint="--feedback") from None
-    return open_scoring(folder, verifiers, references=references, feedback=said, workers=workers)
+    return open_scoring(
+        folder, verifiers, references=references, feedback=said, concurrency=concurrency
+    )
 
 
 @contextmanager

@@ -18,7 +18,10 @@ app = typer.Typer()
 
 Root = Annotated[
     Path | None,
-    typer.Option(help="Folder of the aliases; left out: the checkpoint's own, or checkpoints/."),
+    typer.Option(
+        "--checkpoints",
+        help="Folder of checkpoints and aliases; left out: the checkpoint's own, or checkpoints/.",
+    ),
 ]
 By = Annotated[str | None, typer.Option(help="Who moves it; left out: the user of this machine.")]
 

@@ -48,7 +48,7 @@ HIDDEN_ANSWER = "hidden outputs: the answer was not recorded"
 HASHED = "hashed: only digests of the messages were recorded"
 REDACTED = "redacted: nothing of the question or the answer is left"
 UNANSWERED = "no answer: the call failed or never ended"
-UNROUTED = "no route record: the routed request failed or never ended"
+NO_RECORD = "no route record: the routed request failed or never ended"
 BESIDE = "a fixed model's call beside a routed request"
 NO_MODEL = "no chat model was called"
 
@@ -251,7 +251,7 @@ class _Trace:
         if any("redaction_failed" in (r.get("outputs") or {}) for r in mine):
             return REDACTED
         silent = any(not r.get("outputs") and not r.get("error") for r in mine)
-        return HIDDEN_ANSWER if silent else UNROUTED
+        return HIDDEN_ANSWER if silent else NO_RECORD
 
     def _common(self, run: Run) -> dict[str, Any]:
         """What is told of the request by its own run, or by the trace's root."""

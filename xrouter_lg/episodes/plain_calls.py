@@ -17,11 +17,12 @@ from typing import Any
 from xrouter_lg import said
 from xrouter_lg.calls.money import cost_of
 from xrouter_lg.episodes import runs as read
-from xrouter_lg.errors import PoolError
+from xrouter_lg.outcomes.grid import card_name
 from xrouter_lg.outcomes.schema import normalise_prompt
-from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
+from xrouter_lg.pool.names import same_model
+from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.pool.pricing import Price, published_price
-from xrouter_lg.pool.served import is_of, price_as_served, same_model
+from xrouter_lg.pool.served import is_of, price_as_served
 from xrouter_lg.said import Message, Run
 from xrouter_lg.types import TokenUsage
 
@@ -122,8 +123,8 @@ def names_of(call: PlainCall, pool: ModelPool | None) -> tuple[str, Price | None
         if not cards:
             provider = said.metadata_of(run).get("ls_provider")
             listed = published_price(str(provider), model) if provider else None
-            return _normal(model), listed
-    return _normal(model), None
+            return card_name(model), listed
+    return card_name(model), None
 
 
 def usd_of(call: PlainCall, price: Price | None, usage: TokenUsage | None) -> str | None:
@@ -146,13 +147,6 @@ def _cards(pool: ModelPool, model: str) -> list[ModelCard]:
     by_model = [card for card in pool if model in (card.model_name, card.published_name)]
     if by_model:
         return by_model
-    wanted = {model, _normal(model), _normal(model.rpartition("/")[2])}
+    wanted = {model, card_name(model), card_name(model.rpartition("/")[2])}
     by_name = [card for card in pool if card.name in wanted]
     return by_name or [card for card in pool if is_of(card, model)]
-
-
-def _normal(model: str) -> str:
-    try:
-        return normalise_name(model)
-    except PoolError:
-        return model

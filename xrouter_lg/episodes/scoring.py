@@ -78,7 +78,7 @@ def open_scoring(
     *,
     references: str | Path | None = None,
     feedback: tuple[Feedback, ...] = (),
-    workers: int = 4,
+    concurrency: int = 4,
 ) -> Iterator[Scoring]:
     """Scoring by files, every verifier proven on its known cases first. Verdicts are kept in
     ``folder``; those of a verifier with other settings don't count.
@@ -88,7 +88,7 @@ def open_scoring(
     """
     right = {} if references is None else read_references(references)
     if verifiers is None:
-        yield Scoring(feedback=feedback, references=right, workers=workers)
+        yield Scoring(feedback=feedback, references=right, concurrency=concurrency)
         return
     with Suite.from_yaml(verifiers) as suite:
         for proof in suite.check():
@@ -98,6 +98,6 @@ def open_scoring(
                 suite=suite,
                 feedback=feedback,
                 references=right,
-                workers=workers,
+                concurrency=concurrency,
                 verdicts=verdicts,
             )

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from xrouter_lg.files import is_running
 from xrouter_lg.json_text import encodable_value
 
 PIECE = 2000
@@ -63,20 +64,11 @@ def spill_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{target.name}-build-"
     for old in target.parent.glob(f"{stem}*"):
-        if not _alive(old.name.removeprefix(stem).partition("-")[0]):
+        owner = old.name.removeprefix(stem).partition("-")[0]
+        if not (owner.isdigit() and is_running(int(owner))):
             shutil.rmtree(old, ignore_errors=True)
     prefix = f"{stem}{os.getpid()}-"
     with tempfile.TemporaryDirectory(
         prefix=prefix, dir=target.parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -24,6 +24,14 @@ class Figure:
         """The whole interval lies above the threshold."""
         return self.low is not None and self.low > threshold
 
+    def __str__(self) -> str:
+        return f"{signed(self.value)} [{signed(self.low)}, {signed(self.high)}]"
+
+
+def signed(value: float | None) -> str:
+    """A difference as people read it; what is unknown is a dash."""
+    return "–" if value is None else f"{value:+.4f}"
+
 
 def bootstrap_means(values: Floats, *, draws: int, seed: int) -> Floats:
     """[1 + draws, K] means of the columns of [K, N] values over N prompts.

@@ -100,13 +100,11 @@ def _since(table: OutcomeGrid, changes: tuple[CardChange, ...]) -> Floats:
 
 def _in_time(table: OutcomeGrid, card: int, there: Bools) -> tuple[Ints, Floats]:
     """Prompts of a card for which something is ``there`` [N], the oldest first, and when."""
-    seen = table.more.get("observed_at")
-    if seen is None:
-        return np.zeros(0, dtype=np.int64), np.zeros(0)
-    at_N = np.asarray(seen, dtype=np.float64)[:, card]
-    rows = np.flatnonzero(np.isfinite(at_N) & there)
-    rows = rows[np.argsort(at_N[rows], kind="stable")]
-    return rows, at_N[rows]
+    rows = np.flatnonzero(there)
+    at_R = told(table, "observed_at", rows, np.full(len(rows), card, dtype=np.int64))
+    order = np.argsort(at_R, kind="stable")
+    order = order[np.isfinite(at_R[order])]
+    return rows[order], at_R[order]
 
 
 def _new_models(table: OutcomeGrid) -> Iterator[CardChange]:

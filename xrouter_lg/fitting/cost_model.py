@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.checkpoints.parts import CostModel
-
-Floats = npt.NDArray[np.float64]
 
 _RIDGE = 30.0
 """Prompts' worth of pull towards "this prompt costs what the average one does"."""

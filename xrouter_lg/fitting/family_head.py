@@ -55,6 +55,8 @@ def export_head(
         "reach": np.array([REACH], dtype=np.float32),
         "block_B": np.array([len(own.names) for own in model.partitions], dtype=np.int32),
     }
+    if (seen := features.seen_E_D) is not None:
+        arrays["seen_E_D"] = seen.astype(np.float16)
     parts = [_of_partition(model, at, mean_M) for at in range(len(model.partitions))]
     for name in parts[0]:
         joined = np.concatenate([part[name] for part in parts])

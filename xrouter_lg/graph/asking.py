@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,18 +17,17 @@ from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import parse_usd
 from xrouter_lg.calls.sent.foreign import asked_model, has_thoughts
-from xrouter_lg.calls.spend.books import Cap
 from xrouter_lg.calls.tokens import ToolsSize
 from xrouter_lg.calls.told.token_sink import TokenSink
 from xrouter_lg.calls.worker.parameters import Bound, longest_answer
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
     BudgetExceededError,
-    ErrorClass,
     RequestOptionError,
     XRouterError,
 )
-from xrouter_lg.graph.bound import ToolBinding, shown_tools
+from xrouter_lg.graph.bound import ToolBinding, form_needed, shown_tools
+from xrouter_lg.graph.calling.calls import CallSteps, Planned, call_context
 from xrouter_lg.graph.next_step import (
     Finish,
     NextCall,
@@ -43,15 +42,13 @@ from xrouter_lg.graph.open_requests import OpenRequests
 from xrouter_lg.graph.record import build_record
 from xrouter_lg.graph.request import build_request, check_options, context_options
 from xrouter_lg.graph.state import (
-    CallContext,
     call_options,
     metadata_of,
     out_of_money,
     timeout_s,
     too_late,
-    worker_config,
 )
-from xrouter_lg.graph.turn import Turn, TurnContext, anchor_of
+from xrouter_lg.graph.turn import Turn, turn_of
 from xrouter_lg.policies.rollout.shadow_runs import settled
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.prompts.tools import observe
@@ -64,7 +61,6 @@ from xrouter_lg.tracing.runs.extract import (
     run_ids,
 )
 from xrouter_lg.tracing.runs.kept import KeptRecord
-from xrouter_lg.turnstile import take_turns
 from xrouter_lg.types import Charge, Decision, PlannedCall, RouteRequest
 
 RUN_NAME = "xrouter"
@@ -85,9 +81,6 @@ class SoFar:
         return charges + [charge for result in self.results for charge in result.charges]
 
 
-Planned = tuple[PlannedCall, CallContext]
-
-
 class RequestSteps:
     """A router with the tools that an app bound to it."""
 
@@ -100,6 +93,7 @@ class RequestSteps:
         )
         self._costly = self._bound.costly()
         self.open = OpenRequests()
+        self.calls = CallSteps(router, tools, self._bound, self.open)
 
     def request(
         self,
@@ -125,7 +119,7 @@ class RequestSteps:
             configurable,
             self.router,
             tools=(*self._shown, *shown_tools(options.get("tools") or ())),
-            needs=self.tools.needs | _form_needed({**self._bound.options, **options}),
+            needs=self.tools.needs | form_needed({**self._bound.options, **options}),
             measured=self._measured,
             default=pool.default,
             unreachable=frozenset(pool.names).difference(cards),
@@ -180,11 +174,11 @@ class RequestSteps:
         except GraphBubbleUp:
             raise
         except BaseException as error:
-            undecided = _turn(self.router.undecided(request, error), request, pool, started_at)
+            undecided = turn_of(self.router.undecided(request, error), request, pool, started_at)
             turns = [*so_far.turns, undecided]
             self.open.failed(request.request_id, config, error, turns, so_far.results)
             raise
-        turn = _turn(decision, request, pool, started_at)
+        turn = turn_of(decision, request, pool, started_at)
         self.open.decided(request.request_id, [*so_far.turns, turn])
         return request, turn
 
@@ -215,8 +209,9 @@ class RequestSteps:
         lone = len(decision.calls) == 1 and not others_left(
             decision, decision.calls[0], results, pool, request, self.router.circuit_open
         )
+        hedge = None if request.hedge_after_s is None else self.calls.hedge(turn, request, pool)
         return [
-            (call, _context(turn, bound_for(pool[call.card], request), alone, lone))
+            (call, call_context(turn, bound_for(pool[call.card], request), alone, lone, hedge))
             for call in decision.calls
         ]
 
@@ -231,7 +226,7 @@ class RequestSteps:
         """A call in the place of a failed one, with what it is made with."""
         decision = turn.decision
         lone = not others_left(decision, call, results, pool, request, self.router.circuit_open)
-        return call, _context(turn, bound_for(pool[call.card], request), decision.final, lone)
+        return call, call_context(turn, bound_for(pool[call.card], request), decision.final, lone)
 
     async def call(
         self,
@@ -239,62 +234,9 @@ class RequestSteps:
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
         sink: TokenSink | None = None,
-    ) -> CallResult:
-        """One call to one card. A failure is a result, not an exception. ``sink`` gets the
-        answer's tokens as they come, where the answer is the request's."""
-        call, context = planned
-        pool = self.router.pool_of(context.pool_fingerprint)
-        if call.card not in pool:
-            detail = "the card has left the pool since the call was decided"
-            return CallResult(call.id, call.card, None, (), ErrorClass.BAD_REQUEST, detail)
-        charges: list[Charge] = []
-        caps, hold = self._caps(config), None
-        if caps and self.router.spending is not None:
-            try:
-                if call.allowance_usd is not None:
-                    hold = await self.router.spending.hold(caps, call.allowance_usd)
-            except BudgetExceededError as error:
-                refused = CallResult(
-                    call.id, call.card, None, (), ErrorClass.BUDGET, str(error), short_of=error.per
-                )
-                self.open.called(context.request_id, refused)
-                return refused
-            except BaseException as error:
-                self.open.failed(context.request_id, config, error)
-                raise
-        try:
-            result = await self.router.workers.call(
-                pool[call.card],
-                call,
-                messages,
-                worker_config(config, call, context),
-                pool=pool,
-                charges=charges,
-                prompt_tokens_max=context.prompt_tokens_max,
-                bound=replace(self._bound, call=call_options(config)),
-                settings=self.tools.settings,
-                lone=context.lone,
-                deadline=self.open.deadline(context.request_id, timeout_s(config)),
-                sink=sink if context.alone else None,
-            )
-        except BaseException as error:
-            cancelled = CallResult(call.id, call.card, None, tuple(charges))
-            self.open.called(context.request_id, cancelled)
-            self.open.failed(context.request_id, config, error)
-            raise
-        finally:
-            if caps and self.router.spending is not None:
-                self.router.spending.settle(caps, hold, charges)
-        self.open.called(context.request_id, result)
-        await take_turns()  # answers to many come back together
-        return result
-
-    def _caps(self, config: RunnableConfig) -> tuple[Cap, ...]:
-        """The limits that a call shares with those of other requests."""
-        if self.router.spending is None:
-            return ()
-        options = {**context_options(), **(config.get("configurable") or {})}
-        return self.router.spending.caps(options)
+    ) -> list[CallResult]:
+        """As :meth:`CallSteps.call`."""
+        return await self.calls.call(planned, messages, config, sink)
 
     def follow(
         self, so_far: SoFar, pool: ModelPool, request: Any, config: RunnableConfig
@@ -366,14 +308,6 @@ class RequestSteps:
         return finish.message.model_copy(update=changes)
 
 
-def _form_needed(bound: Mapping[str, Any]) -> frozenset[str]:
-    """A schema that the provider shall keep to is a capability; the mere word JSON is none."""
-    form = bound.get("response_format")
-    named = form.get("type") if isinstance(form, Mapping) else None
-    asked = form is not None and named not in ("json_object", "text")
-    return frozenset({"structured_output"}) if asked else frozenset()
-
-
 def now() -> float:
     """Unix time in seconds, as requests are dated by."""
     return time.time()
@@ -392,34 +326,6 @@ def _ask_human(request: RouteRequest, error: BudgetExceededError) -> Any:
         return interrupt(question)
     except (RuntimeError, KeyError):  # no graph is running, so that nobody could resume
         return None
-
-
-def _context(turn: Turn, prompt_tokens_max: int, alone: bool, lone: bool) -> CallContext:
-    decision = turn.decision
-    return CallContext(
-        pool_fingerprint=turn.context.pool_fingerprint,
-        policy=decision.policy,
-        policy_version=decision.policy_version,
-        propensity=decision.propensity,
-        prompt_tokens_max=prompt_tokens_max,
-        alone=alone,
-        lone=lone,
-        request_id=turn.context.request_id,
-    )
-
-
-def _turn(decision: Decision, request: RouteRequest, pool: ModelPool, started_at: float) -> Turn:
-    context = TurnContext(
-        pool_fingerprint=pool.fingerprint,
-        cost_weight=request.cost_weight,
-        started_at=started_at,
-        thread_id=request.thread_id,
-        tenant=request.tenant,
-        limit_usd=request.max_cost_usd,
-        anchor=anchor_of(request.messages),
-        request_id=request.request_id,
-    )
-    return Turn(decision, context)
 
 
 def _id_of(config: RunnableConfig) -> str:

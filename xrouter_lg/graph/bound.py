@@ -38,6 +38,14 @@ def shown_tools(tools: Iterable[Any]) -> tuple[Mapping[str, Any], ...]:
     return tuple(_shown(tool) for tool in tools)
 
 
+def form_needed(bound: Mapping[str, Any]) -> frozenset[str]:
+    """A schema that the provider shall keep to is a capability; the mere word JSON is none."""
+    form = bound.get("response_format")
+    named = form.get("type") if isinstance(form, Mapping) else None
+    asked = form is not None and named not in ("json_object", "text")
+    return frozenset({"structured_output"}) if asked else frozenset()
+
+
 def _shown(tool: Any) -> Mapping[str, Any]:
     try:
         found = convert_to_openai_tool(tool)

@@ -15,12 +15,13 @@ from langchain_core.runnables.config import patch_config, var_child_runnable_con
 
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.told.token_sink import TokenSink
-from xrouter_lg.graph.asking import RUN_NAME, Planned, RequestSteps, SoFar, now
+from xrouter_lg.graph.asking import RUN_NAME, RequestSteps, SoFar, now
+from xrouter_lg.graph.calling.calls import Planned
 from xrouter_lg.graph.next_step import Finish, NextCall
 from xrouter_lg.graph.state import result_to_dict
 from xrouter_lg.graph.turn import Turn
 from xrouter_lg.tracing.runs.extract import COLLECT, ROLE_KEY
-from xrouter_lg.types import RouteRequest
+from xrouter_lg.types import PlannedCall, RouteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,18 @@ class AnswerLimits:
 
     def on(self, planned: Planned) -> Planned:
         call, context = planned
+        if context.hedge is not None:
+            beside = self._of(PlannedCall.from_dict(context.hedge["call"]))
+            context = replace(context, hedge={**context.hedge, "call": beside.to_dict()})
+        return self._of(call), context
+
+    def _of(self, call: PlannedCall) -> PlannedCall:
         if self.temperature is not None and call.temperature is None:
             call = replace(call, temperature=self.temperature)
         if self.max_tokens is not None:
             allowed = [n for n in (call.max_tokens, self.max_tokens) if n is not None]
             call = replace(call, max_tokens=min(allowed))
-        return call, context
+        return call
 
 
 class DirectRequest:
@@ -140,11 +147,11 @@ class DirectRequest:
             for call in planned
         ]
         if len(calls) == 1:
-            self._results.append(await calls[0])
+            self._results += await calls[0]
         elif calls:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(call) for call in calls]
-            self._results += [task.result() for task in tasks]
+            self._results += [result for task in tasks for result in task.result()]
 
     async def _collected(self, finish: Finish, run: AsyncCallbackManagerForChainRun) -> AIMessage:
         so_far = SoFar(self._turns, self._results)

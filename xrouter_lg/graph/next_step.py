@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 
 from langchain_core.messages import AIMessage
 
 from xrouter_lg.calls.attempt import CallResult
-from xrouter_lg.calls.ledger import totals
+from xrouter_lg.calls.ledger import counted, totals
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
     ErrorClass,
@@ -20,6 +21,7 @@ from xrouter_lg.errors import (
 )
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
+from xrouter_lg.routing.tool_loop import in_tool_loop
 from xrouter_lg.types import (
     ROUTER_ROUTE,
     Answer,
@@ -95,7 +97,7 @@ def next_step(
         if not turn.final:
             return NextTurn()
         best = (complete or answered)[0]
-        return _finish(best, _reason(turn, best))
+        return _finish(best, _reason(turn, best, mine))
     for result in mine:
         if result.streamed:
             raise StreamInterruptedError(
@@ -132,6 +134,27 @@ def others_left(
         turn, asked, pool, request, lambda name: name in busy or is_open(name)
     )
     return following is not None and following.card not in busy and not is_open(following.card)
+
+
+def hedge_of(
+    turn: Decision, pool: ModelPool, request: RouteRequest, is_open: Callable[[str], bool]
+) -> PlannedCall | None:
+    """The call that may be made beside a turn's only one, where both can be paid; None where the
+    turn has another shape, or nobody healthy is left.
+
+    In a tool loop there is none: who goes on has to know the thoughts that the loop began with, and
+    those are signed for the card that had them.
+    """
+    if len(turn.calls) != 1 or not turn.final or in_tool_loop(request.messages):
+        return None
+    first = turn.calls[0]
+    if request.remaining_usd is not None:
+        asked = sum((counted(charge) for charge in turn.charges), first.allowance_usd or Decimal(0))
+        left = request.remaining_usd - asked
+        request = replace(request, remaining_usd=left)
+    beside = [CallResult(first.id, first.card, None, ())]
+    following = _next_candidate(turn, beside, pool, request, is_open)
+    return None if following is None or is_open(following.card) else following
 
 
 def answers_of(results: Sequence[CallResult]) -> tuple[Answer, ...]:
@@ -181,9 +204,11 @@ def _finish(result: CallResult, reason: str) -> Finish:
     return Finish(result.message, result.card, reason, result.call_id, result.truncated)
 
 
-def _reason(turn: Decision, best: CallResult) -> str:
+def _reason(turn: Decision, best: CallResult, results: Sequence[CallResult]) -> str:
     if CallId.parse(best.call_id).attempt:
         first = turn.calls[0].card
+        if any(r.card == first and r.error is ErrorClass.SLOW for r in results):
+            return f"{turn.reason}; {first} was slow, next in the policy's order"
         return f"{turn.reason}; {first} failed, next in the policy's order"
     return turn.reason
 

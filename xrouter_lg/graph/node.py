@@ -67,9 +67,9 @@ class XRouterNode(DrawnNode):
     Keywords of an invocation, and those of ``node.bind(...)``, reach the chat model that answers.
     Per request, ``config["configurable"]``, or the app's ``context``, takes ``cost_weight``,
     ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``timeout_s`` (seconds for the
-    whole request, failover included), ``per_step`` (ask the policy inside
-    a tool loop too, instead of staying with the model that called the tools), ``thread_id`` and
-    ``tenant``.
+    whole request, failover included), ``hedge_after_s`` (without a first token by then, the next
+    card is asked too), ``per_step`` (ask the policy inside a tool loop too, instead of staying with
+    the model that called the tools), ``thread_id`` and ``tenant``.
 
     Raises:
         ConfigurationError: on construction, for a bad card, key, policy or option.

@@ -23,7 +23,8 @@ from xrouter_lg.errors import (
     RequestOptionError,
 )
 from xrouter_lg.json_text import shown
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.checks import hedge_after
+from xrouter_lg.pool.pool import ModelPool, normalise_name
 from xrouter_lg.routing.prompt_cache import warm_tokens
 from xrouter_lg.routing.router import Router, check_cost_weight
 from xrouter_lg.routing.spending import lone_usd
@@ -36,6 +37,7 @@ OPTIONS = (
     "deny",
     "max_cost_usd",
     "timeout_s",
+    "hedge_after_s",
     "per_step",
     "thread_id",
     "tenant",
@@ -52,6 +54,7 @@ OPTION_SPECS = [
         ("allow", list[str] | None, "the only cards that may be asked"),
         ("deny", list[str] | None, "cards that may not be asked"),
         ("max_cost_usd", float | None, "hard limit of the request in USD"),
+        ("hedge_after_s", float | str | None, "slower to its first token, another card is asked"),
         ("per_step", bool | None, "ask the policy inside a tool loop too"),
         ("tenant", str | None, "whose request it is, for the record and for limits"),
         ("user_id", str | None, "the person behind it, for limits per user"),
@@ -131,9 +134,8 @@ def build_request(
 ) -> RouteRequest:
     """The request of a first turn. Options come from ``config["configurable"]``:
     ``cost_weight``, ``quality_target``, ``allow``, ``deny``, ``max_cost_usd``, ``timeout_s``,
-    ``per_step``,
-    ``thread_id``, ``tenant``. ``measured`` is the size of the first tools, where it is known;
-    ``beside`` are further fields of the request.
+    ``hedge_after_s``, ``per_step``, ``thread_id``, ``tenant``. ``measured`` is the size of the
+    first tools, where it is known; ``beside`` are further fields of the request.
 
     Raises:
         RequestOptionError: an option with a bad value; the message names it.
@@ -157,6 +159,7 @@ def build_request(
         max_cost_usd=limit,
         remaining_usd=limit,
         remaining_s=_seconds(configurable.get("timeout_s")),
+        hedge_after_s=_hedge(configurable.get("hedge_after_s"), router.pool),
         thread_id=_text(configurable.get("thread_id")),
         tenant=_text(configurable.get("tenant")),
         tools=tuple(tools),
@@ -237,6 +240,17 @@ def _seconds(value: Any) -> float | None:
             f"{_where('timeout_s')} is {shown(value)}; it must be a number of seconds above 0"
         )
     return float(value)
+
+
+def _hedge(value: Any, pool: ModelPool) -> float | str | None:
+    if value is False:  # for a request of a pool that hedges
+        return None
+    try:
+        return pool.hedge_after_s if value is None else hedge_after(value)
+    except ValueError as error:
+        raise RequestOptionError(
+            f"{_where('hedge_after_s')} is {shown(value)}; it must be {error}, or False"
+        ) from error
 
 
 def _share(value: Any, name: str) -> float | None:

@@ -34,6 +34,9 @@ class CallContext:
     lone: bool
     """Whether no other card could be asked if it failed."""
     request_id: str | None = None
+    hedge: Mapping[str, Any] | None = None
+    """The call that is made beside it where it is slow: ``call``, its own ``prompt_tokens_max``,
+    and ``after_s``."""
 
 
 def call_options(config: RunnableConfig) -> Mapping[str, Any]:

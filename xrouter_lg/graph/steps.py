@@ -13,12 +13,12 @@ from langgraph.types import Command, Overwrite, Send
 
 from xrouter_lg.calls.told.stream_watch import with_handler
 from xrouter_lg.graph.asking import (
-    Planned,
     RequestSteps,
     SoFar,
     now,
 )
 from xrouter_lg.graph.bound import ToolBinding
+from xrouter_lg.graph.calling.calls import Planned
 from xrouter_lg.graph.direct import DirectRequest
 from xrouter_lg.graph.next_step import NextCall, NextTurn
 from xrouter_lg.graph.own_trace import OwnTrace
@@ -156,8 +156,8 @@ class Steps:
             PlannedCall.from_dict(payload["xrouter_call"]),
             CallContext(**payload["xrouter_context"]),
         )
-        result = await self.asking.call(planned, payload[self.names.messages_key], config)
-        return {self.names.results: [result_to_dict(result)]}
+        results = await self.asking.call(planned, payload[self.names.messages_key], config)
+        return {self.names.results: [result_to_dict(result) for result in results]}
 
     async def collect(self, state: dict[str, Any], config: RunnableConfig) -> Any:
         """Pick the answer, ask the next candidate, or give the policy another turn."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from xrouter_lg.types import Decision, known_fields, shallow, usd, usd_str
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.types import Decision, RouteRequest, known_fields, shallow, usd, usd_str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +59,18 @@ def anchor_of(messages: Sequence[BaseMessage]) -> tuple[int, str | None, str]:
     content (an app may replace a question under its old id)."""
     last = messages[-1]
     return len(messages), last.id, hashlib.sha256(repr(last.content).encode()).hexdigest()[:16]
+
+
+def turn_of(decision: Decision, request: RouteRequest, pool: ModelPool, started_at: float) -> Turn:
+    """A turn of the request, as it was when it was decided."""
+    context = TurnContext(
+        pool_fingerprint=pool.fingerprint,
+        cost_weight=request.cost_weight,
+        started_at=started_at,
+        thread_id=request.thread_id,
+        tenant=request.tenant,
+        limit_usd=request.max_cost_usd,
+        anchor=anchor_of(request.messages),
+        request_id=request.request_id,
+    )
+    return Turn(decision, context)

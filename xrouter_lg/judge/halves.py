@@ -38,7 +38,7 @@ def read_table(
         models=settings.models,
         rename=renamed,
         more=("response",),
-        about=("meta",),
+        about=("meta", "must_not_call"),
     )
     if "response" in table.more:
         # All that is needed of an answer is whether it equals another one, and how long it is.
@@ -93,7 +93,10 @@ def halves(
     inside = ~_left_out(manifest, whole)
     learned, held = learned & inside, ~learned & inside
     if not held.any():
-        raise ValueError("the recorded split holds out no prompt of this table")
+        raise ValueError(
+            "the recorded split holds out no prompt of this table; give another table, or judge "
+            "all of it with --split all"
+        )
     said = f"the held-out side of the recorded split: {int(held.sum())} of {len(whole)} prompts"
     if not inside.all():
         said += f"; {int((~inside).sum())} of families left out of training are not among them"

@@ -89,10 +89,9 @@ class EstimatedGain:
         return all((one.value or 0.0) > 0 for one in both) and any(one.above() for one in both)
 
     def __str__(self) -> str:
-        said = _interval(self.model)
         if self.doubly_robust is None:
-            return f"{said} by the model"
-        return f"{said} by the model, {_interval(self.doubly_robust)} doubly robust"
+            return f"{self.model} by the model"
+        return f"{self.model} by the model, {self.doubly_robust} doubly robust"
 
 
 @dataclass(frozen=True)
@@ -362,10 +361,6 @@ class _Sums:
 
 def _figure(value: float, error: float) -> Figure:
     return Figure(value, value - SURE * error, value + SURE * error)
-
-
-def _interval(value: Figure) -> str:
-    return f"{value.value or 0.0:+.4f} [{value.low or 0.0:+.4f}, {value.high or 0.0:+.4f}]"
 
 
 def _per_day(table: OutcomeGrid) -> float | None:

@@ -25,7 +25,7 @@ from xrouter_lg.judge.chooser import Asking, Chooser
 from xrouter_lg.judge.choosers import chooser_of
 from xrouter_lg.judge.estimates import Progress
 from xrouter_lg.judge.gate.assess import MIN_PROMPTS, Assessment, Pooled, assess
-from xrouter_lg.judge.gate.verdict import MIN_PROMPTS as GATE_PROMPTS
+from xrouter_lg.judge.gate.verdict import GATE_PROMPTS
 from xrouter_lg.judge.halves import halves, read_table, recorded
 from xrouter_lg.judge.score import curve_of
 from xrouter_lg.judge.settings import JudgeSettings

@@ -4,7 +4,7 @@ It says what to do, not what it expects: every prompt is one question at every c
 run at few of them, and nothing is kept between runs. Its first decision is judged. Of several calls
 the first one's answer is served, as the router does when nothing is selected; what can't be read
 falls to the best fixed card, as it does to the pool's default; an answer of its own is on no table,
-and counts as wrong.
+and counts as wrong, but for prompts that are marked ``must_not_call``, which it should answer.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class ToolsChooser(Chooser[TrainedPolicy]):
         if called:
             return paid(rows, n, called, called[0], router)
         if actions:
-            return Taken(None, 0.0, 0.0, router)
+            marks = rows.about.get("must_not_call")
+            return Taken(None, float(marks is not None and bool(marks[n])), 0.0, router)
         best = self.manifest.best_fixed
         known = [at for at in there if rows.cards[at] == best]
         fallback = (known or there)[0]

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_result
 
-from xrouter_lg.calls.failures import backoff_s, chain, retry_after_s
+from xrouter_lg.calls.failures import chain
+from xrouter_lg.calls.pauses import backoff_s, retry_after_s
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
     LangSmithIntegrationError,

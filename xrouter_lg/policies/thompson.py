@@ -11,18 +11,23 @@ counted over draws of q, all cards jointly: where one card fails its kin may too
 is worth a try. The draws follow from the request's text, so that anybody can repeat them.
 
 A decision counts on a little less than the mean of a card of which little is known
-(``quality_F_M``); here the mean counts, and doubt is a reason to try.
+(``quality_F_M``); here the mean counts, and doubt is a reason to try. Of a card that joined since
+the head was fitted nothing is known but how far cards differ: it is drawn as widely as that.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 
 from xrouter_lg.extras import need
 from xrouter_lg.policies.utility import Utilities
 
 DRAWS = 512
 """A chance of 0.1 is then known to 0.013."""
+NEWCOMER = math.sqrt(0.025)
+"""Standard deviation of the score of a card of which nothing is known; what
+:func:`xrouter_lg.value.posterior.unlearned` says of one."""
 
 
 def best_chances(found: Utilities) -> dict[str, float] | None:
@@ -47,6 +52,8 @@ def best_chances(found: Utilities) -> dict[str, float] | None:
     drawn[:, read] += (
         normal.standard_normal((DRAWS, len(mean_M))) @ (weight[:, None] * root[rows]).T
     )
+    new = [at for at, name in enumerate(names) if name not in place]
+    drawn[:, new] += NEWCOMER * normal.standard_normal((DRAWS, len(new)))
     counts = np.bincount(drawn.argmax(axis=1), minlength=len(names))
     return dict(zip(names, (counts / DRAWS).tolist(), strict=True))
 

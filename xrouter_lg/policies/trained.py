@@ -102,8 +102,9 @@ def proposed(found: Utilities, reason: str) -> Proposal:
 
 def reason_of(found: Utilities, cost_weight: float) -> str:
     """In words why the best card is taken."""
-    best = max(found.utility, key=lambda name: found.utility[name])
-    return (
+    best = found.best
+    said = (
         f"expected score {found.quality[best]:.2f} at ${found.cost_usd[best]:.6f}, "
         f"cost weight {cost_weight:g}"
     )
+    return f"{said}; read without a part that training does not know" if found.left_out else said

@@ -27,6 +27,7 @@ from xrouter_lg.checkpoints.family_head import FamilyHead, FamilyReading
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CostModel, HeadStats
 from xrouter_lg.policies.base import expected_usd
+from xrouter_lg.policies.familiar import GAIN, familiar_parts, is_familiar
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import RouteRequest
@@ -59,6 +60,13 @@ class Utilities:
     """Softmax of the utilities: an order for failover and a distribution to explore with."""
     doubt: Doubt | None = None
     """None without a head."""
+    left_out: bool = False
+    """Whether a part of the request, which training does not know, was not read."""
+
+    @property
+    def best(self) -> str:
+        """The card of the highest utility."""
+        return max(self.utility, key=lambda name: self.utility[name])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +114,44 @@ class Predictor:
         comes from its own price.
         """
         text = text_of(question_of(request.messages))
+        whole = self._weighed(contrasts, text, request, candidates, cost_weight)
+        if self.head is None or self.stats is None or contrasts:
+            return whole
+        return self._guarded(whole, self.head, self.stats, request, candidates, cost_weight)
+
+    def _guarded(
+        self,
+        whole: Utilities,
+        head: FamilyHead,
+        stats: HeadStats,
+        request: RouteRequest,
+        candidates: Sequence[ModelCard],
+        cost_weight: float,
+    ) -> Utilities:
+        """What is expected of a strange request, or of what is left of it without a span, where
+        that is known and calls for a cheaper card: see :mod:`xrouter_lg.policies.familiar`."""
+        assert whole.doubt is not None
+        certain, cost = certainty(stats, whole.doubt.reading), whole.cost_usd
+        chosen = whole.best
+        if certain > 1.0 - GAIN or cost[chosen] <= min(cost.values()):
+            return whole
+        for rest in familiar_parts(head, stats, whole.doubt.text):
+            found = self._weighed({}, rest, request, candidates, cost_weight)
+            assert found.doubt is not None
+            if cost[found.best] < cost[chosen] and is_familiar(
+                head, rest, certainty(stats, found.doubt.reading), certain
+            ):
+                return replace(found, left_out=True)
+        return whole
+
+    def _weighed(
+        self,
+        contrasts: Mapping[str, float],
+        text: str,
+        request: RouteRequest,
+        candidates: Sequence[ModelCard],
+        cost_weight: float,
+    ) -> Utilities:
         expected, ratios, doubt = self._expected(contrasts, text, request.prompt_tokens)
         mean = sum(card.prior for card in self.cards) / len(self.cards)
         known = {card.name: card for card in (*self.cards, *self.added)}

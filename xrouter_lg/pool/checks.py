@@ -19,6 +19,7 @@ _LOOKS_LIKE_KEY = re.compile(
 _SECRET_PARAM = re.compile(
     r"api[-_]?key$|secret|password|credential|access_key|^token$|auth_token$"
 )
+_QUANTILE = re.compile(r"p(\d{1,2})")
 _MOST_VALUES = 50_000
 """Values in all that a pool file may hold, what an alias repeats counted as often."""
 
@@ -102,3 +103,22 @@ def checked_params(where: str, params: object) -> dict[str, Any]:
                 "environment variable and the variable's name into api_key_env"
             )
     return dict(params)
+
+
+def hedge_after(value: Any) -> float | str | None:
+    """After how long without a first token another card is asked beside: None for never, seconds,
+    or a quantile of what the card has shown, such as ``"p95"``.
+
+    Raises:
+        ValueError: something else; says what it may be.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and (found := _QUANTILE.fullmatch(value)) and int(found[1]) > 0:
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 10**6:
+        return float(value)
+    raise ValueError(
+        "a number of seconds above 0, or a quantile of the card's own times to its first token, "
+        "such as 'p95'"
+    )

@@ -16,6 +16,8 @@ def pool_data(pool: ModelPool) -> dict[str, Any]:
     data: dict[str, Any] = {"models": [_card_data(card) for card in pool], "default": pool.default}
     if pool.on_truncated != "mark":
         data["on_truncated"] = pool.on_truncated
+    if pool.hedge_after_s is not None:
+        data["hedge_after_s"] = pool.hedge_after_s
     if pool.budget is not None:
         data["budget"] = dict(pool.budget)
     return data

@@ -24,6 +24,7 @@ from xrouter_lg.pool.checks import (
     check_url,
     check_values,
     checked_params,
+    hedge_after,
     is_variable,
     refuse_unknown,
 )
@@ -33,7 +34,7 @@ from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.profiles import maker_of, profile_of
 from xrouter_lg.types import ROUTER_ROUTE, TokenUsage
 
-_OPTIONS = ("default", "on_truncated", "budget")
+_OPTIONS = ("default", "on_truncated", "budget", "hedge_after_s")
 
 CAPABILITIES = frozenset(
     {"tools", "structured_output", "reasoning", "vision", "files", "audio", "video"}
@@ -263,7 +264,7 @@ class ModelCard:
             return (head, name) if head in _PROVIDERS and name else (None, self.serves)
         if self.base_url is not None or _elsewhere(self.model):
             return None
-        return self.maker, self.model_name
+        return self.maker, self.model_name.removeprefix("models/")
 
     @cached_property
     def sent_params(self) -> Mapping[str, Any]:
@@ -349,6 +350,7 @@ class ModelPool:
         default: str | None = None,
         on_truncated: Literal["mark", "escalate"] = "mark",
         budget: Mapping[str, Any] | None = None,
+        hedge_after_s: float | str | None = None,
         source: PoolFile[ModelPool] | None = None,
     ) -> None:
         self.cards: tuple[ModelCard, ...] = tuple(cards)
@@ -384,6 +386,14 @@ class ModelPool:
         self.default: str = default
         """Where a failed policy falls to; the first card unless said otherwise."""
         self.on_truncated: Literal["mark", "escalate"] = on_truncated
+        try:
+            self.hedge_after_s = hedge_after(hedge_after_s)
+            """After how long without a first token another card is asked beside; None for never. A
+            request may say otherwise."""
+        except ValueError as error:
+            raise PoolError(
+                f"hedge_after_s is {shown(hedge_after_s)}; it must be {error}"
+            ) from error
         if budget is not None and not isinstance(budget, Mapping):
             raise PoolError(f"budget is {shown(budget)}; it must be a mapping, as Budget's fields")
         self.budget = budget

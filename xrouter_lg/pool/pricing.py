@@ -192,7 +192,7 @@ class Price:
 
     def _fee(self, kind: str, count: int = 1) -> Decimal:
         unit, model = unit_and_model(kind)
-        maker = _price_of(model) if model else None
+        maker = price_of(model) if model else None
         if unit in SECOND_MODEL:
             side, rate = SECOND_MODEL[unit]
             return count * (self.dearest(side) if maker is None else maker.rate(rate)) / _MILLION
@@ -351,7 +351,7 @@ def published_price(
 
 
 @lru_cache(maxsize=64)
-def _price_of(model: str) -> PublishedPrice | None:
+def price_of(model: str) -> PublishedPrice | None:
     """The published price of a model, whoever makes it."""
     listed = listed_as(model)
     return None if listed is None else published_price(*listed)

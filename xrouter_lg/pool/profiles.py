@@ -12,6 +12,8 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from xrouter_lg.pool.names import usual_names
+
 PROFILE_FIELDS = {
     "tools": "tool_calling",
     "structured_output": "structured_output",
@@ -48,7 +50,7 @@ def profile_of(provider: str | None, model: str) -> Profile | None:
     """The profile of a provider's model out of its installed package, which ships them; None where
     there is none."""
     listed = _listed(_PACKAGES.get(provider, f"langchain_{provider}")) if provider else {}
-    found = listed.get(model)
+    found = next((it for name in (model, *usual_names(model)) if (it := listed.get(name))), None)
     if not isinstance(found, Mapping):
         return None
     window = found.get("max_input_tokens")

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
+from xrouter_lg.pool.names import bare_name, same_model
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.pool.pricing import Price, listed_as, published_price
-
-# Dated snapshots (-2025-04-14, -20250805, @20250805, -0709, -001), "-latest", Bedrock's versions
-# and OpenRouter's variant.
-_SNAPSHOT = re.compile(
-    r"(?:[-@](?:\d{4}-\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|\d{3}|latest)|-v\d+(?::\d+)?|-\d:\d|:[a-z]+)+$"
-)
-_LONGEST = 200
-"""Characters of a name that a provider may have thought of."""
-_BEFORE_NAME = re.compile(
-    r"^(?:[a-z-]{2,6}\.)?"
-    r"(?:anthropic|amazon|meta|mistral|cohere|deepseek|openai|qwen|google|minimax|moonshot|nvidia)\."
-)
 
 
 def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCard]) -> Price | None:
@@ -36,7 +24,8 @@ def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCar
     for other in pool:
         if is_of(other, served):
             return other.effective_price
-    if (listed := listed_as(_bare(served))) and listed == listed_as(_bare(card.published_name)):
+    listed = listed_as(bare_name(served))
+    if listed and listed == listed_as(bare_name(card.published_name)):
         return card.effective_price  # an alias: claude-opus-4-0 and claude-opus-4-20250514
     if card.base_url is None:
         stranger = published_price(card.provider, served)
@@ -58,20 +47,3 @@ def is_of(card: ModelCard, served: str) -> bool:
     return same_model(served, card.model_name) or (
         card.serves is not None and same_model(served, card.published_name)
     )
-
-
-def same_model(one: str, other: str) -> bool:
-    """Whether two names are of one model: a vendor in front and a snapshot's date behind are no
-    part of it."""
-    return one == other or _plain(one) == _plain(other)
-
-
-def _bare(name: str) -> str:
-    """A model's name without who offers it."""
-    name = name.lower().rpartition("/")[2].removesuffix(".gguf")
-    return _BEFORE_NAME.sub("", name)
-
-
-def _plain(name: str) -> str:
-    name = _bare(name)
-    return name if len(name) > _LONGEST else _SNAPSHOT.sub("", name) or name

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from xrouter_lg.calls.attempt import Workers
-from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import Budget, RequestAccount
 from xrouter_lg.calls.replicas import Replicas
-from xrouter_lg.calls.told.notices import notice_failed_policy
-from xrouter_lg.errors import (
-    BudgetExceededError,
-    ConfigurationError,
-    PolicyTimeoutError,
-)
+from xrouter_lg.errors import BudgetExceededError, ConfigurationError
 from xrouter_lg.policies.base import BasePolicy, Policy, by_price, one_hot
-from xrouter_lg.policies.proposals import clean_attempt, read_proposal
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
 from xrouter_lg.pool.pool import ModelCard, ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
-from xrouter_lg.routing.reserving import check_affordable, estimate_usd, reserve
+from xrouter_lg.routing.proposing import Proposed, ask, best_answer
+from xrouter_lg.routing.reserving import estimate_usd, reserve
 from xrouter_lg.routing.spending import Spending
 from xrouter_lg.routing.tool_loop import caller_in_loop
 from xrouter_lg.routing.trajectory import above_stalled, steps_of
-from xrouter_lg.types import Action, Answer, CallId, Decision, PlannedCall, Proposal, RouteRequest
+from xrouter_lg.types import Action, CallId, Decision, PlannedCall, Proposal, RouteRequest
 
 _POOLS_KEPT = 8
 """Versions of a reloaded pool that requests under way may still refer to."""
@@ -140,7 +133,7 @@ class Router:
             cards, stalled = above_stalled(steps_of(request.messages), cards, pool)
         plan = self._in_loop(request, cards) or self._forced(request, cards)
         if plan is None:
-            plan = await self._ask(policy, request, cards)
+            plan = await ask(policy, request, cards, self.spending)
         if stalled:
             reason = f"{stalled}; {plan.proposal.reason}"
             plan = replace(
@@ -150,7 +143,7 @@ class Router:
             )
         return self._settle(plan, policy, request, pool, found)
 
-    def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
+    def _in_loop(self, request: RouteRequest, cards: Sequence[ModelCard]) -> Proposed | None:
         """Inside a tool loop the model that asked for the tools goes on."""
         if request.turn > 1 or request.per_step:
             return None
@@ -158,81 +151,19 @@ class Router:
         if name is None or all(card.name != name for card in cards):
             return None
         reason = "same model in a tool loop"
-        return _Plan(Proposal(one_hot(name, cards), propensity=1.0, reason=reason), sticky=True)
+        return Proposed(Proposal(one_hot(name, cards), propensity=1.0, reason=reason), sticky=True)
 
-    def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> _Plan | None:
+    def _forced(self, request: RouteRequest, cards: Sequence[ModelCard]) -> Proposed | None:
         """With one card left and no further turn there is nothing to ask a policy about."""
         if len(cards) > 1 or request.max_turns > 1:
             return None
-        return _Plan(
+        return Proposed(
             Proposal(one_hot(cards[0].name, cards), propensity=1.0, reason="the only card that can")
         )
 
-    async def _ask(
-        self, policy: Policy, request: RouteRequest, cards: Sequence[ModelCard]
-    ) -> _Plan:
-        """The policy's proposal, or the fallback for whatever went wrong with it."""
-        mine, held = asyncio.current_task(), None
-        spending = self.spending if request.caps else None
-        try:
-            timeout = float(getattr(policy, "timeout_s", BasePolicy.timeout_s))
-            if request.remaining_s is not None:
-                timeout = min(timeout, request.remaining_s)
-            if isinstance(policy, BasePolicy) and request.remaining_usd is not None:
-                worst = policy.worst_case_usd(request, cards)
-                check_affordable(worst, request, cards)
-                if spending is not None and worst:
-                    held = await spending.hold(request.caps, worst)
-            try:
-                async with asyncio.timeout(timeout) as deadline:
-                    proposed = await policy.propose(request, cards)
-            except TimeoutError as error:
-                if not deadline.expired():
-                    raise
-                raise PolicyTimeoutError(f"no proposal within {timeout:g} s") from error
-            proposal = read_proposal(proposed, cards, request.answers)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Nobody has cancelled the request: it leaked out of something the policy ran.
-            return self._fallback(policy, request, cards, error)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            if isinstance(error, GeneratorExit) and not _is_running(mine):
-                raise  # who closes this coroutine does so from outside
-            # Whatever a policy does wrong costs a fallback, never the request.
-            return self._fallback(policy, request, cards, error)
-        finally:
-            clean_attempt(request.attempt)
-            if spending is not None and (held is not None or request.attempt.charges):
-                spending.settle(request.caps, held, request.attempt.charges)
-        return _Plan(proposal)
-
-    def _fallback(
-        self,
-        policy: Policy,
-        request: RouteRequest,
-        cards: Sequence[ModelCard],
-        problem: BaseException,
-    ) -> _Plan:
-        error = describe(problem)
-        notice_failed_policy(str(policy.name), str(policy.version), problem, error)
-        best = best_answer(request.answers)
-        if best is not None:
-            action = Action("select", call_id=best.call_id)
-            reason = "the policy failed; the best answer so far"
-            names = {card.name: 0.0 for card in cards}
-            return _Plan(Proposal(names, (action,), 1.0, reason), error)
-        chosen = next((c.name for c in cards if c.name == request.default), None)
-        chosen = chosen or by_price(cards, request)[0].name
-        reason = "the policy failed; the pool's default card"
-        return _Plan(Proposal(one_hot(chosen, cards), propensity=1.0, reason=reason), error)
-
     def _settle(
         self,
-        plan: _Plan,
+        plan: Proposed,
         policy: Policy,
         request: RouteRequest,
         pool: ModelPool,
@@ -301,7 +232,7 @@ class Router:
         return decided(calls=calls, reason=reason, propensity=told, skipped=skipped)
 
     def _draw(
-        self, order: Sequence[str], plan: _Plan, left: RouteRequest, pool: ModelPool
+        self, order: Sequence[str], plan: Proposed, left: RouteRequest, pool: ModelPool
     ) -> Drawn:
         """The policy's favourite, or an explored card, of those that what is left can pay."""
         if plan.error or plan.sticky or plan.raised or not self.exploration.rate:
@@ -392,25 +323,6 @@ class Router:
         return self.workers.breaker(f"worker:{card}").open
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A proposal, what went wrong on the way to it, and whether it may be explored: not inside a
-    tool loop, nor where a run has stalled and goes on with a card above."""
-
-    proposal: Proposal
-    error: str | None = None
-    sticky: bool = False
-    raised: frozenset[str] = frozenset()
-    """The cards above one that stalled: all others stand behind them in the order."""
-
-
-def _is_running(task: asyncio.Task[Any] | None) -> bool:
-    try:
-        return asyncio.current_task() is task
-    except RuntimeError:  # no loop runs
-        return False
-
-
 def as_router(router: Router | ModelPool, **options: Any) -> Router:
     """The router itself, or one for a bare pool. An option that is None was not given.
 
@@ -426,13 +338,6 @@ def as_router(router: Router | ModelPool, **options: Any) -> Router:
             f"{names} beside a Router, which has its own; give {names} to the Router instead"
         )
     return router
-
-
-def best_answer(answers: Sequence[Answer]) -> Answer | None:
-    """The latest complete answer, else the latest cut one."""
-    complete = [answer for answer in answers if not answer.truncated]
-    pool = complete or list(answers)
-    return pool[-1] if pool else None
 
 
 def check_cost_weight(value: Any, where: str, error: type[ValueError]) -> float:

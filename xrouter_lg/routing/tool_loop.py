@@ -36,6 +36,14 @@ def caller_in_loop(
     return route if isinstance(route, str) else None
 
 
+def in_tool_loop(messages: Sequence[BaseMessage]) -> bool:
+    """Whether the next answer is made from what tools gave, whoever called them."""
+    for message in reversed(messages):
+        if isinstance(message, AIMessage | ToolMessage):
+            return isinstance(message, ToolMessage)
+    return False
+
+
 def record_of(message: BaseMessage) -> Mapping[str, Any]:
     """The route record of a message that the router gave; empty for any other."""
     record = message.response_metadata.get(RECORD_KEY)

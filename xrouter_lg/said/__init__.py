@@ -7,13 +7,20 @@ from xrouter_lg.said.bill import (
     RAW_USAGE_KEY,
     answer_tokens,
     has_answered,
+    is_unbilled,
     reported_cost,
     served_model,
     served_region,
     served_tier,
     usd_of,
 )
-from xrouter_lg.said.ending import CUT, flaw_of, says_something, was_cut
+from xrouter_lg.said.ending import (
+    CUT,
+    NATIVE_ENDING_KEY,
+    flaw_of,
+    says_something,
+    was_cut,
+)
 from xrouter_lg.said.hosted import HOSTED_CALLS_KEY, TOOL_USAGE_KEY, as_asked, picture_tokens
 from xrouter_lg.said.message import (
     Message,
@@ -43,6 +50,7 @@ from xrouter_lg.said.usage import counted, usage_of
 __all__ = [
     "CUT",
     "HOSTED_CALLS_KEY",
+    "NATIVE_ENDING_KEY",
     "RAW_USAGE_KEY",
     "TOOL_USAGE_KEY",
     "Message",
@@ -57,6 +65,7 @@ __all__ = [
     "fields_of",
     "flaw_of",
     "has_answered",
+    "is_unbilled",
     "metadata_of",
     "other_blocks",
     "params_of",

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from xrouter_lg.errors import ErrorClass
+from xrouter_lg.said.hosted import fallback_model
 from xrouter_lg.said.message import fields_of, mapping, response_metadata_of
 
 RAW_USAGE_KEY = "usage_chunks"
@@ -50,6 +51,17 @@ def reported_cost(message: Any) -> Decimal | None:
     return _usd(headers.get("x-litellm-response-cost"))
 
 
+def is_unbilled(message: Any) -> bool:
+    """Whether the provider asks nothing for an answer that it has counted: Anthropic's refusal
+    before the model has said anything."""
+    meta = response_metadata_of(message)
+    return (
+        meta.get("stop_reason") == "refusal"
+        and meta.get("model_provider") == "anthropic"
+        and not fields_of(message).get("content")
+    )
+
+
 def usd_of(value: Any) -> Decimal | None:
     """A sum of money as somebody else wrote it down; None for what is no finite number."""
     if value is None or isinstance(value, bool):
@@ -64,6 +76,9 @@ def usd_of(value: Any) -> Decimal | None:
 def served_model(message: Any) -> str | None:
     """The model that a provider says has answered."""
     meta = response_metadata_of(message)
+    for count in reversed(raw_usages(meta)):
+        if "iterations" in count and (other := fallback_model(count["iterations"])):
+            return other
     name = meta.get("model_name") or meta.get("model") or meta.get("model_id")
     return name if isinstance(name, str) and name else None
 

@@ -47,6 +47,11 @@ _MALFORMED = frozenset(
     }
 )
 _LENGTH = frozenset({"length", "max_tokens"})
+_CALLING = frozenset({"tool_calls", "function_call", "tool_use", "tool_call"})
+NATIVE_ENDING_KEY = "native_finish_reason"
+"""Key in ``response_metadata``: OpenRouter's, how the provider behind it says that it ended."""
+_NATIVELY_WRONG = _FILTERED | _BROKEN_OFF | _MALFORMED | _LENGTH
+"""Native words that say more than the gateway's own one; others are not known well enough."""
 _WORDS = sorted(_WHOLE | _FILTERED | _BROKEN_OFF | _MALFORMED | _LENGTH, key=len, reverse=True)
 _WORD = "|".join(_WORDS)
 _JOINED = re.compile(f"(?:{_WORD})(?:{_WORD})+")
@@ -61,6 +66,8 @@ _UNSHOWN = frozenset(
     }
 )  # fmt: skip
 """What a provider does on its own way to an answer."""
+_KEPT_AS = ("tool_calls", "function_call")
+_CALL_BLOCKS = frozenset({"tool_use", "tool_call", "function_call", "custom_tool_call"})
 _TAGGED_THOUGHTS = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _BLANKS = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
@@ -90,6 +97,8 @@ def flaw_of(message: Any) -> ErrorClass | None:
         return None if refused else ErrorClass.EMPTY
     if ending is None and meta.get("model_provider") in _PROVIDERS_SAY_IT:
         return ErrorClass.STREAM_CUT
+    if ending in _CALLING and not _calls(fields):
+        return ErrorClass.MALFORMED  # the call was lost on its way
     return None
 
 
@@ -102,6 +111,18 @@ def says_something(message: Any) -> bool:
         or _shown(text_of(fields))
         or mapping(fields.get("additional_kwargs")).get("audio")
         or any(_is_shown(block.get("type")) for block in other_blocks(fields.get("content")))
+    )
+
+
+def _calls(fields: Mapping[str, Any]) -> bool:
+    """Whether an answer has the calls that it ends with, wherever they are kept."""
+    extra = mapping(fields.get("additional_kwargs"))
+    content = fields.get("content")
+    blocks = content if isinstance(content, list | tuple) else ()
+    return bool(
+        fields.get("tool_calls")
+        or any(where.get(name) for where in (extra, fields) for name in _KEPT_AS)
+        or any(str(mapping(block).get("type")) in _CALL_BLOCKS for block in blocks)
     )
 
 
@@ -133,7 +154,9 @@ def _ending(meta: Mapping[str, Any]) -> str | None:
     for name in ("finish_reason", "stop_reason", "done_reason", "stopReason"):
         word = meta.get(name)
         if word := getattr(word, "value", word):  # an enum in a live message
-            return _once(str(word).lower())
+            told = _once(str(word).lower())
+            native = _once(str(meta.get(NATIVE_ENDING_KEY) or "").lower())
+            return native if told in _WHOLE and native in _NATIVELY_WRONG else told
     if mapping(meta.get("prompt_feedback")).get("block_reason"):
         return "prohibited_content"
     return str(status).lower() if isinstance(status, str) else None

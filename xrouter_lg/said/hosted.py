@@ -18,6 +18,7 @@ HOSTED_CALLS_KEY = "hosted_calls"
 """Key in ``response_metadata``: calls of a provider's own tools that LangChain drops."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_FALLBACK = "fallback_message"
 _SEARCHED = ("num_search_queries", "num_sources_used")
 _XAI = {
     "web_search": "web_searches",
@@ -47,6 +48,8 @@ _PICTURE_TOKENS = {
 most that OpenAI's image models are known to take. One of unknown quality is taken for the best."""
 _PIXELS = (1_048_576, 1_572_864)
 _PARTIAL_TOKENS = 100
+_DIGITS = 15
+"""Of the largest number of units that anybody may bill."""
 
 
 def hosted_units(
@@ -91,12 +94,24 @@ def told_units(counts: Iterable[Any], meta: Mapping[str, Any] = _NOTHING) -> dic
     return dict(found)
 
 
+def fallback_model(iterations: Any) -> str | None:
+    """The model that has answered where the one that was asked had declined, as Anthropic says."""
+    listed = iterations if isinstance(iterations, list | tuple) else ()
+    named = (each.get("model") for each in map(mapping, listed) if each.get("type") == _FALLBACK)
+    return next((name for name in named if isinstance(name, str) and name), None)
+
+
 def _second_model(iterations: Any, found: Counter[str]) -> None:
-    """Anthropic's advisor, whose tokens stand in no total."""
-    for each in map(mapping, iterations if isinstance(iterations, list | tuple) else ()):
-        if each.get("type") != "advisor_message":
-            continue
-        model = str(each.get("model") or "").replace(" ", "")
+    """Anthropic's advisor, and a model that has declined amid its answer for another to go on:
+    their tokens stand in no total."""
+    listed = iterations if isinstance(iterations, list | tuple) else ()
+    answered = fallback_model(listed)
+    for each in map(mapping, listed):
+        named, kind = each.get("model"), each.get("type")
+        declined = kind == "message" and answered is not None and named not in (None, answered)
+        if kind != "advisor_message" and not (declined and number(each.get("output_tokens")) > 1):
+            continue  # whoever declines before it has said anything is not billed
+        model = str(named or "").replace(" ", "")
         for unit, name in (
             ("other_input_tokens", "input_tokens"),
             ("other_cached_tokens", "cache_read_input_tokens"),
@@ -205,6 +220,8 @@ def _blocks(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def number(value: Any) -> int:
     """A number of units; 0 for what is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) <= _DIGITS:
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
         return 0
     return int(value)

@@ -64,6 +64,7 @@ _DETAILS = tuple(
     for form in ("token_details", "tokens_details")
 )
 """Where the parts of a side stand in a count."""
+_SIDES = ("input_tokens", "prompt_tokens", "output_tokens", "completion_tokens")
 _WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
 _NAMED = frozenset(
     {
@@ -100,6 +101,8 @@ def counted(
         found = found.joined(_read(raw[0]))
     if not found.inputs and not found.outputs:
         return None
+    if any(_is_broken(each) for each in (mapping(count), *raw)):
+        return None  # half a count would pass for a low cost
     usage = found.settled(beside=provider == "perplexity")
     units = told_units([mapping(count), *raw])
     return usage.with_kinds(units) if units else usage
@@ -189,6 +192,14 @@ def _read(count: Mapping[str, Any]) -> _Count:
             found.outputs += summed.outputs
             found.kinds += summed.kinds
     return found
+
+
+def _is_broken(count: Mapping[str, Any]) -> bool:
+    """Whether a side of a count is no number of tokens: below zero, or more than there are."""
+    return any(
+        (value := count.get(name)) and not number(value) and isinstance(value, int | float)
+        for name in _SIDES
+    )
 
 
 def _of(kinds: Counter[str], kind: str) -> int:

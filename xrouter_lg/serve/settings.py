@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, fields
 
+from xrouter_lg.calls.chat_model import is_loopback
 from xrouter_lg.errors import ConfigurationError
 
 
@@ -44,13 +44,3 @@ def check_exposure(host: str, *, has_keys: bool) -> None:
         "finds it spends your money. Make one with `xrouter keys add NAME --keys keys.db` and "
         "serve with --keys keys.db, or stay on 127.0.0.1"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

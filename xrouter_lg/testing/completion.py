@@ -49,6 +49,11 @@ class Usage:
     """Beside both sums: the sources that a search put before the model."""
     searches: int = 0
     """Searches of the provider's own, billed per request."""
+    code_runs: int = 0
+    """Runs of code by the provider itself; a container each, where those are billed."""
+    picture_tokens: int = 0
+    """Beside both sums: output of the model with which a tool of the provider's has made a
+    picture."""
 
     def generated(self, part: int, whole: int) -> Usage:
         """The usage when only `part` of `whole` visible pieces were generated."""

@@ -73,8 +73,8 @@ class Evidence:
     ) -> Evidence:
         """All known scores of a table, one observation a cell, each worth 1.
 
-        Answers that no log has called are bought, and one that was bought fills every row of its
-        request: such cells share the worth of one.
+        An answer that was bought fills every row of its request: such cells, of one text and card,
+        that no log has called and that were observed at the same time, share the worth of one.
         """
         row, card = np.nonzero(np.isfinite(table.score))
         propensity = told(table, "propensity", row, card)
@@ -135,9 +135,12 @@ class Evidence:
         )
 
 
-def _shared(table: OutcomeGrid, row: Ints, card: Ints, bought_R: Bools) -> Floats:
-    """[R] 1, or of bought answers of one card to the same request each its part of 1."""
-    cells = [(table.prompts[n], m) for n, m in zip(row, card, strict=True)]
+def _shared(table: OutcomeGrid, row: Ints, card: Ints, unlogged_R: Bools) -> Floats:
+    """[R] 1, or of one bought answer in several rows each its part of 1. An answer of unknown time
+    is one of its own: a table of results asks about a text as often as the text stands in it."""
+    at_R = told(table, "observed_at", row, card)
+    bought_R = unlogged_R & np.isfinite(at_R)
+    cells = [(table.prompts[n], m, at) for n, m, at in zip(row, card, at_R.tolist(), strict=True)]
     alike = Counter(cell for cell, bought in zip(cells, bought_R, strict=True) if bought)
     return np.array(
         [1.0 / alike[cell] if bought else 1.0 for cell, bought in zip(cells, bought_R, strict=True)]

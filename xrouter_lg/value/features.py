@@ -42,6 +42,9 @@ _FOREIGN_WIDTH = 0.2
 _DIMENSIONS = 100
 """Of the plane in which requests are compared (latent semantic analysis of their words)."""
 
+_MOST_SEEN = 2_000
+"""Requests that a head keeps, to tell what is like one of them."""
+
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
@@ -114,6 +117,20 @@ class Features:
         if self.tools is not None:
             parts.append(self.tools.scaled_N_T)
         return np.hstack(parts)
+
+    @cached_property
+    def seen_E_D(self) -> Floats | None:
+        """The words of different requests along `basis_K_D`, rows of length one, some of them by
+        chance where there are very many; None where there are none, or no directions."""
+        rows_N_D = np.asarray(self.words_N_K @ self.basis_K_D)
+        length_N = np.sqrt((rows_N_D**2).sum(1))
+        if not (length_N > 0).any():
+            return None
+        rows = (rows_N_D[length_N > 0] / length_N[length_N > 0, None]).round(3)
+        rows = np.unique(rows, axis=0)
+        chosen = np.random.default_rng(0).permutation(len(rows))[:_MOST_SEEN]
+        found: Floats = rows[np.sort(chosen)]
+        return found
 
     def points(self, prompts: Sequence[str]) -> Floats:
         """[N, P] where other requests lie in the plane of these."""

@@ -228,14 +228,14 @@ class Scoring:
     """The first one that has something to go by decides."""
     references: Mapping[str, Any] = field(default_factory=dict)
     """Right answers by prompt id or normalised prompt text; see ``read_references``."""
-    workers: int = 4
+    concurrency: int = 4
     """Verdicts at a time."""
     verdicts: Verdicts | None = None
     """Where verdicts are kept; None makes every one anew."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise OutcomeError(f"workers is {self.workers!r}; at least 1 verdict at a time")
+        if self.concurrency < 1:
+            raise OutcomeError(f"concurrency is {self.concurrency!r}; it must be at least 1")
 
     @property
     def grades(self) -> bool:
@@ -244,7 +244,7 @@ class Scoring:
 
     def score(self, answers: Iterable[Submission], report: ScoreReport) -> Iterator[Grade]:
         """Grades in the order of the answers. Interrupted, it keeps the verdicts made so far."""
-        with ThreadPoolExecutor(self.workers, "xrouter-score") as threads:
+        with ThreadPoolExecutor(self.concurrency, "xrouter-score") as threads:
             try:
                 for some in _batches(answers, _BATCH):
                     for answer, (grade, reused) in zip(

@@ -144,10 +144,13 @@ async def test_an_error_is_described_the_same_way(
     client.flush(10)
     recorder.flush(10)
     [trace] = recorder.store.find("")
-    for run in recorder.store.runs(trace):
-        ours, theirs = run["error"], server.runs[run["id"]].get("error")
-        assert (ours is None) == (theirs is None)
-        assert ours is None or theirs.startswith("RuntimeError('boom')")
+    ours = {run["id"]: run["error"] for run in recorder.store.runs(trace)}
+    theirs = {run: server.runs[run].get("error") for run in ours}
+    failed = {run for run, error in ours.items() if error is not None}
+    assert failed == {run for run, error in theirs.items() if error is not None} != set()
+    for run in failed:
+        assert str(ours[run]).startswith("RuntimeError('boom')")
+        assert str(theirs[run]).startswith("RuntimeError('boom')")
 
 
 async def test_a_langsmith_that_is_down_leaves_the_local_store_complete(

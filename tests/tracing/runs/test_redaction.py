@@ -74,14 +74,34 @@ async def test_a_key_in_an_error_is_not_stored(db: Path, recorder: Recorder) -> 
     assert b"api_key='other-secret'" not in data
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "LOCAL_KEY",
+        "OPENAI_API_KEY_PROD",
+        "MYAPIKEY",
+        "db_password",
+        "GITHUB_TOKENS",
+        "CREDENTIALS_A",
+    ],
+)
 async def test_the_value_of_a_key_variable_is_not_stored_wherever_it_occurs(
-    db: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    variable: str, db: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_KEY", "n0-particular-shape")
+    monkeypatch.setenv(variable, "n0-particular-shape")
     await routed_graph().ainvoke(
         question("my key is n0-particular-shape"), {"callbacks": [recorder]}
     )
     assert b"n0-particular-shape" not in stored_bytes(db, recorder)
+
+
+@pytest.mark.parametrize("variable", ["KEYBOARD_LAYOUT", "TOKENIZERS_FOLDER", "SECRETARY"])
+async def test_a_variable_that_only_sounds_like_a_key_hides_nothing(
+    variable: str, db: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "us-intl-2024")
+    await routed_graph().ainvoke(question("it is us-intl-2024"), {"callbacks": [recorder]})
+    assert b"us-intl-2024" in stored_bytes(db, recorder)
 
 
 async def test_redaction_happens_before_anything_is_stored(db: Path) -> None:

@@ -9,11 +9,19 @@ from copy import copy
 from functools import lru_cache
 from typing import Any
 
-from xrouter_lg.calls.raw.watching import Around, ErrorInAnswerError, Watcher, watching
+from xrouter_lg.calls.raw.watching import (
+    Around,
+    ErrorInAnswerError,
+    Watcher,
+    error_in,
+    watching,
+)
 from xrouter_lg.said import RAW_USAGE_KEY
 from xrouter_lg.said.message import mapping
 
 _APART = ("audio", "image", "video")
+_TOLD = ('"error"', '"message"', '"msg"', '"detail"')
+"""What stands in an error."""
 
 
 @lru_cache(maxsize=8)
@@ -71,8 +79,8 @@ class _Received(Around):
     async def async_request(self, *args: Any, **options: Any) -> Any:
         response = await self._inner.async_request(*args, **options)
         body = response.body or ""
-        if '"candidates"' not in body and '"error"' in body:
-            error = mapping(json.loads(body)).get("error")
+        if '"candidates"' not in body and any(word in body for word in _TOLD):
+            error = error_in(json.loads(body), "candidates")
             if error is not None:
                 raise _raised(error)
         return response

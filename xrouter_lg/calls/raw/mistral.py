@@ -4,11 +4,17 @@ in the place of an answer."""
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
-from xrouter_lg.calls.raw.watching import Around, ErrorInAnswerError, Watcher, watching
+from xrouter_lg.calls.raw.watching import (
+    Around,
+    ErrorInAnswerError,
+    Watcher,
+    error_in,
+    watching,
+)
 from xrouter_lg.said import RAW_USAGE_KEY
 from xrouter_lg.said.message import mapping
 
@@ -32,8 +38,9 @@ class _Watched(Watcher):
 
     async def post(self, *args: Any, **options: Any) -> Any:
         response = await self._inner.post(*args, **options)
-        if response.status_code == 200 and b'"choices"' not in response.content:
-            self.error = _error_in(mapping(response.json()))
+        body = response.content
+        if response.status_code == 200 and (b'"choices"' not in body or b'"error"' in body):
+            self.error = error_in(response.json(), "choices")
             self.ended()
         return response
 
@@ -48,7 +55,7 @@ class _Watched(Watcher):
             said = mapping(json.loads(line.removeprefix("data:")))
         except ValueError:
             return
-        self.error = self.error or _error_in(said)
+        self.error = self.error or error_in(said, "choices")
         if usage := mapping(said.get("usage")):
             self.usages.append(usage)
 
@@ -90,11 +97,6 @@ class _Response(Around):
             self._watched.noted(line)
             yield line
             self._watched.ended()
-
-
-def _error_in(said: Mapping[str, Any]) -> Any:
-    """The error that stands in the place of an answer, in Mistral's own form or in OpenAI's."""
-    return said if said.get("object") == "error" else said.get("error")
 
 
 def _marked(chunk: Any, client: _Watched) -> Any:

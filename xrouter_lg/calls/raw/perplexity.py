@@ -11,7 +11,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from xrouter_lg.calls.raw.watching import Around, ErrorInAnswerError, Watcher, watching
+from xrouter_lg.calls.raw.watching import (
+    Around,
+    ErrorInAnswerError,
+    Watcher,
+    error_in,
+    watching,
+)
 from xrouter_lg.said import RAW_USAGE_KEY
 
 
@@ -44,8 +50,11 @@ class _Watched(Watcher):
     def noted(self, answer: Any) -> Any:
         """Of an answer, a chunk of one, or an event whose response has ended."""
         error = getattr(answer, "error", None)
-        if error is not None and getattr(answer, "type", None) is None:
-            raise ErrorInAnswerError(_plain(error))
+        if not str(getattr(answer, "type", "")).startswith("response."):
+            if error is None and not getattr(answer, "choices", None):
+                error = error_in(_plain(answer), "output")
+            if error is not None:
+                raise ErrorInAnswerError(_plain(error))
         usage = getattr(getattr(answer, "response", None) or answer, "usage", None)
         self.usage = None if usage is None else _plain(usage)
         if choices := getattr(answer, "choices", None):

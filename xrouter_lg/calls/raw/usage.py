@@ -9,13 +9,15 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from xrouter_lg.calls.raw.cut_calls import marking_cut_calls
 from xrouter_lg.calls.raw.gemini import keeping_gemini
 from xrouter_lg.calls.raw.mistral import keeping_mistral
 from xrouter_lg.calls.raw.openai_responses import runs_tools, watched
 from xrouter_lg.calls.raw.openrouter import keeping_openrouter
 from xrouter_lg.calls.raw.perplexity import keeping_perplexity
-from xrouter_lg.calls.raw.watching import ErrorInAnswerError, in_the_place_of
-from xrouter_lg.said import RAW_USAGE_KEY
+from xrouter_lg.calls.raw.watching import ErrorInAnswerError, error_in, in_the_place_of
+from xrouter_lg.said import NATIVE_ENDING_KEY, RAW_USAGE_KEY
+from xrouter_lg.said.message import mapping
 
 
 def with_raw_usage(model: BaseChatModel) -> BaseChatModel:
@@ -50,8 +52,10 @@ def _keeping(kind: type[Any]) -> type[Any]:
         usage = chunk.get("usage") or (chunk.get("chunk") or {}).get("usage")
         if found is not None and usage:
             found.message.response_metadata[RAW_USAGE_KEY] = [dict(usage)]
-        if found is not None and (refusal := _refusal(chunk)):
-            found.message.additional_kwargs["refusal"] = refusal
+        if found is not None and (choices := chunk.get("choices")):
+            if refusal := _refusal(choices[0]):
+                found.message.additional_kwargs["refusal"] = refusal
+            _keep_native(found.message, choices[0].get(NATIVE_ENDING_KEY))
         return found
 
     async def _agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,7 +69,7 @@ def _keeping(kind: type[Any]) -> type[Any]:
 
     def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         told = marked_stream if runs_tools(self, kwargs) else kind._astream
-        return told(self, *args, **kwargs)
+        return marking_cut_calls(told(self, *args, **kwargs))
 
     async def marked_stream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         model, client = watched(self)
@@ -73,23 +77,40 @@ def _keeping(kind: type[Any]) -> type[Any]:
             client.mark(chunk.message)
             yield chunk
 
-    methods = (_convert_chunk_to_generation_chunk, _agenerate, _astream)
+    def _create_chat_result(self: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        choices = getattr(response, "choices", None) or mapping(response).get("choices") or ()
+        if not choices:
+            said = response.model_dump() if hasattr(response, "model_dump") else response
+            if (error := error_in(said, "choices")) is not None:
+                raise ErrorInAnswerError(error)
+        result = kind._create_chat_result(self, response, *args, **kwargs)
+        for generation, choice in zip(result.generations, choices, strict=False):
+            _keep_native(generation.message, getattr(choice, NATIVE_ENDING_KEY, None))
+        return result
+
+    methods = (_convert_chunk_to_generation_chunk, _create_chat_result, _agenerate, _astream)
     return in_the_place_of(kind, {method.__name__: method for method in methods})
 
 
-def _refusal(chunk: Any) -> str | None:
+def _refusal(choice: Any) -> str | None:
     """What a chunk says of a refusal. Of a stream with a schema (whose events hold their chunk) the
     class keeps it by itself."""
-    choices = chunk.get("choices")
-    delta = choices[0].get("delta") if choices else None
-    return (delta or {}).get("refusal")
+    return (choice.get("delta") or {}).get("refusal")
+
+
+def _keep_native(message: Any, word: Any) -> None:
+    """OpenRouter's word for how the provider behind it ended, of which its own is a translation."""
+    if isinstance(word, str):
+        message.response_metadata[NATIVE_ENDING_KEY] = word
 
 
 @lru_cache(maxsize=8)
 def _keeping_anthropic(kind: Any) -> type[Any]:
     def _format_output(self: Any, data: Any, **kwargs: Any) -> Any:
-        if getattr(data, "type", None) == "error":
-            raise ErrorInAnswerError(data.error)
+        if getattr(data, "content", None) is None and hasattr(data, "model_dump"):
+            error = error_in(data.model_dump(exclude_none=True, warnings=False), "content")
+            if error is not None:
+                raise ErrorInAnswerError(error)
         return kind._format_output(self, data, **kwargs)
 
     def _make_message_chunk_from_anthropic_event(self: Any, event: Any, **kwargs: Any) -> Any:
@@ -101,7 +122,10 @@ def _keeping_anthropic(kind: Any) -> type[Any]:
                 chunk.response_metadata[RAW_USAGE_KEY] = [counted]
         return chunk, block
 
-    methods = (_format_output, _make_message_chunk_from_anthropic_event)
+    def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        return marking_cut_calls(kind._astream(self, *args, **kwargs))
+
+    methods = (_format_output, _make_message_chunk_from_anthropic_event, _astream)
     return in_the_place_of(kind, {method.__name__: method for method in methods})
 
 

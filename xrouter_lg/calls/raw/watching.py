@@ -5,10 +5,12 @@ Only what is awaited is watched: every attempt at a card is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from xrouter_lg.calls.raw.cut_calls import marking_cut_calls
 from xrouter_lg.errors import XRouterError
+from xrouter_lg.said.message import mapping
 
 Noted = Callable[[Any, Any], Any]
 """What becomes of a result or a chunk, given the client that has watched it come."""
@@ -19,9 +21,22 @@ class ErrorInAnswerError(XRouterError):
     ``body`` is the error in the provider's own words."""
 
     def __init__(self, body: Any) -> None:
-        said = body.get("message") if isinstance(body, Mapping) else body
+        told = mapping(body)
+        said = next((told[name] for name in _WORDS if told.get(name)), None)
         super().__init__(str(said or body))
         self.body = body
+
+
+def error_in(said: Any, answer: str) -> Any:
+    """The error in a body, in any gateway's form: ``error``, or words (and a code) where nothing
+    stands under ``answer``; None where there is none."""
+    body = mapping(said)
+    error = body.get("error")
+    in_words = error is None and not body.get(answer)
+    return body if in_words and any(isinstance(body.get(it), str) for it in _WORDS) else error
+
+
+_WORDS = ("message", "msg", "detail", "error_msg")
 
 
 def watching(
@@ -46,7 +61,7 @@ def watching(
 
     async def _astream(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         model, client = watched(self)
-        async for each in kind._astream(model, *args, **kwargs):
+        async for each in marking_cut_calls(kind._astream(model, *args, **kwargs)):
             yield chunk(each, client)
         client.ended()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
@@ -27,18 +27,25 @@ class StreamWatch(BaseCallbackHandler):
         self.seen = False
         self.said = 0
         """Characters so far."""
+        self.on_first: Callable[[], None] | None = None
+        """Told when the first token comes."""
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         message = getattr(kwargs.get("chunk"), "message", None)
         self.said += size_of(token, message)
         if shows(token, message):
-            self.seen = True
+            self._note()
 
     def on_stream_event(self, event: Any, **kwargs: Any) -> None:
         if isinstance(event, Mapping) and event.get("event") == "content-block-delta":
-            self.seen = True
+            self._note()
             delta = event.get("delta")
             self.said += len(str(delta.get("text") or "")) if isinstance(delta, Mapping) else 0
+
+    def _note(self) -> None:
+        if not self.seen and self.on_first is not None:
+            self.on_first()
+        self.seen = True
 
 
 def size_of(token: Any, message: Any) -> int:

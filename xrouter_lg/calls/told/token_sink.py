@@ -26,6 +26,17 @@ class TokenSink:
         """Characters of this attempt so far."""
         self.last: AIMessageChunk | None = None
         """The chunk that ended the answer."""
+        self.on_first: Callable[[], None] | None = None
+        """Told when the first part is about to be seen."""
+
+    def twin(self) -> TokenSink:
+        """For a call beside this one, of which one alone will be seen."""
+        return TokenSink(self._emit)
+
+    def adopt(self, twin: TokenSink) -> None:
+        """The twin's answer was the one."""
+        self._held, self.last = twin._held, twin.last
+        self.shown, self.said = twin.shown, twin.said
 
     def begin(self) -> None:
         """Another attempt begins; what the one before has not shown is forgotten."""
@@ -41,6 +52,8 @@ class TokenSink:
             return
         self._held.append(chunk)
         if self.shown or shows(chunk.text, chunk):
+            if not self.shown and self.on_first is not None:
+                self.on_first()
             self.shown = True
             self._flush(card)
 

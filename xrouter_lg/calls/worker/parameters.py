@@ -40,12 +40,15 @@ OPTIONAL = frozenset(
         "presence_penalty",
         "repetition_penalty",
         "seed",
+        "random_seed",
         "stop",
         "logprobs",
         "top_logprobs",
         "logit_bias",
         "parallel_tool_calls",
+        "reasoning",
         "reasoning_effort",
+        "thinking",
         "verbosity",
         "user",
         "stream_options",
@@ -53,7 +56,8 @@ OPTIONAL = frozenset(
 )
 """What a request does without when a model refuses it: how to draw an answer, not what is asked."""
 
-_OF_TOOLS = ("tool_choice", "strict", "parallel_tool_calls")
+_CHOICE = ("tool_choice", "strict", "parallel_tool_calls")
+_OF_TOOLS = (*_CHOICE, "tool_config")
 """Options of ``bind_tools`` that mean nothing, or are refused, where no tool is bound."""
 
 NO_TOOLS = frozenset({"tools", "tool_choice", "strict"})
@@ -110,10 +114,15 @@ class Prepared:
 
 
 def prepare(
-    model: BaseChatModel, call: PlannedCall, bound: Bound, refused: Collection[str] = ()
+    model: BaseChatModel,
+    call: PlannedCall,
+    bound: Bound,
+    refused: Collection[str] = (),
+    longest: int | None = None,
 ) -> Prepared:
     """Everything that an attempt is made with. ``refused``: names that this model does not take;
-    they are left out, and a limit goes by its other name.
+    they are left out, and a limit goes by its other name. ``longest``: tokens of the longest answer
+    that it can be asked for, where it has said so.
 
     Raises:
         RequestError: the model does not take these tools or options, or none of the names of the
@@ -123,6 +132,11 @@ def prepare(
     if bound.foreign is not None and isinstance(model, bound.foreign.kind):
         kwargs = {**bound.foreign.kwargs, **kwargs}
     limit = call.max_tokens
+    if longest is not None:
+        places = (options, kwargs, _fields(model))
+        given = [*(own for place in places for own in _limits_in(place))]
+        if max([*given, limit or 0]) > longest:
+            limit = min(longest, limit or longest)
     told_off = any(name in refused for name in LIMITS)
     if told_off:
         # Whoever set it, it goes by a name that the model takes.
@@ -182,13 +196,14 @@ def _bind(
 ) -> Any:
     if nothing_listed:
         if is_a(model, "ChatGoogleGenerativeAI"):  # it refuses a choice when it is called
-            options = _less(options, _OF_TOOLS)
+            options = _less(options, _CHOICE)
         with suppress(Exception):  # what its class does not take is left out
             return model.bind_tools([], **options)
     try:
         if tools:
             return model.bind_tools(list(tools), **options)
-        options = _less(options, _OF_TOOLS)
+        if not options.get("tools"):  # a schema that is asked for as a tool brings its own
+            options = _less(options, _OF_TOOLS)
         return model.bind(**options) if options else model
     except Exception as error:  # what a provider's package raises for a bad tool is its affair
         raise RequestError(

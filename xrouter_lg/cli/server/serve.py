@@ -123,9 +123,9 @@ def add_dashboard(served: Any, traces: str | None, checkpoints: Path, pool: Path
         raise ConfigurationError("--dashboard shows recorded requests: give their store, --traces")
     for module in ("polars", "sklearn"):
         need(module, "the dashboard")
+    from xrouter_lg.calls.chat_model import is_loopback
     from xrouter_lg.dashboard.routes import PATH, Dashboard
     from xrouter_lg.dashboard.source import DashboardSource
-    from xrouter_lg.serve.settings import is_loopback
 
     key = os.environ.get(KEY_VARIABLE, "")
     if key and len(key) < _SHORTEST_KEY:

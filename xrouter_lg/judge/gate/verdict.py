@@ -10,7 +10,7 @@ from typing import Any
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.figures.dial import Dial
 
-MIN_PROMPTS = 100
+GATE_PROMPTS = 100
 """Below this a percentile interval of scores is not to be trusted."""
 MIN_SETTINGS = 8
 """Cost weights at which a dial must be shown to work."""
@@ -91,15 +91,13 @@ class GateMeasures:
 def conclude(seen: GateMeasures) -> GateVerdict:
     """Promote when nothing blocks; say what blocks, what was beaten and what stays unclear."""
     blockers: list[str] = []
-    if seen.prompts < MIN_PROMPTS:
-        blockers.append(f"Only {seen.prompts} test prompts: at least {MIN_PROMPTS} are needed.")
+    if seen.prompts < GATE_PROMPTS:
+        blockers.append(f"Only {seen.prompts} test prompts: at least {GATE_PROMPTS} are needed.")
     blockers += [_shortfall(row, seen) for row in seen.gains if not row.gain.above()]
     blockers += [_slice(row, seen.instead) for row in seen.slices if row.blocks]
     blockers += _dial_faults(seen.dial)
     passed = [
-        f"Beats {_full_name(row)} by {_interval(row.gain)} utility."
-        for row in seen.gains
-        if row.gain.above()
+        f"Beats {_full_name(row)} by {row.gain} utility." for row in seen.gains if row.gain.above()
     ]
     notes = [
         _slice(row, seen.instead) for row in seen.slices if row.status in ("unclear", "too small")
@@ -127,15 +125,11 @@ def _full_name(row: Gain) -> str:
     return row.over if row.name in (None, row.over) else f"{row.over} ({row.name})"
 
 
-def _interval(value: Figure) -> str:
-    return f"{value.value or 0.0:+.4f} [{value.low or 0.0:+.4f}, {value.high or 0.0:+.4f}]"
-
-
 def _shortfall(row: Gain, seen: GateMeasures) -> str:
     value, low, high = row.gain.value or 0.0, row.gain.low or 0.0, row.gain.high or 0.0
     if high < 0:
-        return f"Loses to {_full_name(row)}: {_interval(row.gain)} utility."
-    text = f"Does not beat {_full_name(row)} beyond noise: {_interval(row.gain)} utility."
+        return f"Loses to {_full_name(row)}: {row.gain} utility."
+    text = f"Does not beat {_full_name(row)} beyond noise: {row.gain} utility."
     if value > 0:
         z = NormalDist().inv_cdf((1 + seen.level) / 2)
         error = (high - low) / (2 * z)
@@ -158,10 +152,7 @@ def _slice(row: SliceResult, instead: str) -> str:
         "not shown safe": "is not shown to lose less than its tolerance",
         "unclear": "may lose more than its tolerance",
     }[row.status]
-    return (
-        f"Slice {row.name!r} {words} of {row.tolerance:g} against {instead}: "
-        f"{_interval(row.gain)}{power}."
-    )
+    return f"Slice {row.name!r} {words} of {row.tolerance:g} against {instead}: {row.gain}{power}."
 
 
 def _dial_faults(dial: Dial) -> list[str]:

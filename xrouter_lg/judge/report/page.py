@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from xrouter_lg.figures.bootstrap import Figure
+from xrouter_lg.figures.bootstrap import Figure, signed
 from xrouter_lg.files import write_bytes
 from xrouter_lg.judge.report import charts
 from xrouter_lg.judge.report.templates import templates
@@ -71,15 +71,9 @@ def percent(value: float | None, digits: int = 0) -> str:
     return "never" if value is None else f"{100 * value:.{digits}f} %"
 
 
-def signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
-
-
 def interval(value: Figure | None) -> str:
     """A gain with its interval."""
-    if value is None:
-        return "not measured"
-    return f"{signed(value.value)} [{signed(value.low)}, {signed(value.high)}]"
+    return "not measured" if value is None else str(value)
 
 
 def plain(value: Figure | None) -> str:

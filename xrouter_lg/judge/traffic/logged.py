@@ -83,11 +83,11 @@ class LiveRequest:
 
     @property
     def usd(self) -> float | None:
-        return _number(self.record.cost_usd)
+        return usd_as_float(self.record.cost_usd)
 
     @property
     def worker_usd(self) -> float | None:
-        return _number(self.record.worker_cost_usd)
+        return usd_as_float(self.record.worker_cost_usd)
 
 
 @dataclass
@@ -231,5 +231,5 @@ def _said(episode: Episode, key: str) -> float | None:
     return float(found[-1]) if found else None
 
 
-def _number(text: str | None) -> float | None:
+def usd_as_float(text: str | None) -> float | None:
     return None if text is None else float(text)

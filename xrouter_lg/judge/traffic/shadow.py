@@ -23,6 +23,7 @@ from xrouter_lg.judge.traffic.logged import (
     by_thread,
     cost_weight_of,
     thread_mean,
+    usd_as_float,
 )
 from xrouter_lg.judge.traffic.offpolicy import Logged, OffPolicy, estimate
 
@@ -169,7 +170,10 @@ class _Compared:
             own = request.worker_usd
             theirs, source = self._shadow_usd(request)
             sources[source] += 1
-            routers = _number(request.record.router_cost_usd), _number(_shadow(request)["cost_usd"])
+            routers = (
+                usd_as_float(request.record.router_cost_usd),
+                usd_as_float(_shadow(request)["cost_usd"]),
+            )
             if own is None or theirs is None or routers[0] is None or routers[1] is None:
                 continue
             served.append(own + routers[0])
@@ -196,8 +200,8 @@ class _Compared:
             found = self._known_difference(request, rate) if disagrees else None
             routers = 0.0
             if rate is not None:
-                own = _number(request.record.router_cost_usd)
-                other = _number(_shadow(request)["cost_usd"])
+                own = usd_as_float(request.record.router_cost_usd)
+                other = usd_as_float(_shadow(request)["cost_usd"])
                 routers = rate * ((own or 0.0) - (other or 0.0))
             judged = float(found is not None)
             rows.append((1.0, disagrees, found or 0.0, judged, routers))
@@ -365,7 +369,3 @@ def _notes(mine: Sequence[LiveRequest], status: Counter[str]) -> list[str]:
         )
         notes.append(f"{shown.total()} proposals failed, most often: {shown.most_common(1)[0][0]}")
     return notes
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)

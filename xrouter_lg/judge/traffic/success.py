@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.stats import norm
 
+from xrouter_lg.arrays import Floats
 from xrouter_lg.figures.bootstrap import figure
 from xrouter_lg.judge.traffic.checks import CHANCE, DRAWS, MIN_CALLS, RETRAIN, SEED, Check, measured
 from xrouter_lg.judge.traffic.logged import LiveRequest, ratio_of_means
-from xrouter_lg.value.change import ALARM, find_change
+from xrouter_lg.value.change import ALARM, Change, find_change
 
 OUTCOME_GAP = 0.1
 """Mean of score minus predicted score of a card."""
@@ -67,9 +68,7 @@ def check_changes(requests: Sequence[LiveRequest]) -> Iterator[Check]:
         first = list(
             {thread: (score, expected) for score, expected, thread in found[::-1]}.values()
         )
-        score_R, expected_R = np.array(first[::-1]).T
-        spread_R = np.clip(expected_R, 0.05, 0.95)
-        change = find_change(score_R - expected_R, spread_R * (1.0 - spread_R), hazard=_HAZARD)
+        change = change_since(*np.array(first[::-1]).T)
         if change.at >= len(first):
             continue  # too few to tell
         said = f"{change.size:+.3f} with probability {change.probability:.2f}"
@@ -85,6 +84,12 @@ def check_changes(requests: Sequence[LiveRequest]) -> Iterator[Check]:
             f"{card} is no longer the model that it was. `xrouter learn` forgets what was known of "
             "it and learns anew; explore meanwhile (exploration=0.05), or take it out of the pool.",
         )
+
+
+def change_since(score_R: Floats, expected_R: Floats) -> Change:
+    """Whether a card's scores have moved against what was expected of it, in order of time."""
+    spread_R = np.clip(expected_R, 0.05, 0.95)
+    return find_change(score_R - expected_R, spread_R * (1.0 - spread_R), hazard=_HAZARD)
 
 
 def _expectations(

@@ -63,12 +63,11 @@ class CanaryPolicy(BasePolicy):
 
     def chosen_for(self, request: RouteRequest) -> Policy:
         """The arm's policy; the arm is noted with the request."""
-        unit, key = _unit(request)
-        arm: Arm = "candidate" if in_share(key, self.share, self.salt) else "main"
+        arm = self.arm_of(request)
         request.attempt.notes["arm"] = {
             "arm": arm,
             "propensity": self.share if arm == "candidate" else 1.0 - self.share,
-            "unit": unit,
+            "unit": _unit(request)[0],
             "salt": self.salt,
         }
         policy = part_of(self.candidate if arm == "candidate" else self.main)

@@ -38,7 +38,7 @@ class AnthropicMessages(Dialect):
         content: list[dict[str, Any]] = []
         if said.thoughts:
             content.append({"type": "thinking", "thinking": said.thoughts, "signature": "fake"})
-        content += _searches(completion)
+        content += _hosted(completion.usage)
         if said.text or said.refusal:
             content.append({"type": "text", "text": said.text + said.refusal})
         content += [
@@ -56,13 +56,13 @@ class AnthropicMessages(Dialect):
         if completion.show_usage:
             message["usage"] = _usage(completion.usage) | {"output_tokens": 1}
         events = _event("message_start", message=message)
-        for index, block in enumerate(_searches(completion)):
+        for index, block in enumerate(_hosted(completion.usage)):
             events += _event("content_block_start", index=index, content_block=block)
             events += _event("content_block_stop", index=index)
         return events
 
     def pieces(self, completion: Completion, asked: FakeRequest) -> Iterator[bytes]:
-        first = len(_searches(completion))
+        first = len(_hosted(completion.usage))
         index, kind = first - 1, ""
         for piece in completion.pieces:
             said, delta, start = _block(piece)
@@ -120,14 +120,31 @@ def _block(piece: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any
     return "tool_use", delta, {"id": call["id"], "name": call["function"]["name"], "input": {}}
 
 
-def _searches(completion: Completion) -> list[dict[str, Any]]:
-    """The blocks of the provider's own searches: the call, and what it found."""
+def _hosted(usage: Usage) -> list[dict[str, Any]]:
+    """The blocks of what the provider's own tools did: each call, and what it gave."""
     blocks: list[dict[str, Any]] = []
-    for place in range(completion.usage.searches):
+    for place in range(usage.searches):
         name, query = f"srvtoolu_{place}", {"query": "fake"}
         blocks += [
             {"type": "server_tool_use", "id": name, "name": "web_search", "input": query},
             {"type": "web_search_tool_result", "tool_use_id": name, "content": []},
+        ]
+    ran = {"type": "bash_code_execution_result", "stdout": "", "stderr": "", "return_code": 0}
+    for place in range(usage.code_runs):
+        name, command = f"srvtoolu_code_{place}", {"command": "true"}
+        content = {**ran, "content": []}
+        blocks += [
+            {
+                "type": "server_tool_use",
+                "id": name,
+                "name": "bash_code_execution",
+                "input": command,
+            },
+            {
+                "type": "bash_code_execution_tool_result",
+                "tool_use_id": name,
+                "content": content,
+            },
         ]
     return blocks
 

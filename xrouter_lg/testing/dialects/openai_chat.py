@@ -290,6 +290,8 @@ class XAIChat(OpenAIChat):
             "image_tokens": usage.image_input_tokens,
         }
         block["num_sources_used"] = usage.searches
+        if usage.code_runs:
+            block["server_side_tool_usage_details"] = {"code_interpreter_calls": usage.code_runs}
         if usage.cost_usd is not None:
             del block["cost"]
             block["cost_in_usd_ticks"] = int(usage.cost_usd * 10**10)

@@ -38,7 +38,7 @@ class OpenAIResponses(Dialect):
         return _event("created", 0, response=response)
 
     def pieces(self, completion: Completion, asked: FakeRequest) -> Iterator[bytes]:
-        output = _output(completion.said, asked.number, completion.usage.searches)
+        output = _output(completion.said, asked.number, completion.usage)
         items = {item["type"]: place for place, item in reversed(list(enumerate(output)))}
         index, number, seen = -1, 0, ""
         for piece in completion.pieces:
@@ -83,7 +83,7 @@ def _response(completion: Completion, asked: FakeRequest) -> dict[str, Any]:
         "created_at": 1,
         "status": status,
         "model": completion.served_model,
-        "output": _output(completion.said, asked.number, completion.usage.searches, status),
+        "output": _output(completion.said, asked.number, completion.usage, status),
         "error": None,
         "incomplete_details": None,
         "parallel_tool_calls": True,
@@ -91,6 +91,8 @@ def _response(completion: Completion, asked: FakeRequest) -> dict[str, Any]:
         "tools": [],
         "usage": _usage(completion.usage) if completion.show_usage else None,
     }
+    if completion.show_usage and (made := completion.usage.picture_tokens):
+        response["tool_usage"] = {"image_gen": _made(made), "web_search": {"num_requests": 0}}
     if status == "incomplete":
         response["incomplete_details"] = {"reason": _INCOMPLETE.get(word, word)}
     if status == "failed":
@@ -99,7 +101,7 @@ def _response(completion: Completion, asked: FakeRequest) -> dict[str, Any]:
 
 
 def _output(
-    said: Said, number: int, searches: int, status: str = "in_progress"
+    said: Said, number: int, usage: Usage, status: str = "in_progress"
 ) -> list[dict[str, Any]]:
     status = "incomplete" if status == "failed" else status
     output: list[dict[str, Any]] = []
@@ -132,9 +134,33 @@ def _output(
             "status": "completed",
             "action": {"type": "search", "query": "fake"},
         }
-        for place in range(searches)
+        for place in range(usage.searches)
     ]
+    output += [
+        {
+            "type": "code_interpreter_call",
+            "id": f"ci_{number}_{place}",
+            "status": "completed",
+            "code": "pass",
+            "container_id": f"cntr_{number}_{place}",
+            "outputs": [],
+        }
+        for place in range(usage.code_runs)
+    ]
+    if usage.picture_tokens:
+        picture = {"type": "image_generation_call", "id": f"ig_{number}", "status": "completed"}
+        output.append({**picture, "result": "AAAA"})
     return output
+
+
+def _made(tokens: int) -> dict[str, Any]:
+    """The count of the model that has made a picture."""
+    return {
+        "input_tokens": 0,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+        "output_tokens": tokens,
+        "total_tokens": tokens,
+    }
 
 
 def _begin(item: Mapping[str, Any], index: int, number: int) -> bytes:

@@ -21,7 +21,7 @@ from xrouter_lg.tracing.runs.hashing import TextHasher
 from xrouter_lg.tracing.runs.open_runs import (
     OpenTrace,
     RunData,
-    describe,
+    error_text,
     name_of,
     note_user,
     root_trace_id,
@@ -314,7 +314,7 @@ class Recorder(BaseTracer):
             if inputs is not None:  # they came as a stream and are complete only now
                 run.inputs = _copied(inputs, "input")
             if error is not None:
-                run.error = describe(error)
+                run.error = error_text(error)
             # A clock may be set back meanwhile; no run ends before it began.
             run.end_time = max(datetime.now(UTC), run.start_time)
         if run.parent is None:

@@ -110,7 +110,8 @@ def root_trace_id(run_id: UUID, parent_run_id: UUID | None) -> UUID:
     return run_id
 
 
-def describe(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
+    """As LangChain's tracers write it: the error, and where it was raised."""
     try:
         return repr(error) + "\n\n" + "".join(traceback.format_exception(error))
     except Exception:  # an exception's own repr may raise

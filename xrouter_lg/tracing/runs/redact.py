@@ -78,8 +78,17 @@ _ASSIGNED = re.compile(
     r"(?i)(\b(?:api[-_ ]?key|x-api-key|authorization|password|passwd|secret|access[-_ ]?token)\b"
     r"['\"]?\s{0,64}+[=:]\s{0,64}+['\"]?)(?!\[redacted\])[^\s'\"&,}{]{6,}+"
 )
-_SECRET_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)\Z")
+# A word of the name (OPENAI_API_KEY_PROD), or its end (MYKEY); not KEYBOARD, not TOKENIZERS.
+_SECRET_VARIABLE = re.compile(
+    r"(?i)(?:\A|_)(?:api)?(?:key|token|secret|password|passwd|credential)s?(?:_|\Z)"
+    r"|(?:key|token|secret|password)\Z"
+)
 _TELLING_VALUE = re.compile(r"(?=.*\d)(?=.*[A-Za-z]).{8,}\Z")
+
+
+def names_secret(variable: str) -> bool:
+    """Whether an environment variable holds a credential by its name."""
+    return _SECRET_VARIABLE.search(variable) is not None
 
 
 def known_secrets() -> tuple[str, ...]:
@@ -92,7 +101,7 @@ def known_secrets() -> tuple[str, ...]:
     return tuple(
         value
         for name, value in os.environ.items()
-        if _SECRET_VARIABLE.search(name) and _TELLING_VALUE.match(value)
+        if names_secret(name) and _TELLING_VALUE.match(value)
     )
 
 
