@@ -38,8 +38,8 @@ from xrouter_lg.types import Proposal, RouteRequest
 
 FIRST = Exploration(rate=0.3, share_of_spend=None)
 """Before there is a checkpoint."""
-LATER = Exploration(rate=1.0, share_of_spend=None, floor=0.01)
-"""Thompson sampling; chosen on another seed than those that are reported."""
+LATER = Exploration(rate=0.05, share_of_spend=None, floor=0.01)
+"""Thompson sampling of one request in twenty, as the documents have it."""
 _TOKENS = 1000
 _MINUTE = 60.0
 """Seconds between two requests, for the log's clock."""

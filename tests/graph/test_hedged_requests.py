@@ -76,7 +76,7 @@ async def test_who_is_slow_and_still_first_has_the_answer(fake: FakeOpenAIServer
 
 
 async def test_the_losers_connection_is_closed(fake: FakeOpenAIServer) -> None:
-    fake.faults = FaultPlan({"small": slow_stream(20.0)})
+    fake.faults = FaultPlan({"small": slow_stream(1.0)})
     await app(node(fake)).ainvoke(ask(), options(hedge_after_s=SOON))
     await billed(fake, 2)
     assert {line.model: line.delivered for line in fake.bill} == {"small": False, "large": True}

@@ -73,7 +73,7 @@ def test_what_is_not_kept_is_neither_copied_nor_queued(
         raise AssertionError("copied")
 
     with Recorder(db, sample_rate=0) as recorder:
-        for name in ("_copied", "snapshot", "snapshot_messages", "snapshot_result", "describe"):
+        for name in ("_copied", "snapshot", "snapshot_messages", "snapshot_result", "error_text"):
             monkeypatch.setattr(module, name, copied)
         monkeypatch.setattr(recorder._sink, "put", copied)
         monkeypatch.setattr(recorder._sink, "offer", copied)
