@@ -27,9 +27,10 @@ class Turnstile:
 
     async def passed(self) -> None:
         """Go on at once where few do so; else in one of the loop's next rounds, in order."""
-        self._turn()
         if self._left > 0 and not self._waiting:
             self._left -= 1
+            if self._left == 0:  # only then: a round of the loop costs a look at its sockets
+                self._turn()
             return
         loop = self._loop()
         assert loop is not None

@@ -20,6 +20,14 @@ HOSTED_CALLS_KEY = "hosted_calls"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _FALLBACK = "fallback_message"
 _SEARCHED = ("num_search_queries", "num_sources_used")
+_XAIS = ("server_side_tool_usage_details", "server_side_tool_usage")
+_TELLING = frozenset(
+    {
+        *(*_SEARCHED, *_XAIS, "server_tool_use", "tool_calls_details"),
+        *("prompt_audio_seconds", "iterations"),
+    }
+)
+"""Fields of a count that say more than tokens: most answers have none of them."""
 _XAI = {
     "web_search": "web_searches",
     "x_search": "social_searches",
@@ -68,11 +76,13 @@ def told_units(counts: Iterable[Any], meta: Mapping[str, Any] = _NOTHING) -> dic
     found: Counter[str] = Counter()
     searches = 0
     for count in map(mapping, (meta, *counts)):
+        if _TELLING.isdisjoint(count):
+            continue
         searches = max([searches, *(number(count.get(name)) for name in _SEARCHED)])
         made = mapping(count.get("server_tool_use")).get("web_search_requests")
         perplexitys = mapping(mapping(count.get("tool_calls_details")).get("web_search"))
         searches = max(searches, number(made), number(perplexitys.get("invocation")))
-        for names in ("server_side_tool_usage_details", "server_side_tool_usage"):
+        for names in _XAIS:
             for name, n in mapping(count.get(names)).items():
                 plain = str(name).lower().removeprefix("server_side_tool_").removesuffix("_calls")
                 if plain in _XAI:
@@ -80,7 +90,8 @@ def told_units(counts: Iterable[Any], meta: Mapping[str, Any] = _NOTHING) -> dic
         if seconds := number(count.get("prompt_audio_seconds")):  # Mistral's
             found["input_audio_seconds"] = seconds
         _second_model(count.get("iterations"), found)
-    used = mapping(meta.get(TOOL_USAGE_KEY))
+    if not (used := mapping(meta.get(TOOL_USAGE_KEY))):
+        return {**found, "web_searches": searches} if searches else dict(found)
     searches = max(searches, number(mapping(used.get("web_search")).get("num_requests")))
     if searches:
         found["web_searches"] = searches
