@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import pytest
+
 from xrouter_lg.turnstile import take_turns
 
 
@@ -24,6 +26,16 @@ async def test_a_thousand_at_once_leave_the_loop_a_turn_between_any_few() -> Non
     await asyncio.gather(beat(), *(one(number) for number in range(1000)))
     assert passed == list(range(1000))
     assert max(after - before for before, after in itertools.pairwise(beats)) <= 8
+
+
+@pytest.mark.parametrize("number", range(1, 14))
+async def test_whoever_comes_later_passes_however_many_came_before(number: int) -> None:
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(take_turns() for _ in range(number)))
+        for _ in range(9):
+            await take_turns()
+            await asyncio.sleep(0)
+        await asyncio.gather(*(take_turns() for _ in range(number)))
 
 
 async def test_whoever_is_cancelled_at_the_turnstile_keeps_nobody_up() -> None:

@@ -36,6 +36,7 @@ class Turnstile:
         assert loop is not None
         place = loop.create_future()
         self._waiting.append(place)
+        self._turn()  # the round before may have let exactly as many pass as there were
         await place
 
     def _turn(self) -> None:
