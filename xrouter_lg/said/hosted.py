@@ -90,19 +90,24 @@ def told_units(counts: Iterable[Any], meta: Mapping[str, Any] = _NOTHING) -> dic
         if seconds := number(count.get("prompt_audio_seconds")):  # Mistral's
             found["input_audio_seconds"] = seconds
         _second_model(count.get("iterations"), found)
-    if not (used := mapping(meta.get(TOOL_USAGE_KEY))):
-        return {**found, "web_searches": searches} if searches else dict(found)
-    searches = max(searches, number(mapping(used.get("web_search")).get("num_requests")))
+    if used := mapping(meta.get(TOOL_USAGE_KEY)):
+        searches = max(searches, number(mapping(used.get("web_search")).get("num_requests")))
+        found.update(_pictures(mapping(used.get("image_gen"))))
     if searches:
         found["web_searches"] = searches
-    pictures = mapping(used.get("image_gen"))
-    ins, outs = number(pictures.get("input_tokens")), number(pictures.get("output_tokens"))
-    if outs:
-        text = number(mapping(pictures.get("input_tokens_details")).get("text_tokens"))
-        found["image_tool_text_tokens"] = min(text, ins)
-        found["image_tool_input_tokens"] = ins - min(text, ins)
-        found["image_tool_output_tokens"] = outs
     return dict(found)
+
+
+def _pictures(count: Mapping[str, Any]) -> dict[str, int]:
+    ins, outs = number(count.get("input_tokens")), number(count.get("output_tokens"))
+    if not outs:
+        return {}
+    text = min(ins, number(mapping(count.get("input_tokens_details")).get("text_tokens")))
+    return {
+        "image_tool_text_tokens": text,
+        "image_tool_input_tokens": ins - text,
+        "image_tool_output_tokens": outs,
+    }
 
 
 def fallback_model(iterations: Any) -> str | None:
