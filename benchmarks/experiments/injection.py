@@ -1,7 +1,7 @@
 """How often does text that somebody adds to a request move it to a dearer model?
 
     python -m benchmarks.experiments.injection --checkpoint DIR --data FOLDER \
-        [--sources a,b] [--requests 60]
+        [--sources a,b] [--requests 60] [--base DIR --every 3]
 
 FOLDER has prompts.parquet: the requests that attempts are put into. Every attempt of
 ``injection_parts/attempts.yaml`` is put into user text, a tool's result and the system prompt of
@@ -137,9 +137,12 @@ def _second(tried: Sequence[Injection], requests: Sequence[str]) -> Iterator[Inj
 def main(options: argparse.Namespace) -> None:
     sources = options.sources.split(",") if options.sources else ()
     requests = requests_of(options.data, sources, options.requests)
-    policy = load_policy(options.checkpoint)
+    policy = load_policy(
+        options.checkpoint, **({} if options.base is None else {"base": options.base})
+    )
     decider = Decider(policy, max_turns=options.max_turns)
     tried = list(attempts() if options.attempts is None else attempts_of(options.attempts))
+    tried = tried[:: options.every]
     if options.second:
         tried = list(_second(tried, requests))
     found = measure(decider, requests, tried, each=options.each)
@@ -167,6 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=60, help="requests to put attempts into")
     parser.add_argument("--each", type=int, default=_EACH, help="requests per attempt")
     parser.add_argument("--max-turns", type=int, default=1, help="for a cascade: calls it may plan")
+    parser.add_argument("--base", type=Path, help="the base of a language model's adapter")
+    parser.add_argument("--every", type=int, default=1, help="take every so manieth attempt")
     parser.add_argument("--attempts", type=Path, help="a file of attempts, one a line")
     parser.add_argument("--second", action="store_true", help="add another request instead")
     return parser

@@ -240,11 +240,18 @@ class FamilyHead:
         width = self._basis.shape[1]
         if length > 0:
             place[:width] = (weighted / length) @ self._basis[at].astype(np.float64)
-        place[width] = (math.log1p(len(text)) - self._mean_length) / self._unit_length
+        place[width] = self._length(text)
         if self._tools is not None:
             place[width + 1 :] = self._tools.scaled(text)
         place[width:] = place[width:].clip(-self._reach, self._reach)
         return place, known
+
+    def _length(self, text: str) -> float:
+        return (math.log1p(len(text)) - self._mean_length) / self._unit_length
+
+    def longer_than_seen(self, text: str) -> bool:
+        """Whether a text is longer than next to all of training's."""
+        return self._length(text) > self._reach
 
     def read(self, text: str) -> FamilyReading:
         """Expected score and cost of every card for a request's text."""
@@ -261,28 +268,28 @@ class FamilyHead:
             shares=tuple(shares),
         )
 
-    def known_words(self, text: str) -> tuple[list[tuple[int, int]], list[float]]:
-        """Where each word of a text stands, and how much of it and of its pair with the word before
-        is known: 0, 0.5 or 1. The first word counts by itself."""
+    def along(self, grams: Sequence[str]) -> tuple[Any, Any]:
+        """[G] whether words and neighbouring pairs, in small letters, are known; and [G, D] what
+        each adds to a text along the directions, where it stands in it once."""
         np = self._np
-        found = list(_WORD.finditer(text))
-        words = [one[0].lower() for one in found]
-        pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
-        grams = np.array([zlib.crc32(gram.encode()) % BUCKETS for gram in (*words, *pairs)], int)
-        at = np.minimum(np.searchsorted(self._buckets, grams), len(self._buckets) - 1)
-        known = (self._buckets[at] == grams).astype(float) / 2.0
-        of_words, of_pairs = known[: len(words)], known[len(words) :]
-        shares = of_words + np.concatenate([of_words[:1], of_pairs])
-        return [one.span() for one in found], shares.tolist()
+        gram_G = np.array([zlib.crc32(gram.encode()) % BUCKETS for gram in grams], dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._buckets, gram_G), len(self._buckets) - 1)
+        known = self._buckets[at] == gram_G
+        weight = (self._idf[at] * known).astype(np.float32)
+        return known, self._basis[at].astype(np.float32) * weight[:, None]
+
+    def alike(self, words_N_D: Any) -> Any:
+        """[N] how much texts' words are like those of the most alike request of training: the
+        cosine in the plane, at most 1; 0 for a head that has kept none."""
+        np = self._np
+        if self._seen is None or not len(words_N_D):
+            return np.zeros(len(words_N_D))
+        length = np.maximum(np.sqrt((words_N_D**2).sum(axis=1)), 1e-9)
+        return ((words_N_D / length[:, None]).astype(np.float32) @ self._seen.T).max(axis=1)
 
     def likeness(self, text: str) -> float:
-        """How much a text's words are like those of the most alike request of training: the cosine
-        in the plane, at most 1; 0 for a head that has kept none."""
-        if self._seen is None:
-            return 0.0
-        words = self.point(text)[0][: self._basis.shape[1]]
-        length = float(self._np.sqrt((words**2).sum()))
-        return float((self._seen @ (words / length)).max()) if length > 0 else 0.0
+        """:meth:`alike` of one text."""
+        return float(self.alike(self.point(text)[0][None, : self._basis.shape[1]])[0])
 
     def expected(self, reading: FamilyReading) -> tuple[Any, Any] | None:
         """[M] what the cards are expected to score on a request that was read, and [M, M] a root
@@ -355,6 +362,11 @@ def bucket_counts(text: str) -> Counter[int]:
     words = _WORD.findall(ends_of(text).lower())
     pairs = (f"{a} {b}" for a, b in itertools.pairwise(words))
     return Counter(zlib.crc32(gram.encode()) % BUCKETS for gram in (*words, *pairs))
+
+
+def words_of(text: str) -> list[tuple[int, str]]:
+    """Where each word of a text begins, and the word in small letters."""
+    return [(found.start(), found[0].lower()) for found in _WORD.finditer(text)]
 
 
 def ends_of(text: str) -> str:

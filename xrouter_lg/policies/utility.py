@@ -27,7 +27,7 @@ from xrouter_lg.checkpoints.family_head import FamilyHead, FamilyReading
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CostModel, HeadStats
 from xrouter_lg.policies.base import expected_usd
-from xrouter_lg.policies.familiar import GAIN, familiar_parts, is_familiar
+from xrouter_lg.policies.familiar import Known, rests
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import RouteRequest
@@ -115,34 +115,55 @@ class Predictor:
         """
         text = text_of(question_of(request.messages))
         whole = self._weighed(contrasts, text, request, candidates, cost_weight)
-        if self.head is None or self.stats is None or contrasts:
-            return whole
-        return self._guarded(whole, self.head, self.stats, request, candidates, cost_weight)
+        return self._without_a_part(whole, [whole.best], request, candidates, cost_weight) or whole
 
-    def _guarded(
+    def cheaper(
         self,
-        whole: Utilities,
-        head: FamilyHead,
-        stats: HeadStats,
+        calls: Sequence[str],
         request: RouteRequest,
         candidates: Sequence[ModelCard],
         cost_weight: float,
-    ) -> Utilities:
-        """What is expected of a strange request, or of what is left of it without a span, where
-        that is known and calls for a cheaper card: see :mod:`xrouter_lg.policies.familiar`."""
-        assert whole.doubt is not None
-        certain, cost = certainty(stats, whole.doubt.reading), whole.cost_usd
-        chosen = whole.best
-        if certain > 1.0 - GAIN or cost[chosen] <= min(cost.values()):
-            return whole
-        for rest in familiar_parts(head, stats, whole.doubt.text):
-            found = self._weighed({}, rest, request, candidates, cost_weight)
+    ) -> Utilities | None:
+        """What the head expects of a request without a part, where it knows that and would call a
+        card that costs less than these calls, which somebody else has decided on; None otherwise.
+
+        Raises:
+            KeyError: a call of a card that is no candidate.
+        """
+        if self.head is None:
+            return None
+        text = text_of(question_of(request.messages))
+        whole = self._weighed({}, text, request, candidates, cost_weight)
+        return self._without_a_part(whole, calls, request, candidates, cost_weight)
+
+    def _without_a_part(
+        self,
+        whole: Utilities,
+        calls: Sequence[str],
+        request: RouteRequest,
+        candidates: Sequence[ModelCard],
+        cost_weight: float,
+    ) -> Utilities | None:
+        """What the head alone expects of what is left of a request without a span of it, where that
+        is known and its card costs less than the ``calls``; the cheapest. None where there is no
+        such rest: see :mod:`xrouter_lg.policies.familiar`."""
+        doubt, stats, cost = whole.doubt, self.stats, whole.cost_usd
+        above = sum(cost[name] for name in calls)
+        if doubt is None or stats is None or above <= min(cost.values()):
+            return None
+        alone = self if stats.share == 1.0 else self.with_share(1.0)
+        known = Known.of(doubt.head, certainty(stats, doubt.reading), doubt.text)
+        cheapest = None
+        for rest in rests(known, stats, doubt.text):
+            found = alone._weighed({}, rest.text, request, candidates, cost_weight)
             assert found.doubt is not None
-            if cost[found.best] < cost[chosen] and is_familiar(
-                head, rest, certainty(stats, found.doubt.reading), certain
+            if cost[found.best] < above and known.admits(
+                rest, certainty(stats, found.doubt.reading)
             ):
-                return replace(found, left_out=True)
-        return whole
+                cheapest, above = replace(found, left_out=True), cost[found.best]
+                if above <= min(cost.values()):
+                    break
+        return cheapest
 
     def _weighed(
         self,

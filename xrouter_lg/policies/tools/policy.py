@@ -16,7 +16,7 @@ from xrouter_lg.errors import PolicyError
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.slots.remote import model_name, root_of
 from xrouter_lg.policies.tools.torch_chat import LocalToolModel
-from xrouter_lg.policies.trained import TrainedPolicy, by_head
+from xrouter_lg.policies.trained import TrainedPolicy, by_head, proposed, reason_of
 from xrouter_lg.policies.utility import Predictor, load_head
 from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
@@ -108,11 +108,18 @@ class ToolsPolicy(TrainedPolicy):
 
     async def propose(self, request: RouteRequest, candidates: Sequence[ModelCard]) -> Proposal:
         try:
-            return await self._asked.propose(request, candidates)
+            said = await self._asked.propose(request, candidates)
         except PolicyError as problem:
             if request.answers:
                 raise  # the router takes the best of the answers that are there
             return by_head(self, self._predictor, request, candidates, problem)
+        calls = [action.card for action in said.actions or () if action.card is not None]
+        if request.answers or not calls:
+            return said
+        # What a request says of models a chat model obeys: the value model beside it does not.
+        weight = self.cost_weight(request)
+        found = self._predictor.cheaper(calls, request, candidates, weight)
+        return said if found is None else proposed(found, reason_of(found, weight))
 
     def worst_case_usd(
         self, request: RouteRequest, candidates: Sequence[ModelCard]
