@@ -148,7 +148,7 @@ async def test_a_card_that_comes_back_is_probed_by_one_request_of_fifty(
     fake: FakeOpenAIServer, recorder: Recorder
 ) -> None:
     routed = node(fake, recorder)
-    breaker = routed.router.workers.breaker("worker:small")
+    breaker = routed.router.workers.cards.breaker("worker:small")
     now = [0.0]
     breaker._clock = lambda: now[0]
     for _ in range(breaker.threshold):

@@ -172,7 +172,7 @@ def test_a_card_that_passes_its_limit_is_marked_and_reserved_for_as_it_was_seen(
         charge = record(node.invoke(ASK))["charges"][0]
         assert Decimal(charge["overrun_usd"]) > Decimal("0.014")
         assert Decimal(charge["cost_usd"]) == Decimal("0.02001")
-        factor = router.workers.overruns["one"]
+        factor = router.workers.cards.overruns["one"]
         assert 3 < factor < 5
         assert "more than" in caplog.text
         charge = record(node.invoke(ASK))["charges"][0]

@@ -95,7 +95,7 @@ class Runner:
         self.work = work
         self.tally.calls += len(work.jobs)
         self.schedule = Schedule(
-            work.jobs, lambda name: self.asker.workers.breaker(f"worker:{name}")
+            work.jobs, lambda name: self.asker.workers.cards.breaker(f"worker:{name}")
         )
         self._begun: set[int] = set()
         self._tries: Counter[int] = Counter()

@@ -135,7 +135,7 @@ def worst_case(
     return worst * (1 + _US_SURCHARGE) if sent.get("inference_geo") == "us" else worst
 
 
-def reserve(
+def reserved_usd(
     card: ModelCard,
     prompt_tokens_max: int,
     max_tokens: int | None,

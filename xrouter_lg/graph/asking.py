@@ -124,7 +124,7 @@ class RequestSteps:
             default=pool.default,
             unreachable=frozenset(pool.names).difference(cards),
             bound=costly,
-            overruns=self.router.workers.overruns,
+            overruns=self.router.workers.cards.overruns,
             max_tokens=longest_answer(max_tokens, self._bound.options, options),
             request_id=turns[0].context.request_id if turns else _id_of(config),
         )

@@ -89,7 +89,7 @@ class Router:
         """Keep limits there, and the cards' state in step with that of other processes on the same
         database."""
         self.spending = spending
-        self.workers.replicas = Replicas(spending.store.engine, self.workers)
+        self.workers.replicas = Replicas(spending.store.engine, self.workers.cards)
 
     @property
     def pool(self) -> ModelPool:
@@ -279,7 +279,7 @@ class Router:
             fit = constraints.cheapest_that_can(pool, removed, request)
             if fit is not None:
                 card, tokens = fit
-                amount = constraints.reserve_for(card, request, tokens)
+                amount = constraints.reserved_usd_for(card, request, tokens)
                 assert amount is not None
                 call = PlannedCall(
                     str(CallId(request.turn, 1)), card.name, None, None, tokens, amount
@@ -320,7 +320,7 @@ class Router:
 
     def circuit_open(self, card: str) -> bool:
         """Whether a card has failed so often that it is left alone for now."""
-        return self.workers.breaker(f"worker:{card}").open
+        return self.workers.cards.breaker(f"worker:{card}").open
 
 
 def as_router(router: Router | ModelPool, **options: Any) -> Router:
