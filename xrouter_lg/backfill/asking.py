@@ -16,7 +16,8 @@ from decimal import Decimal
 
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base, unfinished_charge
+from xrouter_lg.backfill.answer import AnswerKey, Stored, key_base
+from xrouter_lg.backfill.cache import AnswerCache, unfinished_charge
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import verdict_on, verdict_usd
 from xrouter_lg.calls.attempt import CallResult, CallTerms, Workers
@@ -27,7 +28,7 @@ from xrouter_lg.calls.tokens import PromptSize
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.outcomes.conversation import Conversation
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import Charge, PlannedCall
 from xrouter_lg.verifiers import SupportsVerify

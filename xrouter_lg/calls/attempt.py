@@ -41,7 +41,8 @@ from xrouter_lg.calls.worker.parameters import (
 )
 from xrouter_lg.calls.worker.refusals import refused_parameter
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
 from xrouter_lg.types import Charge, PlannedCall
 

@@ -18,8 +18,10 @@ from langchain_core.messages import HumanMessage
 from xrouter_lg.calls.attempt import CallResult, CallTerms, Workers
 from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
-from xrouter_lg.pool.pricing import Price, price_list, published_price
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.pool.price_list import price_list
+from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.served import is_of
 from xrouter_lg.types import PlannedCall, usd_str
 

@@ -15,8 +15,8 @@ from typing import Any
 from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.json_text import shown
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.names import same_model
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.pricing import Price, PublishedPrice, price_of, published_price
 from xrouter_lg.said import (
     as_asked,

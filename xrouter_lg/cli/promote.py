@@ -12,7 +12,7 @@ from xrouter_lg.cli.options import AsJson
 from xrouter_lg.cli.said import command, print_json
 
 if TYPE_CHECKING:
-    from xrouter_lg.checkpoints.aliases import Move
+    from xrouter_lg.checkpoints.alias_log import Move
 
 app = typer.Typer()
 
@@ -69,7 +69,7 @@ def rollback(
 
     Exit code 0: moved; 2: there is nothing to go back to, or it is gone.
     """
-    from xrouter_lg.checkpoints.aliases import audit
+    from xrouter_lg.checkpoints.alias_log import audit
     from xrouter_lg.checkpoints.aliases import rollback as move
 
     folder = Path("checkpoints") if root is None else root

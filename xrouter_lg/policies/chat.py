@@ -15,7 +15,7 @@ from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import PolicyConfigError, PolicyError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, one_hot
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.types import PlannedCall, Proposal, RouteRequest

@@ -10,7 +10,8 @@ from enum import StrEnum
 from xrouter_lg.calls.money import hint_tokens, output_tokens_for, reserved_usd
 from xrouter_lg.calls.tokens import prompt_bound
 from xrouter_lg.errors import NoCandidateError
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.types import RouteRequest
 
 LEAST_ANSWER_TOKENS = 16

@@ -8,7 +8,8 @@ from decimal import Decimal
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.policies.base import expected_usd
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import Action, CallId, PlannedCall, RouteRequest
 

@@ -16,7 +16,8 @@ from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError
 from xrouter_lg.policies.base import BasePolicy, Policy, by_price, one_hot
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
 from xrouter_lg.routing.proposing import Proposed, ask, best_answer

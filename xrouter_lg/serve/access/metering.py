@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.attempt import PLAIN, CallResult, CallTerms, Workers
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.serve.access.worker_models import ServedModels
 from xrouter_lg.serve.worker_options import worker_options
 from xrouter_lg.types import Charge, PlannedCall

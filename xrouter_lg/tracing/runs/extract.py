@@ -17,9 +17,10 @@ from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
 from xrouter_lg.json_text import from_json, shown, to_json
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.said import response_metadata_of
 from xrouter_lg.typed import misfit
-from xrouter_lg.types import Decision, RouteRecord, usd, usd_str
+from xrouter_lg.types import Decision, usd, usd_str
 
 logger = logging.getLogger(__name__)
 
