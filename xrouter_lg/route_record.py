@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xrouter_lg.errors import BriefRecordError
 from xrouter_lg.types import known_fields, shallow
 
 RECORD_SCHEMA_VERSION = 1
@@ -67,5 +68,15 @@ class RouteRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RouteRecord:
-        """The inverse of :meth:`to_dict`; fields of a newer version are ignored."""
-        return cls(**known_fields(cls, data))
+        """The inverse of :meth:`to_dict`; fields of a newer version are ignored.
+
+        Raises:
+            BriefRecordError: it is the part that a stored message holds.
+        """
+        try:
+            return cls(**known_fields(cls, data))
+        except TypeError as error:
+            raise BriefRecordError(
+                f"this is no whole route record: it holds {', '.join(data) or 'nothing'}. A stored "
+                "message keeps a part; TraceStore(...).record_of(message) gives the whole"
+            ) from error

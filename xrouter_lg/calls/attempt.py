@@ -80,6 +80,8 @@ class CallResult:
     """The pause that the provider asked for when it last refused, in seconds."""
     short_of: str | None = None
     """Whose limit has refused the call; None where it was made."""
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+    """The exception behind ``error``, in the process that made the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +366,7 @@ class _Attempts:
             truncated=self._truncated,
             streamed=self._heard.shown,
             retry_after_s=None if lost is None else lost.retry_after_s,
+            cause=None if lost is None else lost.cause,
         )
 
 

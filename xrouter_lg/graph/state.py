@@ -79,8 +79,10 @@ def pool_pin(config: RunnableConfig) -> str | None:
 
 def result_to_dict(result: CallResult) -> dict[str, Any]:
     """JSON-safe form but for the message: what a state keeps of a call."""
+    data = shallow(result)
+    del data["cause"]
     return {
-        **shallow(result),
+        **data,
         "charges": [charge.to_dict() for charge in result.charges],
         "error": None if result.error is None else result.error.value,
     }

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
+from langchain_core.messages import BaseMessage
 from sqlalchemy import Engine, func, select
 from sqlalchemy.sql.expression import Executable
 
+from xrouter_lg.errors import BriefRecordError
+from xrouter_lg.route_record import RouteRecord
+from xrouter_lg.tracing.runs.extract import RECORD_KEY
 from xrouter_lg.tracing.runs.importing import utc_text
+from xrouter_lg.tracing.runs.kept import KeptRecord
 from xrouter_lg.tracing.store import connect, schema
 from xrouter_lg.tracing.store.query import (
     RouteFilters,
@@ -32,6 +37,30 @@ class StoreReader:
     def routes(self, **filters: Unpack[RouteFilters]) -> list[RouteRow]:
         """Route records, newest first; see :class:`RouteFilters`. ``limit`` defaults to all."""
         return [to_route_row(row) for row in self.rows(route_query(filters))]
+
+    def record_of(self, message: BaseMessage) -> RouteRecord:
+        """The whole record of an answer: its own in the process that made it, looked up for one
+        that a checkpointer or another store gave back.
+
+        Raises:
+            BriefRecordError: the message is no routed answer, or its trace is not in this store.
+        """
+        kept: Mapping[str, Any] = message.response_metadata.get(RECORD_KEY) or {}
+        if isinstance(kept, KeptRecord):
+            return RouteRecord.from_dict(kept)
+        trace_id = kept.get("trace_id")
+        run_id = kept.get("run_id", trace_id)
+        found = self.routes(trace_id=str(trace_id)) if trace_id is not None else ()
+        for row in found:
+            if row.record.run_id == run_id:
+                return row.record
+        raise BriefRecordError(
+            f"no record of run {run_id!r} in trace {trace_id!r} is in {connect.shown(self.url)!r}; "
+            "open the store that the recorder wrote to"
+            if trace_id is not None
+            else "the message has no route record of a trace: it is no routed answer, or it was "
+            "made without a recorder and without LangSmith"
+        )
 
     def runs(self, trace_id: str) -> list[dict[str, Any]]:
         """The runs of a trace as LangSmith-like dicts, parents before children."""
