@@ -160,7 +160,6 @@ class Program:
         self._root = tempfile.mkdtemp(prefix="xrouter-sandbox-")
         self._output = _Output(self._limits.output_bytes)
         self._report = bytearray()
-        self._killed = False
         report_read, report_write = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603
@@ -255,7 +254,6 @@ class Program:
 
     def kill(self) -> None:
         """End the program now; safe to call at any time and from any thread."""
-        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
