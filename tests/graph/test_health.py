@@ -86,7 +86,7 @@ async def test_of_many_requests_one_is_the_probe_and_the_others_go_elsewhere(
     now = [0.0]
     router = Router(pool(fake))
     broken = Breaker(threshold=1, cooldown_s=30.0, clock=lambda: now[0])
-    router.workers._breakers["worker:small"] = broken
+    router.workers.cards._breakers["worker:small"] = broken
     broken.failure()
     now[0] = 31.0
     fake.faults = FaultPlan({"small": server_error()})
