@@ -88,7 +88,8 @@ def shown(page: Path) -> list[list[str]]:
     """The arguments of each of our commands among a page's shell lines."""
     lines = "\n".join(fences(page, "sh")).replace("\\\n", " ").splitlines()
     split = [shlex.split(part, comments=True) for line in lines for part in line.split(";")]
-    ours = [words[words.index("xrouter") + 1 :] for words in split if "xrouter" in words]
+    behind = [words[::-1].index("xrouter") if "xrouter" in words else 0 for words in split]
+    ours = [words[len(words) - n :] for words, n in zip(split, behind, strict=True) if n]
     return [list(takewhile(lambda word: word not in ("|", ">", "&&"), words)) for words in ours]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Unpack
 
 from langchain_core.messages import BaseMessage
-from sqlalchemy import Engine, func, select
+from sqlalchemy import URL, Engine, func, select
 from sqlalchemy.sql.expression import Executable
 
 from xrouter_lg.errors import BriefRecordError
@@ -31,7 +31,7 @@ from xrouter_lg.tracing.store.write import pieces
 class StoreReader:
     """The reading half of :class:`~xrouter_lg.tracing.store.trace_store.TraceStore`."""
 
-    url: str
+    url: URL
     _engine: Engine
 
     def routes(self, **filters: Unpack[RouteFilters]) -> list[RouteRow]:
