@@ -180,3 +180,19 @@ def test_a_cache_that_fills_the_prompt_is_inside_of_it() -> None:
             {"input_tokens": 10, "output_tokens": 1, "input_token_details": details}
         )
         assert usage is not None and usage.input_tokens == inputs
+
+
+def test_a_stream_repeats_the_parts_of_its_prompt_and_adds_those_of_its_answer() -> None:
+    raw = [
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": output,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": thought},
+        }
+        for output, thought in ((5, 2), (3, 1))
+    ]
+    usage = said.counted({}, raw)
+    assert usage is not None
+    assert (usage.input_tokens, usage.cached_input_tokens) == (10, 4)
+    assert (usage.output_tokens, usage.reasoning_tokens) == (8, 3)
