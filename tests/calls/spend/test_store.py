@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -241,6 +243,51 @@ async def test_closing_writes_what_waits(opened: Callable[..., SpendStore]) -> N
     store.close()
     assert store.waiting == 0
     assert opened().spent(caps()[0].place) == Decimal("0.5")
+
+
+FORKED = """
+import asyncio, os, sys
+from decimal import Decimal
+from xrouter_lg.calls.spend.books import Cap
+from xrouter_lg.calls.spend.limits import SpendLimit
+from xrouter_lg.calls.spend.store import SpendStore
+
+limit = SpendLimit(1, per="thread")
+caps = (Cap(limit, limit.place("t", 0.0)),)
+store = SpendStore(sys.argv[1], lease_s=0.3)
+asyncio.run(store.hold(caps, Decimal("0.2")))
+if os.fork() == 0:  # it holds as well, and dies without a word
+    asyncio.run(store.hold(caps, Decimal("0.5")))
+    os._exit(0)
+_, status = os.wait()
+assert status == 0, status
+
+
+async def left():
+    return (await store.left(caps)).nano / 10**9
+
+
+async def lapses():  # the parent goes on to report: for itself alone
+    for _ in range(100):
+        if await left() == 0.8:
+            return
+        await asyncio.sleep(0.05)
+    raise SystemExit(f"{await left()} is left: the child's hold outlives it")
+
+
+asyncio.run(lapses())
+"""
+
+
+def test_what_a_forked_child_holds_lapses_with_the_child(database: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, database],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 async def test_sums_beyond_all_sense_overflow_nothing(opened: Callable[..., SpendStore]) -> None:
