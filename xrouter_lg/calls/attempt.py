@@ -245,6 +245,8 @@ class Workers:
                 charges.append(self._noting_overrun(card, call, charge, bill))
                 if flaw is None or (flaw in CUT and says_something(message)):
                     breaker.success()
+                    if sink is not None and (lane is None or not lane.lost):
+                        sink.accept(card.name)
                     self.pace.note(
                         card.name,
                         heard.streams,
