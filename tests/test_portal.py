@@ -124,7 +124,11 @@ def test_an_ending_cancels_what_a_thread_waits_for() -> None:
         begun.set()
         await asyncio.sleep(600)
 
-    threading.Thread(target=lambda: begun.wait() and ending.come(), daemon=True).start()
+    def end() -> None:
+        begun.wait()
+        ending.come()
+
+    threading.Thread(target=end, daemon=True).start()
     with pytest.raises(asyncio.CancelledError):
         run_sync(long(), [ending])
 

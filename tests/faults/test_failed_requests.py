@@ -210,7 +210,7 @@ def test_a_chat_models_stream_whose_reader_leaves_ends_at_once(
     routed = ChatXRouter(
         pool(fake, "small", "large"), policy=prefers("small", "large"), traces=recorder
     )
-    parts = routed.stream(ask()["messages"])
+    parts: Any = routed.stream(ask()["messages"])
     assert any(part.text for part in parts)
     parts.close()
     while not fake.bill:
@@ -223,6 +223,10 @@ def test_a_chat_models_stream_whose_reader_leaves_ends_at_once(
     [charge] = row.record.charges
     # What had come is known, and estimated by.
     assert charge["error"] == "cancelled" and charge["estimate_usd"] is not None
+
+
+def compiled(builder: Any) -> Any:
+    return builder.compile()
 
 
 def in_a_node(routed: XRouterNode) -> Any:
@@ -267,7 +271,7 @@ def test_a_sync_graphs_stream_whose_reader_leaves_ends_at_once(
 
     both = StateGraph(MessagesState).add_node("routed", graph).add_node("beside", announce)
     both.add_edge(START, "routed").add_edge(START, "beside")
-    parts = both.compile().stream(ask(), stream_mode="updates")
+    parts = compiled(both).stream(ask(), stream_mode="updates")
     next(parts)  # the other node's
     assert asked.is_set()
     parts.close()
@@ -292,7 +296,7 @@ def test_a_model_that_is_asked_after_the_reader_has_left_is_not_asked(
     both = StateGraph(MessagesState).add_node("late", late)
     both.add_node("beside", lambda state: {"messages": []})
     both.add_edge(START, "late").add_edge(START, "beside")
-    parts = both.compile().stream(ask(), stream_mode="updates")
+    parts = compiled(both).stream(ask(), stream_mode="updates")
     next(parts)
     left.set()
     parts.close()
@@ -303,7 +307,7 @@ def test_a_reader_of_tokens_who_leaves_pays_for_no_more_of_them(
     fake: FakeOpenAIServer, recorder: Recorder
 ) -> None:
     fake.faults = FaultPlan({"small": slow_stream(1.0)})
-    parts = app(node(fake, recorder)).stream(ask(), stream_mode="messages")
+    parts: Any = app(node(fake, recorder)).stream(ask(), stream_mode="messages")
     next(parts)
     parts.close()
     while not fake.bill:
@@ -337,7 +341,7 @@ def test_a_node_that_fails_ends_the_calls_of_those_beside_it(
     both = StateGraph(MessagesState).add_node("routed", node(fake, recorder))
     both.add_node("beside", fails).add_edge(START, "routed").add_edge(START, "beside")
     with pytest.raises(LookupError, match="the app's own"):
-        both.compile().invoke(ask())
+        compiled(both).invoke(ask())
     assert recorder.flush(20)
     assert [row.record.error for row in recorder.store.routes()] == ["cancelled"]
 
