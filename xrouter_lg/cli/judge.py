@@ -26,8 +26,13 @@ class Options:
     """The options that say what is judged and how, as :class:`JudgeSettings` has them."""
 
     checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint, or an alias.")]
-    outcomes: Annotated[Path, typer.Option(help="Parquet: prompt × model, score, cost_usd.")]
-    prompts: Annotated[Path, typer.Option(help="Parquet: the texts of those prompts.")]
+    outcomes: Annotated[
+        Path, typer.Option(help="Folder of an outcome table, or its Parquet of scores and costs.")
+    ]
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Parquet: the texts of those prompts; left out: the folder's."),
+    ] = None
     choices: Annotated[
         Path | None, typer.Option(help="Write one row per prompt and cost weight (Parquet).")
     ] = None
@@ -47,7 +52,8 @@ class Options:
         str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
     ] = "float32"
     train_outcomes: Annotated[
-        Path | None, typer.Option(help="What it was trained on: fits the baselines for the gate.")
+        Path | None,
+        typer.Option(help="What it was trained on, likewise: fits the baselines for the gate."),
     ] = None
     train_prompts: Annotated[Path | None, typer.Option(help="The texts of those prompts.")] = None
     split: Annotated[
@@ -104,8 +110,19 @@ class Options:
             raise typer.BadParameter(f"--split is {self.split!r}; it is auto, recorded or all")
         if self.dtype not in ("float32", "bfloat16"):
             raise typer.BadParameter(f"--dtype is {self.dtype!r}; it is float32 or bfloat16")
+        outcomes, prompts = _files(self.outcomes, self.prompts)
+        if prompts is None:
+            raise typer.BadParameter(
+                f"--outcomes {str(self.outcomes)!r} is no folder; give the folder of an outcome "
+                "table, or its files by --outcomes and --prompts"
+            )
+        train_outcomes, train_prompts = _files(self.train_outcomes, self.train_prompts)
         read: dict[str, Any] = {
             "checkpoint": _folder(self.checkpoint),
+            "outcomes": outcomes,
+            "prompts": prompts,
+            "train_outcomes": train_outcomes,
+            "train_prompts": train_prompts,
             "sources": parse_listed(self.sources),
             "models": parse_listed(self.models),
             "rename": parse_pairs(self.rename, "--rename", "TABLE=CARD"),
@@ -117,11 +134,19 @@ class Options:
         return JudgeSettings(**{**vars(self), **read})
 
 
+def _files(outcomes: Path | None, prompts: Path | None) -> tuple[Path | None, Path | None]:
+    """The two files of a table that is named by its folder, or by themselves."""
+    if outcomes is None or prompts is not None or not outcomes.is_dir():
+        return outcomes, prompts
+    from xrouter_lg.fitting.read_lesson import OUTCOMES, PROMPTS
+
+    return outcomes / OUTCOMES, outcomes / PROMPTS
+
+
 @command(
     app,
     "judge",
-    example="judge --checkpoint checkpoints/mine --outcomes outcomes/outcomes.parquet "
-    "--prompts outcomes/prompts.parquet --gate",
+    example="judge --checkpoint checkpoints/mine --outcomes outcomes --gate",
     interrupted="interrupted; what was read is kept, run it again to go on",
 )
 def judge(
