@@ -194,6 +194,55 @@ async def test_what_was_paid_without_a_hold_counts_too(opened: Callable[..., Spe
     assert await left(store, caps()) == Decimal("0.75")
 
 
+async def test_two_limits_on_one_counter_count_a_call_once(
+    opened: Callable[..., SpendStore],
+) -> None:
+    store, both = opened(), caps(1) + caps(3)
+    held = await store.hold(both, Decimal("0.4"))
+    assert await left(store, both) == Decimal("0.6")
+    store.settle(held, Decimal("0.3"))
+    store.add([cap.place for cap in both], Decimal("0.2"))
+    assert spent(store, both) == Decimal("0.5")
+    assert await left(store, both) == Decimal("0.5")
+
+
+async def test_what_one_has_spent_is_not_what_another_has(
+    opened: Callable[..., SpendStore],
+) -> None:
+    store = opened()
+    store.add([caps(1, "one")[0].place], Decimal("0.2"))
+    store.add([caps(1, "two")[0].place], Decimal("0.3"))
+    assert [spent(store, caps(1, who)) for who in ("one", "two", "three")] == [
+        Decimal("0.2"),
+        Decimal("0.3"),
+        Decimal(0),
+    ]
+
+
+async def test_a_hold_that_comes_too_late_is_given_back(opened: Callable[..., SpendStore]) -> None:
+    hasty, other = opened(timeout_s=1e-6), opened()
+    refused = 0
+    for _ in range(20):
+        try:
+            held = await hasty.hold(caps(), Decimal("0.05"))
+        except BudgetStoreError:
+            refused += 1
+        else:
+            hasty.settle(held, Decimal(0))
+    assert refused
+    assert hasty.flush()
+    assert await left(other, caps()) == 1
+
+
+async def test_closing_writes_what_waits(opened: Callable[..., SpendStore]) -> None:
+    store = opened()
+    for _ in range(50):
+        store.add([caps()[0].place], Decimal("0.01"))
+    store.close()
+    assert store.waiting == 0
+    assert opened().spent(caps()[0].place) == Decimal("0.5")
+
+
 async def test_sums_beyond_all_sense_overflow_nothing(opened: Callable[..., SpendStore]) -> None:
     store = opened()
     for _ in range(20):
@@ -250,7 +299,8 @@ async def test_one_bad_entry_does_not_take_the_others_with_it(
 
 
 def test_options_without_sense_are_refused(tmp_path: Path) -> None:
-    for options in ({"lease_s": 0}, {"timeout_s": "soon"}, {"lapsed": "forget"}):
+    wrong = ({"lease_s": 0}, {"timeout_s": "soon"}, {"timeout_s": True}, {"lapsed": "forget"})
+    for options in wrong:
         with pytest.raises(ConfigurationError):
             SpendStore(tmp_path / "s.db", **options)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="does not exist"):
