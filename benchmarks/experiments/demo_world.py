@@ -33,8 +33,8 @@ from integrations.demo.replay import RecordedModels
 from integrations.demo.story import BY_DOUBT, Settings
 from integrations.demo.users import THUMBS, WRONG
 from integrations.demo.workers import CARDS
+from xrouter_lg import ModelCard
 from xrouter_lg.arrays import Bools, Floats, Ints
-from xrouter_lg.pool.pool import ModelCard
 from xrouter_lg.routing.exploration import Explorer
 from xrouter_lg.types import Proposal, RouteRequest
 from xrouter_lg.value.buying import Market
@@ -67,7 +67,7 @@ class Asked:
     def of(cls, models: RecordedModels, questions: list[Question]) -> Asked:
         truth = Truth.of(models, questions)
         prompts = tuple(question.prompt for question in questions)
-        cards = [ModelCard(name=name, model="recorded") for name in _NAMES]
+        cards = [ModelCard(name=name, model=f"openai:{name}") for name in _NAMES]
         return cls(
             prompts,
             np.stack([truth.score[name] for name in _NAMES], axis=1),

@@ -26,6 +26,7 @@ from xrouter_lg.learn import run as night
 from xrouter_lg.learn.run import learn
 from xrouter_lg.learn.settings import LearnSettings
 from xrouter_lg.learn.state import STATE_FILE, read_nights
+from xrouter_lg.value import purchases
 
 REQUESTS = 700
 runner = CliRunner()
@@ -189,7 +190,7 @@ def test_answers_are_bought_for_the_cost_weight_that_is_concluded_at(
     file.write_text(yaml.safe_dump({"default": "large", "models": cards}), encoding="utf-8")
     learn(settings(store, tmp_path))  # there is an outcome table now
     weights: list[float | None] = []
-    real = choice.next_round
+    real = purchases.next_round
 
     def watched(*args: Any, **options: Any) -> Any:
         weights.append(args[4].cost_weight)

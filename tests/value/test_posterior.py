@@ -132,33 +132,6 @@ def test_the_doubt_of_a_card_is_the_error_of_its_distance_from_the_known_ones() 
     assert found.doubt_F_M == pytest.approx(np.array([[0.0, 0.0, unasked - known]]))
 
 
-def counted(worth_F_M: list[list[float]]) -> Posterior:
-    """Two families × two cards, the second known less in both."""
-    worth = np.array(worth_F_M)
-    return Posterior(
-        mean_F_M=np.full((2, 2), 0.5),
-        covariance_F_M_M=np.tile(np.diag([0.01, 0.04]), (2, 1, 1)),
-        tries_F_M=worth.astype(np.int64),
-        worth_F_M=worth,
-    )
-
-
-def test_a_card_is_known_as_far_as_it_was_asked_in_every_family() -> None:
-    found = counted([[150.0, 300.0], [150.0, 0.0]]).known_M
-    assert found == pytest.approx([300.0, 2 * (2 / (1 / 300.5 + 1 / 0.5) - 0.5)])
-    assert found[1] < 1.0, "of 300 answers in one family nothing follows for the other"
-    assert counted([[0.0, 0.0], [0.0, 0.0]]).known_M == pytest.approx([0.0, 0.0])
-
-
-def test_caution_fades_with_what_is_known_of_a_card_in_all_families() -> None:
-    few, many = counted([[10.0, 5.0], [10.0, 5.0]]), counted([[900.0, 150.0], [900.0, 150.0]])
-    one_sided = counted([[900.0, 300.0], [900.0, 0.0]])
-    for found, share in ((few, 1.0), (many, 20 / 300), (one_sided, 1.0)):
-        lost = (found.mean_F_M - found.cautious(2.0))[:, 1]
-        assert found.doubt_F_M[:, 1].min() > 0.05
-        assert lost == pytest.approx(2.0 * share * found.doubt_F_M[:, 1])
-
-
 def test_before_any_outcome_cards_are_alike_and_kin() -> None:
     found = unlearned(2, 3)
     assert (found.mean_F_M == 0.5).all() and (found.doubt_F_M < 1e-9).all()

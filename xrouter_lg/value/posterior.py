@@ -38,10 +38,6 @@ _CARDS_SPREAD = 0.02
 side."""
 _CARDS_WORTH = 6.0
 """Cards' worth of that."""
-_NONE = 0.5
-"""Answers that a family counts for where a card has none there."""
-_ENOUGH = 20.0
-"""Answers spread over all families beyond which caution about a card fades."""
 _UNKNOWN = 0.5
 """Score of a card where no outcome of any is known."""
 _ROUNDS = 30
@@ -74,23 +70,9 @@ class Posterior:
         doubt: Floats = error - error.min(1, keepdims=True)
         return doubt
 
-    @cached_property
-    def known_M(self) -> Floats:
-        """[M] as how many answers, spread evenly over all families, what is known of a card tells
-        of it: F times the harmonic mean of its families' worth, each taken half an answer more, and
-        the half taken off again. Little for a card that was asked often, but in few families."""
-        families = len(self.worth_F_M)
-        mean_M = families / (1.0 / (self.worth_F_M + _NONE)).sum(0)
-        found: Floats = families * (mean_M - _NONE)
-        return found
-
     def cautious(self, caution: float) -> Floats:
-        """[F, M] what a card can be counted on to score: the mean less so many standard errors,
-        and the fewer the more is known of it in all families. How far families differ is learned
-        from many of them, and holds; what a card is worth that was asked here and there rests on
-        what was taken for granted of all cards."""
-        faded_M = _ENOUGH / np.maximum(self.known_M, _ENOUGH)
-        counted: Floats = np.clip(self.mean_F_M - caution * faded_M * self.doubt_F_M, 0.0, 1.0)
+        """[F, M] what a card can be counted on to score: the mean less so many standard errors."""
+        counted: Floats = np.clip(self.mean_F_M - caution * self.doubt_F_M, 0.0, 1.0)
         return counted
 
 
