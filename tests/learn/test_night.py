@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from langchain_core.messages import HumanMessage
 from typer.testing import CliRunner
 
 from tests.support import apps
 from tests.support.logs import World
 from xrouter_lg import ModelPool, Recorder, XRouterNode
-from xrouter_lg.backfill import choice
 from xrouter_lg.checkpoints.aliases import read_alias
 from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.cli import app
@@ -26,7 +24,6 @@ from xrouter_lg.learn import run as night
 from xrouter_lg.learn.run import learn
 from xrouter_lg.learn.settings import LearnSettings
 from xrouter_lg.learn.state import STATE_FILE, read_nights
-from xrouter_lg.value import purchases
 
 REQUESTS = 700
 runner = CliRunner()
@@ -176,30 +173,6 @@ def test_a_dry_run_writes_and_moves_nothing(store: Path, tmp_path: Path) -> None
 def test_a_budget_without_a_pool_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="Name the pool file"):
         settings(tmp_path / "traces.db", tmp_path, budget_usd="2")
-
-
-def test_answers_are_bought_for_the_cost_weight_that_is_concluded_at(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "pool.yaml"
-    cards = [
-        {"name": name, "model": f"openai:{name}", "base_url": "http://127.0.0.1:9/v1",
-         "price": {"input": price, "output": price}}
-        for name, price in zip(CARDS, (1, 2, 10), strict=True)
-    ]  # fmt: skip
-    file.write_text(yaml.safe_dump({"default": "large", "models": cards}), encoding="utf-8")
-    learn(settings(store, tmp_path))  # there is an outcome table now
-    weights: list[float | None] = []
-    real = purchases.next_round
-
-    def watched(*args: Any, **options: Any) -> Any:
-        weights.append(args[4].cost_weight)
-        return real(*args, **options)
-
-    monkeypatch.setattr(choice, "next_round", watched)
-    how = settings(store, tmp_path, pool=file, budget_usd="0.5", cost_weight=0.7)
-    assert learn(how, dry_run=True).preview is not None
-    assert weights == [0.7]
 
 
 def test_a_damaged_state_file_says_what_to_do(store: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def learn(
         ),
     ] = "0",
     cost_weight: Annotated[
-        float, typer.Option(min=0.0, help="λ in use: answers are bought, conclusions drawn for it.")
+        float, typer.Option(min=0.0, help="λ in use: what is concluded is concluded there.")
     ] = 0.3,
     canary: Annotated[
         bool,

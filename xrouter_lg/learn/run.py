@@ -205,7 +205,7 @@ def _backfill(settings: LearnSettings, *, dry_run: bool = False) -> Backfill:
         # Each night has a budget of its own; what earlier ones spent stays in the cache's books.
         # Without one nothing is asked, and only what was bought before is written.
         Conditions(settings.budget or _A_CENT, new_account=True),
-        selection=Selection(cost_weight=settings.cost_weight),
+        selection=Selection(),
         grader=None if verifiers is None else Grader.from_yaml(verifiers),
         cache=settings.folder / CACHE_NAME,
         rename=settings.rename,

@@ -49,7 +49,7 @@ class LearnSettings:
     budget_usd: Decimal | float | str | None = None
     """The most that buying may cost in this run (USD); None, or 0, buys nothing."""
     cost_weight: float = 0.3
-    """λ in use: answers are bought, and conclusions drawn, for it."""
+    """λ in use: what is concluded is concluded there."""
     canary: bool = False
     """Let the alias ``candidate`` point to a checkpoint that is not shown to be better, and not
     shown to be worse: a policy ``ab:production=0.9,candidate=0.1`` then finds out."""
