@@ -54,7 +54,7 @@ _ROUNDS, _DRAWS = 6, 256
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedQuestions:
     """N questions × M cards, and what is true of them."""
 
     prompts: tuple[str, ...]
@@ -64,7 +64,7 @@ class Asked:
     """[N] the card that day one's rules take."""
 
     @classmethod
-    def of(cls, models: RecordedModels, questions: list[Question]) -> Asked:
+    def of(cls, models: RecordedModels, questions: list[Question]) -> AskedQuestions:
         truth = Truth.of(models, questions)
         prompts = tuple(question.prompt for question in questions)
         cards = [ModelCard(name=name, model=f"openai:{name}") for name in _NAMES]
@@ -86,14 +86,14 @@ async def _rule(prompt: str, cards: list[ModelCard]) -> int:
     return max(range(len(_NAMES)), key=lambda at: found.probabilities.get(_NAMES[at], 0.0))
 
 
-class World:
+class PlayedSplit:
     """One split of the questions."""
 
     def __init__(self, split: str) -> None:
         history = load(split=split)
         models = RecordedModels(history)
-        self.seen = Asked.of(models, history.seen)
-        self.held_out = Asked.of(models, history.held_out)
+        self.seen = AskedQuestions.of(models, history.seen)
+        self.held_out = AskedQuestions.of(models, history.held_out)
         self.features = Features.of(self.seen.prompts)
         self.points = self.features.points(self.held_out.prompts)
         self.unit_usd = float(self.seen.usd[:, -1].mean())
@@ -126,10 +126,10 @@ class World:
         return self.gain(model.learned(told, self.seen.usd))
 
 
-class Log:
+class WeeksLog:
     """What the app knows: R releases in which every question came once, and bought answers."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: PlayedSplit, seed: int) -> None:
         self.world = world
         self.rng = np.random.default_rng([seed, 1])
         self.card: list[Ints] = []
@@ -216,7 +216,9 @@ class Log:
                     self.bought[one.row, one.card] = True
 
 
-def _chances(model: ValueModel, shares: tuple[Floats, ...], found: Expected, log: Log) -> Floats:
+def _chances(
+    model: ValueModel, shares: tuple[Floats, ...], found: Expected, log: WeeksLog
+) -> Floats:
     """[N, M] how likely each card is the best, as :mod:`xrouter_lg.policies.thompson` has it."""
     jitter = 1e-9 * np.eye(len(_NAMES))
     roots = [
@@ -230,7 +232,7 @@ def _chances(model: ValueModel, shares: tuple[Floats, ...], found: Expected, log
     return np.stack([(best == card).mean(1) for card in range(len(_NAMES))], axis=1)
 
 
-def _release(log: Log, model: ValueModel, seed: int) -> None:
+def _release(log: WeeksLog, model: ValueModel, seed: int) -> None:
     """Every question once, drawn as the demo's app draws in its second week."""
     seen = log.world.seen
     shares = model.shares(log.world.features.plane_N_P)
@@ -250,9 +252,11 @@ def _release(log: Log, model: ValueModel, seed: int) -> None:
     log.add(card, chance)
 
 
-def nights(world: World, seed: int, *, caution: float, weight: float | None) -> tuple[float, float]:
+def nights(
+    world: PlayedSplit, seed: int, *, caution: float, weight: float | None
+) -> tuple[float, float]:
     """Utility over the rules after the first night and after the second."""
-    log, rules = Log(world, seed), world.seen.rules
+    log, rules = WeeksLog(world, seed), world.seen.rules
     card = np.where(
         log.rng.random(len(rules)) < _BY_CHANCE,
         log.rng.integers(0, len(_NAMES), len(rules)),
@@ -279,7 +283,7 @@ def main() -> None:
     )  # fmt: skip
     options = parser.parse_args()
     began = time.monotonic()
-    worlds = [World(f"a{number}") for number in range(options.splits)]
+    worlds = [PlayedSplit(f"a{number}") for number in range(options.splits)]
     full = float(np.mean([world.full_gain() for world in worlds]))
     rows = []
     for told, caution in itertools.product(options.told, options.caution):
