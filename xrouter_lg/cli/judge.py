@@ -10,7 +10,7 @@ import typer
 
 from xrouter_lg.cli.conclusion import print_conclusion
 from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
-from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, echo, print_json
 from xrouter_lg.cli.tables import bars
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def judge(
     judged = _run(settings, report)
     if push is not None and dataset is not None:
         pushed = _push(judged, push, dataset, endpoint)
-        typer.echo(pushed, err=True)
+        echo(pushed, err=True)
     if as_json:
         print_json(judged.to_json())
     else:
@@ -227,11 +227,11 @@ def _end(
     else:
         print_conclusion(judged.concluded)
         if judged.learned_from_it:
-            typer.echo(
+            echo(
                 "the checkpoint was learned from this log: fits that leave a part out stand for it"
             )
         if report is not None:
-            typer.echo(f"wrote {report.with_suffix('.json')}")
+            echo(f"wrote {report.with_suffix('.json')}")
     if gate and not judged.promote:
         raise typer.Exit(ExitCode.REFUSED)
 

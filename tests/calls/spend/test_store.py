@@ -357,3 +357,33 @@ def test_options_without_sense_are_refused(tmp_path: Path) -> None:
 def _rename(store: SpendStore, old: str, new: str) -> None:
     with store._engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+async def test_a_file_that_is_deleted_under_way_is_counted_in_anew_by_all(tmp_path: Path) -> None:
+    path, given = tmp_path / "spend.db", caps(1)
+    old = SpendStore(path)
+    await old.hold(given, Decimal("0.9"))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    new = SpendStore(path)
+    held = await old.hold(given, Decimal("0.6"))
+    with pytest.raises(BudgetExceededError):
+        await new.hold(given, Decimal("0.6"))
+    old.settle(held, Decimal("0.3"))
+    assert spent(old, given) == spent(new, given) == Decimal("0.3")
+    for store in (old, new):
+        store.close()
+
+
+async def test_where_there_can_be_no_file_any_more_no_call_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store, given = SpendStore(folder / "spend.db"), caps(1)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    with pytest.raises(BudgetStoreError, match="can't be asked"):
+        await store.hold(given, Decimal("0.6"))
+    folder.mkdir()
+    await store.hold(given, Decimal("0.6"))
+    store.close()
