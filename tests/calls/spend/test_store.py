@@ -349,7 +349,7 @@ def test_options_without_sense_are_refused(tmp_path: Path) -> None:
     wrong = ({"lease_s": 0}, {"timeout_s": "soon"}, {"timeout_s": True}, {"lapsed": "forget"})
     for options in wrong:
         with pytest.raises(ConfigurationError):
-            SpendStore(tmp_path / "s.db", **options)  # type: ignore[arg-type]
+            SpendStore(tmp_path / "s.db", **options)
     with pytest.raises(StoreError, match="does not exist"):
         SpendStore(tmp_path / "no" / "s.db")
 
