@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +56,7 @@ _BY_STATUS = {
     402: ErrorClass.QUOTA,
     404: ErrorClass.NOT_FOUND,
     405: ErrorClass.NOT_FOUND,
+    407: ErrorClass.AUTH,  # of the proxy on the way
     408: ErrorClass.TIMEOUT,
     409: ErrorClass.SERVER,
     410: ErrorClass.NOT_FOUND,
@@ -77,8 +80,19 @@ _BY_CORE: tuple[tuple[type[BaseException], ErrorClass], ...] = (
 _TIMEOUT_NAME = re.compile(r"Time(d)?out|DeadlineExceeded")
 _CONNECTION_NAME = re.compile(
     r"Connect(ion)?(Error|Reset|Refused|Aborted)|ProtocolError|ReadError|WriteError|ServerDisconnected"
-    r"|IncompleteRead|ClosedResource|BrokenPipe"
+    r"|IncompleteRead|ClosedResource|BrokenPipe|ProxyError|PayloadError|NameResolution"
 )
+_BEFORE_SENDING = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "ClientConnectorError",
+        "NameResolutionError",
+        "NewConnectionError",
+        "ProxyError",
+    }
+)
+"""Errors of HTTP clients (httpx, aiohttp, urllib3) that end a call while its connection is made."""
 _BROKE_OFF = re.compile(r"complete message body|incomplete|payload", re.IGNORECASE)
 """A connection that broke amid an answer, as HTTP clients say it."""
 _MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
@@ -237,7 +251,7 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
         name = type(link).__name__
         if isinstance(link, TimeoutError) or _TIMEOUT_NAME.search(name):
             return ErrorClass.TIMEOUT
-        if isinstance(link, ConnectionError) or _CONNECTION_NAME.search(name):
+        if _of_connection(link):
             return ErrorClass.CONNECTION
         body = str(getattr(link, "body", ""))[:_READ_CHARS] if "ResponseValidation" in name else ""
         if '"error"' in body:
@@ -256,6 +270,18 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
     return ErrorClass.UNKNOWN
+
+
+def _names(error: BaseException) -> list[str]:
+    """Of the error's class and of those that it is derived from: clients name narrower kinds of
+    what they used to raise (``ClientConnectorDNSError``)."""
+    return [kind.__name__ for kind in type(error).__mro__]
+
+
+def _of_connection(error: BaseException) -> bool:
+    if isinstance(error, ConnectionError | socket.gaierror | ssl.SSLError):
+        return True
+    return any(_CONNECTION_NAME.search(name) for name in _names(error))
 
 
 def _refused_by_client(error: BaseException) -> bool:
@@ -354,7 +380,7 @@ def _without_answer(error: BaseException, error_class: ErrorClass) -> bool:
 def _never_sent(error: BaseException) -> bool:
     """Whether the request can't have reached the provider."""
     return any(
-        isinstance(link, ConnectionRefusedError)
-        or type(link).__name__ in ("ConnectError", "ConnectTimeout", "ClientConnectorError")
+        isinstance(link, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError)
+        or not _BEFORE_SENDING.isdisjoint(_names(link))
         for link in chain(error)
     )
