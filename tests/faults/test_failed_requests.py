@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
+from tests.faults.surfaces import SURFACES
 from tests.support.apps import app, ask, options, pool, prefers
 from xrouter_lg import Budget, ChatXRouter, Recorder, XRouterNode
 from xrouter_lg.errors import (
@@ -20,8 +22,19 @@ from xrouter_lg.errors import (
     NoCandidateError,
     RequestOptionError,
     RequestTimeoutError,
+    StreamInterruptedError,
 )
-from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, empty, hang, server_error, slow_stream
+from xrouter_lg.testing import (
+    FakeOpenAIServer,
+    FaultPlan,
+    auth_error,
+    bad_request,
+    empty,
+    hang,
+    server_error,
+    slow_stream,
+    stream_error,
+)
 
 
 @pytest.fixture
@@ -56,6 +69,39 @@ async def test_when_nobody_answers_the_error_and_the_store_hold_every_charge(
     assert recorder.flush(20)
     [row] = recorder.store.routes()
     assert row.record.to_dict() == record
+
+
+ASKED = ["invoke", "ainvoke", "stream", "fan-out", "chat model", "chat model stream", "agent"]
+
+
+@pytest.mark.parametrize("surface", ASKED)
+def test_the_cause_is_the_exception_of_the_providers_own_package(
+    surface: str, fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": auth_error(), "large": bad_request()})
+    with pytest.raises(AllCandidatesFailedError) as failed:
+        SURFACES[surface](fake, recorder)
+    cause = failed.value.__cause__
+    assert isinstance(cause, openai.AuthenticationError | openai.BadRequestError)
+    assert cause.status_code == (400 if isinstance(cause, openai.BadRequestError) else 401)
+    if surface != "fan-out":  # where both are asked at once, either may be the last
+        assert isinstance(cause, openai.BadRequestError)
+
+
+def test_a_stream_that_breaks_off_has_its_cause_too(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": stream_error(3)})
+    with pytest.raises(StreamInterruptedError) as failed:
+        SURFACES["chat model stream"](fake, recorder)
+    assert isinstance(failed.value.__cause__, openai.APIError)
+
+
+def test_an_answer_that_is_no_good_has_no_cause(fake: FakeOpenAIServer, recorder: Recorder) -> None:
+    fake.faults = FaultPlan({"small": empty(), "large": empty()})
+    with pytest.raises(AllCandidatesFailedError) as failed:
+        SURFACES["invoke"](fake, recorder)
+    assert failed.value.__cause__ is None
 
 
 async def test_a_cancelled_request_leaves_a_record_with_what_it_may_have_cost(
@@ -148,7 +194,7 @@ async def test_a_card_that_comes_back_is_probed_by_one_request_of_fifty(
     fake: FakeOpenAIServer, recorder: Recorder
 ) -> None:
     routed = node(fake, recorder)
-    breaker = routed.router.workers.breaker("worker:small")
+    breaker = routed.router.workers.cards.breaker("worker:small")
     now = [0.0]
     breaker._clock = lambda: now[0]
     for _ in range(breaker.threshold):

@@ -12,7 +12,8 @@ from langchain_core.messages import HumanMessage
 
 from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import NoCandidateError
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.constraints import LEAST_ANSWER_TOKENS, Candidates
 from xrouter_lg.types import RouteRequest

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core import exceptions as core
@@ -171,6 +171,8 @@ class Failure:
     unbilled: bool = False
     """What it has cost is unknown, and most probably nothing: an error of the server's own, a page
     that is no model's answer, a connection that broke before an answer began."""
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+    """The provider's own exception, where there is one."""
 
 
 def classify(error: BaseException) -> Failure:
@@ -200,7 +202,9 @@ def classify(error: BaseException) -> Failure:
     free = refused or _never_sent(error) or unsent
     own = status is not None and status >= 500
     unbilled = own or _without_answer(error, error_class)
-    return Failure(error_class, detail, pause, free=free, unbilled=unbilled)
+    # Without its traceback, which would keep what was asked alive as long as the error.
+    cause = error.with_traceback(None)
+    return Failure(error_class, detail, pause, free=free, unbilled=unbilled, cause=cause)
 
 
 def describe(error: BaseException) -> str:

@@ -40,7 +40,7 @@ def add_card(
     from xrouter_lg.checkpoints.aliases import resolve_checkpoint
     from xrouter_lg.fitting.new_card import add_card as add
     from xrouter_lg.fitting.new_card import read_probe
-    from xrouter_lg.pool.pool import normalise_name
+    from xrouter_lg.pool.card import normalise_name
 
     prompts, score, cost, tokens = read_probe(outcomes, model)
     written = add(

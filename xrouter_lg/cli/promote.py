@@ -12,7 +12,7 @@ from xrouter_lg.cli.options import AsJson
 from xrouter_lg.cli.said import command, print_json
 
 if TYPE_CHECKING:
-    from xrouter_lg.checkpoints.aliases import Move
+    from xrouter_lg.checkpoints.alias_log import Move
 
 app = typer.Typer()
 
@@ -23,13 +23,14 @@ Root = Annotated[
         help="Folder of checkpoints and aliases; left out: the checkpoint's own, or checkpoints/.",
     ),
 ]
+Alias = Annotated[str, typer.Option(help="The alias to move.")]
 By = Annotated[str | None, typer.Option(help="Who moves it; left out: the user of this machine.")]
 
 
 @command(app, "promote", example="promote checkpoints/mine --report report.json")
 def promote(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of the checkpoint.")],
-    to: Annotated[str, typer.Option("--to", help="The alias to move.")] = "production",
+    alias: Alias = "production",
     report: Annotated[
         Path | None,
         typer.Option(help="JSON report of `xrouter judge`; left out: the manifest's verdict."),
@@ -51,12 +52,12 @@ def promote(
     if force is not None and not force.strip():
         raise typer.BadParameter("--force needs a reason; it goes into the log")
     folder = checkpoint.resolve().parent if root is None else root
-    _show(move(checkpoint, root=folder, alias=to, report=report, force=force, by=by), as_json)
+    _show(move(checkpoint, root=folder, alias=alias, report=report, force=force, by=by), as_json)
 
 
 @command(app, "rollback", example="rollback --to 1a2b3c4d5e6f")
 def rollback(
-    alias: Annotated[str, typer.Argument(help="The alias to move back.")] = "production",
+    alias: Alias = "production",
     to: Annotated[
         str | None, typer.Option("--to", metavar="VERSION", help="A version it pointed to before.")
     ] = None,
@@ -69,7 +70,7 @@ def rollback(
 
     Exit code 0: moved; 2: there is nothing to go back to, or it is gone.
     """
-    from xrouter_lg.checkpoints.aliases import audit
+    from xrouter_lg.checkpoints.alias_log import audit
     from xrouter_lg.checkpoints.aliases import rollback as move
 
     folder = Path("checkpoints") if root is None else root

@@ -12,10 +12,10 @@ from sqlalchemy import Select, exists, or_, select
 
 from xrouter_lg.errors import StoreError
 from xrouter_lg.json_text import from_json, storable
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store.schema import feedback, labels, routes, traces
-from xrouter_lg.types import RouteRecord
 
 
 class RouteFilters(TypedDict, total=False):
