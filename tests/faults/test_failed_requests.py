@@ -7,11 +7,13 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
+from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.faults.surfaces import SURFACES
 from tests.support.apps import app, ask, options, pool, prefers
@@ -254,7 +256,7 @@ def test_a_chat_models_stream_whose_reader_leaves_ends_at_once(
     routed = ChatXRouter(
         pool(fake, "small", "large"), policy=prefers("small", "large"), traces=recorder
     )
-    parts = routed.stream(ask()["messages"])
+    parts: Any = routed.stream(ask()["messages"])
     assert any(part.text for part in parts)
     parts.close()
     while not fake.bill:
@@ -267,3 +269,139 @@ def test_a_chat_models_stream_whose_reader_leaves_ends_at_once(
     [charge] = row.record.charges
     # What had come is known, and estimated by.
     assert charge["error"] == "cancelled" and charge["estimate_usd"] is not None
+
+
+def compiled(builder: Any) -> Any:
+    return builder.compile()
+
+
+def in_a_node(routed: XRouterNode) -> Any:
+    return app(routed)
+
+
+def behind_a_function(routed: XRouterNode) -> Any:
+    inner = app(routed)
+
+    def function(state: MessagesState) -> Any:
+        return inner.invoke(state)
+
+    return app(function)
+
+
+def as_a_model_in_a_node(routed: XRouterNode) -> Any:
+    model = ChatXRouter(routed.router, traces=routed.recorder)
+    return app(lambda state: {"messages": [model.invoke(state["messages"])]})
+
+
+def as_a_streaming_model_in_a_node(routed: XRouterNode) -> Any:
+    model = ChatXRouter(routed.router, traces=routed.recorder)
+    return app(lambda state: {"messages": list(model.stream(state["messages"]))})
+
+
+@pytest.mark.parametrize(
+    "built",
+    [in_a_node, behind_a_function, as_a_model_in_a_node, as_a_streaming_model_in_a_node],
+)
+def test_a_sync_graphs_stream_whose_reader_leaves_ends_at_once(
+    built: Callable[[XRouterNode], Any], fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang(60)})
+    graph = built(node(fake, recorder))
+    asked = threading.Event()
+
+    def announce(state: MessagesState) -> Any:
+        while not fake.requests:
+            time.sleep(0.01)
+        asked.set()
+        return {"messages": []}
+
+    both = StateGraph(MessagesState).add_node("routed", graph).add_node("beside", announce)
+    both.add_edge(START, "routed").add_edge(START, "beside")
+    parts = compiled(both).stream(ask(), stream_mode="updates")
+    next(parts)  # the other node's
+    assert asked.is_set()
+    parts.close()
+    assert recorder.flush(20)
+    [row] = recorder.store.routes()
+    assert row.record.error == "cancelled"
+    [charge] = row.record.charges
+    assert (charge["card"], charge["error"]) == ("small", "cancelled")
+
+
+def test_a_model_that_is_asked_after_the_reader_has_left_is_not_asked(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    left = threading.Event()
+    model = ChatXRouter(node(fake, recorder).router, traces=recorder)
+
+    def late(state: MessagesState) -> Any:
+        left.wait()
+        time.sleep(0.5)  # until the stream is closing
+        return {"messages": [model.invoke(state["messages"])]}
+
+    both = StateGraph(MessagesState).add_node("late", late)
+    both.add_node("beside", lambda state: {"messages": []})
+    both.add_edge(START, "late").add_edge(START, "beside")
+    parts = compiled(both).stream(ask(), stream_mode="updates")
+    next(parts)
+    left.set()
+    parts.close()
+    assert fake.requests == []
+
+
+def test_a_reader_of_tokens_who_leaves_pays_for_no_more_of_them(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": slow_stream(1.0)})
+    parts: Any = app(node(fake, recorder)).stream(ask(), stream_mode="messages")
+    next(parts)
+    parts.close()
+    while not fake.bill:
+        time.sleep(0.01)
+    [line] = fake.bill
+    assert not line.delivered and line.usage.completion_tokens < 4  # of five words, one a second
+
+
+def test_the_step_timeout_of_a_sync_graph_ends_its_calls(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang(60)})
+    graph = app(node(fake, recorder))
+    graph.step_timeout = 0.5
+    with pytest.raises(TimeoutError):
+        graph.invoke(ask())
+    assert recorder.flush(20)
+    assert [row.record.error for row in recorder.store.routes()] == ["cancelled"]
+
+
+def test_a_node_that_fails_ends_the_calls_of_those_beside_it(
+    fake: FakeOpenAIServer, recorder: Recorder
+) -> None:
+    fake.faults = FaultPlan({"small": hang(60)})
+
+    def fails(state: MessagesState) -> Any:
+        while not fake.requests:
+            time.sleep(0.01)
+        raise LookupError("the app's own")
+
+    both = StateGraph(MessagesState).add_node("routed", node(fake, recorder))
+    both.add_node("beside", fails).add_edge(START, "routed").add_edge(START, "beside")
+    with pytest.raises(LookupError, match="the app's own"):
+        compiled(both).invoke(ask())
+    assert recorder.flush(20)
+    assert [row.record.error for row in recorder.store.routes()] == ["cancelled"]
+
+
+def test_ctrl_c_ends_a_sync_graph_that_streams(fake: FakeOpenAIServer, recorder: Recorder) -> None:
+    fake.faults = FaultPlan({"small": hang(60)})
+
+    def interrupt() -> None:
+        while not fake.requests:
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(app(node(fake, recorder)).stream(ask(), stream_mode="messages"))
+    assert recorder.flush(20)
+    assert [row.record.error for row in recorder.store.routes()] == ["cancelled"]

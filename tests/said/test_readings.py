@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 
 from xrouter_lg import said
 from xrouter_lg.errors import ErrorClass
+from xrouter_lg.said.wire import asked_in, tools_in
 
 CALL = {"name": "look", "args": {"at": 1}, "id": "call-1"}
 
@@ -180,3 +181,53 @@ def test_a_cache_that_fills_the_prompt_is_inside_of_it() -> None:
             {"input_tokens": 10, "output_tokens": 1, "input_token_details": details}
         )
         assert usage is not None and usage.input_tokens == inputs
+
+
+def test_a_stream_repeats_the_parts_of_its_prompt_and_adds_those_of_its_answer() -> None:
+    raw = [
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": output,
+            "total_tokens": 10 + output,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens_details": {"reasoning_tokens": thought},
+        }
+        for output, thought in ((5, 2), (3, 1))
+    ]
+    usage = said.counted({}, raw)
+    assert usage is not None
+    assert (usage.input_tokens, usage.cached_input_tokens) == (10, 4)
+    assert (usage.output_tokens, usage.reasoning_tokens) == (8, 3)
+
+
+def test_a_compaction_is_billed_beside_the_answer_with_its_cache() -> None:
+    compaction = {
+        "type": "compaction",
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "cache_read_input_tokens": 50,
+    }
+    usage = said.counted({}, [{"input_tokens": 10, "output_tokens": 5, "iterations": [compaction]}])
+    assert usage is not None
+    assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (160, 50, 25)
+
+
+# --- requests ------------------------------------------------------------------------------
+
+
+def test_a_batch_of_one_call_is_its_messages() -> None:
+    message = {"role": "user", "content": "Hi"}
+    assert asked_in({"messages": [[message]]}) == asked_in({"messages": [message]}) == [message]
+
+
+def test_a_system_prompt_alone_asks_nothing() -> None:
+    assert asked_in({"system": "Be brief", "messages": []}) == []
+    assert [m["role"] for m in asked_in({"instructions": "Be brief", "input": "Hi"})] == [
+        "system",
+        "user",
+    ]
+
+
+def test_a_tool_of_the_providers_own_is_kept_as_it_is() -> None:
+    own = {"type": "web_search_20250305", "name": "web_search", "input_schema": {"type": "object"}}
+    assert tools_in({"tools": [own]}) == (own,)

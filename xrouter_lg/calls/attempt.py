@@ -325,6 +325,7 @@ class _Attempts:
             return False
         self._truncated = flaw is not None
         self._breaker.success()
+        self._heard.accept(self._card.name)
         first_at = self._heard.first_at or time.perf_counter()
         self._cards.pace.note(self._card.name, self._heard.streams, first_at - self._started)
         return True

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from xrouter_lg.calls.pauses import asked_pause_s
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError, RequestError
-from xrouter_lg.tracing.runs.redact import names_secret
+from xrouter_lg.tracing.runs.redact import MASK, names_secret, scrub_text
 
 RETRYABLE = frozenset(
     {
@@ -95,7 +95,7 @@ _FLAGGED = re.compile(
     re.IGNORECASE,
 )
 """What a provider says of a prompt that it won't have answered, with a 400 or a 403."""
-# Anything that looks like a credential, so that a provider that echoes a key leaks nothing.
+# Half-hidden keys (sk-ab***yz) too, which providers repeat; whole ones are known elsewhere.
 _SECRET = re.compile(
     r"\b((?:sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|pplx)[-_]|AIza|AKIA)[A-Za-z0-9*._-]{8,}"
     r"|((?i:api[-_ ]?key|bearer|token|secret|password|authorization|credentials?)"
@@ -214,8 +214,8 @@ def describe(error: BaseException) -> str:
     text = text_of_error(error)
     for variable, value in os.environ.items():
         if len(value) >= 8 and names_secret(variable):
-            text = text.replace(value, "[hidden]")
-    text = _SECRET.sub(lambda found: f"{found[1] or found[2]}[hidden]", text)
+            text = text.replace(value, MASK)
+    text = scrub_text(_SECRET.sub(lambda found: f"{found[1] or found[2]}{MASK}", text))
     return f"{name}: {text}"[:_DETAIL_CHARS] if text else name
 
 

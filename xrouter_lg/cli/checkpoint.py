@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 app = typer.Typer(help="Change a checkpoint without training it again.", no_args_is_help=True)
 
@@ -57,4 +57,4 @@ def add_card(
         found = {"checkpoint": str(output), "kind": written.kind, "version": written.version}
         print_json({**found, "cards": cards})
         return
-    typer.echo(f"{output}: {len(written.cards)} trained cards and {len(written.added)} added")
+    echo(f"{output}: {len(written.cards)} trained cards and {len(written.added)} added")

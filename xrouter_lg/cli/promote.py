@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.checkpoints.alias_log import Move
@@ -83,7 +83,7 @@ def rollback(
         return
     for one in moves:
         why = f"forced: {one.forced}" if one.forced else one.report or ""
-        typer.echo(
+        echo(
             f"{one.at}  {one.action:8}  {one.from_version or '-'} -> {one.to_version}  "
             f"{one.step}  {one.by}  {why}".rstrip()
         )
@@ -94,4 +94,4 @@ def _show(move: Move, as_json: bool) -> None:
         print_json(dataclasses.asdict(move))
         return
     before = "nothing" if move.from_version is None else move.from_version
-    typer.echo(f"{move.alias}: {before} -> {move.to_version} ({move.to_checkpoint}), by {move.by}")
+    echo(f"{move.alias}: {before} -> {move.to_version} ({move.to_checkpoint}), by {move.by}")

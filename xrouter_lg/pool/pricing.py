@@ -139,6 +139,10 @@ class Price:
         price with tiers."""
         return self
 
+    def at_most(self, input_tokens: int) -> Price:
+        """The dearest rates that a prompt of this length can meet."""
+        return self
+
     def in_tier(self, tier: str | None) -> Price:
         """The rates of a service tier (``flex``, ``priority``); of a published price only: a card's
         own is what its user pays. None: whatever the card asks for."""
@@ -218,9 +222,10 @@ class Price:
         """The most that an attempt of this size can cost (USD): every token at its dearest kind,
         every search, of whichever kind, at the dearest fee, and ``units`` of other kinds that are
         billed beside the tokens."""
-        tokens = input_tokens * self.dearest("input") + output_tokens * self.dearest("output")
-        fees = searches * max(self._fee(kind) for kind in _SEARCHES) if searches else 0
-        return tokens / _MILLION + (self.request or 0) + fees + self.fees(units)
+        most = self.at_most(input_tokens)
+        tokens = input_tokens * most.dearest("input") + output_tokens * most.dearest("output")
+        fees = searches * max(most._fee(kind) for kind in _SEARCHES) if searches else 0
+        return tokens / _MILLION + (most.request or 0) + fees + most.fees(units)
 
     def output_tokens_for(
         self,
@@ -231,7 +236,7 @@ class Price:
     ) -> int | None:
         """How many output tokens ``usd`` pays for after ``input_tokens``, both at their dearest;
         None when output is free."""
-        dearest = self.dearest("output")
+        dearest = self.at_most(input_tokens).dearest("output")
         left = usd - self.worst_case(input_tokens, 0, searches, units)
         if dearest == 0:
             return None if left >= 0 else 0
@@ -266,25 +271,8 @@ class PublishedPrice(Price):
             return self
         return published_price(self.provider, self.model, tier) or self
 
-    def worst_case(
-        self,
-        input_tokens: int,
-        output_tokens: int,
-        searches: int = 0,
-        units: Mapping[str, int] = _NONE,
-    ) -> Decimal:
-        ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.worst_case(ceiling, input_tokens, output_tokens, searches, units)
-
-    def output_tokens_for(
-        self,
-        usd: Decimal,
-        input_tokens: int,
-        searches: int = 0,
-        units: Mapping[str, int] = _NONE,
-    ) -> int | None:
-        ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.output_tokens_for(ceiling, usd, input_tokens, searches, units)
+    def at_most(self, input_tokens: int) -> Price:
+        return _step(self.ceilings, input_tokens, self)
 
     def cost(self, usage: TokenUsage) -> Decimal:
         # Not super(): slots=True makes a new class, and zero-argument super() keeps the old.

@@ -145,6 +145,11 @@ class Listener:
             if self._lane is not None:
                 self._lane.first()
 
+    def accept(self, card: str) -> None:
+        """What has come is the answer, though there may have been nothing to see."""
+        if self._sink is not None and (self._lane is None or not self._lane.lost):
+            self._sink.accept(card)
+
     @property
     def shown(self) -> bool:
         """Whether somebody has seen a part of the answer."""
