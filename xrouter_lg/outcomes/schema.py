@@ -59,7 +59,7 @@ LATEST = 1e11
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ColumnLimits:
     """Where a column's values may lie; all of them are finite."""
 
     low: float
@@ -75,11 +75,13 @@ class Limits:
 
 
 LIMITS = {
-    "score": Limits(0.0, 1.0, "lie in [0, 1]"),
-    "cost_usd": Limits(0.0, math.inf, "lie in [0, inf]"),
-    "feedback": Limits(0.0, 1.0, "lie in [0, 1]"),
-    "propensity": Limits(0.0, 1.0, "lie in (0, 1], and is empty where it is unknown", above=True),
-    "observed_at": Limits(0.0, LATEST, "be Unix seconds, not milliseconds"),
+    "score": ColumnLimits(0.0, 1.0, "lie in [0, 1]"),
+    "cost_usd": ColumnLimits(0.0, math.inf, "lie in [0, inf]"),
+    "feedback": ColumnLimits(0.0, 1.0, "lie in [0, 1]"),
+    "propensity": ColumnLimits(
+        0.0, 1.0, "lie in (0, 1], and is empty where it is unknown", above=True
+    ),
+    "observed_at": ColumnLimits(0.0, LATEST, "be Unix seconds, not milliseconds"),
 }
 """Of the outcomes' columns that are learned from."""
 
