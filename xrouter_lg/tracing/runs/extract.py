@@ -16,6 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
+from xrouter_lg.errors import BriefRecordError
 from xrouter_lg.json_text import from_json, shown, to_json
 from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.said import response_metadata_of
@@ -315,7 +316,7 @@ def _read(data: Mapping[str, Any], run_id: str) -> RouteRecord | None:
             if cost is not None and not Decimal(cost).is_finite():
                 wrong = f"a cost is {shown(cost)}"
         datetime.fromtimestamp(record.started_at, UTC)
-    except (TypeError, ValueError, ArithmeticError, OSError) as error:
+    except (BriefRecordError, TypeError, ValueError, ArithmeticError, OSError) as error:
         wrong = str(error) or type(error).__name__
     if wrong is not None:
         logger.warning("the route record of run %s can't be read: %s", run_id, wrong)
