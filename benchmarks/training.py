@@ -53,7 +53,7 @@ from xrouter_lg import ModelCard
 from xrouter_lg.checkpoints.bases import materialise
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.prompts import slots
 from xrouter_lg.prompts import tools as tools_codec
 from xrouter_lg.types import RouteRequest

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from xrouter_lg.portal import run_sync
+from xrouter_lg.portal import Ending, run_sync
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -115,3 +115,33 @@ def test_a_forked_child_gets_a_portal_of_its_own() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
     assert done.stdout.strip() == "7"
+
+
+def test_an_ending_cancels_what_a_thread_waits_for() -> None:
+    ending, begun = Ending(), threading.Event()
+
+    async def long() -> None:
+        begun.set()
+        await asyncio.sleep(600)
+
+    def end() -> None:
+        begun.wait()
+        ending.come()
+
+    threading.Thread(target=end, daemon=True).start()
+    with pytest.raises(asyncio.CancelledError):
+        run_sync(long(), [ending])
+
+
+def test_what_begins_after_the_end_is_not_begun() -> None:
+    ending, begun = Ending(), threading.Event()
+    ending.come()
+
+    async def long() -> None:
+        begun.set()
+        await asyncio.sleep(600)
+
+    with pytest.raises(asyncio.CancelledError):
+        run_sync(long(), [ending])
+    assert not begun.is_set()
+    assert run_sync(_value()) == "unset"

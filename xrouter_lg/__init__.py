@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from xrouter_lg.policies.base import BasePolicy as BasePolicy
     from xrouter_lg.policies.base import Policy as Policy
     from xrouter_lg.policies.chat import PromptedPolicy as PromptedPolicy
-    from xrouter_lg.pool.pool import ModelCard as ModelCard
+    from xrouter_lg.pool.card import ModelCard as ModelCard
     from xrouter_lg.pool.pool import ModelPool as ModelPool
     from xrouter_lg.pool.pricing import Price as Price
+    from xrouter_lg.route_record import RouteRecord as RouteRecord
     from xrouter_lg.routing.exploration import Exploration as Exploration
     from xrouter_lg.routing.router import Router as Router
     from xrouter_lg.tracing.record.recorder import Recorder as Recorder
     from xrouter_lg.tracing.store.trace_store import TraceStore as TraceStore
     from xrouter_lg.types import Action as Action
     from xrouter_lg.types import Proposal as Proposal
-    from xrouter_lg.types import RouteRecord as RouteRecord
     from xrouter_lg.types import RouteRequest as RouteRequest
 
 _HOME = {
@@ -38,14 +38,14 @@ _HOME = {
     "Budget": "calls.ledger",
     "ChatXRouter": "chat.model",
     "Exploration": "routing.exploration",
-    "ModelCard": "pool.pool",
+    "ModelCard": "pool.card",
     "ModelPool": "pool.pool",
     "Policy": "policies.base",
     "Price": "pool.pricing",
     "PromptedPolicy": "policies.chat",
     "Proposal": "types",
     "Recorder": "tracing.record.recorder",
-    "RouteRecord": "types",
+    "RouteRecord": "route_record",
     "RouteRequest": "types",
     "Router": "routing.router",
     "TraceStore": "tracing.store.trace_store",

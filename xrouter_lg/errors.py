@@ -22,6 +22,7 @@
     ├── ErrorInAnswerError                   a provider's error in a response of status 200
     ├── AllCandidatesFailedError (RuntimeError)   nobody answered; lists each attempt and its cost
     ├── RequestTimeoutError (TimeoutError)   no answer within the request's own timeout_s
+    ├── BriefRecordError (LookupError)       what a checkpointer keeps of a record is not the whole
     ├── StoreError (RuntimeError)            the local trace store can't be opened or read
     │   └── BudgetStoreError                 what is spent can't be looked up; no call is made
     ├── MissingExtraError (ImportError)      an optional dependency is not installed
@@ -76,7 +77,8 @@ package.
 
 Configuration and request errors reach the caller as they are. Policy and worker errors are
 classified at the boundary where they happen, recorded in the route record, and reach the caller
-only as the cause of :class:`AllCandidatesFailedError`. What a failed request has cost stands in
+only as the ``__cause__`` of :class:`AllCandidatesFailedError`, :class:`StreamInterruptedError` or
+:class:`RequestTimeoutError`. What a failed request has cost stands in
 ``record`` of the error that it ends in. Every message names the value, the place
 and the fix. All of them pickle.
 """
@@ -204,7 +206,9 @@ class StreamInterruptedError(WorkerError):
 
 
 class AllCandidatesFailedError(XRouterError, RuntimeError):
-    """Every candidate was tried and none answered; ``attempts`` lists each with cost and cause."""
+    """Every candidate was tried and none answered; ``attempts`` lists each with cost and cause.
+    ``__cause__`` is the last one's exception as its provider's package raised it (None after an
+    answer that was no good, and in another process than the one that asked)."""
 
     def __init__(self, attempts: Sequence[Mapping[str, object]]) -> None:
         self.attempts = [dict(attempt) for attempt in attempts]
@@ -222,6 +226,10 @@ class AllCandidatesFailedError(XRouterError, RuntimeError):
 
 class RequestTimeoutError(XRouterError, TimeoutError):
     """A request's own ``timeout_s`` was over before anybody had answered."""
+
+
+class BriefRecordError(XRouterError, LookupError):
+    """A stored message holds a part of its route record, and the whole was asked for."""
 
 
 class StoreError(XRouterError, RuntimeError):

@@ -112,9 +112,7 @@ def check_size(value: Any, *, most: int, levels: int = 100) -> None:
 _STEERING = dict.fromkeys(
     (
         *range(9),
-        11,
-        12,
-        *range(14, 32),
+        *range(11, 32),
         *range(127, 160),
         *range(0x202A, 0x202F),
         *range(0x2066, 0x206A),
@@ -126,7 +124,7 @@ _STEERING = dict.fromkeys(
 
 def printable(text: str) -> str:
     """A text for a terminal: prompts and names come from others and must not steer it."""
-    return text.translate(_STEERING)
+    return text.replace("\r\n", "\n").translate(_STEERING)
 
 
 def shown(value: Any, most: int = 80) -> str:

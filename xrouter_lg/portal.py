@@ -8,8 +8,8 @@ import contextvars
 import os
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -44,12 +44,51 @@ class LoopThread:
 _portal = LoopThread("xrouter-portal")
 
 
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+class Ending:
+    """The end of something that threads work for: it stops what they wait for. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stops: set[Callable[[], object]] = set()
+        self.over = False
+        """Whether it has come."""
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Have ``stop`` called should the end come meanwhile, or at once where it has come."""
+        with self._lock:
+            self._stops.add(stop)
+            over = self.over
+        try:
+            if over:
+                stop()
+            yield
+        finally:
+            with self._lock:
+                self._stops.discard(stop)
+
+    def come(self) -> None:
+        """The end is here."""
+        with self._lock:
+            self.over = True
+            stops = list(self._stops)
+        for stop in stops:
+            stop()
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T], endings: Sequence[Ending] = ()) -> T:
     """Run a coroutine to its end from a thread that may or may not have an event loop.
 
     The caller's context variables (LangChain's callbacks, LangGraph's config) are seen by the
     coroutine. Ctrl-C in the waiting thread cancels it, and waits until it has said what it cost.
+    Any of ``endings`` cancels it too.
+
+    Raises:
+        asyncio.CancelledError: one of ``endings`` has come.
     """
+    if any(ending.over for ending in endings):
+        coroutine.close()
+        raise asyncio.CancelledError
     loop = _portal.loop
     if _inside(loop):
         # The portal's own thread asks (a policy that runs a sync graph): waiting for itself
@@ -70,23 +109,38 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         else:
             done.set_result(result)
 
+    def never_began(_: asyncio.Task[None]) -> None:
+        if not done.done():  # cancelled before its first step
+            coroutine.close()
+            done.set_exception(asyncio.CancelledError())
+
     def start() -> None:
         nonlocal task
         task = loop.create_task(run(), context=context)
+        task.add_done_callback(never_began)
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(lambda: task.cancel() if task is not None else None)
 
     loop.call_soon_threadsafe(start)
     try:
-        return done.result()
+        with ExitStack() as watched:
+            for ending in endings:
+                watched.enter_context(ending.stopping(stop))
+            return done.result()
     except BaseException:
         if not done.done():
-            loop.call_soon_threadsafe(lambda: task.cancel() if task is not None else None)
+            stop()
             concurrent.futures.wait([done], _STOP_WITHIN_S)
         raise
 
 
-def iterate_sync(source: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+def iterate_sync(
+    source: Callable[[], AsyncIterator[T]], endings: Sequence[Ending] = ()
+) -> Iterator[T]:
     """What an async iterator gives, for a thread that may or may not have an event loop: as it
-    comes. The iterator is made, run and closed in one task; leaving the loop early ends it."""
+    comes. The iterator is made, run and closed in one task; leaving the loop early ends it, and so
+    does any of ``endings``, as in :func:`run_sync`."""
     items: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
     stop: list[Callable[[], object]] = []
     begun = threading.Event()
@@ -101,11 +155,14 @@ def iterate_sync(source: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
                 items.put((True, part))
 
     # The portal's own thread, which waits here, can't run it.
-    runner = asyncio.run if _inside(_portal.loop) else run_sync
+    inside = _inside(_portal.loop)
 
     def run() -> None:
         try:
-            runner(pump())
+            if inside:
+                asyncio.run(pump())
+            else:
+                run_sync(pump(), endings)
         except BaseException as error:
             items.put((False, error))
         else:

@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         databases: list[str] = options.database or [
             str(folder / "keys.db"),
-            stack.enter_context(_postgres(folder)),
+            stack.enter_context(_postgres()),
         ]
         rows: list[list[str]] = []
         for database in databases:
@@ -150,11 +150,10 @@ def _replica(database: str, worker: str, folder: Path) -> Iterator[tuple[str, in
 
 
 @contextlib.contextmanager
-def _postgres(folder: Path) -> Iterator[str]:
+def _postgres() -> Iterator[str]:
     from tests.support.postgres import new_database, running_postgres
 
-    (folder / "postgres").mkdir()
-    with running_postgres(folder / "postgres") as url:
+    with running_postgres() as url:
         yield new_database(url)
 
 

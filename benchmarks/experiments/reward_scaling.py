@@ -49,7 +49,7 @@ from xrouter_lg.errors import XRouterError
 from xrouter_lg.files import write_json
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.split import random_split
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.prompts import slots
 
 MODES = ("none", "batch", "group")

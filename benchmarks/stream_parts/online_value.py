@@ -56,7 +56,6 @@ class Alarm:
     card: str
     since: float
     """When that began."""
-    noticed: float
     size: float | None
     """By how much its score moved; None where the provider says that it serves another model."""
 
@@ -221,7 +220,7 @@ class OnlineValue:
     def _changed(self, card: int, since: float, now: float, size: float | None) -> Alarm:
         self._since[card] = since
         self._shift.pop(card, None)
-        alarm = Alarm(self.cards[card], since, now, size)
+        alarm = Alarm(self.cards[card], since, size)
         self.alarms.append(alarm)
         return alarm
 

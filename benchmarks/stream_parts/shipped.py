@@ -32,7 +32,7 @@ from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.trained import proposed
 from xrouter_lg.policies.utility import load_head
-from xrouter_lg.pool.pool import ModelCard, normalise_name
+from xrouter_lg.pool.card import ModelCard, normalise_name
 from xrouter_lg.routing.exploration import Exploration, Explorer
 from xrouter_lg.types import Proposal, RouteRequest
 

@@ -21,8 +21,8 @@ from xrouter_lg.backfill import (
     UnaskableError,
     conversation_of,
 )
-from xrouter_lg.backfill.cache import key_base
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.backfill.answer import key_base
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.said import answer_of
 from xrouter_lg.testing import ScriptedChatModel
 from xrouter_lg.types import Charge, TokenUsage

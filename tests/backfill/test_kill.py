@@ -19,7 +19,7 @@ import pytest
 
 from tests.backfill.world import World, models
 from xrouter_lg.backfill import conversation_of
-from xrouter_lg.backfill.cache import key_base
+from xrouter_lg.backfill.answer import key_base
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, faults, sometimes
 
 CONCURRENCY = 4

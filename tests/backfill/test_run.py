@@ -328,7 +328,7 @@ async def test_a_longer_pause_than_a_worker_waits_is_kept_while_others_go_on(
 
 def quick_breakers(opened: Backfill) -> None:
     for name in ("small", "medium", "large"):
-        opened.workers.breaker(f"worker:{name}").cooldown_s = 0.05
+        opened.workers.cards.breaker(f"worker:{name}").cooldown_s = 0.05
 
 
 async def test_a_dead_card_is_given_up_on_and_the_others_go_on(

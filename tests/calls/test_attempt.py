@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI
 
 from tests.support.apps import card, scripted
 from xrouter_lg import ModelCard, ModelPool
-from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.attempt import PLAIN, CallResult, CallTerms, Workers
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.worker.asking import with_hint
 from xrouter_lg.errors import ErrorClass
@@ -32,9 +32,11 @@ from xrouter_lg.types import Charge, PlannedCall
 HI = [HumanMessage("Hi")]
 
 
-async def call(chosen: ModelCard, workers: Workers | None = None, **options: Any) -> CallResult:
+async def call(
+    chosen: ModelCard, workers: Workers | None = None, terms: CallTerms = PLAIN, **options: Any
+) -> CallResult:
     made = PlannedCall("c1", chosen.name, **options.pop("call", {}))
-    return await (workers or Workers()).call(chosen, made, HI, {}, **options)
+    return await (workers or Workers()).call(chosen, made, HI, {}, terms, **options)
 
 
 async def test_an_answer_comes_with_its_charge(fake: FakeOpenAIServer) -> None:
@@ -73,7 +75,7 @@ async def test_a_refused_attempt_is_known_to_be_free(fake: FakeOpenAIServer) -> 
 async def test_an_attempt_of_unknown_cost_holds_its_worst_case(fake: FakeOpenAIServer) -> None:
     fake.faults = FaultPlan(default=hang())
     chosen = card(fake, "small", timeout_s=0.1, max_output_tokens=100)
-    (charge,) = (await call(chosen, prompt_tokens_max=50)).charges
+    (charge,) = (await call(chosen, terms=CallTerms(prompt_tokens_max=50))).charges
     assert (charge.cost_usd, charge.held_usd) == (None, worst_case(chosen, 50, None))
 
 
@@ -93,7 +95,9 @@ async def test_an_allowance_is_not_spent_twice(fake: FakeOpenAIServer) -> None:
     fake.faults = FaultPlan(default=server_error())
     chosen = card(fake, "small", max_retries=3, max_output_tokens=100)
     result = await call(
-        chosen, prompt_tokens_max=10, call={"allowance_usd": worst_case(chosen, 10, None)}
+        chosen,
+        terms=CallTerms(prompt_tokens_max=10),
+        call={"allowance_usd": worst_case(chosen, 10, None)},
     )
     assert len(result.charges) == 1
 

@@ -9,7 +9,7 @@ from langchain_openai import AzureChatOpenAI, ChatOpenAI
 
 from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import MissingKeyError, PoolError
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.testing import (
     FakeModel,
     FakeOpenAIServer,

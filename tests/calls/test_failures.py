@@ -25,6 +25,7 @@ from xrouter_lg.calls.failures import (
 from xrouter_lg.calls.pauses import retry_after_s
 from xrouter_lg.errors import ErrorClass, MissingKeyError, PoolError, RequestError
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Fault, FaultPlan
+from xrouter_lg.tracing.runs.redact import MASK
 
 PLANTED = "sk-planted-9f8e7d6c5b4a"
 
@@ -351,7 +352,7 @@ def test_what_looks_like_a_key_is_hidden(text: str, key: str) -> None:
     shown = describe(ValueError(text.format(key)))
     assert key not in shown
     assert key[-8:] not in shown
-    assert "[hidden]" in shown
+    assert MASK in shown
 
 
 def test_a_key_without_a_known_form_is_hidden_where_it_is_called_a_key() -> None:
@@ -363,7 +364,7 @@ def test_the_value_of_a_key_variable_is_hidden_wherever_it_stands(
 ) -> None:
     monkeypatch.setenv("MY_TEAMS_KEY", "correcthorsebattery")
     shown = describe(ValueError("upstream said correcthorsebattery is unknown"))
-    assert shown == "ValueError: upstream said [hidden] is unknown"
+    assert shown == "ValueError: upstream said [redacted] is unknown"
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from pydantic import Field
 
 from tests.support.providers import PROVIDERS, Answer, Loopback, keys, loopback, plain_answer
 from xrouter_lg import Budget, ModelCard, ModelPool, XRouterNode
-from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.attempt import CallResult, CallTerms, Workers
 from xrouter_lg.calls.worker.parameters import LIMITS, Bound, prepare
 from xrouter_lg.errors import AllCandidatesFailedError, ErrorClass
 from xrouter_lg.types import PlannedCall
 
 HI = [HumanMessage("Hi")]
+NOTHING: Mapping[str, Any] = {}
 ASK = {"messages": HI}
 
 
@@ -32,10 +33,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
 
 
 async def call(
-    card: ModelCard, workers: Workers | None = None, *, call: Mapping[str, Any], **options: Any
+    card: ModelCard,
+    workers: Workers | None = None,
+    *,
+    call: Mapping[str, Any],
+    tool_options: Mapping[str, Any] = NOTHING,
+    call_options: Mapping[str, Any] = NOTHING,
 ) -> CallResult:
     made = PlannedCall("c1", card.name, **call)
-    return await (workers or Workers()).call(card, made, HI, {}, **options)
+    terms = CallTerms(bound=Bound((), tool_options, call_options))
+    return await (workers or Workers()).call(card, made, HI, {}, terms)
 
 
 def limits(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,14 +9,14 @@ import pytest
 
 from tests.support.apps import pool
 from xrouter_lg import Budget, ChatXRouter
-from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.spend.store import SpendStore
+from xrouter_lg.calls.worker.card_states import CardStates
 from xrouter_lg.errors import AllCandidatesFailedError
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, always, server_error
 
 PLACE = "worker:small"
-Pair = tuple[Workers, Replicas]
+Pair = tuple[CardStates, Replicas]
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def replica(database: str) -> Iterator[Callable[[], Pair]]:
 
     def replica() -> Pair:
         stores.append(SpendStore(database))
-        workers = Workers()
-        return workers, Replicas(stores[-1].engine, workers)
+        cards = CardStates()
+        return cards, Replicas(stores[-1].engine, cards)
 
     yield replica
     for store in stores:
@@ -63,14 +63,14 @@ def test_what_is_learned_of_limits_is_known_to_both(replica: Callable[[], Pair])
     (here, told), (there, heard) = replica(), replica()
     here.overruns["small"] = Decimal("1.5")
     there.overruns["small"] = Decimal("1.2")
-    there.learned.add_refused("small", ["temperature"])
-    here.learned.add_longest("small", 4096)
+    there.refusals.add_refused("small", ["temperature"])
+    here.refusals.add_longest("small", 4096)
     for one in (told, heard, told):
         one.step()
-    for workers in (here, there):
-        assert workers.overruns == {"small": Decimal("1.5")}
-        assert workers.learned.refused("small") == {"temperature"}
-        assert workers.learned.longest("small") == 4096
+    for cards in (here, there):
+        assert cards.overruns == {"small": Decimal("1.5")}
+        assert cards.refusals.refused("small") == {"temperature"}
+        assert cards.refusals.longest("small") == 4096
 
 
 def test_nothing_is_written_while_nothing_changes(replica: Callable[[], Pair]) -> None:

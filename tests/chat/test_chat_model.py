@@ -36,7 +36,9 @@ from xrouter_lg.testing import (
     FakeModel,
     FakeOpenAIServer,
     FaultPlan,
+    content_filter,
     cut_stream,
+    empty,
     hang,
     server_error,
 )
@@ -140,6 +142,22 @@ async def test_failover_before_the_first_token_is_unseen(fake: FakeOpenAIServer)
     assert full.text.startswith("large says")
     assert route_of(full) == "large"
     assert full.response_metadata["xrouter"]["fallbacks"][0]["card"] == "small"
+
+
+@pytest.mark.parametrize("fault", [empty(), content_filter(0)], ids=["empty", "filtered"])
+async def test_nothing_of_an_answer_without_a_word_is_in_the_one_that_follows(
+    fault: Any, fake: FakeOpenAIServer
+) -> None:
+    fake.faults = FaultPlan({"small": fault})
+    model = ChatXRouter(pool(fake), policy="cheapest")
+    chunks = [chunk async for chunk in model.astream("Hi")]
+    assert chunks[0].response_metadata["xrouter"] == {"route": "large"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    full, invoked = whole(chunks), await model.ainvoke("Hi")
+    assert route_of(full) == route_of(invoked) == "large"
+    for name in ("model_name", "finish_reason"):
+        assert full.response_metadata[name] == invoked.response_metadata[name]
+    assert full.usage_metadata == invoked.usage_metadata
 
 
 async def test_a_stream_that_breaks_off_is_not_glued_to_another(fake: FakeOpenAIServer) -> None:

@@ -16,12 +16,10 @@ from typing import Any
 
 import pytest
 
+from xrouter_lg.checkpoints.alias_log import AUDIT_FILE, audit, history
 from xrouter_lg.checkpoints.aliases import (
-    AUDIT_FILE,
     AliasError,
     NotPromotedError,
-    audit,
-    history,
     promote,
     read_alias,
     resolve_checkpoint,

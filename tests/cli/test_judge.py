@@ -41,6 +41,17 @@ def test_a_table_that_is_not_there(arguments: list[str], tmp_path: Path) -> None
     assert found.exit_code == 2 and "o.parquet: there is no such file" in found.stderr
 
 
+def test_a_table_is_named_by_its_folder_or_by_both_files(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    tmp_path.joinpath("config.json").write_text("{}")
+    named = [*arguments[:3], "--base", str(tmp_path), "--outcomes"]
+    found = RUN.invoke(app, [*named, str(tmp_path)])
+    assert found.exit_code == 2 and f"{tmp_path}/outcomes.parquet: there is no" in found.stderr
+    found = RUN.invoke(app, [*named, str(tmp_path / "o.parquet")])
+    assert found.exit_code == 2 and "is no folder; give the folder" in found.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -17,8 +17,9 @@ from xrouter_lg import testing
 from xrouter_lg.calls.check_pool import FIXES, PoolReport, call_each, check_pool
 from xrouter_lg.cli.pool import app
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard, ModelPool
-from xrouter_lg.pool.pricing import price_list
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.pool.price_list import price_list
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, FaultPlan
 
 PLANTED = "sk-planted-9f8e7d6c5b4a"

@@ -31,6 +31,16 @@ def test_promote_and_rollback_need_no_further_option(folder: Path) -> None:
     assert json.loads((folder / "production.json").read_text())["checkpoint"] == "one"
 
 
+def test_both_name_the_alias_that_they_move_alike(folder: Path) -> None:
+    for name in ("bad", "one"):  # no verdict is asked for: it does not serve
+        found = RUN.invoke(app, ["promote", f"checkpoints/{name}", "--alias", "candidate"])
+        assert found.exit_code == 0, found.output
+    found = RUN.invoke(app, ["rollback", "--alias", "candidate"])
+    assert found.exit_code == 0, found.output
+    assert json.loads((folder / "candidate.json").read_text())["checkpoint"] == "bad"
+    assert not (folder / "production.json").exists()
+
+
 def test_ci_is_told_that_nothing_was_promoted(folder: Path) -> None:
     found = RUN.invoke(app, ["promote", "checkpoints/bad"])
     assert found.exit_code == 3

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from xrouter_lg import __version__, cli
 from xrouter_lg.checkpoints.aliases import NotPromotedError
 from xrouter_lg.cli.options import Requests, parse_pairs
-from xrouter_lg.cli.said import EXIT_CODES, ExitCode, command
+from xrouter_lg.cli.said import EXIT_CODES, ExitCode, command, echo
 from xrouter_lg.errors import PoolError
 
 RUN = CliRunner()
@@ -197,3 +197,28 @@ def test_a_group_of_options_reads_as_single_ones() -> None:
 
 def test_the_last_equals_sign_parts_a_pair() -> None:
     assert parse_pairs(["a=b=c", " d = e "], "--rename", "TABLE=CARD") == {"a=b": "c", "d": "e"}
+
+
+def test_no_command_prints_what_may_steer_a_terminal_or_hold_a_password() -> None:
+    folder = Path(cli.__file__).parent
+    past = [
+        f"{path.relative_to(folder)}: {line.strip()}"
+        for path in folder.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "typer.echo(" in line and "printable(" not in line and "__version__" not in line
+    ]
+    assert past == []
+
+
+def test_a_line_names_no_password_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    echo("3 in postgresql://me:pass@word@db:5432/x\rOK \x1b[2J\r\nend")
+    assert capsys.readouterr().out == (
+        "3 in postgresql://[redacted]@db:5432/x\ufffdOK \ufffd[2J\nend\n"
+    )
+
+
+def test_a_traceback_can_not_steer_the_terminal() -> None:
+    app = raising(RuntimeError("\x1b]0;owned\x07 of postgresql://me:secret@db/x"))
+    found = RUN.invoke(app, ["--debug"])
+    assert found.exit_code == 70 and "owned" in found.stderr
+    assert "\x1b" not in found.stderr and "secret" not in found.stderr

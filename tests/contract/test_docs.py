@@ -8,14 +8,16 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from typer.testing import CliRunner
 
 from xrouter_lg import XRouterNode, __all__
-from xrouter_lg.cli import main
+from xrouter_lg.cli import app, main
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +82,22 @@ def commands(line: str) -> None:
     with mock.patch.object(sys, "argv", [name, *arguments]), pytest.raises(SystemExit) as ended:
         main()
     assert (ended.value.code or 0) == int(code or 0), line
+
+
+def shown(page: Path) -> list[list[str]]:
+    """The arguments of each of our commands among a page's shell lines."""
+    lines = "\n".join(fences(page, "sh")).replace("\\\n", " ").splitlines()
+    split = [shlex.split(part, comments=True) for line in lines for part in line.split(";")]
+    behind = [words[::-1].index("xrouter") if "xrouter" in words else 0 for words in split]
+    ours = [words[len(words) - n :] for words, n in zip(split, behind, strict=True) if n]
+    return [list(takewhile(lambda word: word not in ("|", ">", "&&"), words)) for words in ours]
+
+
+@pytest.mark.parametrize("page", [page for page in TOLD if shown(page)], ids=name_of)
+def test_every_command_that_is_shown_has_the_options_that_it_is_shown_with(page: Path) -> None:
+    for arguments in shown(page):
+        told = CliRunner().invoke(app, [*arguments, "--help"])  # read, and not carried out
+        assert told.exit_code == 0, told.output
 
 
 def test_the_readmes_first_block_runs_alone_with_no_key_and_nothing_beside_it(

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.dashboard.conftest import HOSTILE, KEY
-from xrouter_lg.checkpoints.aliases import audit, read_alias
+from xrouter_lg.checkpoints.alias_log import audit
+from xrouter_lg.checkpoints.aliases import read_alias
 from xrouter_lg.dashboard.keeper import SnapshotKeeper
 from xrouter_lg.dashboard.snapshot import take_snapshot
 from xrouter_lg.dashboard.source import DashboardSource

@@ -28,7 +28,8 @@ from xrouter_lg.outcomes import OutcomeError, OutcomeTable
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 from xrouter_lg.verifiers import Suite
 from xrouter_lg.verifiers.feedback import Feedback
-from xrouter_lg.verifiers.grading import Scoring, score_table
+from xrouter_lg.verifiers.grading import Scoring
+from xrouter_lg.verifiers.score_table import score_table
 
 EXACT = Scoring(suite=Suite.from_specs(["exact"]), references={"capital of france?": "Paris"})
 LIKED = Scoring(feedback=(Feedback(keys="liked"),))

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from tests.dashboard.conftest import KEY
@@ -16,11 +17,12 @@ from tests.faults.test_planted_keys import CARD_KEY, IN_HEADER, IN_PROMPT, PLANT
 from tests.faults.test_planted_keys_beyond_requests import echo, telling
 from tests.judge.test_live_traffic import run, texts
 from tests.tracing.on_disk import readable
+from xrouter_lg import Recorder
 from xrouter_lg.cli import app
 from xrouter_lg.dashboard.routes import Dashboard
 from xrouter_lg.dashboard.source import DashboardSource
 from xrouter_lg.serve.run import running
-from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, always
+from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, ScriptedChatModel, always
 
 RUN = CliRunner()
 IN_URL = "planted-passw0rd"
@@ -119,3 +121,16 @@ def test_a_stores_password_is_in_no_error(command: str) -> None:
     url = f"postgresql+psycopg://someone:{IN_URL}@127.0.0.1:1/none"
     said = told(*command.split(), "--store", url, codes=(1, 2, 70))
     assert said.strip() and IN_URL not in said
+
+
+def test_a_stores_password_is_in_nothing_that_a_command_writes(
+    postgres_url: str, fake: FakeOpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = make_url(postgres_url).set(password=IN_URL).render_as_string(hide_password=False)
+    with Recorder(url) as recorder:
+        ScriptedChatModel(["hello"]).invoke("hi", {"callbacks": [recorder]})
+    said = told("traces", "list", "--store", url)
+    said += told("init", "--traces", url) + told("doctor", "--store", url, codes=(0, 1))
+    said += (tmp_path / "pool.yaml").read_text()
+    assert "pool of the models" in said and IN_URL not in said

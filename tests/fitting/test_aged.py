@@ -125,6 +125,37 @@ def test_costs_of_before_a_price_change_count_at_the_new_price() -> None:
     assert steady.aged.changes == ()
 
 
+def priced(seed: int = 0) -> tuple[OutcomeGrid, np.ndarray]:
+    """A log with tokens, each card at a steady price."""
+    rng = np.random.default_rng(seed)
+    table = log(World.of(N))
+    used = [
+        rng.integers(low, high, table.score.shape).astype(float)
+        for low, high in ((50, 4000), (5, 800))
+    ]
+    usd = np.where(np.isfinite(table.cost), (used[0] * 1.0 + used[1] * 4.0) / 1e6, np.nan)
+    tokens = {"input_tokens": used[0], "output_tokens": used[1]}
+    return dataclasses.replace(table, more={**table.more, **tokens}), usd
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.5, 3.0])
+def test_three_answers_at_another_price_tell_it(factor: float) -> None:
+    table, usd = priced()
+    last = np.flatnonzero(np.isfinite(usd[:, LARGE]))[-3:]
+    usd[last, LARGE] *= factor
+    change = only(learned(dataclasses.replace(table, cost=usd)))
+    assert (change.card, change.kind) == ("large", "price")
+    assert change.size == pytest.approx(factor, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_prompt_cache_that_makes_some_answers_cheap_is_no_new_price(seed: int) -> None:
+    table, usd = priced(seed)
+    cheap = np.random.default_rng(seed).random(usd.shape) < 0.15
+    usd[cheap] *= 0.5
+    assert learned(dataclasses.replace(table, cost=usd)).aged.changes == ()
+
+
 def test_a_log_without_times_tells_no_change() -> None:
     table = log(swapped())
     more = {**table.more, "observed_at": np.full(table.score.shape, np.nan)}

@@ -160,7 +160,7 @@ async def test_a_new_card_without_its_key_costs_a_fallback_and_no_money(
 async def test_the_same_router_in_a_graph_and_a_node_shares_health(fake: FakeOpenAIServer) -> None:
     router = Router(pool(fake))
     for _ in range(5):
-        router.workers.breaker("worker:small").failure()
+        router.workers.cards.breaker("worker:small").failure()
     graph = build_router_graph(router).compile()
     by_graph = record(await graph.ainvoke(ask()))  # type: ignore[arg-type]
     by_node = record(await app(XRouterNode(router)).ainvoke(ask()))

@@ -86,7 +86,7 @@ async def test_of_many_requests_one_is_the_probe_and_the_others_go_elsewhere(
     now = [0.0]
     router = Router(pool(fake))
     broken = Breaker(threshold=1, cooldown_s=30.0, clock=lambda: now[0])
-    router.workers._breakers["worker:small"] = broken
+    router.workers.cards._breakers["worker:small"] = broken
     broken.failure()
     now[0] = 31.0
     fake.faults = FaultPlan({"small": server_error()})
@@ -172,7 +172,7 @@ def test_a_card_that_passes_its_limit_is_marked_and_reserved_for_as_it_was_seen(
         charge = record(node.invoke(ASK))["charges"][0]
         assert Decimal(charge["overrun_usd"]) > Decimal("0.014")
         assert Decimal(charge["cost_usd"]) == Decimal("0.02001")
-        factor = router.workers.overruns["one"]
+        factor = router.workers.cards.overruns["one"]
         assert 3 < factor < 5
         assert "more than" in caplog.text
         charge = record(node.invoke(ASK))["charges"][0]

@@ -359,7 +359,7 @@ async def test_a_worker_that_raises_anything_costs_a_fallback(fake: FakeOpenAISe
 
 def with_breaker(fake: FakeOpenAIServer, clock: list[float]) -> XRouterNode:
     router = Router(pool(fake))
-    router.workers._breakers["worker:small"] = Breaker(
+    router.workers.cards._breakers["worker:small"] = Breaker(
         threshold=2, cooldown_s=30, clock=lambda: clock[0]
     )
     return XRouterNode(router)
@@ -400,7 +400,7 @@ async def test_a_probe_that_fails_opens_the_circuit_again(fake: FakeOpenAIServer
 async def test_the_only_card_is_tried_even_with_its_circuit_open(fake: FakeOpenAIServer) -> None:
     fake.faults = FaultPlan({"small": first(2, server_error())})
     router = Router(pool(fake, "small"))
-    router.workers._breakers["worker:small"] = Breaker(threshold=2, cooldown_s=30)
+    router.workers.cards._breakers["worker:small"] = Breaker(threshold=2, cooldown_s=30)
     graph = app(XRouterNode(router))
     for _ in range(2):
         with pytest.raises(AllCandidatesFailedError):

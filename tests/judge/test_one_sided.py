@@ -11,8 +11,10 @@ from tests.support.logs import CARDS, USD, World, always
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.from_log import FromLog, learned_from
 from xrouter_lg.fitting.read_lesson import LessonSettings
+from xrouter_lg.judge.logged_calls import LoggedCalls, requests_per_day
 from xrouter_lg.judge.one_sided import Conclusion, conclude_from_log
 from xrouter_lg.outcomes.grid import OutcomeGrid
+from xrouter_lg.value.evidence import Evidence
 
 WEIGHT = 0.5
 C_REF = 0.01
@@ -71,6 +73,7 @@ def test_a_log_that_never_explored_is_held_however_good_it_looks(told: bool) -> 
     assert found.use == "as it is"
     assert "never explored" in found.reason
     assert "exploration=0.05" in found.reason
+    assert ("nobody knows it: their propensity is empty" in found.reason) is not told
 
 
 def test_where_routing_adds_nothing_the_best_card_is_named() -> None:
@@ -157,3 +160,55 @@ def test_a_conclusion_has_a_json_form_that_promotion_reads() -> None:
     text = json.dumps(found.to_json(), allow_nan=False)
     assert json.loads(text)["promote"] is found.promote
     assert json.loads(text)["reasons"][0] == found.reason
+
+
+def test_propensities_that_the_log_can_not_have_had_conclude_nothing() -> None:
+    chances = always("large", 1500, 0.3)
+    table = World.of(1500).log(chances)
+    called = np.isfinite(table.more["propensity"])
+    table.more["propensity"][called] = 1 / 3  # as if every card were drawn alike
+    _, found = concluded(table)
+    assert found.use == "as it is"
+    assert "propensities contradict the log: by them the calls of large stand for" in found.reason
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_propensities_of_a_log_whose_other_cards_nobody_scores_contradict_nothing(
+    seed: int,
+) -> None:
+    chances = always("large", 1500, 0.6)
+    table = World.of(1500, seed).log(chances, seed)
+    gone = CARDS.index("small")
+    table.score[:, gone] = np.nan
+    # As a log is read: a card without any score is no card of the table, its requests stay.
+    kept = table.of([name for name in CARDS if name != "small"])
+    found = conclude_from_log(
+        learned_from(kept, LessonSettings()), cost_weight=WEIGHT, c_ref_usd=C_REF
+    )
+    assert "contradict" not in found.reason
+
+
+def test_a_card_of_which_users_speak_more_is_not_heard_louder() -> None:
+    """The value model is told wrong about one card, so that the draws have to set it right."""
+    world = World.of(6000)
+    table = world.log(always("large", 6000, 0.5))
+    quiet = np.random.default_rng(1).random(6000) < 0.8
+    for name in ("small", "coder"):
+        table.score[quiet, CARDS.index(name)] = np.nan
+    log = LoggedCalls.of(table, Evidence.of(table))
+    assert log.scored_L[log.card == 2].mean() > 3.0 * log.scored_L[log.card == 0].mean()
+    # What every card scores, by the draws alone: the usual mean of each.
+    every, own = np.arange(len(log.row)), log.own
+    told = np.isfinite(log.score_M[own])
+    for card in range(3):
+        drawn = told & (log.card == card)
+        mean = (log.score_M[every, card] / log.chance_M[every, card] / log.scored_L)[drawn].sum()
+        assert mean / told.sum() == pytest.approx(world.score_N_M[:, card].mean(), abs=0.08)
+
+
+def test_a_clock_that_is_years_ahead_stretches_no_log() -> None:
+    table = World.of(2000).log(always("large", 2000, 0.3))
+    usual = requests_per_day(table)
+    assert usual is not None
+    table.more["observed_at"][::100] += 10 * 365 * 86_400
+    assert requests_per_day(table) == pytest.approx(usual, rel=0.02)

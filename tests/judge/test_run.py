@@ -293,8 +293,7 @@ def test_the_command_works_from_a_fresh_process(folder: Path, tmp_path: Path) ->
 def test_the_exit_code_tells_ci_only_when_asked(folder: Path, tmp_path: Path) -> None:
     run = folder / "run"
     arguments = ["judge", "--checkpoint", str(run / "checkpoint")]
-    arguments += ["--outcomes", str(folder / "data" / "outcomes.parquet")]
-    arguments += ["--prompts", str(folder / "data" / "prompts.parquet"), "--draws", "30"]
+    arguments += ["--outcomes", str(folder / "data"), "--draws", "30"]
     arguments += ["--cache", str(folder / "cache")]
     page = tmp_path / "report.html"
     found = CliRunner().invoke(app, [*arguments, "--report", str(page), "--no-baselines"])

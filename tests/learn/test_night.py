@@ -21,6 +21,7 @@ from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.cli import app
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.learn import run as night
+from xrouter_lg.learn.report import write_report
 from xrouter_lg.learn.run import learn
 from xrouter_lg.learn.settings import LearnSettings
 from xrouter_lg.learn.state import STATE_FILE, read_nights
@@ -168,6 +169,29 @@ def test_a_dry_run_writes_and_moves_nothing(store: Path, tmp_path: Path) -> None
     assert f"{REQUESTS} traces" in found.reason
     assert not how.folder.exists()
     assert not how.checkpoints.exists()
+
+
+def test_a_card_that_left_the_pool_is_no_gain_and_no_conclusion(
+    store: Path, tmp_path: Path
+) -> None:
+    """With it the same log promotes: nearly all that it gains is the small card's."""
+    file = tmp_path / "pool.yaml"
+    file.write_text(
+        "default: large\nmodels:\n"
+        + "".join(
+            f"  - name: {name}\n    model: openai:{name}\n    base_url: http://127.0.0.1:9/v1\n"
+            for name in ("coder", "large")
+        )
+    )
+    found = learn(settings(store, tmp_path, pool=file))
+    assert found.concluded is not None
+    assert found.manifest is not None
+    assert [card.name for card in found.manifest.cards] == ["coder", "large"]
+    assert {cell.card for cell in found.concluded.overlap} == {"coder", "large"}
+    (said,) = found.concluded.left_out
+    assert "scored outcomes of small, which can't be chosen, are left out" in said
+    write_report(found, tmp_path / "report.html")
+    assert "of small, which can" in (tmp_path / "report.html").read_text()
 
 
 def test_a_budget_without_a_pool_is_refused(tmp_path: Path) -> None:

@@ -159,3 +159,54 @@ def test_a_file_that_is_no_table_is_named(tmp_path: Path, read: Read) -> None:
     free = pl.read_parquet(tmp_path / "o.parquet").drop("cost_usd")
     with pytest.raises(OutcomeError, match=r"lacks the column cost_usd"):
         OutcomeTable.from_frames(free, pl.read_parquet(tmp_path / "p.parquet")).grid()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [
+        ("propensity", 0.0, r"lie in \(0, 1\]"),
+        ("propensity", 1.5, r"lie in \(0, 1\]"),
+        ("feedback", 5.0, r"lie in \[0, 1\]"),
+        ("observed_at", 1.76e12, "be Unix seconds, not milliseconds"),
+        ("observed_at", -1.0, "be Unix seconds"),
+    ],
+)
+def test_what_a_log_tells_must_be_what_it_may_be(
+    tmp_path: Path, column: str, value: float, rule: str
+) -> None:
+    log(tmp_path, pl.lit(value).alias(column))
+    with pytest.raises(
+        OutcomeError, match=rf"{column} is {value!r} for 'large' on a\|t\|1.*{rule}"
+    ):
+        OutcomeTable.load(tmp_path / "o.parquet", tmp_path / "p.parquet").grid(
+            every=True, more=("score", "cost_usd", column)
+        )
+    assert not OutcomeTable.load(tmp_path / "o.parquet", tmp_path / "p.parquet").validate().ok
+
+
+def test_not_a_number_is_how_some_write_what_is_unknown(tmp_path: Path) -> None:
+    log(tmp_path, pl.lit(float("nan")).alias("propensity"))
+    table = OutcomeTable.load(tmp_path / "o.parquet", tmp_path / "p.parquet").grid(
+        every=True, more=("score", "cost_usd", "propensity")
+    )
+    assert np.isnan(table.more["propensity"].astype(float)).all()
+
+
+def test_a_log_loses_no_score_to_a_second_row_of_its_cell(read: Read) -> None:
+    rows = [("a", "t", "1", "large", 1.0, 1.0), ("a", "t", "1", "large", None, 1.0)]
+    with pytest.raises(OutcomeError, match=r"two outcomes of one model .*'large' on a\|t\|1"):
+        read(rows, cards=None, rename={}, every=True)
+
+
+def test_a_log_loses_no_outcome_whose_prompt_has_no_text(read: Read) -> None:
+    with pytest.raises(OutcomeError, match=r"1 prompts .* have no text"):
+        read(texts=TEXTS[1:], cards=None, rename={}, every=True)
+
+
+def log(folder: Path, *columns: pl.Expr) -> None:
+    """A log of one answer, with these columns besides."""
+    names = ["source", "task", "prompt_id", "model", "score", "cost_usd"]
+    frame = pl.DataFrame([ROWS[1]], schema=names, orient="row").with_columns(*columns)
+    frame.write_parquet(folder / "o.parquet")
+    text = pl.DataFrame(TEXTS[:1], schema=[*names[:3], "prompt"], orient="row")
+    text.write_parquet(folder / "p.parquet")

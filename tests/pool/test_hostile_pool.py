@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xrouter_lg.errors import PoolError
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.file import MOST_BYTES
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.pool import ModelPool
 
 CARD = "name: small, model: m, base_url: 'http://127.0.0.1:1/v1'"
 TEN = "[" + ", ".join(["l"] * 10) + "]"

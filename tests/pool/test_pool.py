@@ -15,7 +15,8 @@ from langchain_openai import ChatOpenAI
 
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.errors import ConfigurationError, MissingKeyError, PoolError
-from xrouter_lg.pool.pool import ModelCard, ModelPool, normalise_name
+from xrouter_lg.pool.card import ModelCard, normalise_name
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.testing import ScriptedChatModel
 

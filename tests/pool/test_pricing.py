@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xrouter_lg.pool import pricing
+from xrouter_lg.pool.price_list import prices_ahead
 from xrouter_lg.pool.pricing import Price, PublishedPrice, published_price
 from xrouter_lg.types import TokenUsage
 
@@ -237,7 +237,7 @@ def test_a_rate_of_another_hour_is_among_those_reserved_for() -> None:
     now, then = (ModelPrice(input_mtok=Decimal(n), output_mtok=Decimal(n)) for n in (1, 7))
     entries = [ConditionalPrice(prices=now), ConditionalPrice(constraint=hours, prices=then)]
     model = ModelInfo(id="m", match=None, prices=entries)  # type: ignore[arg-type]
-    rates = {price.input_mtok for price in pricing._prices_ahead(model)}
+    rates = {price.input_mtok for price in prices_ahead(model)}
     assert rates == {Decimal(1), Decimal(7)}
 
 
@@ -260,7 +260,7 @@ def test_a_price_that_starts_on_a_later_date_is_reserved_for_already() -> None:
         ConditionalPrice(constraint=StartDateConstraint(later), prices=then),
     ]
     model = ModelInfo(id="m", match=None, prices=entries)  # type: ignore[arg-type]
-    rates = {price.input_mtok for price in pricing._prices_ahead(model)}
+    rates = {price.input_mtok for price in prices_ahead(model)}
     assert rates == {Decimal(1), Decimal(7)}
 
 

@@ -11,7 +11,7 @@ from langchain_core.tools import tool
 from tests.support.apps import app
 from tests.support.provider_matrix import Provider, answered, cells, except_, routed
 from xrouter_lg import ModelPool, XRouterNode
-from xrouter_lg.pool.pool import CAPABILITIES
+from xrouter_lg.pool.card import CAPABILITIES
 from xrouter_lg.testing import FakeProviders
 
 SEES = frozenset({"tools", "structured_output"}) | (CAPABILITIES & {"vision", "files"})

@@ -12,7 +12,8 @@ from langchain_core.messages import HumanMessage
 
 from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import NoCandidateError
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.constraints import LEAST_ANSWER_TOKENS, Candidates
 from xrouter_lg.types import RouteRequest
@@ -188,12 +189,12 @@ def test_an_answer_can_be_no_longer_than_what_the_prompt_leaves_of_the_window() 
 
 
 def test_the_reservation_of_an_unknown_price_is_unknown() -> None:
-    assert constraints.reserve_for(card("a"), request(), 10) is None
+    assert constraints.reserved_usd_for(card("a"), request(), 10) is None
 
 
 def test_a_shorter_answer_reserves_less() -> None:
     one, it = card("a", price=ONE), request(prompt_tokens_max=10)
-    assert constraints.reserve_for(one, it, 20) == Decimal("0.00003")
+    assert constraints.reserved_usd_for(one, it, 20) == Decimal("0.00003")
 
 
 # --- what is left of the money -------------------------------------------------------------
@@ -246,6 +247,6 @@ def test_the_answer_that_is_paid_for_fits_the_money(usd: Decimal, prompt: int, r
     removed = constraints.apply(pool, it, lambda name: False).removed
     found = constraints.cheapest_that_can(pool, removed, it)
     if found is not None:
-        worst = constraints.reserve_for(one, it, found[1])
+        worst = constraints.reserved_usd_for(one, it, found[1])
         assert worst is not None
         assert worst <= usd

@@ -55,6 +55,17 @@ def test_an_answer_that_ends_with_a_call_has_one(word: str) -> None:
     assert flaw_of({**lost, "content": ""}) is ErrorClass.EMPTY
 
 
+@pytest.mark.parametrize("name", ["", None])
+def test_a_call_of_a_tool_without_a_name_is_none(name: str | None) -> None:
+    meta = {"response_metadata": {"finish_reason": "tool_calls"}}
+    for call in (
+        {**CALL, "name": name},
+        {"function": {"name": name, "arguments": "{}"}, "id": "1"},
+    ):
+        said = {"role": "assistant", "content": "", "tool_calls": [CALL, call], **meta}
+        assert flaw_of(said) is ErrorClass.MALFORMED
+
+
 @pytest.mark.parametrize(
     ("native", "flaw"),
     [

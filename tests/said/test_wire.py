@@ -147,6 +147,7 @@ def test_tools_are_in_the_form_of_chat_completions() -> None:
     [
         ("required", "required"),
         ({"type": "auto"}, "auto"),
+        ({"type": "none"}, "none"),
         ({"type": "tool", "name": "f"}, "f"),
         ({"type": "function", "name": "f"}, "f"),
         ({"type": "function", "function": {"name": "f"}},) * 2,

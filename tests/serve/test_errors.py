@@ -87,6 +87,7 @@ def test_what_is_no_json_object_is_a_bad_request(serve: Serve, path: str, body: 
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": ["Hi"]}, "messages[0]"),
+        ({"messages": HI * 10_001}, "messages"),
         ({"messages": [{"role": "god", "content": "Hi"}]}, "messages[0].role"),
         ({"messages": [{"role": "remove", "content": "", "id": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,19 +18,24 @@ _STARTS = 5
 
 
 @contextlib.contextmanager
-def running_postgres(folder: Path) -> Iterator[str]:
-    """The URL of a server with its data in ``folder``."""
+def running_postgres() -> Iterator[str]:
+    """The URL of a server whose data go with it.
+
+    They are in no folder of pytest's: each of its runs shuts those of the same user against all
+    others, and root's servers run as another user.
+    """
     _made_runnable()
-    server = _started(folder)
-    try:
-        url = server.get_uri()
-        with psycopg.connect(url, autocommit=True) as connection:
-            for setting in ("fsync = off", "max_connections = 200"):  # the data dies with the test
-                connection.execute(f"ALTER SYSTEM SET {setting}")
-            connection.execute("SELECT pg_reload_conf()")
-        yield url
-    finally:
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="postgres", ignore_cleanup_errors=True) as folder:
+        server = _started(Path(folder))
+        try:
+            url = server.get_uri()
+            with psycopg.connect(url, autocommit=True) as connection:
+                for setting in ("fsync = off", "max_connections = 200"):  # no data stay
+                    connection.execute(f"ALTER SYSTEM SET {setting}")
+                connection.execute("SELECT pg_reload_conf()")
+            yield url
+        finally:
+            server.cleanup()
 
 
 def new_database(server: str) -> str:

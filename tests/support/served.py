@@ -13,7 +13,7 @@ from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.policies.slots.prompts import Block, SlotPolicy
 from xrouter_lg.policies.slots.remote import RemotePolicy
 from xrouter_lg.policies.slots.remote_servers import LlamaCpp, ServerKind, Vllm
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import Proposal, RouteRequest
 

@@ -14,8 +14,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 from pydantic import Field
 
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.tracing.runs.extract import annotate, run_ids
-from xrouter_lg.types import RouteRecord
 
 USAGE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
 

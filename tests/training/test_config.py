@@ -42,6 +42,18 @@ def test_an_override_without_a_value_empties_a_text(path: Path) -> None:
         load_config(path, ["warm_start.epochs="])
 
 
+def test_a_home_folder_is_one_wherever_a_file_is_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    names = ["outcomes", "pool", "output", "base.path", "live.verifiers"]
+    names += ["collect.verifiers", "collect.references"]
+    config = load_config(path, [f"{name}=~/folder" for name in names])
+    found = [config.outcomes, config.pool, config.output, config.base.path, config.live.verifiers]
+    found += [config.collect.verifiers, config.collect.references]
+    assert found == ["/home/ada/folder"] * len(names)
+
+
 def test_overrides_win_and_are_read_as_yaml(path: Path) -> None:
     config = load_config(
         path, ["warm_start.learning_rate=2e-4", "base.threads=1", "outcomes=x", "data.models=[m]"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.worlds import draw, evidence, of_grid
-from xrouter_lg.value.posterior import fit_posterior
+from xrouter_lg.value.posterior import Posterior, fit_posterior, noise, unlearned
 
 TRUTH = np.array([[0.9, 0.6, 0.3], [0.3, 0.6, 0.9]])
 
@@ -102,3 +102,40 @@ def test_nothing_to_learn_from_is_an_error() -> None:
     nothing = evidence([], [], [], prompts=3, cards=2)
     with pytest.raises(ValueError, match="no outcome has a score"):
         fit_posterior(nothing, np.zeros(3, dtype=np.int64), 1)
+
+
+def test_what_a_card_is_counted_on_for_is_a_score() -> None:
+    score = draw(np.full((2, 3), 0.9), families(300), 1)
+    score[families(300) == 0, 2] = np.nan
+    found = fit_posterior(of_grid(score), families(300), 2)
+    for caution in (0.0, 2.0, 1e6, -1e6):
+        counted = found.cautious(caution)
+        assert (counted >= 0.0).all() and (counted <= 1.0).all()
+    assert found.cautious(1e6)[0, 2] == 0.0 and found.cautious(-1e6)[0, 2] == 1.0
+
+
+def test_a_card_that_was_always_right_is_not_certain_to_be() -> None:
+    assert noise(np.array([1.0]), 0.5) == pytest.approx([0.9 * 0.02 * 0.98 + 0.025])
+    assert noise(np.array([0.5]), 0.5) == pytest.approx([0.25])
+
+
+def test_the_doubt_of_a_card_is_the_error_of_its_distance_from_the_known_ones() -> None:
+    # Two cards asked alike and independent: each one's distance from their mean has half the
+    # variance. A third that nobody asked is as far from that mean as its own error and the mean's.
+    found = Posterior(
+        mean_F_M=np.full((1, 3), 0.5),
+        covariance_F_M_M=np.diag([0.04, 0.04, 0.09])[None],
+        tries_F_M=np.array([[5, 5, 0]]),
+        worth_F_M=np.array([[5.0, 5.0, 0.0]]),
+    )
+    known, unasked = np.sqrt(0.04 / 2), np.sqrt(0.09 + 0.04 / 2)
+    assert found.doubt_F_M == pytest.approx(np.array([[0.0, 0.0, unasked - known]]))
+
+
+def test_before_any_outcome_cards_are_alike_and_kin() -> None:
+    found = unlearned(2, 3)
+    assert (found.mean_F_M == 0.5).all() and (found.doubt_F_M < 1e-9).all()
+    assert not found.tries_F_M.any() and not found.worth_F_M.any()
+    covariance = found.covariance_F_M_M[1]
+    assert (covariance > 0).all() and (np.linalg.eigvalsh(covariance) > 0).all()
+    assert covariance[0, 0] > covariance[0, 1] == covariance[1, 2]

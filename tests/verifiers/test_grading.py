@@ -25,9 +25,9 @@ from xrouter_lg.verifiers.grading import (
     Scoring,
     Submission,
     Verdicts,
-    score_table,
 )
 from xrouter_lg.verifiers.registry import Rule
+from xrouter_lg.verifiers.score_table import score_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

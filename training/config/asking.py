@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
-from training.config.settings import SETTINGS, Count, Share, Text
+from training.config.settings import SETTINGS, Count, Location, Share
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -18,7 +18,7 @@ class LiveConfig:
     budget_usd: float = 0.0
     """What all live calls and verdicts of a run may cost together, those before a resume
     included; 0 calls nobody."""
-    verifiers: Text = ""
+    verifiers: Location = ""
     """The verifier file (``xrouter verifiers``) that scores live answers."""
     concurrency: Count = 8
     share: Share = 0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
-from training.config.settings import SETTINGS, Text, Whole
+from training.config.settings import SETTINGS, Location, Text, Whole
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -13,9 +13,9 @@ class CollectConfig:
 
     project: Text = ""
     """Only this project's traces; all of a store's when empty."""
-    verifiers: Text = ""
+    verifiers: Location = ""
     """A verifier file (``xrouter verifiers``) that scores the answers."""
-    references: Text = ""
+    references: Location = ""
     """JSON lines with ``prompt_id`` or ``prompt``, and ``reference``."""
     feedback_keys: tuple[str, ...] = ()
     """Feedback that scores what no verifier does; ``stars=1..5`` where its scale is not 0 to 1."""

@@ -17,7 +17,7 @@ from training.config.collect import CollectConfig
 from training.config.grpo import GrpoSettings
 from training.config.reward import RewardConfig
 from training.config.sampling import Sampling
-from training.config.settings import SETTINGS, Count, Text, Whole, first_problem
+from training.config.settings import SETTINGS, Count, Location, Text, Whole, first_problem
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
@@ -52,7 +52,7 @@ class DataConfig:
 class BaseConfig:
     """The base model."""
 
-    path: Text = ""
+    path: Location = ""
     """A folder, a .gguf file, or a model id of the hub."""
     model_id: Text = "SmolLM2-135M-Instruct"
     """The name recorded in the manifest."""
@@ -65,13 +65,13 @@ class BaseConfig:
 class RunConfig:
     """One run of ``training/train.py``."""
 
-    outcomes: Text = ""
+    outcomes: Location = ""
     """A folder with ``outcomes.parquet`` and ``prompts.parquet``."""
     traces: Text = ""
     """In its place: the path or URL of a trace store, or ``langsmith:PROJECT``."""
-    pool: Text = ""
+    pool: Location = ""
     """A pool file whose cards must cover the table's models; not looked at when empty."""
-    output: Text = "runs/headline"
+    output: Location = "runs/headline"
     """The run folder; the checkpoint is its ``checkpoint``."""
     codec: Literal["slots", "tools", "cascade"] = "slots"
     """One token per decision; calls of tools in the base's own chat template; or, without a

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
 SETTINGS = ConfigDict(extra="forbid")
 """Of every dataclass of settings."""
@@ -16,6 +17,8 @@ Count = Annotated[int, Strict(), Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 """A text; ``key=`` on the command line and ``key:`` in a file empty it."""
+Location = Annotated[Text, AfterValidator(os.path.expanduser)]
+"""A file or a folder; ``~`` is the home folder, which no shell expands behind ``key=``."""
 
 _MUST_BE = {
     "int_type": "it must be int",

@@ -22,8 +22,9 @@ from langsmith import tracing_context
 
 from training.data.outcome_source import AnswerText
 from xrouter_lg.arrays import Bools, Floats, Ints
+from xrouter_lg.backfill.answer import Stored
 from xrouter_lg.backfill.asking import Asker, Order
-from xrouter_lg.backfill.cache import AnswerCache, Stored
+from xrouter_lg.backfill.cache import AnswerCache
 from xrouter_lg.backfill.selection import removed_cards
 from xrouter_lg.calls.attempt import Workers
 from xrouter_lg.calls.ledger import RequestAccount
@@ -31,7 +32,8 @@ from xrouter_lg.calls.money import parse_usd, worst_case
 from xrouter_lg.calls.tokens import prompt_size
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.outcomes.conversation import Conversation
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.verifiers import SupportsVerify
 from xrouter_lg.verifiers.grading import Grade, Submission

@@ -15,7 +15,8 @@ from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.outcomes import OutcomeGrid, OutcomeTable
 from xrouter_lg.outcomes.conversation import UnaskableError, conversation_of, meta_of
 from xrouter_lg.outcomes.schema import KEY
-from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.pool.card import normalise_name
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.portal import run_sync
 from xrouter_lg.prompts import slots
 

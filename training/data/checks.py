@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from training.processes import process_count
 from xrouter_lg.errors import ConfigurationError, XRouterError
-from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.pool.card import normalise_name
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.prompts import slots
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from training.config.run import RunConfig
 from training.data.inputs import Plan
 from xrouter_lg.fitting.lesson import Lesson
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 
 
 def lesson_of(work: Plan) -> Lesson:

@@ -26,7 +26,7 @@ from training.stage.supervise import supervise
 from training.warm_start.stage import stage_key
 from xrouter_lg.figures.routed_utility import WEIGHTS
 from xrouter_lg.fitting.lesson import prior_log_odds
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.prompts import slots
 
 

@@ -49,7 +49,7 @@ from xrouter_lg.fitting.held_out import dial_points, expected_of, held_out
 from xrouter_lg.fitting.lesson import prior_log_odds, tokens_of
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.policies.utility import Predictor
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.value.features import Features
 
 

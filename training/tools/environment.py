@@ -22,7 +22,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from training.data.outcome_source import OutcomeSource
 from training.data.reward import Reward
 from training.grpo.episodes import Episodes
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.types import Answer, RouteRequest
 

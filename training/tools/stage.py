@@ -48,7 +48,8 @@ from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.fitting.family_head import head_of, head_stats
 from xrouter_lg.fitting.provenance import provenance
 from xrouter_lg.fitting.trained_on import reference_of
-from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.pool.card import normalise_name
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.value.features import Features
 

@@ -5,8 +5,9 @@ answered, so the most informative prompts are asked again, within a budget. Answ
 good: no call that was paid for is made twice, whatever happens in between.
 """
 
+from xrouter_lg.backfill.answer import AnswerKey
 from xrouter_lg.backfill.asking import Asker, Order
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey
+from xrouter_lg.backfill.cache import AnswerCache
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.run import Runner, Tally

@@ -13,21 +13,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base, unfinished_charge
+from xrouter_lg.backfill.answer import AnswerKey, Stored, key_base
+from xrouter_lg.backfill.cache import AnswerCache, unfinished_charge
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.grader import verdict_on, verdict_usd
-from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.attempt import CallResult, CallTerms, Workers
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.ledger import RequestAccount, Reservation
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import PromptSize
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.outcomes.conversation import Conversation
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import Charge, PlannedCall
 from xrouter_lg.verifiers import SupportsVerify
@@ -138,18 +139,18 @@ class Asker:
             allowance_usd=order.worst_usd,
         )
         config: RunnableConfig = {"tags": ["xrouter:backfill"], "callbacks": []}
-        options: dict[str, Any] = dict(order.conversation.tool_options)
         try:
             result = await self.workers.call(
                 order.card,
                 call,
                 order.conversation.messages,
                 config,
-                pool=self._cards,
+                CallTerms(
+                    pool=self._cards,
+                    prompt_tokens_max=order.prompt_tokens_max,
+                    bound=Bound(order.conversation.tools, order.conversation.tool_options, {}),
+                ),
                 charges=charges,
-                prompt_tokens_max=order.prompt_tokens_max,
-                tools=order.conversation.tools,
-                tool_options=options,
             )
         except asyncio.CancelledError:
             paid = _as_backfill(charges)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from langchain_core.messages import AIMessage, message_to_dict
 from sqlalchemy import Connection, Select, create_engine, event, func, insert, select
@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from xrouter_lg.backfill.answer import AnswerKey, Stored, stored_of
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.schema import (
     ACCOUNTS,
@@ -35,40 +36,13 @@ from xrouter_lg.backfill.schema import (
 )
 from xrouter_lg.calls.ledger import counted
 from xrouter_lg.json_text import encodable_value, to_json
-from xrouter_lg.outcomes.conversation import Conversation, digest_of
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.said import answer_of
 from xrouter_lg.types import Charge, usd, usd_str
 from xrouter_lg.verifiers.grading import VERDICTS_FILE, Verdicts
 
 _BUSY_S = 1.0
 _LOST = "lost"
-
-
-class AnswerKey(NamedTuple):
-    """What an answer is an answer to. ``base`` digests conversation, model, server and params."""
-
-    base: str
-    sample: int
-    """From 0; others than 0 only where an answer is sampled several times."""
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An answer without its text, or the failure that a call ended in for good."""
-
-    id: int
-    key: AnswerKey
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: Decimal | None
-    latency_s: float | None
-    truncated: bool
-    error: str | None
-    detail: str | None
-    at: float
-    """When it was kept, in Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +87,6 @@ def unfinished_charge(
     )
 
 
-def key_base(conversation: Conversation, card: ModelCard) -> str:
-    """What a card would be sent, but for the length limit."""
-    return digest_of([1, conversation.digest, _identity(card)])
-
-
-def _identity(card: ModelCard) -> dict[str, Any]:
-    identity: dict[str, Any] = {
-        "model": card.model_name,
-        "provider": card.provider,
-        "base_url": card.base_url or getattr(card.model, "openai_api_base", None),
-        "params": dict(card.params),
-    }
-    if not isinstance(card.model, str):
-        # A model that was handed in has its settings inside.
-        identity["params"] = {"type": card.model._llm_type, **card.model._identifying_params}
-    return identity
-
-
 class AnswerCache:
     """The cache of one file, or of nothing but memory (``None``, for a dry run).
 
@@ -163,7 +119,7 @@ class AnswerCache:
         self._answers: dict[AnswerKey, Stored] = {}
         columns = [column for column in ANSWERS.c if column.name not in ("response", "message")]
         for row in self._rows(select(*columns).order_by(ANSWERS.c.id)):
-            self._remember(_stored(row))
+            self._remember(stored_of(row))
 
     def _prepare(self) -> None:
         with self._connection.begin():
@@ -294,7 +250,7 @@ class AnswerCache:
         row |= {**key._asdict(), "intent_id": intent, "at": time.time()}
         with self._writing():
             self._end(intent, how, charges)
-            stored = _stored({**row, "id": self._insert(ANSWERS, **row)})
+            stored = stored_of({**row, "id": self._insert(ANSWERS, **row)})
         self._remember(stored)
         return stored
 
@@ -415,18 +371,3 @@ def _lost(intent: Mapping[str, Any]) -> Charge:
 def _open_intents() -> Select[Any]:
     ended = select(ENDS.c.intent_id).where(ENDS.c.intent_id == INTENTS.c.id).exists()
     return select(INTENTS).where(~ended).order_by(INTENTS.c.id)
-
-
-def _stored(row: Mapping[str, Any]) -> Stored:
-    return Stored(
-        id=row["id"],
-        key=AnswerKey(row["base"], row["sample"], row["max_tokens"]),
-        input_tokens=row.get("input_tokens"),
-        output_tokens=row.get("output_tokens"),
-        cost_usd=usd(row.get("cost_usd")),
-        latency_s=row.get("latency_s"),
-        truncated=bool(row["truncated"]),
-        error=row.get("error"),
-        detail=row.get("detail"),
-        at=row["at"],
-    )

@@ -14,12 +14,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, unfinished_charge
+from xrouter_lg.backfill.answer import AnswerKey
+from xrouter_lg.backfill.cache import AnswerCache, unfinished_charge
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.errors import BudgetExceededError
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Charge
 from xrouter_lg.verifiers import Suite, SupportsVerify
 from xrouter_lg.verifiers.grading import Grade, Submission, no_verifier

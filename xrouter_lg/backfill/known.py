@@ -13,7 +13,7 @@ from xrouter_lg.arrays import Bools, Floats
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import Column, OutcomeGrid, card_name
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 
 LOGGED = ("propensity", "observed_at", "scored_by")
 """Columns of the outcomes that say how much they tell."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from xrouter_lg.backfill.cache import AnswerCache, Stored
+from xrouter_lg.backfill.answer import Stored
+from xrouter_lg.backfill.cache import AnswerCache
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.known import Known
 from xrouter_lg.backfill.selection import Cell, submission

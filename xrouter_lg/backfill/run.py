@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
+from xrouter_lg.backfill.answer import AnswerKey, Stored
 from xrouter_lg.backfill.asking import Asked, Asker
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored
+from xrouter_lg.backfill.cache import AnswerCache
 from xrouter_lg.backfill.grader import Grader
 from xrouter_lg.backfill.schedule import Schedule
 from xrouter_lg.backfill.selection import Cell, Job, Worklist, submission
@@ -95,7 +96,7 @@ class Runner:
         self.work = work
         self.tally.calls += len(work.jobs)
         self.schedule = Schedule(
-            work.jobs, lambda name: self.asker.workers.breaker(f"worker:{name}")
+            work.jobs, lambda name: self.asker.workers.cards.breaker(f"worker:{name}")
         )
         self._begun: set[int] = set()
         self._tries: Counter[int] = Counter()

@@ -11,15 +11,17 @@ from typing import Literal
 
 import numpy as np
 
+from xrouter_lg.backfill.answer import AnswerKey, Stored, key_base
 from xrouter_lg.backfill.asking import Order, answer_limit, handed_in
-from xrouter_lg.backfill.cache import AnswerCache, AnswerKey, Stored, key_base
+from xrouter_lg.backfill.cache import AnswerCache
 from xrouter_lg.backfill.errors import BackfillError
 from xrouter_lg.backfill.known import Known
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import PromptSize, prompt_size
 from xrouter_lg.errors import NoCandidateError
 from xrouter_lg.outcomes.conversation import Conversation, UnaskableError, conversation_of, meta_of
-from xrouter_lg.pool.pool import TYPICAL_OUTPUT_TOKENS, ModelCard, ModelPool
+from xrouter_lg.pool.card import TYPICAL_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import RouteRequest
 from xrouter_lg.verifiers.grading import Submission

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import ROUND_UP, Decimal
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from enum import Enum, auto
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
@@ -17,32 +15,34 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from xrouter_lg.calls.bill import AttemptBill, asked_of
-from xrouter_lg.calls.breaker import Breaker
-from xrouter_lg.calls.failures import (
-    RETRYABLE,
-    Failure,
-    classify,
-)
+from xrouter_lg.calls.failures import RETRYABLE, Failure, classify
 from xrouter_lg.calls.health import Health
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.calls.money import hint_tokens, reserve
+from xrouter_lg.calls.money import AsAsked, hint_tokens, reserved_usd
 from xrouter_lg.calls.pauses import backoff_s
 from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.calls.sent.thinking import with_fitting_thoughts
 from xrouter_lg.calls.tokens import BOUND_PREAMBLE
 from xrouter_lg.calls.told.notices import notice_failed_call
-from xrouter_lg.calls.told.stream_watch import StreamWatch, stream_watch, with_handler
+from xrouter_lg.calls.told.stream_watch import stream_watch, with_handler
 from xrouter_lg.calls.told.token_sink import TokenSink
 from xrouter_lg.calls.told.traced_cost import with_traced_cost
-from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.asking import ask_once, keywords_of, own_callbacks, with_hint
-from xrouter_lg.calls.worker.hedge import Lane, Listener, Pace
-from xrouter_lg.calls.worker.learned import Refusals
-from xrouter_lg.calls.worker.loop_models import LoopModels
-from xrouter_lg.calls.worker.parameters import LIMITS, NO_TOOLS, Bound, prepare
+from xrouter_lg.calls.worker.card_states import CardStates
+from xrouter_lg.calls.worker.hedge import Lane, Listener
+from xrouter_lg.calls.worker.loop_models import LoopModel, LoopModels
+from xrouter_lg.calls.worker.parameters import (
+    LIMITS,
+    NO_TOOLS,
+    NOTHING_BOUND,
+    Bound,
+    Prepared,
+    prepare,
+)
 from xrouter_lg.calls.worker.refusals import refused_parameter
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.said import CUT, flaw_of, says_something
 from xrouter_lg.types import Charge, PlannedCall
 
@@ -58,9 +58,7 @@ _FLAWS = {
     ErrorClass.MALFORMED: "its tool calls can't be read",
 }
 
-logger = logging.getLogger(__name__)
-
-_NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+_REQUEST_OVER = "the request's own timeout_s is over"
 _BACKOFF_S = 0.25
 _BACKOFF_LIMIT_S = 4.0
 
@@ -82,22 +80,41 @@ class CallResult:
     """The pause that the provider asked for when it last refused, in seconds."""
     short_of: str | None = None
     """Whose limit has refused the call; None where it was made."""
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+    """The exception behind ``error``, in the process that made the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTerms:
+    """What a call is made with, beside what is asked."""
+
+    kind: Literal["router", "worker"] = "worker"
+    pool: Iterable[ModelCard] = ()
+    """Where the price of a model that was served in another's place is looked up."""
+    prompt_tokens_max: int = 0
+    bound: Bound = NOTHING_BOUND
+    """The app's own tools and options."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the chat model that are set otherwise for this call."""
+    lone: bool | None = None
+    """Whether nobody else can be asked. Then a pause that the provider asks for is waited out,
+    within the card's ``timeout_s``; while somebody can, an open circuit ends the call before it
+    begins. None where the caller looks after both."""
+    deadline: float | None = None
+    """The moment (``time.monotonic``) at which the whole request has to be over."""
+
+
+PLAIN = CallTerms()
 
 
 class Workers:
-    """Calls the cards of a pool, and knows how they are: health, refusals, overruns."""
+    """Calls the cards of a pool, and knows how they are."""
 
     def __init__(self) -> None:
         self._models = LoopModels()
-        self._breakers: dict[str, Breaker] = {}
-        self.learned = Refusals()
-        self.overruns: dict[str, Decimal] = {}
-        """Cards that have cost more than their worst case, and how many times as much."""
-        self.usual = UsualCost()
-        self.pace = Pace()
+        self.cards = CardStates()
         self.replicas: Replicas | None = None
         """Keeps the cards' state in step with other processes, where there are any."""
-        self._lock = threading.Lock()
 
     def prepare(self, pool: ModelPool) -> None:
         """Build every card's model now, so that a bad card is found before the first request.
@@ -116,235 +133,242 @@ class Workers:
         """The card's chat model as it was built, of which every event loop gets a copy."""
         return self._models.prepare(card)
 
-    def breaker(self, card: str) -> Breaker:
-        """The health of a card, by name: it outlives a pool's reload."""
-        found = self._breakers.get(card)
-        if found is None:
-            with self._lock:
-                found = self._breakers.setdefault(card, Breaker())
-        return found
-
     async def call(
         self,
         card: ModelCard,
         call: PlannedCall,
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
+        terms: CallTerms = PLAIN,
         *,
-        pool: Iterable[ModelCard] = (),
-        kind: Literal["router", "worker"] = "worker",
         charges: list[Charge] | None = None,
-        prompt_tokens_max: int = 0,
-        tools: Sequence[Any] = (),
-        tool_options: Mapping[str, Any] | None = None,
-        call_options: Mapping[str, Any] | None = None,
-        bound: Bound | None = None,
-        settings: Mapping[str, Any] = _NO_SETTINGS,
-        lone: bool | None = None,
-        deadline: float | None = None,
         sink: TokenSink | None = None,
         lane: Lane | None = None,
     ) -> CallResult:
         """Ask a card, with retries by class of failure. Failures are returned, never raised.
 
         With an allowance (USD) another attempt is made only while its worst case still fits
-        beside what the earlier ones may have cost. ``pool`` is where the price of a model that
-        was served in another's place is looked up. ``charges`` gets every attempt as it ends,
-        a cancelled one too. ``tools``, ``tool_options`` and ``call_options`` are the app's own,
-        and so is all of it as ``bound``: see
-        :class:`~xrouter_lg.calls.worker.parameters.Bound`. ``settings`` are
-        fields of the chat model that are set otherwise for this call. ``sink`` gets the answer
-        chunk by chunk.
-
-        ``lone``: whether nobody else can be asked. Then a pause that the provider asks for is
-        waited out, within the card's ``timeout_s``; while somebody can, an open circuit ends the
-        call before it begins. None where the caller looks after both. ``deadline``: the moment
-        (``time.monotonic``) at which the whole request has to be over. ``lane``: its side of a
+        beside what the earlier ones may have cost. ``charges`` gets every attempt as it ends,
+        a cancelled one too. ``sink`` gets the answer chunk by chunk. ``lane``: its side of a
         race with another card, which is told of the first token.
         """
         if self.replicas is not None:
             self.replicas.called()
-        breaker = self.breaker(f"{kind}:{card.name}")
-        charges = [] if charges is None else charges
-        prompt_tokens_max += hint_tokens(call.hint)
-        bound = bound or Bound(tools, tool_options or {}, call_options or {})
-        if own := keywords_of(card, bound.tools):
-            bound = replace(bound, call={**own, **bound.call})
-
-        def worst() -> Decimal | None:
-            costly = bound.costly()
-            priced = reserve(card, prompt_tokens_max, call.max_tokens, costly, self.overruns)
-            return call.allowance_usd if priced is None else priced  # what the budget counts then
-
-        as_asked = asked_of(card, bound)
-        size = max(0, prompt_tokens_max - BOUND_PREAMBLE)
-        bill = AttemptBill(kind, card, call, pool, worst, self.usual, as_asked, size)
-        if call.allowance_usd is not None:
-            _ = bill.worst  # as it stands when the call begins
-        config = with_traced_cost(config, card, pool, as_asked)
+        if own := keywords_of(card, terms.bound.tools):
+            terms = replace(terms, bound=replace(terms.bound, call={**own, **terms.bound.call}))
+        as_asked = asked_of(card, terms.bound)
+        config = with_traced_cost(config, card, terms.pool, as_asked)
         watch = stream_watch(config, own_callbacks(card))
         if watch is not None:
             config = with_handler(config, watch)
-        heard = Listener(watch, sink, lane)
-        hinted = with_hint(messages, call.hint)
-        health = Health(breaker)
-        failure = Failure(ErrorClass.UNKNOWN, "not tried")
-        omitted: set[str] = set()
-        retries, patience_s = card.max_retries, card.timeout_s if lone else RETRY_AFTER_LIMIT_S
-        attempt = tries = 0
-        while True:
-            attempt += 1
-            if attempt > 1 and not _affordable(call, charges, bill):
-                break
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                failure = Failure(ErrorClass.TIMEOUT, "the request's own timeout_s is over")
-                break
-            if not health.begin() and lone is False and tries == 0:
-                failure = Failure(ErrorClass.CIRCUIT_OPEN, "circuit open after repeated failures")
-                break
-            started = time.perf_counter()
+        attempts = _Attempts(
+            self.cards,
+            terms,
+            _bill(card, call, terms, as_asked, self.cards),
+            [] if charges is None else charges,
+            Listener(watch, sink, lane),
+        )
+        models, hinted = self._models, with_hint(messages, call.hint)
+        while attempts.begin():
             prepared = None
             try:
-                built = self._models.of(card)  # held until the answer is here, whatever is reloaded
-                retries = max(card.max_retries, built.retries)
-                model = built.having(settings)
-                if card.maker == "anthropic":
-                    model = with_fitting_thoughts(model, hinted, card.name, call.max_tokens)
-                refused = omitted | self.learned.refused(card.name)
-                prepared = prepare(model, call, bound, refused, self.learned.longest(card.name))
-                limit = card.timeout_s if left is None else min(card.timeout_s, left)
-                message = await ask_once(card, prepared, hinted, config, limit, sink)
+                built = models.of(card)  # held until the answer is here, whatever is reloaded
+                prepared = attempts.prepare(built, hinted)
+                message = await ask_once(card, prepared, hinted, config, attempts.limit_s, sink)
             except asyncio.CancelledError:
-                health.cancel()
-                charges.append(bill.failed(attempt, started, "cancelled", said=_said(watch, sink)))
+                attempts.cancelled()
                 raise
             except Exception as error:
-                failure = classify(error)
-                said = _said(watch, sink)
-                charges.append(bill.failed(attempt, started, failure.error_class, failure, said))
-                short = left is not None and left < card.timeout_s
-                if short and deadline is not None and time.monotonic() >= deadline:
-                    health.cancel()  # the request had less time than the card may take
-                    failure = replace(failure, detail="the request's own timeout_s is over")
-                    break
-                if prepared is not None and failure.error_class is ErrorClass.BAD_REQUEST:
-                    if self.learned.is_too_long(card.name, error):
-                        health.cancel()
-                        continue
-                    found = refused_parameter(error, prepared.sent - omitted)
-                    if found is not None and (found[1] or found[0] not in LIMITS):
-                        health.cancel()
-                        omitted.add(found[0])
-                        if found[1] or found[0] in NO_TOOLS:
-                            self.learned.refuses(card.name, found[0], failure.detail)
-                        continue
+                step = attempts.failed(error, prepared)
             else:
-                flaw = flaw_of(message)
-                charge = bill.answered(attempt, started, message, flaw)
-                charges.append(self._noting_overrun(card, call, charge, bill))
-                if flaw is None or (flaw in CUT and says_something(message)):
-                    breaker.success()
-                    self.pace.note(
-                        card.name,
-                        heard.streams,
-                        (heard.first_at or time.perf_counter()) - started,
-                    )
-                    return CallResult(
-                        call.id,
-                        card.name,
-                        message,
-                        tuple(charges),
-                        truncated=flaw is not None,
-                        streamed=_seen(watch, sink),
-                    )
-                failure = Failure(flaw, _FLAWS[flaw])
-            health.failed(failure.error_class)
-            if _seen(watch, sink):
-                break  # a second attempt's text would be glued to the first one's
-            tries += 1
-            pause = _pause(failure, tries, patience_s)
-            if pause is None or tries > retries or (breaker.open and not lone):
+                if attempts.answered(message):
+                    return attempts.result(message)
+                step = _Step.RETRY
+            if step is _Step.END or (step is _Step.RETRY and not await attempts.pause()):
                 break
-            if deadline is not None and time.monotonic() + pause >= deadline:
-                break
-            patience_s -= pause if lone else 0.0
-            await asyncio.sleep(pause)
-        notice_failed_call(card.name, failure)
-        return CallResult(
-            call.id,
-            card.name,
-            None,
-            tuple(charges),
-            error=failure.error_class,
-            detail=failure.detail,
-            streamed=_seen(watch, sink),
-            retry_after_s=failure.retry_after_s,
-        )
+        notice_failed_call(card.name, attempts.failure)
+        return attempts.result()
 
-    def told(self) -> dict[str, tuple[float | None, Mapping[str, Any]]]:
-        """What other replicas may want to know: see :class:`~xrouter_lg.calls.replicas.Shares`."""
-        with self._lock:
-            breakers, overruns = dict(self._breakers), dict(self.overruns)
-        refusals = self.learned.told()
-        found: dict[str, tuple[float | None, Mapping[str, Any]]] = {}
-        for place in {*breakers, *(f"worker:{name}" for name in (*refusals, *overruns))}:
-            kind, _, name = place.partition(":")
-            learned = dict(refusals.get(name, {})) if kind == "worker" else {}
-            if kind == "worker" and name in overruns:
-                learned["overrun"] = str(overruns[name])
-            found[place] = (self.breaker(place).opened_s_ago, learned)
-        return found
 
-    def heard(
-        self, card: str, opened_s_ago: float | None, changed: bool, learned: Mapping[str, Any]
+class _Step(Enum):
+    """What follows an attempt without an answer."""
+
+    AGAIN = auto()
+    """At once, without what the model has refused."""
+    RETRY = auto()
+    END = auto()
+
+
+def _bill(
+    card: ModelCard, call: PlannedCall, terms: CallTerms, as_asked: AsAsked, cards: CardStates
+) -> AttemptBill:
+    most = terms.prompt_tokens_max + hint_tokens(call.hint)
+
+    def worst() -> Decimal | None:
+        costly = terms.bound.costly()
+        priced = reserved_usd(card, most, call.max_tokens, costly, cards.overruns)
+        return call.allowance_usd if priced is None else priced  # what the budget counts then
+
+    size = max(0, most - BOUND_PREAMBLE)
+    bill = AttemptBill(terms.kind, card, call, terms.pool, worst, cards.usual, as_asked, size)
+    if call.allowance_usd is not None:
+        _ = bill.worst  # as it stands when the call begins
+    return bill
+
+
+class _Attempts:
+    """The attempts of one call: when another begins, with what, and what each one's end means for
+    its bill, its card and the next."""
+
+    def __init__(
+        self,
+        cards: CardStates,
+        terms: CallTerms,
+        bill: AttemptBill,
+        charges: list[Charge],
+        heard: Listener,
     ) -> None:
-        """Take over what another replica says of a card."""
-        name = card.partition(":")[2]
-        if changed:
-            self.breaker(card).follow(opened_s_ago)
-        with self._lock:
-            if "overrun" in learned:
-                known = self.overruns.get(name, Decimal(1))
-                self.overruns[name] = max(known, Decimal(learned["overrun"]))
-        self.learned.heard(name, learned)
+        self._cards, self._terms, self._bill = cards, terms, bill
+        self._card, self._call, self._charges, self._heard = bill.card, bill.call, charges, heard
+        self._breaker = cards.breaker(f"{terms.kind}:{bill.card.name}")
+        self._health = Health(self._breaker)
+        self._omitted: set[str] = set()
+        self._retries = bill.card.max_retries
+        self._patience_s = bill.card.timeout_s if terms.lone else RETRY_AFTER_LIMIT_S
+        self._number = self._tries = 0
+        self._started = 0.0
+        self._truncated = False
+        self.limit_s = bill.card.timeout_s
+        """What the attempt may take."""
+        self.failure = Failure(ErrorClass.UNKNOWN, "not tried")
+        """The last one."""
 
-    def _noting_overrun(
-        self, card: ModelCard, call: PlannedCall, charge: Charge, bill: AttemptBill
-    ) -> Charge:
-        """The charge with what it has cost above its bound, which the next call reserves by."""
-        if call.allowance_usd is None:
-            return charge
-        worst = bill.worst
-        if not worst or (charge.cost_usd or 0) <= worst:
-            return charge
-        assert charge.cost_usd is not None
-        over = charge.cost_usd - worst
-        with self._lock:
-            factor = self.overruns.get(card.name, Decimal(1)) * charge.cost_usd / worst
-            # Rounded up: by this factor the same call would have fitted.
-            self.overruns[card.name] = factor.quantize(Decimal("0.001"), rounding=ROUND_UP)
-        logger.warning(
-            "card %r has cost $%s more than the $%s that its limits allow; its calls are reserved "
-            "at %s times their worst case from now on",
-            card.name,
-            format(over, "f"),
-            format(worst, "f"),
-            self.overruns[card.name],
+    def begin(self) -> bool:
+        """Whether another attempt may be made; it has begun then."""
+        self._number += 1
+        if self._number > 1 and not _affordable(self._call, self._charges, self._bill):
+            return False
+        self.limit_s = self._card.timeout_s
+        if self._terms.deadline is not None:
+            left = self._terms.deadline - time.monotonic()
+            if left <= 0:
+                self.failure = Failure(ErrorClass.TIMEOUT, _REQUEST_OVER)
+                return False
+            self.limit_s = min(self.limit_s, left)
+        if not self._health.begin() and self._terms.lone is False and self._tries == 0:
+            self.failure = Failure(ErrorClass.CIRCUIT_OPEN, "circuit open after repeated failures")
+            return False
+        self._started = time.perf_counter()
+        return True
+
+    def prepare(self, built: LoopModel, messages: Sequence[BaseMessage]) -> Prepared:
+        """What is sent this time.
+
+        Raises:
+            RequestError: as :func:`~xrouter_lg.calls.worker.parameters.prepare`.
+        """
+        name, call = self._card.name, self._call
+        self._retries = max(self._card.max_retries, built.retries)
+        model = built.having(self._terms.settings)
+        if self._card.maker == "anthropic":
+            model = with_fitting_thoughts(model, messages, name, call.max_tokens)
+        refusals = self._cards.refusals
+        refused = self._omitted | refusals.refused(name)
+        return prepare(model, call, self._terms.bound, refused, refusals.longest(name))
+
+    def cancelled(self) -> None:
+        self._health.cancel()
+        self._charges.append(
+            self._bill.failed(self._number, self._started, "cancelled", said=self._heard.said)
         )
-        return replace(charge, overrun_usd=over)
 
+    def failed(self, error: Exception, prepared: Prepared | None) -> _Step:
+        """An attempt has raised. ``prepared``: None where it was not sent."""
+        failure = self.failure = classify(error)
+        kind, said = failure.error_class, self._heard.said
+        self._charges.append(self._bill.failed(self._number, self._started, kind, failure, said))
+        deadline = self._terms.deadline
+        short = self.limit_s < self._card.timeout_s
+        if short and deadline is not None and time.monotonic() >= deadline:
+            self._health.cancel()  # the request had less time than the card may take
+            self.failure = replace(failure, detail=_REQUEST_OVER)
+            return _Step.END
+        sent = prepared if kind is ErrorClass.BAD_REQUEST else None
+        if sent is not None and self._mended(error, sent):
+            self._health.cancel()
+            return _Step.AGAIN
+        self._health.failed(kind)
+        return _Step.RETRY
 
-def _seen(watch: StreamWatch | None, sink: TokenSink | None) -> bool:
-    """Whether somebody has seen a part of the answer."""
-    return (watch is not None and watch.seen) or (sink is not None and sink.shown)
+    def _mended(self, error: Exception, prepared: Prepared) -> bool:
+        """Whether the model has said what it does not take, so that it can be left out."""
+        name, refusals = self._card.name, self._cards.refusals
+        if refusals.is_too_long(name, error):
+            return True
+        found = refused_parameter(error, prepared.sent - self._omitted)
+        if found is None or (found[0] in LIMITS and not found[1]):
+            return False
+        parameter, lasting = found
+        self._omitted.add(parameter)
+        if lasting or parameter in NO_TOOLS:
+            refusals.refuses(name, parameter, self.failure.detail)
+        return True
 
+    def answered(self, message: AIMessage) -> bool:
+        """Whether the message is an answer."""
+        flaw = flaw_of(message)
+        charge = self._bill.answered(self._number, self._started, message, flaw)
+        self._charges.append(self._with_overrun(charge))
+        if flaw is not None and not (flaw in CUT and says_something(message)):
+            self.failure = Failure(flaw, _FLAWS[flaw])
+            self._health.failed(flaw)
+            return False
+        self._truncated = flaw is not None
+        self._breaker.success()
+        self._heard.accept(self._card.name)
+        first_at = self._heard.first_at or time.perf_counter()
+        self._cards.pace.note(self._card.name, self._heard.streams, first_at - self._started)
+        return True
 
-def _said(watch: StreamWatch | None, sink: TokenSink | None) -> int | None:
-    """Characters that have come of an answer that streams, else None."""
-    if sink is not None:
-        return sink.said
-    return None if watch is None else watch.said
+    def _with_overrun(self, charge: Charge) -> Charge:
+        """The charge with what it has cost above its bound."""
+        if self._call.allowance_usd is None:
+            return charge
+        worst, cost = self._bill.worst, charge.cost_usd
+        if not worst or cost is None or cost <= worst:
+            return charge
+        return replace(charge, overrun_usd=self._cards.overrun(self._card.name, cost, worst))
+
+    async def pause(self) -> bool:
+        """Wait for the next attempt; False where none follows."""
+        if self._heard.shown:
+            return False  # a second attempt's text would be glued to the first one's
+        self._tries += 1
+        lone, deadline = self._terms.lone, self._terms.deadline
+        seconds = _pause(self.failure, self._tries, self._patience_s)
+        if seconds is None or self._tries > self._retries or (self._breaker.open and not lone):
+            return False
+        if deadline is not None and time.monotonic() + seconds >= deadline:
+            return False
+        self._patience_s -= seconds if lone else 0.0
+        await asyncio.sleep(seconds)
+        return True
+
+    def result(self, message: AIMessage | None = None) -> CallResult:
+        """With the answer, or with the last failure."""
+        lost = self.failure if message is None else None
+        return CallResult(
+            self._call.id,
+            self._card.name,
+            message,
+            tuple(self._charges),
+            error=None if lost is None else lost.error_class,
+            detail="" if lost is None else lost.detail,
+            truncated=self._truncated,
+            streamed=self._heard.shown,
+            retry_after_s=None if lost is None else lost.retry_after_s,
+            cause=None if lost is None else lost.cause,
+        )
 
 
 def _affordable(call: PlannedCall, charges: Sequence[Charge], bill: AttemptBill) -> bool:

@@ -16,7 +16,7 @@ from xrouter_lg.calls.money import AsAsked, cost_of, runs_by_itself, tools_of
 from xrouter_lg.calls.usual_cost import UsualCost
 from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.pool.pool import SEARCH_OPTION, ModelCard
+from xrouter_lg.pool.card import SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import served_model
 from xrouter_lg.types import Charge, PlannedCall, TokenUsage

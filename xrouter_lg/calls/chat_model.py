@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.raw.perplexity import perplexity_clients
 from xrouter_lg.errors import MissingKeyError, PoolError
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 
 
 def build_chat_model(card: ModelCard) -> BaseChatModel:

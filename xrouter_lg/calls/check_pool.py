@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 
-from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.attempt import CallResult, CallTerms, Workers
 from xrouter_lg.calls.chat_model import build_chat_model, is_local
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
-from xrouter_lg.pool.pricing import Price, price_list, published_price
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.pool.price_list import price_list
+from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.served import is_of
 from xrouter_lg.types import PlannedCall, usd_str
 
@@ -144,7 +146,7 @@ async def call_each(pool: ModelPool, *, timeout_s: float | None = None) -> dict[
         probe = dataclasses.replace(card, timeout_s=seconds, max_retries=0)
         call = PlannedCall(f"check_{card.name}", card.name, max_tokens=LIVE_MAX_TOKENS)
         try:
-            return await workers.call(probe, call, messages, {}, pool=pool)
+            return await workers.call(probe, call, messages, {}, CallTerms(pool=pool))
         finally:
             client = getattr(workers.model(probe), "http_async_client", None)
             if client is not None and not isinstance(card.model, BaseChatModel):

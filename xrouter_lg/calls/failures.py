@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core import exceptions as core
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 
 from xrouter_lg.calls.pauses import asked_pause_s
 from xrouter_lg.errors import ConfigurationError, ErrorClass, MissingKeyError, RequestError
-from xrouter_lg.tracing.runs.redact import names_secret
+from xrouter_lg.tracing.runs.redact import MASK, names_secret, scrub_text
 
 RETRYABLE = frozenset(
     {
@@ -54,6 +56,7 @@ _BY_STATUS = {
     402: ErrorClass.QUOTA,
     404: ErrorClass.NOT_FOUND,
     405: ErrorClass.NOT_FOUND,
+    407: ErrorClass.AUTH,  # of the proxy on the way
     408: ErrorClass.TIMEOUT,
     409: ErrorClass.SERVER,
     410: ErrorClass.NOT_FOUND,
@@ -77,8 +80,19 @@ _BY_CORE: tuple[tuple[type[BaseException], ErrorClass], ...] = (
 _TIMEOUT_NAME = re.compile(r"Time(d)?out|DeadlineExceeded")
 _CONNECTION_NAME = re.compile(
     r"Connect(ion)?(Error|Reset|Refused|Aborted)|ProtocolError|ReadError|WriteError|ServerDisconnected"
-    r"|IncompleteRead|ClosedResource|BrokenPipe"
+    r"|IncompleteRead|ClosedResource|BrokenPipe|ProxyError|PayloadError|NameResolution"
 )
+_BEFORE_SENDING = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "ClientConnectorError",
+        "NameResolutionError",
+        "NewConnectionError",
+        "ProxyError",
+    }
+)
+"""Errors of HTTP clients (httpx, aiohttp, urllib3) that end a call while its connection is made."""
 _BROKE_OFF = re.compile(r"complete message body|incomplete|payload", re.IGNORECASE)
 """A connection that broke amid an answer, as HTTP clients say it."""
 _MALFORMED_NAME = re.compile(r"ResponseValidation|SSEError")
@@ -95,7 +109,7 @@ _FLAGGED = re.compile(
     re.IGNORECASE,
 )
 """What a provider says of a prompt that it won't have answered, with a 400 or a 403."""
-# Anything that looks like a credential, so that a provider that echoes a key leaks nothing.
+# Half-hidden keys (sk-ab***yz) too, which providers repeat; whole ones are known elsewhere.
 _SECRET = re.compile(
     r"\b((?:sk|pk|rk|gsk|xai|hf|r8|ghp|nvapi|lsv2|pplx)[-_]|AIza|AKIA)[A-Za-z0-9*._-]{8,}"
     r"|((?i:api[-_ ]?key|bearer|token|secret|password|authorization|credentials?)"
@@ -171,6 +185,8 @@ class Failure:
     unbilled: bool = False
     """What it has cost is unknown, and most probably nothing: an error of the server's own, a page
     that is no model's answer, a connection that broke before an answer began."""
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
+    """The provider's own exception, where there is one."""
 
 
 def classify(error: BaseException) -> Failure:
@@ -200,7 +216,9 @@ def classify(error: BaseException) -> Failure:
     free = refused or _never_sent(error) or unsent
     own = status is not None and status >= 500
     unbilled = own or _without_answer(error, error_class)
-    return Failure(error_class, detail, pause, free=free, unbilled=unbilled)
+    # Without its traceback, which would keep what was asked alive as long as the error.
+    cause = error.with_traceback(None)
+    return Failure(error_class, detail, pause, free=free, unbilled=unbilled, cause=cause)
 
 
 def describe(error: BaseException) -> str:
@@ -210,8 +228,8 @@ def describe(error: BaseException) -> str:
     text = text_of_error(error)
     for variable, value in os.environ.items():
         if len(value) >= 8 and names_secret(variable):
-            text = text.replace(value, "[hidden]")
-    text = _SECRET.sub(lambda found: f"{found[1] or found[2]}[hidden]", text)
+            text = text.replace(value, MASK)
+    text = scrub_text(_SECRET.sub(lambda found: f"{found[1] or found[2]}{MASK}", text))
     return f"{name}: {text}"[:_DETAIL_CHARS] if text else name
 
 
@@ -233,7 +251,7 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
         name = type(link).__name__
         if isinstance(link, TimeoutError) or _TIMEOUT_NAME.search(name):
             return ErrorClass.TIMEOUT
-        if isinstance(link, ConnectionError) or _CONNECTION_NAME.search(name):
+        if _of_connection(link):
             return ErrorClass.CONNECTION
         body = str(getattr(link, "body", ""))[:_READ_CHARS] if "ResponseValidation" in name else ""
         if '"error"' in body:
@@ -252,6 +270,18 @@ def _class_of(error: BaseException, status: int | None) -> ErrorClass:
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError | IndexError):
         return ErrorClass.MALFORMED
     return ErrorClass.UNKNOWN
+
+
+def _names(error: BaseException) -> list[str]:
+    """Of the error's class and of those that it is derived from: clients name narrower kinds of
+    what they used to raise (``ClientConnectorDNSError``)."""
+    return [kind.__name__ for kind in type(error).__mro__]
+
+
+def _of_connection(error: BaseException) -> bool:
+    if isinstance(error, ConnectionError | socket.gaierror | ssl.SSLError):
+        return True
+    return any(_CONNECTION_NAME.search(name) for name in _names(error))
 
 
 def _refused_by_client(error: BaseException) -> bool:
@@ -350,7 +380,7 @@ def _without_answer(error: BaseException, error_class: ErrorClass) -> bool:
 def _never_sent(error: BaseException) -> bool:
     """Whether the request can't have reached the provider."""
     return any(
-        isinstance(link, ConnectionRefusedError)
-        or type(link).__name__ in ("ConnectError", "ConnectTimeout", "ClientConnectorError")
+        isinstance(link, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError)
+        or not _BEFORE_SENDING.isdisjoint(_names(link))
         for link in chain(error)
     )

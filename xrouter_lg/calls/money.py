@@ -15,8 +15,8 @@ from typing import Any
 from xrouter_lg.calls.media import UNSIZED_TOKENS
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.json_text import shown
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.names import same_model
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.pricing import Price, PublishedPrice, price_of, published_price
 from xrouter_lg.said import (
     as_asked,
@@ -135,7 +135,7 @@ def worst_case(
     return worst * (1 + _US_SURCHARGE) if sent.get("inference_geo") == "us" else worst
 
 
-def reserve(
+def reserved_usd(
     card: ModelCard,
     prompt_tokens_max: int,
     max_tokens: int | None,

@@ -21,7 +21,7 @@ from xrouter_lg.calls.media import (
     medium_of,
     unknown_medium,
 )
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 
 CHARS_PER_TOKEN = 4
 TOKENS_PER_MESSAGE = 4

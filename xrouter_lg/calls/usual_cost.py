@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from decimal import Decimal
 
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 
 _CHARS_PER_TOKEN = 4
 _TYPICAL_INPUT_TOKENS = 500

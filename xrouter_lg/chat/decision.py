@@ -22,7 +22,7 @@ from xrouter_lg.chat.model import pool_of
 from xrouter_lg.errors import PoolError, RequestError
 from xrouter_lg.graph.asking import RequestSteps, SoFar
 from xrouter_lg.graph.bound import ToolBinding
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.portal import run_sync
 from xrouter_lg.routing.router import Router, as_router
 from xrouter_lg.tracing.runs.extract import annotate_decision

@@ -39,6 +39,7 @@ from xrouter_lg.chat.streaming import chunks_of
 from xrouter_lg.errors import ConfigurationError, EmptyMessagesError
 from xrouter_lg.graph.asking import RequestSteps
 from xrouter_lg.graph.bound import shown_tools
+from xrouter_lg.graph.calling.run_ending import endings_of
 from xrouter_lg.graph.direct import DirectRequest, OwnRun
 from xrouter_lg.graph.request import OPTION_SPECS
 from xrouter_lg.graph.state import OPTIONS_KEY
@@ -175,7 +176,7 @@ class ChatXRouter(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> AIMessage:
-        return run_sync(self.ainvoke(input, config, stop=stop, **kwargs))
+        return run_sync(self.ainvoke(input, config, stop=stop, **kwargs), endings_of(config))
 
     async def ainvoke(
         self,
@@ -196,7 +197,9 @@ class ChatXRouter(BaseChatModel):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
-        yield from iterate_sync(lambda: self.astream(input, config, stop=stop, **kwargs))
+        yield from iterate_sync(
+            lambda: self.astream(input, config, stop=stop, **kwargs), endings_of(config)
+        )
 
     async def astream(
         self,
@@ -360,7 +363,7 @@ class ChatXRouter(BaseChatModel):
         callbacks: Callbacks = None,
         **kwargs: Any,
     ) -> LLMResult:
-        return run_sync(self.agenerate(messages, stop, callbacks, **kwargs))
+        return run_sync(self.agenerate(messages, stop, callbacks, **kwargs), endings_of(None))
 
     async def agenerate(
         self,

@@ -13,7 +13,8 @@ from xrouter_lg.errors import PoolError, RequestOptionError
 from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.direct import AnswerLimits
 from xrouter_lg.graph.request import OPTIONS
-from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.pool.card import normalise_name
+from xrouter_lg.pool.pool import ModelPool
 
 STRUCTURED = "xrouter_structured"
 """Keyword that carries what ``with_structured_output`` was given."""

@@ -24,20 +24,19 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from xrouter_lg.checkpoints.alias_log import Move, append, audit, history, parsed, standing
 from xrouter_lg.checkpoints.folder import MANIFEST_FILE, verify
 from xrouter_lg.checkpoints.manifest import CheckpointError, Manifest
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.extras import need
 from xrouter_lg.files import write_json
 
-AUDIT_FILE = "aliases.log.jsonl"
 LOCK_FILE = ".aliases.lock"
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
 _LOCK_WAIT_S = 30.0
-_T = TypeVar("_T", "Alias", "Move")
 
 
 class AliasError(ConfigurationError):
@@ -65,25 +64,6 @@ class Alias:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One line of the log."""
-
-    id: str
-    step: Literal["intended", "done", "not carried out"]
-    action: Literal["promote", "rollback"]
-    alias: str
-    at: str
-    by: str
-    from_checkpoint: str | None
-    from_version: str | None
-    to_checkpoint: str
-    to_version: str
-    report: str | None = None
-    forced: str | None = None
-    """The reason given for going without a verdict."""
-
-
 def alias_file(root: str | Path, name: str) -> Path:
     """The file of an alias.
 
@@ -105,7 +85,7 @@ def read_alias(root: str | Path, name: str) -> Alias | None:
     """
     path = alias_file(root, name)
     try:
-        return _parsed(Alias, path.read_text(encoding="utf-8"))
+        return parsed(Alias, path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -186,7 +166,7 @@ def rollback(
     folder = Path(root)
     with _locked(folder):
         _settle(folder)
-        earlier = _stack(history(folder, alias))
+        earlier = standing(history(folder, alias))
         if to is None:
             if len(earlier) < 2:
                 raise AliasError(
@@ -253,25 +233,6 @@ def check_verdict(manifest: Manifest, report: Path | None, current: Alias | None
         )
 
 
-def history(root: str | Path, alias: str | None = None) -> list[Move]:
-    """Finished moves, oldest first; of one alias, or of all."""
-    done = [move for move in audit(root) if move.step == "done"]
-    return [move for move in done if alias is None or move.alias == alias]
-
-
-def audit(root: str | Path) -> list[Move]:
-    """Every line of the log. A line torn by a crash is left out."""
-    moves = []
-    try:
-        lines = Path(root, AUDIT_FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    for line in lines:
-        with contextlib.suppress(ValueError, TypeError):
-            moves.append(_parsed(Move, line))
-    return moves
-
-
 def report_name(report: str | Path) -> str:
     """Name and sha256 of a report: which one it was stays provable."""
     import hashlib
@@ -301,22 +262,6 @@ def _first_reason(verdict: Mapping[str, Any]) -> str:
     return str(reasons[0])
 
 
-def _stack(moves: list[Move]) -> list[Move]:
-    """Promotions that were not taken back, oldest first."""
-    stack: list[Move] = []
-    for move in moves:
-        if move.action == "promote":
-            stack.append(move)
-            continue
-        versions = [earlier.to_version for earlier in stack]
-        if move.to_version in versions:
-            last = len(versions) - 1 - versions[::-1].index(move.to_version)
-            stack = stack[: last + 1]
-        else:
-            stack.append(move)
-    return stack
-
-
 def _move(
     root: Path,
     alias: str,
@@ -344,10 +289,10 @@ def _move(
         forced=force,
     )
     pointed = Alias(move.id, relative, manifest.version, move.at, move.by, report, force)
-    _append(root, move)
+    append(root, move)
     write_json(alias_file(root, alias), dataclasses.asdict(pointed), indent=1)
     done = dataclasses.replace(move, step="done")
-    _append(root, done)
+    append(root, done)
     return done
 
 
@@ -359,11 +304,6 @@ def _current(root: Path, alias: str) -> Alias | None:
         return None
 
 
-def _parsed(kind: type[_T], text: str) -> _T:
-    known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{key: value for key, value in json.loads(text).items() if key in known})
-
-
 def _settle(root: Path) -> None:
     """Write what became of a move whose process died."""
     lines = audit(root)
@@ -372,19 +312,7 @@ def _settle(root: Path) -> None:
         if move.step == "intended" and move.id not in ended:
             current = _current(root, move.alias)
             carried = current is not None and current.id == move.id
-            _append(root, dataclasses.replace(move, step="done" if carried else "not carried out"))
-
-
-def _append(root: Path, move: Move) -> None:
-    line = json.dumps(dataclasses.asdict(move), ensure_ascii=False).encode() + b"\n"
-    with root.joinpath(AUDIT_FILE).open("a+b") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = b"\n" + line  # a torn line ends here
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+            append(root, dataclasses.replace(move, step="done" if carried else "not carried out"))
 
 
 @contextlib.contextmanager

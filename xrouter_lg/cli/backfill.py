@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import AsJson, Rename, Verifiers, parse_listed, parse_pairs
-from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, echo, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.backfill import Backfill, Preview, Runner, Tally
@@ -162,7 +162,7 @@ def _run(opened: Backfill, *, quiet: bool) -> Tally:
     try:
         return asyncio.run(work())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        typer.echo(
+        echo(
             "xrouter: dropped the calls in flight; they count with their worst case. All answers "
             "are kept: the same command goes on",
             err=True,
@@ -256,29 +256,29 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
         counts = (card.ask, card.cached, card.failed_before)
         table.add_row(card.card, *map(str, counts), _usd(card.mean_usd), _usd(card.worst_usd))
     console(fitted=False).print(table)
-    typer.echo(
+    echo(
         f"{preview.prompts} prompts, expected ${_usd(preview.mean_usd)}, at most "
         f"${_usd(preview.worst_usd)}. ${preview.spending.counted:f} of ${preview.budget_usd:f} is "
         f"spent; the rest is expected to cover {preview.within_budget} prompts. Nothing was asked."
     )
     if preview.worth_usd is not None:
-        typer.echo(
+        echo(
             f"This is the first of about {preview.rounds} rounds. It is expected to add "
             f"{preview.gain or 0.0:+.4f} score points a request, worth ${preview.worth_usd:.2f} "
             f"over {preview.requests:,.0f} requests; later rounds go by what it teaches."
         )
     elif preview.rounds > 1:
-        typer.echo(
+        echo(
             f"This is the first of about {preview.rounds} rounds, drawn by chance: too few scores "
             "are known to tell what would teach most."
         )
     if preview.judges:
-        typer.echo(f"Verdicts by {', '.join(preview.judges)} come on top.")
+        echo(f"Verdicts by {', '.join(preview.judges)} come on top.")
     for card in preview.cards:
         for reason, count in card.skipped.items():
-            typer.echo(f"  {card.card}: {count} prompts skipped, {reason}")
+            echo(f"  {card.card}: {count} prompts skipped, {reason}")
         if card.ask and card.mean_usd is None:
-            typer.echo(f"  {card.card}: price unknown; refused without --allow-unknown-price")
+            echo(f"  {card.card}: price unknown; refused without --allow-unknown-price")
 
 
 def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
@@ -286,7 +286,7 @@ def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
     if as_json:
         print_json(_result(opened, tally))
         return
-    typer.echo(
+    echo(
         f"{sum(tally.answered.values())} answers for ${tally.spent_usd:f}, "
         f"{sum(opened.work.cached.values())} more were cached; {tally.left} calls not made. "
         f"${spending.counted:f} of ${tally.budget_usd:f} is spent."
@@ -303,19 +303,19 @@ def _show_result(opened: Backfill, tally: Tally, as_json: bool) -> None:
     if tally.cut:
         notes.append(f"{tally.cut} answers were cut at their length limit; see --max-tokens")
     for note in notes:
-        typer.echo(f"  {note}")
+        echo(f"  {note}")
     if tally.stopped == "budget":
-        typer.echo(
+        echo(
             f"{tally.unaffordable} calls don't fit into what is left: raise --budget-usd, lower "
             "--max-tokens, or start a new account with --new-budget"
         )
     elif tally.stopped == "worth":
-        typer.echo(
+        echo(
             "No further answer is expected to be worth its price over "
             f"{opened.chooser.requests:,.0f} requests: raise --horizon-requests if there are more"
         )
     elif tally.left:
-        typer.echo("The same command goes on where this one stopped, without --new-budget.")
+        echo("The same command goes on where this one stopped, without --new-budget.")
 
 
 def _result(opened: Backfill, tally: Tally) -> dict[str, Any]:

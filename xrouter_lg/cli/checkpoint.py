@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 app = typer.Typer(help="Change a checkpoint without training it again.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def add_card(
     from xrouter_lg.checkpoints.aliases import resolve_checkpoint
     from xrouter_lg.fitting.new_card import add_card as add
     from xrouter_lg.fitting.new_card import read_probe
-    from xrouter_lg.pool.pool import normalise_name
+    from xrouter_lg.pool.card import normalise_name
 
     prompts, score, cost, tokens = read_probe(outcomes, model)
     written = add(
@@ -57,4 +57,4 @@ def add_card(
         found = {"checkpoint": str(output), "kind": written.kind, "version": written.version}
         print_json({**found, "cards": cards})
         return
-    typer.echo(f"{output}: {len(written.cards)} trained cards and {len(written.added)} added")
+    echo(f"{output}: {len(written.cards)} trained cards and {len(written.added)} added")

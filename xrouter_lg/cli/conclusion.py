@@ -39,16 +39,18 @@ def print_conclusion(concluded: Conclusion) -> None:
         out.print(f"... and {len(families) - _SHOWN} smaller kinds")
     for change in concluded.changes:
         out.print(escape(f"changed: {change}"))
+    for said in concluded.left_out:
+        out.print(escape(said))
     out.print(
         f"{concluded.requests} logged requests, {concluded.scored} scored, {concluded.drawn} of "
         f"them drawn or compared; at cost weight {concluded.cost_weight:g}:"
     )
-    said = {
+    use = {
         "checkpoint": "promote",
         "fixed": f"use {concluded.card} for every request",
         "as it is": "keep what is",
     }[concluded.use]
-    out.print(escape(f"{said}: {concluded.reason}"))
+    out.print(escape(f"{use}: {concluded.reason}"))
     if concluded.to_settle:
         out.print("What would tell most:")
         for line in concluded.to_settle:

@@ -10,7 +10,7 @@ import typer
 
 from xrouter_lg.cli.conclusion import print_conclusion
 from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
-from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, echo, print_json
 from xrouter_lg.cli.tables import bars
 
 if TYPE_CHECKING:
@@ -26,8 +26,13 @@ class Options:
     """The options that say what is judged and how, as :class:`JudgeSettings` has them."""
 
     checkpoint: Annotated[Path, typer.Option(help="Folder of the checkpoint, or an alias.")]
-    outcomes: Annotated[Path, typer.Option(help="Parquet: prompt × model, score, cost_usd.")]
-    prompts: Annotated[Path, typer.Option(help="Parquet: the texts of those prompts.")]
+    outcomes: Annotated[
+        Path, typer.Option(help="Folder of an outcome table, or its Parquet of scores and costs.")
+    ]
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Parquet: the texts of those prompts; left out: the folder's."),
+    ] = None
     choices: Annotated[
         Path | None, typer.Option(help="Write one row per prompt and cost weight (Parquet).")
     ] = None
@@ -47,7 +52,8 @@ class Options:
         str, typer.Option(help="float32, as serving does, or bfloat16, faster on new processors.")
     ] = "float32"
     train_outcomes: Annotated[
-        Path | None, typer.Option(help="What it was trained on: fits the baselines for the gate.")
+        Path | None,
+        typer.Option(help="What it was trained on, likewise: fits the baselines for the gate."),
     ] = None
     train_prompts: Annotated[Path | None, typer.Option(help="The texts of those prompts.")] = None
     split: Annotated[
@@ -104,8 +110,19 @@ class Options:
             raise typer.BadParameter(f"--split is {self.split!r}; it is auto, recorded or all")
         if self.dtype not in ("float32", "bfloat16"):
             raise typer.BadParameter(f"--dtype is {self.dtype!r}; it is float32 or bfloat16")
+        outcomes, prompts = _files(self.outcomes, self.prompts)
+        if prompts is None:
+            raise typer.BadParameter(
+                f"--outcomes {str(self.outcomes)!r} is no folder; give the folder of an outcome "
+                "table, or its files by --outcomes and --prompts"
+            )
+        train_outcomes, train_prompts = _files(self.train_outcomes, self.train_prompts)
         read: dict[str, Any] = {
             "checkpoint": _folder(self.checkpoint),
+            "outcomes": outcomes,
+            "prompts": prompts,
+            "train_outcomes": train_outcomes,
+            "train_prompts": train_prompts,
             "sources": parse_listed(self.sources),
             "models": parse_listed(self.models),
             "rename": parse_pairs(self.rename, "--rename", "TABLE=CARD"),
@@ -117,11 +134,19 @@ class Options:
         return JudgeSettings(**{**vars(self), **read})
 
 
+def _files(outcomes: Path | None, prompts: Path | None) -> tuple[Path | None, Path | None]:
+    """The two files of a table that is named by its folder, or by themselves."""
+    if outcomes is None or prompts is not None or not outcomes.is_dir():
+        return outcomes, prompts
+    from xrouter_lg.fitting.read_lesson import OUTCOMES, PROMPTS
+
+    return outcomes / OUTCOMES, outcomes / PROMPTS
+
+
 @command(
     app,
     "judge",
-    example="judge --checkpoint checkpoints/mine --outcomes outcomes/outcomes.parquet "
-    "--prompts outcomes/prompts.parquet --gate",
+    example="judge --checkpoint checkpoints/mine --outcomes outcomes --gate",
     interrupted="interrupted; what was read is kept, run it again to go on",
 )
 def judge(
@@ -164,7 +189,7 @@ def judge(
     judged = _run(settings, report)
     if push is not None and dataset is not None:
         pushed = _push(judged, push, dataset, endpoint)
-        typer.echo(pushed, err=True)
+        echo(pushed, err=True)
     if as_json:
         print_json(judged.to_json())
     else:
@@ -202,11 +227,11 @@ def _end(
     else:
         print_conclusion(judged.concluded)
         if judged.learned_from_it:
-            typer.echo(
+            echo(
                 "the checkpoint was learned from this log: fits that leave a part out stand for it"
             )
         if report is not None:
-            typer.echo(f"wrote {report.with_suffix('.json')}")
+            echo(f"wrote {report.with_suffix('.json')}")
     if gate and not judged.promote:
         raise typer.Exit(ExitCode.REFUSED)
 

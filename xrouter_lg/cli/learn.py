@@ -19,7 +19,7 @@ from xrouter_lg.cli.options import (
     parse_pairs,
     parse_when,
 )
-from xrouter_lg.cli.said import ExitCode, command, print_json
+from xrouter_lg.cli.said import ExitCode, command, echo, print_json
 from xrouter_lg.cli.tables import busy
 
 if TYPE_CHECKING:
@@ -142,24 +142,24 @@ def learn(
 
 def _print(found: Learned, folder: Path) -> None:
     if found.pulled:
-        typer.echo(found.pulled)
+        echo(found.pulled)
     if found.built is not None:
         said = found.built.to_dict()
-        typer.echo(
+        echo(
             f"{said['traces']} traces: {said['outcomes']} outcomes of {said['prompts']} prompts, "
             f"{said['scored']} scored"
         )
     if found.preview is not None and not found.bought:
         expected = found.preview.mean_usd
         cost = "an unknown sum" if expected is None else f"${expected:.4f}"
-        typer.echo(f"to buy: answers about {found.preview.prompts} prompts for {cost}")
+        echo(f"to buy: answers about {found.preview.prompts} prompts for {cost}")
     if found.bought:
-        typer.echo(f"bought {found.bought} answers for ${found.bought_usd:f}")
+        echo(f"bought {found.bought} answers for ${found.bought_usd:f}")
     if found.learned is not None:
-        typer.echo(str(found.learned.thumbs))
+        echo(str(found.learned.thumbs))
     if found.concluded is not None:
         print_conclusion(found.concluded)
     where = "" if found.checkpoint is None else f" ({found.checkpoint})"
-    typer.echo(f"{found.done}{where}: {found.reason}")
+    echo(f"{found.done}{where}: {found.reason}")
     if found.done != "planned":
-        typer.echo(f"report: {folder / 'report.html'}")
+        echo(f"report: {folder / 'report.html'}")

@@ -119,7 +119,7 @@ def score(
 ) -> None:
     """Let verifiers judge the answers in a table that have no score yet."""
     from xrouter_lg.outcomes import OutcomeTable
-    from xrouter_lg.verifiers.grading import score_table
+    from xrouter_lg.verifiers.score_table import score_table
 
     table = OutcomeTable.load(folder)
     table.validate().raise_if_bad()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 if TYPE_CHECKING:
-    from xrouter_lg.checkpoints.aliases import Move
+    from xrouter_lg.checkpoints.alias_log import Move
 
 app = typer.Typer()
 
@@ -23,13 +23,14 @@ Root = Annotated[
         help="Folder of checkpoints and aliases; left out: the checkpoint's own, or checkpoints/.",
     ),
 ]
+Alias = Annotated[str, typer.Option(help="The alias to move.")]
 By = Annotated[str | None, typer.Option(help="Who moves it; left out: the user of this machine.")]
 
 
 @command(app, "promote", example="promote checkpoints/mine --report report.json")
 def promote(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of the checkpoint.")],
-    to: Annotated[str, typer.Option("--to", help="The alias to move.")] = "production",
+    alias: Alias = "production",
     report: Annotated[
         Path | None,
         typer.Option(help="JSON report of `xrouter judge`; left out: the manifest's verdict."),
@@ -51,12 +52,12 @@ def promote(
     if force is not None and not force.strip():
         raise typer.BadParameter("--force needs a reason; it goes into the log")
     folder = checkpoint.resolve().parent if root is None else root
-    _show(move(checkpoint, root=folder, alias=to, report=report, force=force, by=by), as_json)
+    _show(move(checkpoint, root=folder, alias=alias, report=report, force=force, by=by), as_json)
 
 
 @command(app, "rollback", example="rollback --to 1a2b3c4d5e6f")
 def rollback(
-    alias: Annotated[str, typer.Argument(help="The alias to move back.")] = "production",
+    alias: Alias = "production",
     to: Annotated[
         str | None, typer.Option("--to", metavar="VERSION", help="A version it pointed to before.")
     ] = None,
@@ -69,7 +70,7 @@ def rollback(
 
     Exit code 0: moved; 2: there is nothing to go back to, or it is gone.
     """
-    from xrouter_lg.checkpoints.aliases import audit
+    from xrouter_lg.checkpoints.alias_log import audit
     from xrouter_lg.checkpoints.aliases import rollback as move
 
     folder = Path("checkpoints") if root is None else root
@@ -82,7 +83,7 @@ def rollback(
         return
     for one in moves:
         why = f"forced: {one.forced}" if one.forced else one.report or ""
-        typer.echo(
+        echo(
             f"{one.at}  {one.action:8}  {one.from_version or '-'} -> {one.to_version}  "
             f"{one.step}  {one.by}  {why}".rstrip()
         )
@@ -93,4 +94,4 @@ def _show(move: Move, as_json: bool) -> None:
         print_json(dataclasses.asdict(move))
         return
     before = "nothing" if move.from_version is None else move.from_version
-    typer.echo(f"{move.alias}: {before} -> {move.to_version} ({move.to_checkpoint}), by {move.by}")
+    echo(f"{move.alias}: {before} -> {move.to_version} ({move.to_checkpoint}), by {move.by}")

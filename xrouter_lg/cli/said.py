@@ -15,6 +15,7 @@ import typer
 
 from xrouter_lg.cli.options import spread
 from xrouter_lg.json_text import printable
+from xrouter_lg.tracing.runs.redact import without_userinfo
 
 
 class ExitCode(IntEnum):
@@ -122,7 +123,7 @@ def said(interrupted: str = "interrupted", *, debug: bool = False) -> Iterator[N
         raise
     except Exception as error:
         if debug:
-            typer.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+            echo("".join(traceback.format_exception(error)).rstrip(), err=True)
         raise _ending(error) from None
 
 
@@ -155,8 +156,8 @@ def print_json(value: Any) -> None:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print a line in which prompts, names or errors of others may stand."""
-    typer.echo(printable(text), err=err)
+    """Print a line in which prompts, names or errors of others may stand, or a store's URL."""
+    typer.echo(printable(without_userinfo(text)), err=err)
 
 
 def _end(what: object, code: ExitCode) -> typer.Exit:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.tree import Tree
 
+    from xrouter_lg.route_record import RouteRecord
     from xrouter_lg.tracing.store.query import RouteRow, RunNode
-    from xrouter_lg.types import RouteRecord
 
 _ID_SHOWN = 18
 """Characters of an id in a table: its time to a fraction of a millisecond."""

@@ -120,7 +120,7 @@ def shadow(
     """Judge a shadow policy against the one that served.
 
     Where both chose alike the outcome is the same; where not, an outcome table (`xrouter
-    backfill`) may know the shadow's. LoggedTraffic propensities give off-policy estimates, if the
+    backfill`) may know the shadow's. Logged propensities give off-policy estimates, if the
     served policy explored. What can't be concluded is refused, with what would help.
 
     Exit code 0: judged; 2: a file or a setting is wrong, or nothing was shadowed.

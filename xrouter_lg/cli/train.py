@@ -9,7 +9,7 @@ import typer
 
 from xrouter_lg.cli.conclusion import print_conclusion
 from xrouter_lg.cli.options import AsJson, Rename, parse_listed, parse_pairs
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 from xrouter_lg.cli.tables import busy
 
 if TYPE_CHECKING:
@@ -153,12 +153,12 @@ def _half_splits(
     for seed, row in enumerate(judge_splits(outcomes, how, splits, turns=turns)):
         rows.append(row)
         if not quiet:
-            typer.echo(
+            echo(
                 f"split {seed}: gain over the static mix {row.over_mix:+.4f}, over the zero "
                 f"router {row.over_zero:+.4f}, parity {row.parity:.0%}"
             )
     if not quiet:
-        typer.echo(summary("plans", rows))
+        echo(summary("plans", rows))
     return [asdict(row) for row in rows]
 
 

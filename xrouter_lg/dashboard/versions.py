@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xrouter_lg.checkpoints.aliases import AliasError, Move, history, promote, read_alias, rollback
+from xrouter_lg.checkpoints.alias_log import Move, history
+from xrouter_lg.checkpoints.aliases import AliasError, promote, read_alias, rollback
 from xrouter_lg.checkpoints.folder import MANIFEST_FILE, read_manifest
 from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.errors import ConfigurationError

@@ -19,8 +19,9 @@ from xrouter_lg.calls.money import cost_of
 from xrouter_lg.episodes import runs as read
 from xrouter_lg.outcomes.grid import card_name
 from xrouter_lg.outcomes.schema import normalise_prompt
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.names import same_model
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price, published_price
 from xrouter_lg.pool.served import is_of, price_as_served
 from xrouter_lg.said import Message, Run

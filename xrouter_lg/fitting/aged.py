@@ -38,6 +38,12 @@ _MIXED = 0.1
 at once, and none of them is new."""
 _MOVED = 0.1
 """Change of the cost of a token, as a share, that is a new price."""
+_NEW_PRICE = 3
+"""Answers at another price than ever before that make it a new one."""
+_FEW = 20
+"""Answers below which those at one price have to be unlike nearly all at the other."""
+_ROUNDED = 0.02
+"""What rounding may change in the logarithm of a token's cost."""
 _STEADY = 1e-4
 """Variance of the logarithm of a token's cost that rounding makes, at the least."""
 
@@ -194,11 +200,15 @@ def _at_new_prices(table: OutcomeGrid) -> tuple[Floats, tuple[CardChange, ...]]:
         rate = _rate(used_N_M_2[rows, card], table.cost[rows, card])
         noise = max(float(np.median(np.abs(np.diff(rate)))) ** 2, _STEADY)
         found = find_change(
-            rate - float(np.median(rate)), np.full(len(rate), noise), hazard=_HAZARD
+            rate - float(np.median(rate)),
+            np.full(len(rate), noise),
+            hazard=_HAZARD,
+            least=_NEW_PRICE,
         )
-        if not found.alarm or abs(found.size) < np.log1p(_MOVED):
+        size = _moved(rate, found.at)
+        if not found.alarm or abs(size) < np.log1p(_MOVED):
             continue
-        since, factor = float(at[found.at]), float(np.exp(found.size))
+        since, factor = float(at[found.at]), float(np.exp(size))
         cost[rows[: found.at], card] *= factor
         changes.append(
             CardChange(
@@ -206,6 +216,20 @@ def _at_new_prices(table: OutcomeGrid) -> tuple[Floats, tuple[CardChange, ...]]:
             )
         )
     return cost, tuple(changes)
+
+
+def _moved(rate_R: Floats, at: int) -> float:
+    """By how much the usual rate moved there; 0 where either side has few answers, and they are
+    like some of the other's. The usual one: a prompt cache makes answers cheap, now and then."""
+    before, after = rate_R[:at], rate_R[at:]
+    few, many = sorted((before, after), key=len)
+    if not len(few):
+        return 0.0
+    if len(few) < _FEW:
+        alike = (many >= few.min() - _ROUNDED) & (many <= few.max() + _ROUNDED)
+        if alike.mean() > _MIXED / 2:
+            return 0.0
+    return float(np.median(after) - np.median(before))
 
 
 def _rate(used_R_2: Floats, usd_R: Floats) -> Floats:

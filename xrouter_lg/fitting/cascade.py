@@ -25,7 +25,7 @@ from xrouter_lg.final_answer import final_answer
 from xrouter_lg.fitting.family_head import fit_family_head
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.cascade.policy import group_numbers
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.value.evidence import Evidence
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import one_partition

@@ -15,7 +15,8 @@ from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.fitting.held_out import PoolPart, parts_of
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.near import NearDuplicates
-from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.pool.card import normalise_name
+from xrouter_lg.pool.pool import ModelPool
 
 _EDGE = 0.01
 """Success probabilities are kept this far from 0 and 1: log-odds stay finite."""

@@ -16,6 +16,7 @@ from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.outcomes.near import near_duplicates
 from xrouter_lg.outcomes.split import random_split
+from xrouter_lg.pool.pool import ModelPool
 
 OUTCOMES, PROMPTS = "outcomes.parquet", "prompts.parquet"
 LOGGED = ("propensity", "observed_at", "scored_by", "feedback", "served_model")
@@ -36,7 +37,7 @@ class LessonSettings:
     train_share: float = 0.9
     split_seed: int = 0
     pool: str = ""
-    """A pool file, whose prices are recorded."""
+    """A pool file, whose prices are recorded. Of a log, cards that left it are left out."""
     min_prompts: int = 100
     """Fewer training prompts than this are refused: what is learned from them is noise."""
 
@@ -133,7 +134,7 @@ def read_either(folder: Path, how: LessonSettings) -> tuple[OutcomeGrid, bool]:
 def read_log(folder: Path, how: LessonSettings) -> OutcomeGrid:
     """All that a folder tells, holes and all: prompts × the models that have an outcome with a
     score, or those that are named. Columns ``propensity``, ``observed_at``, ``scored_by`` and
-    ``output_tokens`` come along.
+    ``output_tokens`` come along. Of a given pool file's cards alone, where it has any of them.
 
     Raises:
         ConfigurationError: a file is missing, or the table can't be used.
@@ -170,7 +171,22 @@ def log_of(table: OutcomeTable, how: LessonSettings) -> OutcomeGrid:
             "no outcome has a score: name a feedback key or verifiers when the table is built "
             "(`xrouter outcomes build --feedback KEY`)"
         )
-    return grid.of([grid.models[m] for m in told])
+    return _of_pool(grid.of([grid.models[m] for m in told]), how)
+
+
+def _of_pool(grid: OutcomeGrid, how: LessonSettings) -> OutcomeGrid:
+    """Without the outcomes of cards that left the pool: what can't be called is no way to choose,
+    and no gain. A pool that knows none of the table's names is one of other names."""
+    if not how.pool:
+        return grid
+    names = ModelPool.from_yaml(how.pool, reload=False).names
+    here = [model for model, card in zip(grid.models, grid.cards, strict=True) if card in names]
+    if not here or len(here) == len(grid.models):
+        return grid
+    gone = [m for m, card in enumerate(grid.cards) if card not in names]
+    counts = {grid.models[m]: int(np.isfinite(grid.score[:, m]).sum()) for m in gone}
+    omitted = dataclasses.replace(grid.omitted, strangers={**grid.omitted.strangers, **counts})
+    return dataclasses.replace(grid.of(here), omitted=omitted)
 
 
 def _load(folder: Path) -> OutcomeTable:

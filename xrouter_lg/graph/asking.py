@@ -24,6 +24,7 @@ from xrouter_lg.errors import (
     AllCandidatesFailedError,
     BudgetExceededError,
     RequestOptionError,
+    StreamInterruptedError,
     XRouterError,
 )
 from xrouter_lg.graph.bound import ToolBinding, form_needed, shown_tools
@@ -124,7 +125,7 @@ class RequestSteps:
             default=pool.default,
             unreachable=frozenset(pool.names).difference(cards),
             bound=costly,
-            overruns=self.router.workers.overruns,
+            overruns=self.router.workers.cards.overruns,
             max_tokens=longest_answer(max_tokens, self._bound.options, options),
             request_id=turns[0].context.request_id if turns else _id_of(config),
         )
@@ -268,13 +269,15 @@ class RequestSteps:
         step: Finish | NextCall | NextTurn | None
         try:
             step = next_step(decisions, results, pool, request, self.router.circuit_open)
-        except AllCandidatesFailedError as error:
-            why: XRouterError | None = too_late(results) if late else out_of_money(results)
-            raise (why or error) from error.__cause__
+        except (AllCandidatesFailedError, StreamInterruptedError) as error:
+            why: XRouterError | None = None
+            if isinstance(error, AllCandidatesFailedError):
+                why = too_late(results) if late else out_of_money(results)
+            raise (why or error) from self.open.cause(request_id)
         if late and not isinstance(step, Finish):
             step = best_so_far(results)
         if step is None:
-            raise too_late(results)
+            raise too_late(results) from self.open.cause(request_id)
         return step
 
     async def answer(
@@ -295,8 +298,8 @@ class RequestSteps:
         _, run_id, trace_id = run_ids(config)
         record = build_record(finish, turns, so_far.results, run_id=run_id, trace_id=trace_id)
         self.router.explorer.settle(record.known_cost_usd)
-        annotate_request(config, record, metadata_of(record))
         told = record.to_dict()
+        annotate_request(config, record, told, metadata_of(record))
         if has_thoughts(finish.message):  # who had them must be known as long as they are
             told["model"] = asked_model(told, record.route)
         metadata = {**finish.message.response_metadata, RECORD_KEY: KeptRecord(told)}

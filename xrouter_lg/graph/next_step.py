@@ -251,7 +251,7 @@ def _next_candidate(
         if request.remaining_usd is not None:
             cap = constraints.output_cap(card, request)
             max_tokens = cap if max_tokens is None else min(max_tokens, cap)
-            allowance = constraints.reserve_for(card, request, max_tokens, first.hint)
+            allowance = constraints.reserved_usd_for(card, request, max_tokens, first.hint)
             if allowance is None or allowance > request.remaining_usd:
                 continue
         number = len(_of_turn(results, turn))

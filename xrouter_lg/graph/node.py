@@ -48,7 +48,7 @@ class XRouterNode(DrawnNode):
 
     ``builder.add_node("model", XRouterNode(pool, policy="cheapest"))`` is the whole change in an
     app: the node reads ``messages``, appends one ``AIMessage``, and puts a
-    :class:`~xrouter_lg.types.RouteRecord` as a dict into
+    :class:`~xrouter_lg.route_record.RouteRecord` as a dict into
     ``message.response_metadata["xrouter"]``, of which checkpoints keep a part. It works in sync and
     async graphs, and streams the chosen model's tokens as its own; ``get_graph(xray=True)`` and
     Studio draw its cards. Under a checkpointer a request of one turn is kept as one step, as a

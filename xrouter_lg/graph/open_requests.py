@@ -60,6 +60,13 @@ class OpenRequests:
         if request_id is not None and (kept := self._open.get(request_id)) is not None:
             kept.results[result.call_id] = result
 
+    def cause(self, request_id: str | None) -> BaseException | None:
+        """The exception that the latest failed call ended in, as its provider's package raised it;
+        None where that was in another process, or no exception."""
+        kept = self._open.get(str(request_id))
+        causes = [] if kept is None else [result.cause for result in kept.results.values()]
+        return next((cause for cause in reversed(causes) if cause is not None), None)
+
     def ended(self, request_id: str | None) -> None:
         """The request has its answer, and a record of its own."""
         with self._lock:

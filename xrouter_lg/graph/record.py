@@ -11,7 +11,8 @@ from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.calls.ledger import totals
 from xrouter_lg.graph.next_step import Finish, Unanswered
 from xrouter_lg.graph.turn import Turn
-from xrouter_lg.types import Charge, Decision, RouteRecord, usd, usd_str
+from xrouter_lg.route_record import RouteRecord
+from xrouter_lg.types import Charge, Decision, usd, usd_str
 
 
 def build_record(

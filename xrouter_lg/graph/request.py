@@ -23,8 +23,9 @@ from xrouter_lg.errors import (
     RequestOptionError,
 )
 from xrouter_lg.json_text import shown
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.pool.checks import hedge_after
-from xrouter_lg.pool.pool import ModelPool, normalise_name
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.prompt_cache import warm_tokens
 from xrouter_lg.routing.router import Router, check_cost_weight
 from xrouter_lg.routing.spending import lone_usd

@@ -11,7 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from xrouter_lg.calls.attempt import CallResult
 from xrouter_lg.errors import BudgetExceededError, ErrorClass, RequestTimeoutError
 from xrouter_lg.graph.request import OUTER_KEY, context_options
-from xrouter_lg.types import Charge, PlannedCall, RouteRecord, shallow
+from xrouter_lg.route_record import RouteRecord
+from xrouter_lg.types import Charge, PlannedCall, shallow
 
 OPTIONS_KEY = "__xrouter_options"
 """Key in ``configurable``: keywords of an invocation, for the worker."""
@@ -78,8 +79,10 @@ def pool_pin(config: RunnableConfig) -> str | None:
 
 def result_to_dict(result: CallResult) -> dict[str, Any]:
     """JSON-safe form but for the message: what a state keeps of a call."""
+    data = shallow(result)
+    del data["cause"]
     return {
-        **shallow(result),
+        **data,
         "charges": [charge.to_dict() for charge in result.charges],
         "error": None if result.error is None else result.error.value,
     }

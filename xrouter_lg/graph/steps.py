@@ -19,6 +19,7 @@ from xrouter_lg.graph.asking import (
 )
 from xrouter_lg.graph.bound import ToolBinding
 from xrouter_lg.graph.calling.calls import Planned
+from xrouter_lg.graph.calling.run_ending import endings_of
 from xrouter_lg.graph.direct import DirectRequest
 from xrouter_lg.graph.next_step import NextCall, NextTurn
 from xrouter_lg.graph.own_trace import OwnTrace
@@ -81,7 +82,7 @@ class Step(Runnable[dict[str, Any], Any]):
     def invoke(
         self, input: dict[str, Any], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
-        return run_sync(self.ainvoke(input, config))
+        return run_sync(self.ainvoke(input, config), endings_of(config))
 
 
 class Steps:

@@ -28,7 +28,7 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.policies.head import HeadPolicy
 from xrouter_lg.policies.slots.prompts import SlotPolicy, SlotReading, blocks_of
 from xrouter_lg.policies.trained import Estimate
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import RouteRequest
 

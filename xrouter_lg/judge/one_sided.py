@@ -39,9 +39,7 @@ from xrouter_lg.arrays import Floats, Ints
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.fitting.aged import CardChange
 from xrouter_lg.fitting.from_log import FromLog
-from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.value.change import LEFT
-from xrouter_lg.value.evidence import Evidence
+from xrouter_lg.judge.logged_calls import LoggedCalls, requests_per_day
 from xrouter_lg.value.model import ValueModel
 from xrouter_lg.value.overlap import SURE, Overlap, Unsettled, overlap_table, unsettled
 
@@ -122,6 +120,8 @@ class Conclusion:
     to_settle: tuple[Unsettled, ...]
     changes: tuple[CardChange, ...]
     """What of the log no longer holds."""
+    left_out: tuple[str, ...] = ()
+    """What of the table is of no card that can be chosen, in words."""
 
     @property
     def promote(self) -> bool:
@@ -138,7 +138,12 @@ class Conclusion:
             "promote": self.promote,
             "policy": "checkpoint",
             "use": self.card if self.use == "fixed" else self.use,
-            "reasons": [self.reason, *map(str, self.changes), *map(str, self.to_settle)],
+            "reasons": [
+                self.reason,
+                *map(str, self.changes),
+                *self.left_out,
+                *map(str, self.to_settle),
+            ],
             **{k: v for k, v in asdict(self).items() if k not in ("use", "card", "reason")},
         }
 
@@ -157,7 +162,7 @@ def conclude_from_log(
     table, model = learned.table, learned.model
     cards = table.cards
     c_ref_usd = learned.c_ref_usd if c_ref_usd is None else c_ref_usd
-    log = _Log.of(table, learned.evidence)
+    log = LoggedCalls.of(table, learned.evidence)
     fixed = model.fixed(cost_weight, c_ref_usd)
     shared: dict[str, Any] = {
         "cost_weight": cost_weight,
@@ -168,9 +173,13 @@ def conclude_from_log(
         "fixed": cards[fixed],
         "overlap": overlap_table(model, cards),
         "to_settle": unsettled(
-            model, cards, cost_weight, c_ref_usd, requests_per_day=_per_day(table)
+            model, cards, cost_weight, c_ref_usd, requests_per_day=requests_per_day(table)
         ),
         "changes": learned.aged.changes,
+        "left_out": tuple(
+            f"{count} scored outcomes of {name}, which can't be chosen, are left out"
+            for name, count in table.omitted.strangers.items()
+        ),
     }
     if log.scored < MIN_SCORED:
         reason = (
@@ -191,11 +200,9 @@ def conclude_from_log(
     use: Use = "as it is"
     card_wins = fixed_over.above and int(np.isfinite(log.score_M[:, fixed]).sum()) >= _TOLD
     if log.drawn < MIN_DRAWN:
-        reason = (
-            f"the log never explored ({log.drawn} of {log.scored} scored answers came from a "
-            "draw): what it shows of a card, it shows on the requests that were sent there. Keep "
-            "what is, and set exploration=0.05, or buy answers"
-        )
+        reason = log.unexplored
+    elif (wrong := log.contradiction(cards)) is not None:
+        reason = wrong
     elif proved > 0 and over.likely and (over_fixed.expected or not card_wins):
         shown = "shown" if over.above else "expected, not yet shown as a whole"
         use = "checkpoint"
@@ -223,66 +230,8 @@ def conclude_from_log(
     )
 
 
-@dataclass(frozen=True)
-class _Log:
-    """The requests of which it is known which card the log called."""
-
-    row: Ints
-    card: Ints
-    score_M: Floats
-    """[L, M] thumbs set right for their usual error; NaN where there is none."""
-    chance_M: Floats
-    """[L, M] probability with which a score was to be seen; NaN where there is none, or it is
-    unknown."""
-
-    @property
-    def own(self) -> tuple[Ints, Ints]:
-        """Places of the cards that were called."""
-        return np.arange(len(self.row)), self.card
-
-    @property
-    def scored(self) -> int:
-        return int(np.isfinite(self.score_M[self.own]).sum())
-
-    @property
-    def drawn(self) -> int:
-        several = np.isfinite(self.score_M).sum(1) > 1
-        draw = np.isfinite(self.score_M[self.own]) & (self.chance_M[self.own] < 1.0)
-        return int((several | draw).sum())
-
-    @classmethod
-    def of(cls, table: OutcomeGrid, evidence: Evidence) -> _Log:
-        called = np.isfinite(table.cost) | np.isfinite(table.score)
-        chance = table.more.get("propensity")
-        propensity = np.full(called.shape, np.nan)
-        if chance is not None:
-            propensity = np.asarray(chance, dtype=np.float64)
-        # Of several answers the log's own is the one that has a propensity, or a time: others were
-        # bought.
-        logged = np.isfinite(propensity)
-        seen_at = table.more.get("observed_at")
-        if seen_at is not None:
-            # What was bought was asked later.
-            at = np.asarray(seen_at, dtype=np.float64)
-            first = at == np.min(at, 1, where=np.isfinite(at), initial=np.inf, keepdims=True)
-            logged = np.where(logged.any(1, keepdims=True), logged, first)
-        logged = np.where((called.sum(1) == 1)[:, None], called, logged)
-        row = np.flatnonzero(logged.sum(1) == 1)
-        card = logged[row].argmax(1).astype(np.int64)
-        score = np.full(table.score.shape, np.nan)
-        right = evidence.right_R
-        # What a card scored before it became another says nothing of it.
-        holds = evidence.worth_R > LEFT
-        score[evidence.prompt_R[holds], evidence.card_R[holds]] = right[holds]
-        seen = np.where(np.isfinite(score), 1.0, np.nan)
-        own = np.arange(len(row)), card
-        seen_L_M = seen[row]
-        seen_L_M[own] = propensity[row, card]
-        return cls(row, card, score[row], seen_L_M)
-
-
 def _gains(
-    learned: FromLog, log: _Log, cost_weight: float, c_ref_usd: float, taken_N: Ints | None
+    learned: FromLog, log: LoggedCalls, cost_weight: float, c_ref_usd: float, taken_N: Ints | None
 ) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain, float]:
     """The model's choices over the log's and over its best fixed card, and that over the log; and
     what the choices prove one by one."""
@@ -325,7 +274,7 @@ class _Fold:
 class _Sums:
     """The estimated gain of one choice over another, request by request."""
 
-    def __init__(self, log: _Log) -> None:
+    def __init__(self, log: LoggedCalls) -> None:
         self._log = log
         self.model, self.error = np.zeros((2, len(log.row)))
         self.robust = np.full(len(log.row), np.nan)
@@ -343,7 +292,8 @@ class _Sums:
         called = self._log.card[seen.own]
         own = np.where(told[rows, called], (score - seen.mean_M)[rows, called], 0.0)
         minus = np.where(other == called, own, beyond[rows, other])
-        robust = self.model[seen.own] + beyond[rows, one] - minus
+        said = (beyond[rows, one] - minus) / self._log.scored_L[seen.own]
+        robust = self.model[seen.own] + said
         self.robust[seen.own] = np.where(told.any(1), robust, np.nan)
 
     def gain(self) -> EstimatedGain:
@@ -361,15 +311,3 @@ class _Sums:
 
 def _figure(value: float, error: float) -> Figure:
     return Figure(value, value - SURE * error, value + SURE * error)
-
-
-def _per_day(table: OutcomeGrid) -> float | None:
-    """Requests a day, by when they were observed."""
-    seen = table.more.get("observed_at")
-    if seen is None:
-        return None
-    times = np.asarray(seen, dtype=np.float64)
-    times = times[np.isfinite(times)]
-    if len(times) < 2 or times.max() - times.min() < 3600:
-        return None
-    return float(len(table) / ((times.max() - times.min()) / 86_400))

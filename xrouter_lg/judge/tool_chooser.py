@@ -24,7 +24,7 @@ from xrouter_lg.judge.score import MIN_WEIGHTS
 from xrouter_lg.outcomes.conversation import conversations
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.policies.trained import TrainedPolicy
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.portal import run_sync
 from xrouter_lg.types import Proposal, RouteRequest
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.errors import PoolError
 from xrouter_lg.outcomes.schema import OutcomeError
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 
 Column = npt.NDArray[Any]
 

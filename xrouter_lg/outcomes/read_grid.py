@@ -9,7 +9,7 @@ import polars as pl
 
 from xrouter_lg.arrays import Ints
 from xrouter_lg.outcomes.grid import Column, Omitted, OutcomeGrid, card_name
-from xrouter_lg.outcomes.schema import KEY, OutcomeError
+from xrouter_lg.outcomes.schema import KEY, LIMITS, OutcomeError
 
 
 def read_grid(
@@ -52,12 +52,8 @@ def read_grid(
     ours = table.filter(pl.col("column").is_not_null())
     blank = pl.col("score").is_null() | pl.col("cost_usd").is_null()
     known = ours.filter(~blank)
-    if known.select(*KEY, "column").is_duplicated().any():
-        raise OutcomeError(
-            f"{name} has two outcomes of one {'model' if cards is None else 'card'} for one "
-            "prompt: duplicates, or two models that are renamed to one"
-        )
-    text = _prompts(prompts, known, name, about, every=every)
+    _check_once(ours if every else known, name, "model" if cards is None else "card")
+    text = _prompts(prompts, ours if every else known, name, about, every=every)
     names = {column: model for model, column in sorted(card_of.items(), reverse=True)}
     order = sorted(names, key=lambda column: names[column])
     if models is not None and cards is None:
@@ -141,7 +137,7 @@ def _columns(
 
 
 def _prompts(
-    prompts: pl.LazyFrame, known: pl.DataFrame, name: str, about: Sequence[str], *, every: bool
+    prompts: pl.LazyFrame, ours: pl.DataFrame, name: str, about: Sequence[str], *, every: bool
 ) -> pl.DataFrame:
     """The rows of the grid: prompts with a candidate, rising, or every prompt as they stand."""
     have = prompts.collect_schema().names()
@@ -152,25 +148,50 @@ def _prompts(
     if text.select(KEY).is_duplicated().any():
         raise OutcomeError(f"{name} has two texts for one (source, task, prompt_id)")
     if every:
+        lost = ours.join(text, on=KEY, how="anti").select(KEY).unique().height
+        if lost:
+            raise OutcomeError(f"{lost} prompts of {name} have no text in the prompts table")
         return text
-    found = known.select(KEY).unique().join(text, on=KEY, how="left").sort(KEY)
+    found = ours.select(KEY).unique().join(text, on=KEY, how="left").sort(KEY)
     if lost := found["prompt"].null_count():
         raise OutcomeError(f"{lost} prompts of {name} have no text in the prompts table")
     return found
 
 
+def _check_once(rows: pl.DataFrame, name: str, what: str) -> None:
+    """Whether every cell of the grid has one row."""
+    twice = rows.filter(rows.select(*KEY, "column").is_duplicated())
+    if twice.height:
+        first = twice.sort(*KEY, "column").row(0, named=True)
+        raise OutcomeError(
+            f"{name} has two outcomes of one {what} for one prompt ({first['model']!r} on "
+            f"{_place(first)}): duplicates, or two models that are renamed to one. Keep one, or "
+            "give repeats their own prompt_id"
+        )
+
+
 def _check_values(rows: pl.DataFrame, name: str) -> None:
-    for column, low, high in (("score", 0.0, 1.0), ("cost_usd", 0.0, np.inf)):
-        # NaN lies between nothing and nothing, infinity between 0 and itself.
-        sound = pl.col(column).is_between(low, high) & pl.col(column).is_finite()
-        bad = rows.filter(pl.col(column).is_not_null() & ~sound)
-        if bad.height:
-            first = bad.row(0, named=True)
-            where = "|".join(str(first[part]) for part in KEY)
-            raise OutcomeError(
-                f"{name}: {column} is {first[column]!r} for {first['model']!r} on {where}; it must "
-                f"lie in [{low:g}, {high:g}]"
-            )
+    """Whether what is read by its value lies where it may; a log's columns stand behind a +."""
+    for column, limits in LIMITS.items():
+        for there in (column, f"+{column}"):
+            if there not in rows.columns or not rows[there].dtype.is_numeric():
+                continue
+            # NaN lies between nothing and nothing, infinity between 0 and itself.
+            value = pl.col(there).cast(pl.Float64)
+            known = value.is_not_null()
+            if there != column:
+                known &= value.is_not_nan()  # as some write what is unknown
+            bad = rows.filter(known & ~limits.holds(value))
+            if bad.height:
+                first = bad.row(0, named=True)
+                raise OutcomeError(
+                    f"{name}: {column} is {first[there]!r} for {first['model']!r} on "
+                    f"{_place(first)}; it must {limits.rule}"
+                )
+
+
+def _place(row: Mapping[str, object]) -> str:
+    return "|".join(str(row[part]) for part in KEY)
 
 
 def _counts(rows: pl.DataFrame) -> dict[str, int]:

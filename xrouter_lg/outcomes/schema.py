@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -52,6 +53,37 @@ PROMPT_COLUMNS: dict[str, pl.DataType] = {
     "meta": pl.String(),
 }
 """Prompts. ``reference`` is the gold answer where known, ``meta`` a JSON object."""
+
+LATEST = 1e11
+"""Unix seconds after which a time is one in milliseconds: a year of four digits is before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnLimits:
+    """Where a column's values may lie; all of them are finite."""
+
+    low: float
+    high: float
+    rule: str
+    """What a value must do, in words."""
+    above: bool = False
+    """Whether the lower end itself is outside."""
+
+    def holds(self, value: pl.Expr) -> pl.Expr:
+        low = value > self.low if self.above else value >= self.low
+        return low & (value <= self.high) & value.is_finite()
+
+
+LIMITS = {
+    "score": ColumnLimits(0.0, 1.0, "lie in [0, 1]"),
+    "cost_usd": ColumnLimits(0.0, math.inf, "lie in [0, inf]"),
+    "feedback": ColumnLimits(0.0, 1.0, "lie in [0, 1]"),
+    "propensity": ColumnLimits(
+        0.0, 1.0, "lie in (0, 1], and is empty where it is unknown", above=True
+    ),
+    "observed_at": ColumnLimits(0.0, LATEST, "be Unix seconds, not milliseconds"),
+}
+"""Of the outcomes' columns that are learned from."""
 
 REQUIRED = {"outcomes": (*KEY, "model", "score"), "prompts": (*KEY, "prompt")}
 

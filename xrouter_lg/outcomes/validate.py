@@ -11,6 +11,7 @@ import polars as pl
 from xrouter_lg.files import reading
 from xrouter_lg.outcomes.schema import (
     KEY,
+    LIMITS,
     OUTCOME_COLUMNS,
     PROMPT_COLUMNS,
     REQUIRED,
@@ -132,6 +133,10 @@ def _rules(part: Part) -> list[_Rule]:
         elif name in _SHARES:
             outside = cast.is_nan() | ~cast.is_between(0.0, 1.0)
             rules.append(_Rule(name, outside, f"{name} is outside [0, 1]", _SHARES[name]))
+        elif name == "observed_at":
+            outside = ~LIMITS[name].holds(cast)
+            fix = "Divide milliseconds by 1000, and leave it empty if unknown"
+            rules.append(_Rule(name, outside, "observed_at is no time in Unix seconds", fix))
         elif kind.is_numeric():
             bad = (cast < 0) if kind.is_integer() else ((cast < 0) | ~cast.is_finite())
             rules.append(

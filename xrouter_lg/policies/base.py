@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from langchain_core.language_models import BaseChatModel
 
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 

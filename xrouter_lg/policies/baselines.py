@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, by_price, one_hot
-from xrouter_lg.pool.pool import ModelCard, normalise_name
+from xrouter_lg.pool.card import ModelCard, normalise_name
 from xrouter_lg.types import Action, Proposal, RouteRequest
 
 

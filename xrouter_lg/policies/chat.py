@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables.config import ensure_config, merge_configs
 
-from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.attempt import CallTerms, Workers
 from xrouter_lg.calls.money import worst_case
 from xrouter_lg.calls.tokens import prompt_size
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import PolicyConfigError, PolicyError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, one_hot
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.prompts import tools as codec
 from xrouter_lg.types import PlannedCall, Proposal, RouteRequest
@@ -90,12 +91,13 @@ class PromptedPolicy(BasePolicy):
             ),
             messages,
             merge_configs(ensure_config(), _QUIET),  # type: ignore[arg-type]
-            pool=candidates,
-            kind="router",
+            CallTerms(
+                kind="router",
+                pool=candidates,
+                prompt_tokens_max=prompt_size(messages, tools).at_most,
+                bound=Bound(tools, {"tool_choice": "any"} if must_call else {}, {}),
+            ),
             charges=request.attempt.charges,
-            prompt_tokens_max=prompt_size(messages, tools).at_most,
-            tools=tools,
-            tool_options={"tool_choice": "any"} if must_call else None,
         )
         if result.message is None:
             kind = PolicyTimeoutError if result.error == "timeout" else PolicyError

@@ -57,6 +57,8 @@ _READ = 4
 """Rests that are read: a reading takes a fraction of a millisecond."""
 _APART = 2
 """Of those, paragraphs of their own."""
+_ABOUT = 0.05
+"""By how much the likeness of words that are added up may be wrong."""
 _REFINED = 1
 """Spans whose ends are moved to where what is left is most alike, beside the strangest runs."""
 _REACH = 8
@@ -184,9 +186,17 @@ class _Words:
         return Rest(f"{before} {after}".strip(), self._apart(first, last))
 
     def paragraphs(self) -> list[tuple[int, int]]:
-        """The spans without which a paragraph is left, or several in a row, and the text is most
-        like a request."""
-        return [span for span in self._ranked([]) if self._apart(*span)][:_APART]
+        """The spans without which a paragraph is left, or several in a row, that may be nearly the
+        words of a request."""
+        np = need("numpy", _PURPOSE)
+        ends, whole = sorted(set(self._sentence_ends())), len(self.words)
+        halves = [span for at in ends if 0 < at < whole for span in ((0, at), (at, whole))]
+        apart = [span for span in halves if self._apart(*span)]
+        if not apart:
+            return []
+        begin, end, worth = self._allowed(*np.array(apart).T)
+        order = [at for at in np.argsort(-worth) if worth[at] >= LEAST_LIKENESS - _ABOUT]
+        return [(int(begin[at]), int(end[at])) for at in order[:_APART]]
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """The spans of words without which the text is most like a request."""

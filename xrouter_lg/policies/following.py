@@ -21,7 +21,7 @@ from xrouter_lg.checkpoints.aliases import resolve_checkpoint
 from xrouter_lg.checkpoints.folder import MANIFEST_FILE
 from xrouter_lg.policies.base import BasePolicy
 from xrouter_lg.policies.trained import TrainedPolicy
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from xrouter_lg.errors import InvalidProposalError
 from xrouter_lg.policies.base import BasePolicy, PolicyFunction, one_hot
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 

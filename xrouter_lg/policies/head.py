@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, proposed, reason_of
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 

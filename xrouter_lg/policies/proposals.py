@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage
 
 from xrouter_lg.errors import InvalidProposalError
 from xrouter_lg.json_text import check_size, encodable, from_json, shown, to_json
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.typed import is_finite
 from xrouter_lg.types import Action, Answer, Attempt, Charge, Proposal
 

@@ -30,7 +30,8 @@ from xrouter_lg.policies.function import FunctionPolicy
 from xrouter_lg.policies.rollout.canary import CanaryPolicy
 from xrouter_lg.policies.rollout.shadow import ShadowPolicy
 from xrouter_lg.policies.trained import TrainedPolicy
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 
 _log = logging.getLogger(__name__)
 

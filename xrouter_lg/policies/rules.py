@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, by_price, one_hot
-from xrouter_lg.pool.pool import ModelCard, normalise_name
+from xrouter_lg.pool.card import ModelCard, normalise_name
 from xrouter_lg.said import text_of
 from xrouter_lg.types import Proposal, RouteRequest
 

@@ -13,7 +13,7 @@ from xrouter_lg.errors import PolicyError
 from xrouter_lg.policies.base import BasePolicy
 from xrouter_lg.policies.thompson import best_chances
 from xrouter_lg.policies.utility import Predictor, Utilities, load_head
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 NAME = "checkpoint"

@@ -28,7 +28,7 @@ from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CostModel, HeadStats
 from xrouter_lg.policies.base import expected_usd
 from xrouter_lg.policies.familiar import Known, rests
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import RouteRequest
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,10 +14,18 @@ from typing import TYPE_CHECKING, Any
 from xrouter_lg.errors import PoolError
 from xrouter_lg.json_text import shown
 from xrouter_lg.pool.fees import FEES, SECOND_MODEL, is_fee, unit_and_model
+from xrouter_lg.pool.price_list import (
+    listed_as,
+    price_context,
+    price_list,
+    prices_ahead,
+    rates_by_length,
+    tier_name,
+)
 from xrouter_lg.types import TokenUsage
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, PriceContext
+    from genai_prices.types import ModelPrice
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +54,6 @@ _OUTPUT_KINDS = ("reasoning", "output_audio", "output_image")
 
 _SEARCHES = ("web_searches", "social_searches", "storage_searches")
 _NONE: Mapping[str, int] = MappingProxyType({})
-
-_PLAIN_TIERS = frozenset({"auto", "default", "standard", "on_demand", "standard_only"})
-"""Service tiers at the rates that a price list shows first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,10 @@ class Price:
         price with tiers."""
         return self
 
+    def at_most(self, input_tokens: int) -> Price:
+        """The dearest rates that a prompt of this length can meet."""
+        return self
+
     def in_tier(self, tier: str | None) -> Price:
         """The rates of a service tier (``flex``, ``priority``); of a published price only: a card's
         own is what its user pays. None: whatever the card asks for."""
@@ -214,9 +222,10 @@ class Price:
         """The most that an attempt of this size can cost (USD): every token at its dearest kind,
         every search, of whichever kind, at the dearest fee, and ``units`` of other kinds that are
         billed beside the tokens."""
-        tokens = input_tokens * self.dearest("input") + output_tokens * self.dearest("output")
-        fees = searches * max(self._fee(kind) for kind in _SEARCHES) if searches else 0
-        return tokens / _MILLION + (self.request or 0) + fees + self.fees(units)
+        most = self.at_most(input_tokens)
+        tokens = input_tokens * most.dearest("input") + output_tokens * most.dearest("output")
+        fees = searches * max(most._fee(kind) for kind in _SEARCHES) if searches else 0
+        return tokens / _MILLION + (most.request or 0) + fees + most.fees(units)
 
     def output_tokens_for(
         self,
@@ -227,7 +236,7 @@ class Price:
     ) -> int | None:
         """How many output tokens ``usd`` pays for after ``input_tokens``, both at their dearest;
         None when output is free."""
-        dearest = self.dearest("output")
+        dearest = self.at_most(input_tokens).dearest("output")
         left = usd - self.worst_case(input_tokens, 0, searches, units)
         if dearest == 0:
             return None if left >= 0 else 0
@@ -258,29 +267,12 @@ class PublishedPrice(Price):
         return _step(self.tiers, input_tokens, self)
 
     def in_tier(self, tier: str | None) -> Price:
-        if tier is None or _tier_name(tier) == self.tier:
+        if tier is None or tier_name(tier) == self.tier:
             return self
         return published_price(self.provider, self.model, tier) or self
 
-    def worst_case(
-        self,
-        input_tokens: int,
-        output_tokens: int,
-        searches: int = 0,
-        units: Mapping[str, int] = _NONE,
-    ) -> Decimal:
-        ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.worst_case(ceiling, input_tokens, output_tokens, searches, units)
-
-    def output_tokens_for(
-        self,
-        usd: Decimal,
-        input_tokens: int,
-        searches: int = 0,
-        units: Mapping[str, int] = _NONE,
-    ) -> int | None:
-        ceiling = _step(self.ceilings, input_tokens, self)
-        return Price.output_tokens_for(ceiling, usd, input_tokens, searches, units)
+    def at_most(self, input_tokens: int) -> Price:
+        return _step(self.ceilings, input_tokens, self)
 
     def cost(self, usage: TokenUsage) -> Decimal:
         # Not super(): slots=True makes a new class, and zero-argument super() keeps the old.
@@ -308,7 +300,7 @@ class PublishedPrice(Price):
                 counted,
                 self.model,
                 provider_id=self.provider,
-                price_context=_context(self.tier),
+                price_context=price_context(self.tier),
             ).total_price
         except (LookupError, ValueError) as error:
             logger.warning("genai-prices can't price %r: %s; list price used", self.model, error)
@@ -326,8 +318,8 @@ def published_price(
     from genai_prices import Usage as PricedUsage
     from genai_prices import calc_price
 
-    tier = _tier_name(tier)
-    context = _context(tier)
+    tier = tier_name(tier)
+    context = price_context(tier)
     try:
         found = calc_price(
             PricedUsage(input_tokens=1), model, provider_id=provider, price_context=context
@@ -346,7 +338,7 @@ def published_price(
         provider=provider,
         tier=tier,
         tiers=tiers,
-        ceilings=_steps(_prices_ahead(found.model, context), source) or tiers,
+        ceilings=_steps(prices_ahead(found.model, context), source) or tiers,
     )
 
 
@@ -357,68 +349,12 @@ def price_of(model: str) -> PublishedPrice | None:
     return None if listed is None else published_price(*listed)
 
 
-def _tier_name(tier: str | None) -> str | None:
-    name = None if tier is None else tier.lower()
-    return None if name in _PLAIN_TIERS else name
-
-
-def _context(tier: str | None) -> dict[str, str] | None:
-    """How the list tells a tier: OpenAI's and Google's, or Anthropic's speed."""
-    return None if tier is None else {"service_tier": tier, "speed": tier}
-
-
-@lru_cache(maxsize=512)
-def listed_as(model: str) -> tuple[str, str] | None:
-    """The provider and the name under which the published list knows a model by any of its names;
-    None where it does not."""
-    from genai_prices import Usage as PricedUsage
-    from genai_prices import calc_price
-
-    try:
-        found = calc_price(PricedUsage(input_tokens=1), model)
-    except (LookupError, ValueError):
-        return None
-    return found.provider.id, found.model.id
-
-
-def price_list() -> str:
-    """The published list by name. It carries no date of its own: its version is what tells its
-    age."""
-    from importlib.metadata import version
-
-    return f"genai-prices {version('genai-prices')}"
-
-
-def _prices_ahead(model: ModelInfo, context: PriceContext | None = None) -> list[ModelPrice]:
-    """The rates that a request may meet from now on: of every hour of the day, since some
-    providers are cheaper at night, and from every announced date on."""
-    now = datetime.now(UTC)
-    moments = [now + timedelta(hours=hour) for hour in range(24)]
-    for entry in model.prices if isinstance(model.prices, list) else ():
-        start = getattr(entry.constraint, "start_date", None)
-        if start is not None and start > now.date():
-            moments.append(datetime.combine(start, time(12), UTC))
-    return [model.get_prices(moment, context) for moment in moments]
-
-
 def _steps(prices: Iterable[ModelPrice], source: str) -> tuple[tuple[int, Price], ...] | None:
-    """Each kind's dearest rate among ``prices`` by length of prompt; None where a price has no
-    rate for input or output."""
-    prices = list(prices)
-    listed = [getattr(price, kind, None) for price in prices for kind in _LISTED]
-    starts = {0} | {tier.start for value in listed for tier in getattr(value, "tiers", ())}
-    steps = []
-    for start in sorted(starts):
-        rates: dict[str, Any] = {}
-        for key, (kind, per) in _LISTED.items():
-            known = [value for price in prices if (value := getattr(price, key, None)) is not None]
-            rate = max((_tier(value, start) for value in known), default=None)
-            if rate is not None:
-                rates[kind] = max(rate / per, rates.get(kind, Decimal(0)))
-        if "input" not in rates or "output" not in rates:
-            return None
-        steps.append((start, Price(**rates, source=source)))
-    return tuple(steps)
+    """Prices by length of prompt; None where a price has no rate for input or output."""
+    rates = rates_by_length(prices)
+    if rates is None:
+        return None
+    return tuple((start, Price(**of, source=source)) for start, of in rates)
 
 
 def _step(steps: tuple[tuple[int, Price], ...], input_tokens: int, otherwise: Price) -> Price:
@@ -428,28 +364,6 @@ def _step(steps: tuple[tuple[int, Price], ...], input_tokens: int, otherwise: Pr
         if start < input_tokens or start == 0:
             found = price
     return found
-
-
-_LISTED = {
-    "input_mtok": ("input", 1),
-    "output_mtok": ("output", 1),
-    "cache_read_mtok": ("cached_input", 1),
-    "cache_write_mtok": ("cache_write", 1),
-    "cache_write_5m_mtok": ("cache_write", 1),
-    "cache_write_1h_mtok": ("cache_write_1h", 1),
-    "input_audio_mtok": ("input_audio", 1),
-    "input_image_mtok": ("input_image", 1),
-    "output_reasoning_mtok": ("reasoning", 1),
-    "output_citation_mtok": ("reasoning", 1),
-    "output_audio_mtok": ("output_audio", 1),
-    "output_image_mtok": ("output_image", 1),
-    "requests_kcount": ("request", 1_000),
-    "web_searches_kcount": ("web_search", 1_000),
-    "storage_searches_kcount": ("file_search", 1_000),
-    "code_executions_kcount": ("code_execution", 1_000),
-    "input_audio_hours": ("input_audio_hour", 1),
-}
-"""Rates in genai-prices' list by our names, and how many of ours are in one of theirs."""
 
 
 def _side(
@@ -468,15 +382,6 @@ def _side(
         cost += counted * rate
         left -= counted
     return cost + left * base
-
-
-def _tier(value: Any, start: int) -> Decimal:
-    """The rate of a prompt one token longer than ``start``."""
-    rate = Decimal(str(getattr(value, "base", value)))
-    for tier in getattr(value, "tiers", ()):
-        if tier.start <= start:
-            rate = Decimal(str(tier.price))
-    return rate
 
 
 _LEAST, _MOST = Decimal("1e-9"), Decimal(10**9)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.names import bare_name, same_model
-from xrouter_lg.pool.pool import ModelCard
-from xrouter_lg.pool.pricing import Price, listed_as, published_price
+from xrouter_lg.pool.price_list import listed_as
+from xrouter_lg.pool.pricing import Price, published_price
 
 
 def price_as_served(card: ModelCard, served: str | None, pool: Iterable[ModelCard]) -> Price | None:

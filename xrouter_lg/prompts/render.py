@@ -9,7 +9,7 @@ from decimal import Decimal
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 
 from xrouter_lg.json_text import encodable
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.said import question_of, text_of
 
 QUESTION_CHARS = 4_000

@@ -23,7 +23,7 @@ from langchain_core.messages import (
 )
 
 from xrouter_lg.errors import InvalidProposalError
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.prompts.render import (
     ANSWER_CHARS,
     card_lines,

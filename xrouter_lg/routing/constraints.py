@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from xrouter_lg.calls.money import hint_tokens, output_tokens_for, reserve
+from xrouter_lg.calls.money import hint_tokens, output_tokens_for, reserved_usd
 from xrouter_lg.calls.tokens import prompt_bound
 from xrouter_lg.errors import NoCandidateError
-from xrouter_lg.pool.pool import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard, ModelPool
+from xrouter_lg.pool.card import DEFAULT_MAX_OUTPUT_TOKENS, ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.types import RouteRequest
 
 LEAST_ANSWER_TOKENS = 16
@@ -141,7 +142,7 @@ def bound_for(card: ModelCard, request: RouteRequest) -> int:
     return prompt_bound(card, request.prompt_tokens_max, request.images, request.needs)
 
 
-def reserve_for(
+def reserved_usd_for(
     card: ModelCard, request: RouteRequest, max_tokens: int | None, hint: str | None = None
 ) -> Decimal | None:
     """What a call has to set aside (USD): its worst case, with the hint that the worker gets on
@@ -149,7 +150,7 @@ def reserve_for(
     such calls."""
     bound = bound_for(card, request) + hint_tokens(hint)
     tokens = max_tokens or output_cap(card, request)
-    priced = reserve(card, bound, tokens, request.bound, request.overruns)
+    priced = reserved_usd(card, bound, tokens, request.bound, request.overruns)
     return request.unpriced_usd if priced is None else priced
 
 
@@ -180,7 +181,7 @@ def over_budget(card: ModelCard, request: RouteRequest) -> Removal | None:
     """Why a card's worst case does not fit into what is left; None where it does."""
     if request.remaining_usd is None:
         return None
-    worst = reserve_for(card, request, None)
+    worst = reserved_usd_for(card, request, None)
     if worst is None:
         return Removal(
             Constraint.BUDGET,

@@ -12,7 +12,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.tool_loop import record_of
 from xrouter_lg.said import usage_of
 from xrouter_lg.types import TokenUsage

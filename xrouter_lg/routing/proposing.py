@@ -12,7 +12,7 @@ from xrouter_lg.calls.told.notices import notice_failed_policy
 from xrouter_lg.errors import PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, Policy, by_price, one_hot
 from xrouter_lg.policies.proposals import clean_attempt, read_proposal
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.routing.reserving import check_affordable
 from xrouter_lg.routing.spending import Spending
 from xrouter_lg.types import Action, Answer, Proposal, RouteRequest

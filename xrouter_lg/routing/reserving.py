@@ -8,7 +8,8 @@ from decimal import Decimal
 from xrouter_lg.calls.ledger import RequestAccount
 from xrouter_lg.errors import BudgetExceededError
 from xrouter_lg.policies.base import expected_usd
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.types import Action, CallId, PlannedCall, RouteRequest
 
@@ -35,7 +36,7 @@ def reserve(
         if account.limit_usd is not None:
             cap = constraints.output_cap(card, request)
             max_tokens = cap if max_tokens is None else min(max_tokens, cap)
-            allowance = constraints.reserve_for(card, request, max_tokens, action.hint)
+            allowance = constraints.reserved_usd_for(card, request, max_tokens, action.hint)
             try:
                 if allowance is None:
                     raise BudgetExceededError("its price is unknown")
@@ -60,7 +61,7 @@ def check_affordable(
     assert request.remaining_usd is not None
     if cost == 0:
         return
-    known = [constraints.reserve_for(card, request, None) for card in cards]
+    known = [constraints.reserved_usd_for(card, request, None) for card in cards]
     least = min((amount for amount in known if amount is not None), default=Decimal(0))
     if request.answers:  # one of them can be selected at no cost
         least = Decimal(0)

@@ -16,7 +16,8 @@ from xrouter_lg.calls.replicas import Replicas
 from xrouter_lg.errors import BudgetExceededError, ConfigurationError
 from xrouter_lg.policies.base import BasePolicy, Policy, by_price, one_hot
 from xrouter_lg.policies.resolve import PolicyLike, resolve_policy
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing import constraints
 from xrouter_lg.routing.exploration import Drawn, Exploration, Explorer, as_exploration
 from xrouter_lg.routing.proposing import Proposed, ask, best_answer
@@ -89,7 +90,7 @@ class Router:
         """Keep limits there, and the cards' state in step with that of other processes on the same
         database."""
         self.spending = spending
-        self.workers.replicas = Replicas(spending.store.engine, self.workers)
+        self.workers.replicas = Replicas(spending.store.engine, self.workers.cards)
 
     @property
     def pool(self) -> ModelPool:
@@ -279,7 +280,7 @@ class Router:
             fit = constraints.cheapest_that_can(pool, removed, request)
             if fit is not None:
                 card, tokens = fit
-                amount = constraints.reserve_for(card, request, tokens)
+                amount = constraints.reserved_usd_for(card, request, tokens)
                 assert amount is not None
                 call = PlannedCall(
                     str(CallId(request.turn, 1)), card.name, None, None, tokens, amount
@@ -320,7 +321,7 @@ class Router:
 
     def circuit_open(self, card: str) -> bool:
         """Whether a card has failed so often that it is left alone for now."""
-        return self.workers.breaker(f"worker:{card}").open
+        return self.workers.cards.breaker(f"worker:{card}").open
 
 
 def as_router(router: Router | ModelPool, **options: Any) -> Router:

@@ -10,7 +10,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from xrouter_lg.policies.base import by_price
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.tool_loop import record_of
 from xrouter_lg.said import text_of
 

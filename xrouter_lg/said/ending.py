@@ -90,7 +90,7 @@ def flaw_of(message: Any) -> ErrorClass | None:
     flaw = None if ending is None else _flaw(ending)
     if flaw is not None:
         return flaw
-    if fields.get("invalid_tool_calls"):
+    if fields.get("invalid_tool_calls") or _calls_nothing(fields):
         return ErrorClass.MALFORMED
     if not says_something(fields):
         refused = mapping(fields.get("additional_kwargs")).get("refusal") or fields.get("refusal")
@@ -100,6 +100,15 @@ def flaw_of(message: Any) -> ErrorClass | None:
     if ending in _CALLING and not _calls(fields):
         return ErrorClass.MALFORMED  # the call was lost on its way
     return None
+
+
+def _calls_nothing(fields: Mapping[str, Any]) -> bool:
+    """Whether one of its tool calls has no name."""
+    calls = fields.get("tool_calls")
+    return isinstance(calls, list) and any(
+        not (mapping(call).get("name") or mapping(mapping(call).get("function")).get("name"))
+        for call in calls
+    )
 
 
 def says_something(message: Any) -> bool:

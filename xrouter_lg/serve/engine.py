@@ -66,7 +66,7 @@ class ServingEngine:
         return self.chat.router.pool
 
     def breaker(self, card: str) -> Breaker:
-        return self.chat.router.workers.breaker(f"worker:{card}")
+        return self.chat.router.workers.cards.breaker(f"worker:{card}")
 
     # --- who asks ---------------------------------------------------------------------------
 

@@ -75,17 +75,20 @@ class Change:
         return self.probability >= ALARM
 
 
-def find_change(residual_R: Floats, variance_R: Floats, *, hazard: float = HAZARD) -> Change:
+def find_change(
+    residual_R: Floats, variance_R: Floats, *, hazard: float = HAZARD, least: int = _LEAST
+) -> Change:
     """Whether the mean of a card's residuals has shifted, and when.
 
-    ``variance_R`` is that of each residual: see :func:`residuals`.
+    ``variance_R`` is that of each residual: see :func:`residuals`. ``least`` are the observations
+    that either side has to have.
     """
     count = len(residual_R)
-    if count < 2 * _LEAST:
+    if count < 2 * least:
         return Change(0.0, count, 0.0, 0.0, 0.0)
     weight = np.cumsum(1.0 / variance_R)
     total = np.cumsum(residual_R / variance_R)
-    cut = np.arange(_LEAST, count - _LEAST + 1)
+    cut = np.arange(least, count - least + 1)
     before, after = weight[cut - 1], weight[-1] - weight[cut - 1]
     gap = (total[-1] - total[cut - 1]) / after - total[cut - 1] / before
     spread = 1.0 / before + 1.0 / after

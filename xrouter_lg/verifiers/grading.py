@@ -20,12 +20,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import polars as pl
-
 from xrouter_lg.calls.ledger import totals
-from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.conversation import meta_of
-from xrouter_lg.outcomes.schema import KEY, OutcomeError, normalise_prompt
+from xrouter_lg.outcomes.schema import OutcomeError, normalise_prompt
 from xrouter_lg.types import Charge
 from xrouter_lg.verifiers import Suite, SupportsVerify
 from xrouter_lg.verifiers.feedback import Feedback
@@ -37,7 +34,6 @@ _NOT_OF_THE_ANSWER = ("feedback", "messages", "tools", "tool_options", "referenc
 """What a prompt's ``meta`` holds for asking again; verifiers don't read it."""
 _BATCH = 256
 _REASONS, _REASON_CHARS = 20, 160
-_PIECE = 5000
 
 Progress = Callable[[int, int], None]
 """Called with how many answers are done, and of how many."""
@@ -301,60 +297,6 @@ def no_verifier(key: Sequence[str]) -> Grade:
     return Grade(None, reason=f"no verifier is for {key[0]}/{key[1]}")
 
 
-def score_table(
-    table: OutcomeTable,
-    scoring: Scoring | Suite,
-    *,
-    progress: Progress | None = None,
-) -> tuple[OutcomeTable, ScoreReport]:
-    """Fill the empty scores of a table that holds answers; scores that are there are kept.
-
-    Only keys and new scores are held in memory besides some thousand answers. References are the
-    prompts'; those of ``scoring`` win.
-    """
-    scoring = Scoring(suite=scoring) if isinstance(scoring, Suite) else scoring
-    report = ScoreReport()
-    numbered = _with(table.outcomes, ("response", "scored_by")).with_row_index("__row")
-    empty = numbered.filter(pl.col("score").is_null())
-    rows = empty.select("__row").collect()["__row"]
-    prompts = _with(table.prompts, ("reference", "meta"))
-    scores: list[float | None] = []
-    names: list[str | None] = []
-
-    def answers() -> Iterator[Submission]:
-        for start in range(0, len(rows), _PIECE):
-            some = pl.LazyFrame({"__row": rows[start : start + _PIECE]})
-            asked = (
-                empty.select(*KEY, "__row", "response")
-                .join(some, on="__row", how="semi")
-                .join(prompts.select(*KEY, "prompt", "reference", "meta"), on=KEY, how="left")
-                .sort("__row")
-                .collect(engine="streaming")
-            )
-            for row in asked.iter_rows(named=True):
-                yield asked_of(row, scoring.references)
-
-    for done, scored in enumerate(scoring.score(answers(), report), 1):
-        scores.append(scored.score)
-        names.append(scored.by)
-        if progress is not None:
-            progress(done, len(rows))
-    new = pl.LazyFrame(
-        {"__row": rows, "__score": scores, "__by": names},
-        schema={"__row": rows.dtype, "__score": pl.Float64, "__by": pl.String},
-    )
-    found = pl.col("__score").is_not_null()
-    filled = (
-        numbered.join(new, on="__row", how="left", maintain_order="left")
-        .with_columns(
-            pl.coalesce("score", "__score").alias("score"),
-            pl.when(found).then("__by").otherwise("scored_by").alias("scored_by"),
-        )
-        .drop("__row", "__score", "__by")
-    )
-    return OutcomeTable.from_frames(filled, table.prompts, name="scored"), report
-
-
 def reference_of(references: Mapping[str, Any], prompt_id: str, prompt: str) -> Any:
     """The right answer of a prompt, by id or by text; None where there is none."""
     found = references.get(prompt_id)
@@ -383,13 +325,6 @@ def asked_of(row: Mapping[str, Any], references: Mapping[str, Any] | None = None
 
 def _own(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in meta.items() if name not in _NOT_OF_THE_ANSWER}
-
-
-def _with(frame: pl.LazyFrame, names: Iterable[str]) -> pl.LazyFrame:
-    have = frame.collect_schema().names()
-    return frame.with_columns(
-        pl.lit(None, pl.String).alias(name) for name in names if name not in have
-    )
 
 
 def _batches(answers: Iterable[Submission], size: int) -> Iterator[list[Submission]]:

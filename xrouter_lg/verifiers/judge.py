@@ -16,7 +16,7 @@ from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.money import cost_of
 from xrouter_lg.extras import need
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.said import usage_of
 from xrouter_lg.types import Charge
 from xrouter_lg.verifiers.base import Case, Verdict, Verifier, VerifierConfigError

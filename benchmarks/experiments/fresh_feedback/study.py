@@ -68,7 +68,7 @@ from xrouter_lg.figures.metrics import Reference, evaluate
 from xrouter_lg.figures.routed_utility import WEIGHTS, routed_utility
 from xrouter_lg.files import write_json
 from xrouter_lg.outcomes.grid import OutcomeGrid
-from xrouter_lg.pool.pool import normalise_name
+from xrouter_lg.pool.card import normalise_name
 from xrouter_lg.prompts import slots
 
 _PRIOR_STRENGTH = 2.0

@@ -11,8 +11,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from tests.support.thinkers import Thinkers, thinkers
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
-from xrouter_lg.calls.attempt import Workers
+from xrouter_lg.calls.attempt import CallTerms, Workers
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
+from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.types import PlannedCall
 
 PROVIDERS = ("anthropic", "openai", "google", "openrouter")
@@ -35,7 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Thinkers]:
 
 async def ask(card: ModelCard, messages: Sequence[BaseMessage]) -> AIMessage:
     call = PlannedCall("c1", card.name)
-    result = await Workers().call(card, call, messages, {}, tools=[LOOK])
+    result = await Workers().call(card, call, messages, {}, CallTerms(bound=Bound([LOOK], {}, {})))
     assert result.message is not None, result.detail
     return result.message
 

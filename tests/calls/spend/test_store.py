@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -194,6 +196,100 @@ async def test_what_was_paid_without_a_hold_counts_too(opened: Callable[..., Spe
     assert await left(store, caps()) == Decimal("0.75")
 
 
+async def test_two_limits_on_one_counter_count_a_call_once(
+    opened: Callable[..., SpendStore],
+) -> None:
+    store, both = opened(), caps(1) + caps(3)
+    held = await store.hold(both, Decimal("0.4"))
+    assert await left(store, both) == Decimal("0.6")
+    store.settle(held, Decimal("0.3"))
+    store.add([cap.place for cap in both], Decimal("0.2"))
+    assert spent(store, both) == Decimal("0.5")
+    assert await left(store, both) == Decimal("0.5")
+
+
+async def test_what_one_has_spent_is_not_what_another_has(
+    opened: Callable[..., SpendStore],
+) -> None:
+    store = opened()
+    store.add([caps(1, "one")[0].place], Decimal("0.2"))
+    store.add([caps(1, "two")[0].place], Decimal("0.3"))
+    assert [spent(store, caps(1, who)) for who in ("one", "two", "three")] == [
+        Decimal("0.2"),
+        Decimal("0.3"),
+        Decimal(0),
+    ]
+
+
+async def test_a_hold_that_comes_too_late_is_given_back(opened: Callable[..., SpendStore]) -> None:
+    hasty, other = opened(timeout_s=1e-6), opened()
+    refused = 0
+    for _ in range(20):
+        try:
+            held = await hasty.hold(caps(), Decimal("0.05"))
+        except BudgetStoreError:
+            refused += 1
+        else:
+            hasty.settle(held, Decimal(0))
+    assert refused
+    assert hasty.flush()
+    assert await left(other, caps()) == 1
+
+
+async def test_closing_writes_what_waits(opened: Callable[..., SpendStore]) -> None:
+    store = opened()
+    for _ in range(50):
+        store.add([caps()[0].place], Decimal("0.01"))
+    store.close()
+    assert store.waiting == 0
+    assert opened().spent(caps()[0].place) == Decimal("0.5")
+
+
+FORKED = """
+import asyncio, os, sys
+from decimal import Decimal
+from xrouter_lg.calls.spend.books import Cap
+from xrouter_lg.calls.spend.limits import SpendLimit
+from xrouter_lg.calls.spend.store import SpendStore
+
+limit = SpendLimit(1, per="thread")
+caps = (Cap(limit, limit.place("t", 0.0)),)
+store = SpendStore(sys.argv[1], lease_s=0.3)
+asyncio.run(store.hold(caps, Decimal("0.2")))
+if os.fork() == 0:  # it holds as well, and dies without a word
+    asyncio.run(store.hold(caps, Decimal("0.5")))
+    os._exit(0)
+_, status = os.wait()
+assert status == 0, status
+
+
+async def left():
+    return (await store.left(caps)).nano / 10**9
+
+
+async def lapses():  # the parent goes on to report: for itself alone
+    for _ in range(100):
+        if await left() == 0.8:
+            return
+        await asyncio.sleep(0.05)
+    raise SystemExit(f"{await left()} is left: the child's hold outlives it")
+
+
+asyncio.run(lapses())
+"""
+
+
+def test_what_a_forked_child_holds_lapses_with_the_child(database: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, database],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 async def test_sums_beyond_all_sense_overflow_nothing(opened: Callable[..., SpendStore]) -> None:
     store = opened()
     for _ in range(20):
@@ -250,9 +346,10 @@ async def test_one_bad_entry_does_not_take_the_others_with_it(
 
 
 def test_options_without_sense_are_refused(tmp_path: Path) -> None:
-    for options in ({"lease_s": 0}, {"timeout_s": "soon"}, {"lapsed": "forget"}):
+    wrong = ({"lease_s": 0}, {"timeout_s": "soon"}, {"timeout_s": True}, {"lapsed": "forget"})
+    for options in wrong:
         with pytest.raises(ConfigurationError):
-            SpendStore(tmp_path / "s.db", **options)  # type: ignore[arg-type]
+            SpendStore(tmp_path / "s.db", **options)
     with pytest.raises(StoreError, match="does not exist"):
         SpendStore(tmp_path / "no" / "s.db")
 
@@ -260,3 +357,33 @@ def test_options_without_sense_are_refused(tmp_path: Path) -> None:
 def _rename(store: SpendStore, old: str, new: str) -> None:
     with store._engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+
+async def test_a_file_that_is_deleted_under_way_is_counted_in_anew_by_all(tmp_path: Path) -> None:
+    path, given = tmp_path / "spend.db", caps(1)
+    old = SpendStore(path)
+    await old.hold(given, Decimal("0.9"))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    new = SpendStore(path)
+    held = await old.hold(given, Decimal("0.6"))
+    with pytest.raises(BudgetExceededError):
+        await new.hold(given, Decimal("0.6"))
+    old.settle(held, Decimal("0.3"))
+    assert spent(old, given) == spent(new, given) == Decimal("0.3")
+    for store in (old, new):
+        store.close()
+
+
+async def test_where_there_can_be_no_file_any_more_no_call_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store, given = SpendStore(folder / "spend.db"), caps(1)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    with pytest.raises(BudgetStoreError, match="can't be asked"):
+        await store.hold(given, Decimal("0.6"))
+    folder.mkdir()
+    await store.hold(given, Decimal("0.6"))
+    store.close()

@@ -23,8 +23,9 @@ from tests.support.langsmith_server import LangSmithServer
 from tests.support.logs import USD
 from tests.support.logs import World as Log
 from xrouter_lg.backfill import conversation_of
-from xrouter_lg.backfill.cache import key_base
-from xrouter_lg.checkpoints.aliases import history, read_alias, resolve_checkpoint
+from xrouter_lg.backfill.answer import key_base
+from xrouter_lg.checkpoints.alias_log import history
+from xrouter_lg.checkpoints.aliases import read_alias, resolve_checkpoint
 from xrouter_lg.checkpoints.folder import read_manifest, verify
 from xrouter_lg.learn.state import read_nights
 from xrouter_lg.outcomes.table import OutcomeTable

@@ -14,8 +14,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, messages_from_dic
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from tests.tracing.routed import a_record
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.tracing.runs.kept import KeptRecord
-from xrouter_lg.types import RouteRecord
 
 RECORD = a_record(trace_id="t", run_id="r")
 BRIEF = {

@@ -15,6 +15,7 @@ from langchain_openai import ChatOpenAI
 
 from tests.tracing.on_disk import readable
 from tests.tracing.routed import Worker, question, routed_graph
+from xrouter_lg.calls.failures import describe
 from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.prompts import slots
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
@@ -201,6 +202,81 @@ def test_a_private_key_without_an_end_leaves_json_that_can_be_read() -> None:
     stored = scrub_row({"inputs": to_json({"x": text, "y": "kept"})}, {}, ())["inputs"]
     assert stored is not None and "MIIabc" not in stored
     assert from_json(stored)["y"] == "kept"
+
+
+AWS = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+NAMED = {
+    f"aws_secret_access_key = {AWS}": AWS,
+    "AccountName=x;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6==;Suffix=y": "Eby8vdM",
+    "postgresql://app:hunter2secret@db:5432/x": "hunter2secret",
+    "mysql://app:p@ss@hunter2secret@db/x": "hunter2secret",
+    "redis://:hunter2secret@h:6379/0": "hunter2secret",
+    "Authorization: Basic dXNlcjpwYXNzd29yZA==": "dXNlcjpwYXNzd29yZA",
+    "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX": "XXXXXXXXXXXX",
+    "pypi-AgEIcHlwaS5vcmcCJDAwMDAwMDAw": "AgEIcHlwaS5vcmc",
+    "hvs.CAESIAAAAAAAAAAAAAAAAA": "CAESIAAAA",
+    "DB_PASSWORD=hunter2secret": "hunter2secret",
+    'export OPENAI_API_KEY="abcdef0123456789"': "abcdef0123456789",
+    to_json({"type": "service_account", "private_key": "hunter2secret"}): "hunter2secret",
+    to_json({"db_password": "hunter2\nsecret", "port": 5432}): "hunter2",
+}
+"""Texts, and what in them nobody may read."""
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_a_credential_that_its_name_gives_away_is_removed(text: str) -> None:
+    secret = NAMED[text]
+    stored = scrub_row({"inputs": to_json({"said": text, "y": "kept"})}, {}, ())["inputs"]
+    assert stored is not None and secret not in stored
+    assert from_json(stored)["y"] == "kept"
+    assert secret not in scrub_text(f"the provider said {text}")
+    assert secret not in describe(RuntimeError(f"the provider said {text}"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DB_PASSWORD", "aws_secret_access_key", "SecretAccessKey", "private_key", "passphrase"),
+        *("AccountKey", "session_token", "Ocp-Apim-Subscription-Key", "Proxy-Authorization"),
+    ],
+)
+def test_the_argument_of_a_tool_that_holds_a_credential_is_removed(name: str) -> None:
+    arguments = {name: "hunter2secret", "host": "db"}
+    message = {"args": arguments, "raw": {"function": {"arguments": to_json(arguments)}}}
+    stored = scrub_row({"outputs": to_json(message)}, {}, ())["outputs"]
+    assert stored is not None and "hunter2secret" not in stored
+    kept = from_json(stored)
+    assert kept["args"] == {name: MASK, "host": "db"}
+    assert from_json(kept["raw"]["function"]["arguments"]) == {name: MASK, "host": "db"}
+
+
+@pytest.mark.parametrize(
+    "name", ["public_key", "primary_key", "sort_key", "pwd", "monkey", "token"]
+)
+def test_what_only_sounds_like_a_credential_is_kept(name: str) -> None:
+    text = to_json({"args": {name: "hunter2secret"}, "raw": to_json({name: "hunter2secret"})})
+    assert scrub_row({"outputs": text}, {}, ())["outputs"] == text
+
+
+PIECES = (
+    *(
+        "authorization",
+        "Basic ",
+        "accountkey",
+        "secret_access_key",
+        "PASSWORD",
+        "password",
+        "a1" * 20,
+    ),
+    *('"', "\\", ":", "=", "]", "}", ",", " ", "://", "@", "sk-"),
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_what_is_stored_of_pieces_of_credentials_stays_json(text: str) -> None:
+    value = {"x": text, "y": [[text, 1, True]], "z": to_json({text: text}), "end": "kept"}
+    stored = scrub_row({"inputs": to_json(value)}, {}, ())["inputs"]
+    assert stored is not None and from_json(stored)["end"] == "kept"
 
 
 @given(st.text())

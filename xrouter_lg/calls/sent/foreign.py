@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.served import is_of
 from xrouter_lg.said import served_model
 from xrouter_lg.tracing.runs.extract import RECORD_KEY

@@ -48,10 +48,17 @@ class Clerk:
     is paid is kept until the database takes it."""
 
     def __init__(
-        self, engine: Engine, *, lease_s: float, count_lapsed: bool, clock: Callable[[], float]
+        self,
+        engine: Engine,
+        *,
+        lease_s: float,
+        count_lapsed: bool,
+        clock: Callable[[], float],
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
+        """``prepare`` is called before the database is asked for anything."""
         self._engine, self._lease_s, self._count_lapsed = engine, lease_s, count_lapsed
-        self._clock = clock
+        self._clock, self._prepare = clock, prepare
         self.late = self.lapsed = 0
         self._begin_anew()
 
@@ -172,6 +179,7 @@ class Clerk:
         self._done(len(items))
 
     def _written(self, entries: Sequence[Entry]) -> Outcome:
+        self._prepare()
         for attempt in range(_TRIES):
             terms = self._terms(again=attempt > 0)
             try:

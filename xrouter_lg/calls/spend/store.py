@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 import uuid
@@ -13,7 +14,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Literal
 
-from sqlalchemy import Engine, select
+from sqlalchemy import URL, Engine, select
 
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.calls.spend.books import Add, Cap, Hold, Left, Look, Settle, Take
@@ -24,10 +25,13 @@ from xrouter_lg.errors import BudgetExceededError, BudgetStoreError, Configurati
 from xrouter_lg.tracing.store.connect import (
     create_once,
     database_engine,
+    file_of,
     resolve_url,
     shown,
     store_errors,
 )
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SPEND = "xrouter_spend.db"
 """Where spending is counted unless a path or URL says otherwise."""
@@ -70,7 +74,11 @@ class SpendStore:
         with store_errors(self.url, "open"):
             create_once(self._engine, metadata, LOCK_NUMBER)
         self._clerk = Clerk(
-            self._engine, lease_s=lease_s, count_lapsed=lapsed == "count", clock=clock
+            self._engine,
+            lease_s=lease_s,
+            count_lapsed=lapsed == "count",
+            clock=clock,
+            prepare=_KeptFile(self.url, self._engine).look,
         )
         # At exit too: what is paid shall be written.
         self._end = weakref.finalize(self, _end, self._clerk, self._engine)
@@ -179,6 +187,31 @@ class SpendStore:
 
     def __repr__(self) -> str:
         return f"SpendStore({self.shown!r})"
+
+
+class _KeptFile:
+    """The file of a SQLite store. Where it is deleted or replaced under way, an open connection
+    would count on in nothing, apart from all other processes."""
+
+    def __init__(self, url: URL, engine: Engine) -> None:
+        self._url, self._engine, self._file = url, engine, file_of(url)
+
+    def look(self) -> None:
+        """Open it anew where it is another one.
+
+        Raises:
+            DBAPIError: there can be none where it was.
+        """
+        if file_of(self._url) == self._file:
+            return
+        self._engine.dispose()
+        create_once(self._engine, metadata, LOCK_NUMBER)
+        self._file = file_of(self._url)
+        logger.warning(
+            "the spend store %r was deleted or replaced under way; it is opened anew, and counts "
+            "from what is in it now",
+            shown(self._url),
+        )
 
 
 def _give_back(clerk: Clerk, hold: Hold, answer: Future[Any]) -> None:

@@ -47,7 +47,6 @@ class TokenSink:
     def put(self, card: str, chunk: AIMessageChunk) -> None:
         self.said += size_of(chunk.text, chunk)
         if chunk.chunk_position == "last":
-            self._flush(card)
             self.last = chunk
             return
         self._held.append(chunk)
@@ -56,6 +55,13 @@ class TokenSink:
                 self.on_first()
             self.shown = True
             self._flush(card)
+
+    def accept(self, card: str) -> None:
+        """The attempt is the answer: what it holds goes out, though there is nothing to see."""
+        if not self.shown and self.on_first is not None:
+            self.on_first()
+        self.shown = True
+        self._flush(card)
 
     def _flush(self, card: str) -> None:
         for chunk in self._held:

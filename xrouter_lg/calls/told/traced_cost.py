@@ -19,7 +19,7 @@ from langchain_core.tracers import LangChainTracer
 
 from xrouter_lg.calls.money import AS_TOLD, AsAsked, cost_of
 from xrouter_lg.calls.told.stream_watch import handlers_of
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.served import price_as_served
 from xrouter_lg.said import served_model, served_tier
 from xrouter_lg.tracing.record.recorder import Recorder

@@ -20,7 +20,7 @@ from xrouter_lg.calls.sent.encodable import encodable
 from xrouter_lg.calls.sent.foreign import without_foreign_thoughts
 from xrouter_lg.calls.told.token_sink import TokenSink, as_chunk
 from xrouter_lg.calls.worker.parameters import Prepared
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.turnstile import take_turns
 
 

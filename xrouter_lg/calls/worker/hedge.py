@@ -126,12 +126,12 @@ class Race:
 
 
 class Listener:
-    """Hears when the first token of a call comes, wherever its tokens go."""
+    """Hears a call's tokens come, wherever they go."""
 
     def __init__(
         self, watch: StreamWatch | None, sink: TokenSink | None, lane: Lane | None
     ) -> None:
-        self._lane = lane
+        self._watch, self._sink, self._lane = watch, sink, lane
         self.first_at: float | None = None
         """When (``time.perf_counter``) it came."""
         self.streams = watch is not None or sink is not None
@@ -144,3 +144,22 @@ class Listener:
             self.first_at = time.perf_counter()
             if self._lane is not None:
                 self._lane.first()
+
+    def accept(self, card: str) -> None:
+        """What has come is the answer, though there may have been nothing to see."""
+        if self._sink is not None and (self._lane is None or not self._lane.lost):
+            self._sink.accept(card)
+
+    @property
+    def shown(self) -> bool:
+        """Whether somebody has seen a part of the answer."""
+        return (self._watch is not None and self._watch.seen) or (
+            self._sink is not None and self._sink.shown
+        )
+
+    @property
+    def said(self) -> int | None:
+        """Characters that have come of an answer that streams, else None."""
+        if self._sink is not None:
+            return self._sink.said
+        return None if self._watch is None else self._watch.said

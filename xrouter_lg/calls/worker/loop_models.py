@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from xrouter_lg.calls.chat_model import build_chat_model
 from xrouter_lg.calls.raw.usage import with_raw_usage
 from xrouter_lg.calls.worker.clients import OwnModel, with_own_clients
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 
 _KEPT = 256
 """Models that are kept at most, of cards that may have been reloaded away."""

@@ -104,6 +104,9 @@ class Bound:
         return given
 
 
+NOTHING_BOUND = Bound((), {}, {})
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A worker's call. ``sent`` names what of it a model may refuse."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xrouter_lg.cli.options import STORE, AsJson, Store
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 from xrouter_lg.cli.tables import console, plain_table
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def doctor(
         print_json(asdict(found))
         return
     console().print(_table(found.facts))
-    typer.echo(f"\nnext: {found.next.command}\n      ({found.next.why})")
+    echo(f"\nnext: {found.next.command}\n      ({found.next.why})")
 
 
 def _table(facts: tuple[Fact, ...]) -> Table:

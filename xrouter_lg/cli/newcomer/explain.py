@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import STORE, AsJson, Store
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 from xrouter_lg.cli.tables import console, facts_table, plain_table, route_details
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _explain_trace(
         print_json({"trace_id": trace_id, "requests": [past.to_dict() for past in found]})
         return
     if not found:
-        typer.echo(f"{trace_id}: no request was routed in this trace.")
+        echo(f"{trace_id}: no request was routed in this trace.")
     for past in found:
         _print(_past_parts(past))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import AsJson, Project, parse_when
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 if TYPE_CHECKING:
     from xrouter_lg.pool.pool import ModelPool
@@ -69,7 +69,7 @@ def init(
         written = {"output": str(output), "written": not dry_run}
         print_json({**written, **found, "cards": pool.names, "default": pool.default, "text": text})
     elif dry_run:
-        typer.echo(text, nl=False)
+        echo(text.removesuffix("\n"))
     else:
         _say(output, pool, found)
 
@@ -94,6 +94,7 @@ def _of_traces(
     from xrouter_lg.cli.newcomer.pool_text import used_text
     from xrouter_lg.cli.newcomer.providers import PROVIDERS
     from xrouter_lg.cli.newcomer.used import MOST, pulled, used_models
+    from xrouter_lg.tracing.runs.redact import without_userinfo
     from xrouter_lg.tracing.store.trace_store import TraceStore
 
     start = parse_when(since, "--since")
@@ -109,7 +110,7 @@ def _of_traces(
     where = f"LangSmith's project {langsmith}" if langsmith is not None else str(traces)
     makers = {one.provider for one in shown}
     there = [provider for provider in PROVIDERS if provider.name in makers]
-    return used_text(shown, where.replace("\n", " "), len(used) - len(shown)), {
+    return used_text(shown, " ".join(without_userinfo(where).split()), len(used) - len(shown)), {
         "keys": [provider.variable for provider in there if provider.key_set],
         "to_install": _to_install([p.package for p in there if not p.installed]),
         "to_set": [provider.variable for provider in there if not provider.key_set],
@@ -121,12 +122,12 @@ def _say(output: Path, pool: ModelPool, found: dict[str, Any]) -> None:
     keys = ", ".join(found["keys"]) or "no provider's key found"
     if "used" in found:
         keys = f"of {len(found['used'])} models in {sum(m['calls'] for m in found['used']):,} calls"
-    typer.echo(f"{output}: {len(pool)} cards ({keys}); default {pool.default}")
+    echo(f"{output}: {len(pool)} cards ({keys}); default {pool.default}")
     if found.get("to_set"):
-        typer.echo(f"keys that are not set: {', '.join(found['to_set'])}")
+        echo(f"keys that are not set: {', '.join(found['to_set'])}")
     if found["to_install"]:
-        typer.echo(f"install what is missing: {found['to_install']}")
-    typer.echo(f"next: xrouter pool check {output}{' --live' if found['keys'] else ''}")
+        echo(f"install what is missing: {found['to_install']}")
+    echo(f"next: xrouter pool check {output}{' --live' if found['keys'] else ''}")
 
 
 def _to_install(packages: list[str]) -> str | None:

@@ -13,9 +13,9 @@ from xrouter_lg.tracing.runs.extract import route_records
 
 if TYPE_CHECKING:
     from xrouter_lg.pool.pool import ModelPool
+    from xrouter_lg.route_record import RouteRecord
     from xrouter_lg.tracing.store.query import RouteRow
     from xrouter_lg.tracing.store.trace_store import TraceStore
-    from xrouter_lg.types import RouteRecord
 
 
 @dataclass(frozen=True, kw_only=True)

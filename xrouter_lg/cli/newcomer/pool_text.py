@@ -46,7 +46,7 @@ def used_text(found: Sequence[UsedModel], where: str, left_out: int) -> str:
 
 
 def _about() -> list[str]:
-    from xrouter_lg.pool.pricing import price_list
+    from xrouter_lg.pool.price_list import price_list
 
     return [
         "# A key is named by its environment variable and never stands here.",

@@ -18,7 +18,8 @@ from xrouter_lg.policies.resolve import resolve_policy
 from xrouter_lg.policies.thompson import best_chances
 from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, reason_of
 from xrouter_lg.policies.utility import Doubt, Utilities, certainty
-from xrouter_lg.pool.pool import ModelCard, ModelPool
+from xrouter_lg.pool.card import ModelCard
+from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.routing.constraints import apply, texts
 from xrouter_lg.types import RouteRequest
 

@@ -19,7 +19,7 @@ from xrouter_lg.cli.options import (
     Store,
     parse_when,
 )
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 app = typer.Typer()
 
@@ -87,7 +87,7 @@ def dashboard(
         if as_json:
             print_json({"url": url})
         else:
-            typer.echo(f"dashboard of {store} on {url}")
+            echo(f"dashboard of {store} on {url}")
         if show:
             typer.launch(url)
         app_ = Dashboard(source, key).app()

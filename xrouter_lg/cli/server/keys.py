@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 app = typer.Typer(help="Keys of a server: add, list, revoke.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def add(
     if as_json:
         print_json({"name": name, "key": text})
     else:
-        typer.echo(text)
+        echo(text)
 
 
 @command(app, "list", example="keys list --keys keys.db")
@@ -92,4 +92,4 @@ def revoke(name: Name, store: Keys = "xrouter_keys.db", as_json: AsJson = False)
     if as_json:
         print_json({"name": name, "revoked": True})
     else:
-        typer.echo(f"{name} is revoked")
+        echo(f"{name} is revoked")

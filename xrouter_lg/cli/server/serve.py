@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from xrouter_lg.cli.options import AsJson
-from xrouter_lg.cli.said import command, print_json
+from xrouter_lg.cli.said import command, echo, print_json
 
 app = typer.Typer(help="Serve a pool behind OpenAI's HTTP interface.")
 
@@ -99,9 +99,9 @@ def serve(
             at = None if shown is None else f"http://{host}:{port}{shown}"
             print_json({"url": url, "cards": names, "keys": keys is not None, "dashboard": at})
         else:
-            typer.echo(f"xrouter serves {', '.join(names)} on {url}")
+            echo(f"xrouter serves {', '.join(names)} on {url}")
             if shown is not None:
-                typer.echo(f"dashboard on http://{host}:{port}{shown}")
+                echo(f"dashboard on http://{host}:{port}{shown}")
         server = server_for(served, host, port, settings)
         settle_memory()
         server.run()

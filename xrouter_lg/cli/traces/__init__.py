@@ -139,8 +139,10 @@ def import_traces(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import exported traces. Repeating an import changes nothing, so an interrupted one is
-    simply repeated."""
+    """Import exported traces.
+
+    Repeating an import changes nothing, so an interrupted one is simply repeated.
+    """
     with _open(store, create=True) as opened, counting("runs imported") as step:
         bulk = _from_sources(paths) or _bulk_export(paths)
         if bulk is None:

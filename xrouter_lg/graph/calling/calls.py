@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.calls.attempt import CallResult
+from xrouter_lg.calls.attempt import CallResult, CallTerms
 from xrouter_lg.calls.spend.books import Cap
 from xrouter_lg.calls.told.stream_watch import stream_watch
 from xrouter_lg.calls.told.token_sink import TokenSink
@@ -71,7 +71,7 @@ class CallSteps:
         if hedge is not None:
             watched = stream_watch(worker_config(config, call, context)) is not None
             streams = sink is not None or watched
-            after_s = self.router.workers.pace.seconds(hedge["after_s"], call.card, streams)
+            after_s = self.router.workers.cards.pace.seconds(hedge["after_s"], call.card, streams)
         if hedge is None or after_s is None:
             return [await self._call(planned, messages, config, sink)]
         beside = (
@@ -132,13 +132,15 @@ class CallSteps:
                 call,
                 messages,
                 worker_config(config, call, context),
-                pool=pool,
+                CallTerms(
+                    pool=pool,
+                    prompt_tokens_max=context.prompt_tokens_max,
+                    bound=replace(self._bound, call=call_options(config)),
+                    settings=self.tools.settings,
+                    lone=context.lone,
+                    deadline=self.open.deadline(context.request_id, timeout_s(config)),
+                ),
                 charges=charges,
-                prompt_tokens_max=context.prompt_tokens_max,
-                bound=replace(self._bound, call=call_options(config)),
-                settings=self.tools.settings,
-                lone=context.lone,
-                deadline=self.open.deadline(context.request_id, timeout_s(config)),
                 sink=sink,
                 lane=lane,
             )

@@ -36,7 +36,8 @@ from xrouter_lg.judge.traffic.success import check_changes, check_outcomes
 from xrouter_lg.policies.utility import trust
 from xrouter_lg.pool.pool import ModelPool
 from xrouter_lg.pool.pricing import Price
-from xrouter_lg.types import RouteRecord, TokenUsage
+from xrouter_lg.route_record import RouteRecord
+from xrouter_lg.types import TokenUsage
 
 PRICE_RATIO = 1.25
 """A price this many times the trained one, or its inverse."""

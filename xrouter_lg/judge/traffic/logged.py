@@ -27,12 +27,12 @@ from xrouter_lg.figures.bootstrap import Figure, bootstrap_means, figure
 from xrouter_lg.fitting.family_head import read_partition
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.policies.utility import load_head
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.tracing.runs.extract import route_records
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.trace_store import TraceStore
-from xrouter_lg.types import RouteRecord
 
 Outcome = tuple[float | None, float | None]
 Outcomes = Mapping[tuple[str, str], Outcome]

@@ -25,7 +25,7 @@ from xrouter_lg.final_answer import final_answer
 from xrouter_lg.policies.cascade.planner import Planner, Values
 from xrouter_lg.policies.trained import TrainedPolicy
 from xrouter_lg.policies.utility import TEMPERATURE, softmax
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.pool.pricing import Price
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import Action, Answer, Proposal, RouteRequest, TokenUsage

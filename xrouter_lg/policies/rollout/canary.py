@@ -16,7 +16,7 @@ from typing import Literal
 
 from xrouter_lg.errors import PolicyConfigError
 from xrouter_lg.policies.base import BasePolicy, Policy, PolicyLike
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 Arm = Literal["main", "candidate"]

@@ -16,7 +16,7 @@ from xrouter_lg.errors import PolicyConfigError, PolicyTimeoutError
 from xrouter_lg.policies.base import BasePolicy, Policy, PolicyLike
 from xrouter_lg.policies.rollout import shadow_runs
 from xrouter_lg.policies.rollout.canary import in_share, part_of, unit_key
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 _MARGIN_S = 1.0

@@ -30,7 +30,7 @@ from typing import Any
 from xrouter_lg.calls.failures import describe
 from xrouter_lg.policies.base import BasePolicy, Policy, by_price, expected_usd
 from xrouter_lg.policies.proposals import read_proposal
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.portal import LoopThread
 from xrouter_lg.types import Attempt, Charge, Decision, Proposal, RouteRequest, usd_str
 

@@ -25,7 +25,7 @@ from xrouter_lg.checkpoints.parts import CardStats
 from xrouter_lg.errors import PolicyError
 from xrouter_lg.extras import need
 from xrouter_lg.policies.trained import Estimate, EstimatingPolicy, by_head, proposed, reason_of
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.prompts import slots
 from xrouter_lg.types import Proposal, RouteRequest
 

@@ -18,7 +18,7 @@ from xrouter_lg.policies.slots.remote import model_name, root_of
 from xrouter_lg.policies.tools.torch_chat import LocalToolModel
 from xrouter_lg.policies.trained import TrainedPolicy, by_head, proposed, reason_of
 from xrouter_lg.policies.utility import Predictor, load_head
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.types import Proposal, RouteRequest
 
 _FREE = {"input": "0", "output": "0"}

@@ -11,10 +11,9 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from xrouter_lg.calls.attempt import CallResult, Workers
+from xrouter_lg.calls.attempt import PLAIN, CallResult, CallTerms, Workers
 from xrouter_lg.calls.ledger import counted
-from xrouter_lg.calls.worker.parameters import Bound
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.serve.access.worker_models import ServedModels
 from xrouter_lg.serve.worker_options import worker_options
 from xrouter_lg.types import Charge, PlannedCall
@@ -56,19 +55,18 @@ class MeteredWorkers(Workers):
         call: PlannedCall,
         messages: Sequence[BaseMessage],
         config: RunnableConfig,
+        terms: CallTerms = PLAIN,
         *,
         charges: list[Charge] | None = None,
-        **options: Any,
+        **told: Any,
     ) -> CallResult:
-        bound: Bound | None = options.get("bound")
-        if bound is not None and bound.call:
-            taken = worker_options(self.model(card), bound.call)
-            options["bound"] = replace(bound, call=taken)
-        meter = METER.get()
-        if meter is None or options.get("kind", "worker") != "worker":
-            return await super().call(card, call, messages, config, charges=charges, **options)
+        if terms.bound.call:
+            taken = worker_options(self.model(card), terms.bound.call)
+            terms = replace(terms, bound=replace(terms.bound, call=taken))
         charges = [] if charges is None else charges
+        meter = METER.get() if terms.kind == "worker" else None
         try:
-            return await super().call(card, call, messages, config, charges=charges, **options)
+            return await super().call(card, call, messages, config, terms, charges=charges, **told)
         finally:
-            meter.add(charges)
+            if meter is not None:
+                meter.add(charges)

@@ -12,7 +12,7 @@ from typing import Any
 
 from xrouter_lg.calls.worker.clients import is_a
 from xrouter_lg.calls.worker.loop_models import LoopModel, LoopModels
-from xrouter_lg.pool.pool import ModelCard
+from xrouter_lg.pool.card import ModelCard
 
 
 class ServedModels(LoopModels):

@@ -35,6 +35,8 @@ _READ_HERE = frozenset(
     }
 )
 ROUTING_OPTIONS = ("cost_weight", "quality_target", "allow", "deny", "max_cost_usd", "thread_id")
+MOST_MESSAGES = 10_000
+"""Each takes a part of a millisecond of the event loop, which all requests share."""
 _SPOKEN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 
 
@@ -67,6 +69,11 @@ def read_chat(body: Any, *, max_choices: int) -> AskedChat:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad_request("messages must be a list with at least one message", "messages")
+    if len(messages) > MOST_MESSAGES:
+        raise bad_request(
+            f"there are {len(messages)} messages; this server takes {MOST_MESSAGES} at most",
+            "messages",
+        )
     options = body.get("stream_options") or {}
     if not isinstance(options, Mapping):
         raise bad_request("stream_options must be an object", "stream_options")

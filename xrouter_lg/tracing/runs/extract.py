@@ -16,10 +16,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import BaseTracer
 from langgraph.types import Command
 
+from xrouter_lg.errors import BriefRecordError
 from xrouter_lg.json_text import from_json, shown, to_json
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.said import response_metadata_of
 from xrouter_lg.typed import misfit
-from xrouter_lg.types import Decision, RouteRecord, usd, usd_str
+from xrouter_lg.types import Decision, usd, usd_str
 
 logger = logging.getLogger(__name__)
 
@@ -129,10 +131,13 @@ def annotate_failed(config: RunnableConfig, record: RouteRecord) -> None:
 
 
 def annotate_request(
-    config: RunnableConfig, record: RouteRecord, metadata: Mapping[str, Any]
+    config: RunnableConfig,
+    record: RouteRecord,
+    told: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> None:
     """:func:`annotate`, the whole record to the running node's run, and route and cost to the root
-    run of the trace.
+    run of the trace. ``told`` is the record as a dict.
 
     Of several requests in one trace the route is the latest one's and the costs are sums, in USD
     as decimal strings: ``xrouter_cost_usd`` is None as soon as one is unknown, while
@@ -146,7 +151,7 @@ def annotate_request(
         for tracer, run_id in _tracers(config):
             if (run := tracer.run_map.get(run_id)) is not None:
                 # As JSON, once for all of them: the app has the record's own lists in hand.
-                whole = whole or from_json(to_json(record.to_dict()))
+                whole = whole or from_json(to_json(told))
                 _add(run, {WHOLE_KEY: whole})
         for root, sums in roots:
             _add(root, sums)
@@ -311,7 +316,7 @@ def _read(data: Mapping[str, Any], run_id: str) -> RouteRecord | None:
             if cost is not None and not Decimal(cost).is_finite():
                 wrong = f"a cost is {shown(cost)}"
         datetime.fromtimestamp(record.started_at, UTC)
-    except (TypeError, ValueError, ArithmeticError, OSError) as error:
+    except (BriefRecordError, TypeError, ValueError, ArithmeticError, OSError) as error:
         wrong = str(error) or type(error).__name__
     if wrong is not None:
         logger.warning("the route record of run %s can't be read: %s", run_id, wrong)

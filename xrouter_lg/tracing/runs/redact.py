@@ -17,13 +17,16 @@ from xrouter_lg.json_text import from_json, to_json
 MASK = "[redacted]"
 
 _SECRET_KEY = re.compile(
-    r"(?:[\w.-]*api[-_]?key|[\w-]*authorization|(?:set-)?cookie|password|passwd|[\w-]*secret"
-    r"|[\w-]*(?:access|refresh|auth|bearer|api|id)[-_]?token)\Z",
+    r"(?:[\w.-]*(?:api|private|secret|access|account|signing|encryption|subscription)[-_]?key"
+    r"|[\w-]*authorization|(?:set-)?cookie|[\w-]*(?:password|passwd|passphrase|secret)"
+    r"|[\w-]*(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_]?token)\Z",
     re.IGNORECASE,
 )
 _KEY_ENDS = tuple(
     f'{end}":'
-    for end in ("key", "authorization", "cookie", "password", "passwd", "secret", "token")
+    for end in (
+        *("key", "authorization", "cookie", "password", "passwd", "passphrase", "secret", "token"),
+    )
 )
 """Looked for first, in lower-cased text: ten times cheaper than parsing or a pattern."""
 
@@ -45,8 +48,15 @@ _TOKEN = re.compile(
     rf"(?i:{_AT_START}bearer\s{{1,64}}+)(?=[\w.~+/=-]{{0,256}}\d)[\w.~+/=-]{{8,}}+"
     rf"|{_AT_START}(?:sk-|sk_|rk_|pk_live_|gsk_|xai-|hf_|lsv2_|AIza|r8_|pplx-|fw_|nvapi-|csk-|tvly-"
     r"|npm_|dop_v1_|glpat-|gh[pousr]_|github_pat_|xox[abeoprs]-|xapp-|dapi|shpat_|SG\.|ya29\."
-    r"|whsec_)[\w.-]{16,}+"
+    r"|whsec_|pypi-|glsa_|sntrys_|sbp_|ntn_|shpss_|lin_api_|hvs\.|GOCSPX-|PMAK-|AGE-SECRET-KEY-"
+    r"|ABSK(?=[\w+/]{0,64}\d))[\w.+/-]{16,}+"
     rf"|{_AT_START}(?:AKIA|ASIA)[A-Z0-9]{{16}}\b"
+    r"|(?i:(?<=secret_access_key)|(?<=secretaccesskey)|(?<=accountkey)|(?<=sharedaccesskey))"
+    r"[\\\"'\s]{0,8}[=:][\\\"'\s]{0,8}[\w+/]{24,}+={0,2}"
+    r"|(?i:(?<=authorization)[\\\"'\s]{0,8}[=:][\\\"'\s]{0,8}basic\s{1,64}+)[\w+/=-]{8,}+"
+    r"|(?<=hooks\.slack\.com/services/)[\w/]{16,}+"
+    r"|(?:(?<=PASSWORD)|(?<=API_KEY)|(?<=SECRET)|(?<=SECRET_KEY)|(?<=TOKEN))=[\\\"']{0,2}"
+    r"(?=[^\s\"'\\]{0,64}\d)(?=[^\s\"'\\]{0,64}[A-Za-z])[^\s\"'\\,;&}\]]{8,}+"
     r"|(?:(?<![\w-])|(?<=\\[bfnrt])|(?<=\\u00[01][0-9A-Fa-f]))eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+\.[\w-]*+"
     r"|-----BEGIN [A-Z ]{0,64}PRIVATE KEY-----(?:(?!-----END )[^\"\\]|\\[^\"])*+"
     r"(?:-----END [A-Z ]{0,64}PRIVATE KEY-----)?"
@@ -56,13 +66,24 @@ over the quote that ends a text in JSON."""
 
 _TOKEN_STARTS = (
     *("bearer", "sk-", "xai-", "aiza", "pplx-", "nvapi-", "tvly-", "glpat-", "xox", "xapp-"),
-    *("dapi", "sg.", "ya29.", "akia", "asia", "eyj", "private key"),
+    *("dapi", "sg.", "ya29.", "akia", "asia", "eyj", "private key", "pypi-", "hvs.", "gocspx-"),
+    *("pmak-", "age-secret-key-", "absk", "authorization", "hooks.slack", "accountkey"),
+    *(
+        "accesskey",
+        "secret_access_key",
+        "password=",
+        "api_key=",
+        "secret=",
+        "secret_key=",
+        "token=",
+    ),
 )
 """What they begin with, lower-cased: looked for first, because a pattern costs ten times that."""
 
 _ISSUED = re.compile(
     r"_(?=[A-Za-z0-9][\w.-]{15})(?:(?<=[sr]k_)|(?<=live_)|(?<=gh[pousr]_)|(?<=hf_)|(?<=lsv2_)"
-    r"|(?<=r8_)|(?<=fw_)|(?<=npm_)|(?<=dop_v1_)|(?<=pat_)|(?<=whsec_))"
+    r"|(?<=r8_)|(?<=fw_)|(?<=npm_)|(?<=dop_v1_)|(?<=pat_)|(?<=whsec_)|(?<=glsa_)|(?<=sntrys_)"
+    r"|(?<=sbp_)|(?<=ntn_)|(?<=shpss_)|(?<=lin_api_))"
 )
 """The others have an underscore before something long. It is looked for first, which is quick."""
 
@@ -71,13 +92,25 @@ _WINDOW = 1 << 16
 _LEAD = 1024
 """Characters by which every pattern knows whether it matches; how far it goes on does not count."""
 
-_USERINFO = re.compile(r"(://)[^\s/@:\"']*+:[^\s/@\"']++@")
-"""User and password in a URL."""
+_USERINFO = re.compile(r"(://)[^\s/@:\"']*+:[^\s/\"']{1,512}@")
+"""User and password in a URL, in which an @ may stand too."""
+
+_NESTED = re.compile(
+    r"(?i)((?:(?:api|private|secret|access|account|signing|encryption|subscription)[-_]?key"
+    r"|authorization|cookie|password|passwd|passphrase|secret"
+    r"|(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_]?token)"
+    r"\\{1,15}\"\s{0,8}:\s{0,8}\\{1,15}\")(?!\[redacted\])[^\"\\]++(?:\\{1,15}[^\"\\]++)*+"
+)
+"""A value under a telling key in JSON that is a text in JSON, as a tool call's arguments are."""
+_IN_NESTED = '\\":'
 
 _ASSIGNED = re.compile(
-    r"(?i)(\b(?:api[-_ ]?key|x-api-key|authorization|password|passwd|secret|access[-_ ]?token)\b"
-    r"['\"]?\s{0,64}+[=:]\s{0,64}+['\"]?)(?!\[redacted\])[^\s'\"&,}{]{6,}+"
+    r"(?i)((?:(?:api|private|account|signing|access|secret(?:[-_ ]?access)?)[-_ ]?key|authorization"
+    r"|password|passwd|passphrase|secret|(?:access|auth|session|security|refresh)[-_ ]?token)\b"
+    r"\\?['\"]?\s{0,64}+[=:]\s{0,64}+\\?['\"]?)(?!\[redacted\])"
+    r"(?:(?:basic|bearer|token)\s{1,8}+)?[^\s'\"&,}{]{6,}+"
 )
+"""A name, or the end of one (``DB_PASSWORD=``), and what it is set to."""
 # A word of the name (OPENAI_API_KEY_PROD), or its end (MYKEY); not KEYBOARD, not TOKENIZERS.
 _SECRET_VARIABLE = re.compile(
     r"(?i)(?:\A|_)(?:api)?(?:key|token|secret|password|passwd|credential)s?(?:_|\Z)"
@@ -116,9 +149,15 @@ def scrub_json(text: str, secrets: Sequence[str] = ()) -> str:
 
 def scrub_tokens(text: str) -> str:
     """Text without what has the shape of a credential; JSON stays JSON."""
-    if "://" in text and "@" in text:
-        text = _USERINFO.sub(rf"\g<1>{MASK}@", text)
+    text = without_userinfo(text)
+    if _IN_NESTED in text:
+        text = _replaced(_NESTED, rf"\g<1>{MASK}", text)
     return _replaced(_TOKEN, MASK, text) if _may_hold_token(text, text.lower()) else text
+
+
+def without_userinfo(text: str) -> str:
+    """Text whose URLs name no user with a password."""
+    return _USERINFO.sub(rf"\g<1>{MASK}@", text) if "://" in text and "@" in text else text
 
 
 def scrub_text(text: str, secrets: Sequence[str] = ()) -> str:
@@ -149,6 +188,7 @@ def _suspicious(text: str, secrets: Sequence[str]) -> bool:
         _among(lowered, _KEY_ENDS)
         or _may_hold_token(text, lowered)
         or ("://" in lowered and "@" in lowered)
+        or _IN_NESTED in text
         or any(secret in text for secret in secrets)
     )
 

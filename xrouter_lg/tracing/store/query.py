@@ -10,12 +10,12 @@ from typing import Any, TypedDict
 
 from sqlalchemy import Select, exists, or_, select
 
-from xrouter_lg.errors import StoreError
+from xrouter_lg.errors import BriefRecordError, StoreError
 from xrouter_lg.json_text import from_json, storable
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store.schema import feedback, labels, routes, traces
-from xrouter_lg.types import RouteRecord
 
 
 class RouteFilters(TypedDict, total=False):
@@ -141,7 +141,7 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
     """
     try:
         record = RouteRecord.from_dict(from_json(unpack(row["record"])))
-    except (TypeError, ValueError) as error:
+    except (BriefRecordError, TypeError, ValueError) as error:
         raise StoreError(
             f"route {row['id']!r}: its record was written by another version of xrouter_lg "
             f"({error}). Read it with that version, or leave it out with a filter."

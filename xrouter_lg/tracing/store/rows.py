@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from xrouter_lg.json_text import from_json, storable, to_json
+from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.said import replies_of
 from xrouter_lg.tracing.runs.extract import (
     COLLECT,
@@ -33,7 +34,6 @@ from xrouter_lg.tracing.runs.redact import (
     scrub_tokens,
 )
 from xrouter_lg.tracing.store import schema
-from xrouter_lg.types import RouteRecord
 
 Redact = Callable[[Any], Any]
 

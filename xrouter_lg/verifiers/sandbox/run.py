@@ -40,6 +40,7 @@ from typing import Any, Self
 
 from xrouter_lg.errors import XRouterError
 from xrouter_lg.verifiers.sandbox.bubblewrap import BOX, bubblewrap_command, find_bubblewrap
+from xrouter_lg.verifiers.sandbox.visible import interpreter, visible
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,6 @@ class Program:
         self._root = tempfile.mkdtemp(prefix="xrouter-sandbox-")
         self._output = _Output(self._limits.output_bytes)
         self._report = bytearray()
-        self._killed = False
         report_read, report_write = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603
@@ -186,7 +186,7 @@ class Program:
 
     def _command(self, report: int) -> list[str]:
         """The supervisor's, wrapped where bubblewrap makes the outside."""
-        own = [_interpreter(), "-I", "-S", "-B", str(_CHILD), str(report)]
+        own = [interpreter(), "-I", "-S", "-B", str(_CHILD), str(report)]
         if self._isolation is not Isolation.BUBBLEWRAP:
             return [sys.executable, *own[1:]]
         program = find_bubblewrap()
@@ -196,7 +196,7 @@ class Program:
             program,
             own,
             script=str(_CHILD),
-            visible=_visible(),
+            visible=visible(),
             work_bytes=self._limits.file_mb << 20,
         )
 
@@ -206,10 +206,10 @@ class Program:
             # Inside bubblewrap namespaces are made already: the rest is what partial does.
             "isolation": str(Isolation.PARTIAL if wrapped else self._isolation),
             "root": BOX if wrapped else self._root,
-            "visible": _visible(),
+            "visible": visible(),
             "files": dict(files),
             "keep": list(keep),
-            "argv": [_interpreter(), "-I", "-B", "-X", "utf8", "main.py", *args],
+            "argv": [interpreter(), "-I", "-B", "-X", "utf8", "main.py", *args],
             # One thread for linear algebra: each further one costs address space.
             "environment": {
                 "PATH": "/usr/bin:/bin",
@@ -254,7 +254,6 @@ class Program:
 
     def kill(self) -> None:
         """End the program now; safe to call at any time and from any thread."""
-        self._killed = True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -392,36 +391,3 @@ def _probed() -> tuple[Isolation, str]:
         except SandboxError as error:
             reasons.append(str(error))
     return Isolation.WEAK, "; ".join(reasons) or f"{sys.platform} offers only weak isolation"
-
-
-def _interpreter() -> str:
-    """This interpreter by the real path of its folder, where links beside it lead on."""
-    folder, name = os.path.split(sys.executable)
-    return os.path.join(os.path.realpath(folder), name)
-
-
-@functools.cache
-def _visible() -> list[str]:
-    """What a program at ``full`` sees of the host, read-only: the system and this interpreter.
-
-    Each folder under the name by which it is asked for and under its real one, and so on along
-    the links from the interpreter's name to its file.
-    """
-    wanted = {sys.prefix, sys.base_prefix, sys.exec_prefix}
-    link = _interpreter()
-    for _hop in range(40):  # as many as the kernel follows
-        wanted.add(os.path.dirname(link))
-        if not os.path.islink(link):
-            break
-        link = os.path.join(os.path.realpath(os.path.dirname(link)), os.readlink(link))
-        link = os.path.join(os.path.normpath(os.path.dirname(link)), os.path.basename(link))
-    interpreter = {os.path.abspath(path) for path in wanted} | {
-        os.path.realpath(path) for path in wanted
-    }
-    system = ["/usr", "/lib", "/lib64", "/lib32", "/bin", "/nix/store"]
-    kept: list[str] = []
-    for path in [p for p in system if os.path.exists(p)] + sorted(interpreter, key=len):
-        inside = any(path == other or path.startswith(other.rstrip("/") + "/") for other in kept)
-        if path != "/" and not inside:
-            kept.append(path)
-    return kept
