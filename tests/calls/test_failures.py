@@ -256,7 +256,7 @@ class OddError(Exception):
         (404, "not_found", True),
         (408, "timeout", False),
         (409, "server", True),
-        (413, "context_length", True),
+        (413, "bad_request", True),
         (422, "bad_request", True),
         (429, "rate_limit", True),
         (500, "server", False),

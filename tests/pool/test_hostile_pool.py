@@ -144,3 +144,14 @@ def test_a_card_made_in_code_is_held_to_the_same() -> None:
     circle["again"] = circle
     with pytest.raises(PoolError, match="nested more than"):
         ModelCard(name="small", model="openai:m", params=circle)
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!timestamp soon", "!!int ''", "!!float ''"])
+@pytest.mark.parametrize("place", ["value", "key"])
+def test_a_value_that_does_not_fit_its_tag_is_a_pool_error(
+    value: str, place: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pool.yaml"
+    path.write_text(f"default: {value}\n" if place == "value" else f"{value}: 1\n")
+    with pytest.raises(PoolError, match=r"is not YAML|pool\.yaml"):
+        ModelPool.from_yaml(path)

@@ -18,7 +18,7 @@ from xrouter_lg.calls.worker.parameters import Bound
 from xrouter_lg.errors import ErrorClass
 from xrouter_lg.pool.card import SEARCH_OPTION, ModelCard
 from xrouter_lg.pool.served import price_as_served
-from xrouter_lg.said import served_model
+from xrouter_lg.said import counts_on, served_model
 from xrouter_lg.types import Charge, PlannedCall, TokenUsage
 
 _MAY_HOLD_TOOLS = frozenset({"tools", "model_kwargs", "extra_body"})
@@ -67,6 +67,9 @@ class AttemptBill:
         said = characters(message)
         if cost is None:
             return self._unknown(attempt, started, error, said, usage, served)
+        if flaw is not None and said and counts_on(message):
+            charge = self._unknown(attempt, started, error, said, usage, served)
+            return replace(charge, estimate_usd=max(cost, charge.estimate_usd or cost))
         if self.size:
             self.usual.note(self.card, self.size, said, cost)
         return self._charge(attempt, started, cost, source, error, usage, served)

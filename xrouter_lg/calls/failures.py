@@ -60,7 +60,7 @@ _BY_STATUS = {
     408: ErrorClass.TIMEOUT,
     409: ErrorClass.SERVER,
     410: ErrorClass.NOT_FOUND,
-    413: ErrorClass.CONTEXT_LENGTH,
+    413: ErrorClass.BAD_REQUEST,  # often of a gateway on the way; the text says it of a window
     429: ErrorClass.RATE_LIMIT,
 }
 

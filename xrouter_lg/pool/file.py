@@ -120,6 +120,12 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self._flat: set[int] = set()
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (LookupError, AttributeError, TypeError):  # PyYAML's own, of `!!bool x`
+            raise _unwanted(node, f"this is no value of the tag {node.tag!r}") from None
+
     def flatten_mapping(self, node: Any) -> None:
         if id(node) not in self._flat:
             self._flat.add(id(node))

@@ -17,6 +17,7 @@ from xrouter_lg.said.bill import (
 from xrouter_lg.said.ending import (
     CUT,
     NATIVE_ENDING_KEY,
+    counts_on,
     flaw_of,
     says_something,
     was_cut,
@@ -62,6 +63,7 @@ __all__ = [
     "asked_model",
     "asked_tools",
     "counted",
+    "counts_on",
     "fields_of",
     "flaw_of",
     "has_answered",

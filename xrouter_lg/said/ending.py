@@ -80,6 +80,9 @@ _PROVIDERS_SAY_IT = frozenset(
 """Providers of which every complete answer says how it ended: a stream without it was closed
 half-way, and the client did not notice."""
 
+_COUNTING = frozenset({"anthropic", "google_genai", "google_vertexai"})
+"""Those of them whose streams tell a count before the answer is whole."""
+
 
 def flaw_of(message: Any) -> ErrorClass | None:
     """What is wrong with an answer that came back without an exception: ``content_filter``,
@@ -100,6 +103,13 @@ def flaw_of(message: Any) -> ErrorClass | None:
     if ending in _CALLING and not _calls(fields):
         return ErrorClass.MALFORMED  # the call was lost on its way
     return None
+
+
+def counts_on(message: Any) -> bool:
+    """Whether the usage that an answer tells is of the answer so far: its provider counts as it
+    goes on, and was not heard to the end."""
+    meta = response_metadata_of(message)
+    return meta.get("model_provider") in _COUNTING and _ending(meta) is None
 
 
 def _calls_nothing(fields: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from langchain_core.tools import tool
 
 from tests.support.providers import events, keys, loopback
 from xrouter_lg import ModelPool, XRouterNode
+from xrouter_lg.errors import AllCandidatesFailedError
 
 WHOLE, HALF = '{"path": "a", "content": "b"}', '{"path": "/etc/hosts", "content": "line 1'
 
@@ -70,3 +71,18 @@ def test_a_whole_call_is_one(monkeypatch: pytest.MonkeyPatch, arguments: str) ->
     message = asked(monkeypatch, streamed(call("one", arguments), stop="tool_use"))
     assert [it["id"] for it in message.tool_calls] == ["one"]
     assert message.invalid_tool_calls == []
+
+
+def test_a_count_that_was_told_before_the_cut_is_no_known_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = streamed(text("A long story about a cat."), stop="end_turn")
+    half = whole[: whole.index("event: content_block_stop")]
+    with pytest.raises(AllCandidatesFailedError) as raised:
+        asked(monkeypatch, half)
+    [charge] = raised.value.record["charges"]
+    told = 100 * 1 + 1 * 10  # what `message_start` counts, in millionths
+    assert (charge["error"], charge["cost_usd"]) == ("stream_cut", None)
+    assert float(charge["estimate_usd"]) >= told / 1e6
+    [charge] = asked(monkeypatch, whole).response_metadata["xrouter"]["charges"]
+    assert float(charge["cost_usd"]) == pytest.approx((100 * 1 + 10 * 10) / 1e6)
