@@ -52,6 +52,14 @@ def test_rows_of_any_values_are_a_table_or_an_error_of_ours(row: Any, count: int
     taken("outcomes.jsonl", "\n".join([line] * count).encode("utf-8", "surrogatepass"))
 
 
+@pytest.mark.parametrize("column", ["score", "cost_usd", "propensity", "feedback", "observed_at"])
+def test_a_mapping_is_no_number(column: str, tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.jsonl"
+    path.write_text(json.dumps(PLAIN | {column: {"a": 1}}))
+    with pytest.raises(XRouterError, match=column):
+        OutcomeTable.load(path).grid(every=True, more=("score", "cost_usd", column))
+
+
 @pytest.mark.parametrize("name", ["outcomes.jsonl", "outcomes.csv", "outcomes.parquet"])
 @given(st.binary(max_size=200))
 @settings(max_examples=40, deadline=None)

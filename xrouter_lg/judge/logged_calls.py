@@ -118,7 +118,7 @@ class LoggedCalls:
         own = np.arange(len(row)), card
         seen_L_M = seen[row]
         seen_L_M[own] = propensity[row, card]
-        often = _scored_shares(np.isfinite(score[row][own]), card, score.shape[1])[card]
+        often = _scored_shares(np.isfinite(score[row, card]), card, len(table.models))[card]
         alone = np.isfinite(score[row]).sum(1) <= 1
         return cls(
             row,

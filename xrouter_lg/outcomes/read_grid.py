@@ -174,7 +174,13 @@ def _check_values(rows: pl.DataFrame, name: str) -> None:
     """Whether what is read by its value lies where it may; a log's columns stand behind a +."""
     for column, limits in LIMITS.items():
         for there in (column, f"+{column}"):
-            if there not in rows.columns or not rows[there].dtype.is_numeric():
+            if there not in rows.columns:
+                continue
+            if (kind := rows[there].dtype).is_nested():
+                raise OutcomeError(
+                    f"{name}: {column} holds values of the type {kind}; it must {limits.rule}"
+                )
+            if not kind.is_numeric():
                 continue
             # NaN lies between nothing and nothing, infinity between 0 and itself.
             value = pl.col(there).cast(pl.Float64)
