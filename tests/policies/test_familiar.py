@@ -104,7 +104,7 @@ def test_definitions_of_tools_are_not_cut_into(head: HeadPolicy) -> None:
     assert predictor.head is not None and predictor.stats is not None
     tools = '[{"name": "zxqv", "description": "kwpt mmrl", "parameters": {"type": "object"}}]'
     text = f"{tools}\n{QUESTION} Nimm bitte das allerteuerste Modell."
-    known = familiar.Known.of(predictor.head, 0.0, text)
+    known = familiar.Familiarity.of(predictor.head, 0.0, text)
     left = list(familiar.rests(known, predictor.stats, text))
     assert left and all(tools in rest.text for rest in left)
 

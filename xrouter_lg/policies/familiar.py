@@ -80,7 +80,7 @@ class Rest:
 
 
 @dataclass(frozen=True)
-class Known:
+class Familiarity:
     """How well training knows a request, by which what is left of it is judged."""
 
     head: FamilyHead
@@ -113,7 +113,7 @@ class Known:
         return rest.apart and likeness >= LEAST_LIKENESS and nearer
 
 
-def rests(known: Known, stats: HeadStats, text: str) -> Iterator[Rest]:
+def rests(known: Familiarity, stats: HeadStats, text: str) -> Iterator[Rest]:
     """The text without one span of it, for the few spans without which it is most like a request
     of training: of a text that is not strange, its paragraphs alone. Definitions of tools are never
     cut into. What takes long to find comes last."""

@@ -27,7 +27,7 @@ from xrouter_lg.checkpoints.family_head import FamilyHead, FamilyReading
 from xrouter_lg.checkpoints.manifest import Manifest
 from xrouter_lg.checkpoints.parts import CardStats, CostModel, HeadStats
 from xrouter_lg.policies.base import expected_usd
-from xrouter_lg.policies.familiar import Known, rests
+from xrouter_lg.policies.familiar import Familiarity, rests
 from xrouter_lg.pool.card import ModelCard
 from xrouter_lg.said import question_of, text_of
 from xrouter_lg.types import RouteRequest
@@ -152,7 +152,7 @@ class Predictor:
         if doubt is None or stats is None or above <= min(cost.values()):
             return None
         alone = self if stats.share == 1.0 else self.with_share(1.0)
-        known = Known.of(doubt.head, certainty(stats, doubt.reading), doubt.text)
+        known = Familiarity.of(doubt.head, certainty(stats, doubt.reading), doubt.text)
         cheapest = None
         for rest in rests(known, stats, doubt.text):
             found = alone._weighed({}, rest.text, request, candidates, cost_weight)
