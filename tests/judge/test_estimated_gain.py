@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from xrouter_lg.figures.bootstrap import Figure
-from xrouter_lg.judge.one_sided import EstimatedGain, _Log
+from xrouter_lg.judge.logged_calls import LoggedCalls
+from xrouter_lg.judge.one_sided import EstimatedGain
 from xrouter_lg.value.overlap import SURE
 
 
@@ -59,6 +60,14 @@ def test_a_gain_is_shown_where_both_see_it_and_one_is_sure(
 def test_what_was_drawn_has_a_chance_below_one_or_a_second_answer() -> None:
     score = np.array([[1.0, np.nan], [1.0, np.nan], [1.0, 0.0], [np.nan, np.nan], [np.nan, 1.0]])
     chance = np.array([[0.5, np.nan], [1.0, np.nan], [1.0, 1.0], [0.5, np.nan], [0.5, 1.0]])
-    log = _Log(np.arange(5), np.zeros(5, dtype=np.int64), score, chance)
+    log = LoggedCalls(
+        row=np.arange(5),
+        card=np.zeros(5, dtype=np.int64),
+        score_M=score,
+        chance_M=chance,
+        called_chance=chance[:, 0],
+        scored_L=np.ones(5),
+        requests=5,
+    )
     # By a draw; by rule; with a bought answer; without a score; with a bought score alone.
     assert (log.scored, log.drawn) == (3, 2)
