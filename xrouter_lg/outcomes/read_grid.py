@@ -148,12 +148,11 @@ def _prompts(
     if text.select(KEY).is_duplicated().any():
         raise OutcomeError(f"{name} has two texts for one (source, task, prompt_id)")
     if every:
-        lost = ours.join(text, on=KEY, how="anti").select(KEY).unique().height
-        if lost:
-            raise OutcomeError(f"{lost} prompts of {name} have no text in the prompts table")
-        return text
-    found = ours.select(KEY).unique().join(text, on=KEY, how="left").sort(KEY)
-    if lost := found["prompt"].null_count():
+        found, lost = text, ours.join(text, on=KEY, how="anti").select(KEY).n_unique()
+    else:
+        found = ours.select(KEY).unique().join(text, on=KEY, how="left").sort(KEY)
+        lost = found["prompt"].null_count()
+    if lost:
         raise OutcomeError(f"{lost} prompts of {name} have no text in the prompts table")
     return found
 

@@ -19,10 +19,25 @@ from xrouter_lg.outcomes.schema import (
     Part,
 )
 
-_SHARES = {
-    "score": "Scale it to [0, 1], or leave it empty where there is no verdict",
-    "feedback": "Scale it to [0, 1], or leave it empty where nobody said anything",
+_LIMITED = {
+    "score": (
+        "is outside [0, 1]",
+        "Scale it to [0, 1], or leave it empty where there is no verdict",
+    ),
+    "feedback": (
+        "is outside [0, 1]",
+        "Scale it to [0, 1], or leave it empty where nobody said anything",
+    ),
+    "propensity": (
+        "is outside (0, 1]",
+        "It is the probability of the call that was made: leave it empty if unknown",
+    ),
+    "observed_at": (
+        "is no time in Unix seconds",
+        "Divide milliseconds by 1000, and leave it empty if unknown",
+    ),
 }
+"""What is said of a value outside its column's limits, and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +141,9 @@ def _rules(part: Part) -> list[_Rule]:
             word = {"Float64": "number", "Int64": "whole number"}.get(str(kind), "text")
             bad = value.is_not_null() & cast.is_null()
             rules.append(_Rule(name, bad, f"{name} is no {word}", "Leave it empty if unknown"))
-        if name == "propensity":
-            outside = cast.is_nan() | ~((cast > 0) & (cast <= 1))
-            fix = "It is the probability of the call that was made: leave it empty if unknown"
-            rules.append(_Rule(name, outside, "propensity is outside (0, 1]", fix))
-        elif name in _SHARES:
-            outside = cast.is_nan() | ~cast.is_between(0.0, 1.0)
-            rules.append(_Rule(name, outside, f"{name} is outside [0, 1]", _SHARES[name]))
-        elif name == "observed_at":
-            outside = ~LIMITS[name].holds(cast)
-            fix = "Divide milliseconds by 1000, and leave it empty if unknown"
-            rules.append(_Rule(name, outside, "observed_at is no time in Unix seconds", fix))
+        if name in _LIMITED:
+            what, fix = _LIMITED[name]
+            rules.append(_Rule(name, ~LIMITS[name].holds(cast), f"{name} {what}", fix))
         elif kind.is_numeric():
             bad = (cast < 0) if kind.is_integer() else ((cast < 0) | ~cast.is_finite())
             rules.append(

@@ -16,10 +16,12 @@ from xrouter_lg.json_text import from_json, to_json
 
 MASK = "[redacted]"
 
+_KEY_NAME = r"(?:api|private|secret|access|account|signing|encryption|subscription)[-_]?key"
+_BEARER = r"(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_]?token"
 _SECRET_KEY = re.compile(
-    r"(?:[\w.-]*(?:api|private|secret|access|account|signing|encryption|subscription)[-_]?key"
+    rf"(?:[\w.-]*{_KEY_NAME}"
     r"|[\w-]*authorization|(?:set-)?cookie|[\w-]*(?:password|passwd|passphrase|secret)"
-    r"|[\w-]*(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_]?token)\Z",
+    rf"|[\w-]*{_BEARER})\Z",
     re.IGNORECASE,
 )
 _KEY_ENDS = tuple(
@@ -96,9 +98,7 @@ _USERINFO = re.compile(r"(://)[^\s/@:\"']*+:[^\s/\"']{1,512}@")
 """User and password in a URL, in which an @ may stand too."""
 
 _NESTED = re.compile(
-    r"(?i)((?:(?:api|private|secret|access|account|signing|encryption|subscription)[-_]?key"
-    r"|authorization|cookie|password|passwd|passphrase|secret"
-    r"|(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_]?token)"
+    rf"(?i)((?:{_KEY_NAME}|authorization|cookie|password|passwd|passphrase|secret|{_BEARER})"
     r"\\{1,15}\"\s{0,8}:\s{0,8}\\{1,15}\")(?!\[redacted\])[^\"\\]++(?:\\{1,15}[^\"\\]++)*+"
 )
 """A value under a telling key in JSON that is a text in JSON, as a tool call's arguments are."""

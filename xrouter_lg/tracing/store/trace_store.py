@@ -23,9 +23,7 @@ from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run, utc_tex
 from xrouter_lg.tracing.store import connect as _engine
 from xrouter_lg.tracing.store import erase, intake, schema, transfer
 from xrouter_lg.tracing.store import trace_files as files
-from xrouter_lg.tracing.store.query import (
-    RouteFilters,
-)
+from xrouter_lg.tracing.store.query import RouteFilters
 from xrouter_lg.tracing.store.read import snapshot
 from xrouter_lg.tracing.store.reader import StoreReader
 from xrouter_lg.tracing.store.rows import RowMaker
