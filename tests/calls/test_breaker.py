@@ -164,3 +164,15 @@ def test_a_probe_taken_by_one_thread_is_seen_by_all_others(clock: Clock) -> None
     for thread in running:
         thread.join()
     assert seen == [True] * 16
+
+
+def test_another_process_is_not_followed_in_what_is_older_than_an_answer_here(clock: Clock) -> None:
+    """It has failed there five seconds ago, and answered here two seconds ago."""
+    breaker = Breaker(clock=clock)
+    clock.now -= 2.0
+    breaker.success()
+    clock.now += 2.0
+    breaker.follow(5.0)
+    assert not breaker.open
+    breaker.follow(1.0)
+    assert breaker.open

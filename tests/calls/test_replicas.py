@@ -59,6 +59,19 @@ def test_a_card_that_is_well_again_is_asked_everywhere(replica: Callable[[], Pai
     assert not here.breaker(PLACE).open
 
 
+def test_a_card_that_answered_since_is_asked_everywhere(replica: Callable[[], Pair]) -> None:
+    """An answer that came here between a failure there and the news of it is the newer word."""
+    (here, told), (there, heard) = replica(), replica()
+    for _ in range(5):
+        here.breaker(PLACE).failure()
+    told.step()
+    there.breaker(PLACE).success()
+    heard.step()
+    assert not there.breaker(PLACE).open
+    told.step()
+    assert not here.breaker(PLACE).open
+
+
 def test_what_is_learned_of_limits_is_known_to_both(replica: Callable[[], Pair]) -> None:
     (here, told), (there, heard) = replica(), replica()
     here.overruns["small"] = Decimal("1.5")

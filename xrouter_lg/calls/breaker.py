@@ -26,6 +26,7 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._opened_at: float | None = None
+        self._succeeded_at: float | None = None
         self._probing = False
 
     @property
@@ -56,6 +57,7 @@ class Breaker:
         """The call was answered: closed again."""
         with self._lock:
             self._failures, self._opened_at, self._probing = 0, None, False
+            self._succeeded_at = self._clock()
 
     def failure(self) -> None:
         """The call failed in a way that speaks against the card."""
@@ -72,12 +74,15 @@ class Breaker:
         return None if opened_at is None else self._clock() - opened_at
 
     def follow(self, opened_s_ago: float | None) -> None:
-        """Be as another process' breaker of the same card: open since then, or closed."""
+        """Be as another process' breaker of the same card: open since then, or closed. It is not
+        followed in what is older than an answer that came here."""
         with self._lock:
             if opened_s_ago is None:
                 self._failures, self._opened_at, self._probing = 0, None, False
             elif self._opened_at is None:
-                self._opened_at = self._clock() - opened_s_ago
+                opened_at = self._clock() - opened_s_ago
+                if self._succeeded_at is None or opened_at > self._succeeded_at:
+                    self._opened_at = opened_at
 
     def cancel(self) -> None:
         """The call ended without saying anything about the card (cancelled, bad request)."""
