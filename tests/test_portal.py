@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -64,18 +63,19 @@ def test_no_exception_takes_the_portal_down(kind: type[BaseException]) -> None:
 
 
 def test_many_threads_wait_at_once() -> None:
+    together = asyncio.Barrier(32)
+
     async def nap() -> int:
-        await asyncio.sleep(0.1)
+        await together.wait()  # none goes on before all 32 are in
         return 1
 
     results: list[int] = []
     threads = [threading.Thread(target=lambda: results.append(run_sync(nap()))) for _ in range(32)]
-    started = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (sum(results), time.perf_counter() - started < 2) == (32, True)
+    assert sum(results) == 32
 
 
 def test_ctrl_c_in_the_waiting_thread_cancels_the_work() -> None:
@@ -97,7 +97,7 @@ def test_ctrl_c_in_the_waiting_thread_cancels_the_work() -> None:
             run_sync(long())
     finally:
         signal.signal(signal.SIGINT, before)
-    assert cancelled.wait(2)
+    assert cancelled.wait(60)
 
 
 def test_a_forked_child_gets_a_portal_of_its_own() -> None:

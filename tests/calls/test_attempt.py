@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 
 from tests.support.apps import card, scripted
+from tests.support.waiting import comes_about
 from xrouter_lg import ModelCard, ModelPool
 from xrouter_lg.calls.attempt import PLAIN, CallResult, CallTerms, Workers
 from xrouter_lg.calls.money import worst_case
@@ -154,8 +155,7 @@ async def test_connections_are_closed_when_nobody_needs_the_workers(
     client = workers.model(chosen).http_async_client  # type: ignore[attr-defined]
     del workers
     gc.collect()
-    await asyncio.sleep(0.05)
-    assert client.is_closed
+    await comes_about(lambda: client.is_closed)
 
 
 async def test_a_handed_in_model_is_copied_once_a_loop(fake: FakeOpenAIServer) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from tests.support.apps import Graph, Says, answer, app, ask, calls, card, pool, record
+from tests.support.waiting import comes_about, wait_until
 from xrouter_lg import (
     Action,
     ModelPool,
@@ -67,6 +69,11 @@ async def saver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield sqlite
 
 
+async def is_kept(saver: Any, text: str) -> bool:
+    """Whether an answer is written to the checkpoint, as what a node has given so far."""
+    return any([text in str(kept.pending_writes) async for kept in saver.alist(THREAD)])
+
+
 async def killed_after_large(
     fake: FakeOpenAIServer, build: Build, saver: Any, *, thread: Any = None
 ) -> Router:
@@ -74,11 +81,9 @@ async def killed_after_large(
     fake.faults = FaultPlan({"small": first(1, hang())})
     router = Router(pool(fake, "small", "large"), calls("large", "small"))
     task = asyncio.create_task(build(router, saver).ainvoke(ask(), thread or THREAD))
-    deadline = time.monotonic() + 10
-    while len(fake.bill) < 1 or len(fake.requests) < 2:
-        assert time.monotonic() < deadline, "the calls were never made"
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.15)  # large's answer is written to the checkpoint
+    await comes_about(lambda: len(fake.requests) == 2)
+    while not await is_kept(saver, LARGE):
+        await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -152,9 +157,9 @@ async def test_a_question_that_is_edited_after_a_kill_does_not_get_the_old_answe
     graph = build(Router(pool(fake), calls("large", "small")), saver)
     first_try = {"messages": [HumanMessage("old", id="q")]}
     task = asyncio.create_task(graph.ainvoke(first_try, THREAD))  # type: ignore[arg-type]
-    while len(fake.bill) < 1 or len(fake.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.15)
+    await comes_about(lambda: len(fake.requests) == 2)
+    while not await is_kept(saver, LARGE):
+        await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -323,12 +328,16 @@ def test_a_process_killed_by_sigkill_is_taken_over_by_another(
     command = [sys.executable, str(script), fake.base_url, str(tmp_path / "c.db"), surface]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([*command, "start"], env=environment)
-    deadline = time.monotonic() + 30
-    while len(fake.requests) < 2 or not fake.bill:
+    kept = "SELECT count(*) FROM writes WHERE instr(value, ?)"
+
+    def is_written() -> bool:
         assert process.poll() is None, "the process ended early"
-        assert time.monotonic() < deadline, "the calls were never made"
-        time.sleep(0.02)
-    time.sleep(0.5)  # large's answer reaches the file
+        if len(fake.requests) < 2:
+            return False
+        with closing(sqlite3.connect(tmp_path / "c.db")) as database:
+            return database.execute(kept, (LARGE.encode(),)).fetchone()[0] > 0
+
+    wait_until(is_written)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = subprocess.run(

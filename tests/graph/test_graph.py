@@ -10,6 +10,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from tests.support.apps import app, ask, calls, pool, record
+from tests.support.waiting import comes_about
 from xrouter_lg import ModelPool, Router, XRouterNode, build_router_graph
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
 
@@ -127,7 +128,8 @@ async def test_reloading_under_load_drops_no_request(
     sets = [("small", "medium"), ("large", "medium"), ("medium",), ("small", "large")]
     for i in range(16):
         pool_file(*sets[i % 4])
-        await asyncio.sleep(0.06)
+        enough = len(answered) + 16  # each of the eight asks once more under the new pool
+        await comes_about(lambda enough=enough: len(answered) >= enough)
     stop.set()
     await asyncio.gather(*tasks)
     assert len(answered) == len(fake.requests)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -103,10 +102,8 @@ async def test_the_default_card_answers_and_the_reason_is_recorded(
 async def test_a_policy_that_hangs_costs_its_deadline_not_the_request(
     fake: FakeOpenAIServer,
 ) -> None:
-    node = XRouterNode(pool(fake), policy=Says(lambda r, c: asyncio.sleep(60), timeout_s=0.2))
-    started = time.perf_counter()
+    node = XRouterNode(pool(fake), policy=Says(lambda r, c: asyncio.sleep(3600), timeout_s=0.2))
     found = record(await app(node).ainvoke(ask()))
-    assert time.perf_counter() - started < 2
     assert "no proposal within 0.2 s" in found["fallbacks"][0]["detail"]
 
 

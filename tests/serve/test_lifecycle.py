@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from openai import OpenAI
 
 from tests.serve.conftest import Serve
 from tests.support.apps import card
+from tests.support.waiting import wait_until
 from xrouter_lg import ModelPool, Recorder
 from xrouter_lg.pool.plain import pool_data
 from xrouter_lg.testing import (
@@ -33,12 +33,6 @@ HI: Any = [{"role": "user", "content": "Hi"}]
 LONG = " ".join(["word"] * 12)
 
 
-def until(true: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it has not come about"
-
-
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_ends_the_call_to_the_worker(
     serve: Serve, fake: FakeOpenAIServer, stream: bool
@@ -52,7 +46,7 @@ def test_a_client_that_leaves_ends_the_call_to_the_worker(
                 json={"model": "small", "messages": HI, "stream": stream},
                 timeout=0.5,
             )
-        until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
+        wait_until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
         assert "xrouter_open_requests 0.0" in httpx.get(f"{url}/metrics").text
         assert 'xrouter_fallbacks_total{card="small",error="cancelled"} 1.0' in (
             httpx.get(f"{url}/metrics").text
@@ -78,7 +72,7 @@ def test_a_client_that_leaves_amid_a_stream_leaves_its_charge(
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):  # it is closed from the other side
                     pass
-        until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
+        wait_until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
         recorder.flush(20)
         [row] = recorder.store.routes()
         assert row.record.error == "cancelled"
@@ -104,7 +98,7 @@ def test_a_stream_is_finished_when_the_server_is_told_to_stop(fake: FakeOpenAISe
         server = server_for(app, "127.0.0.1", 0, settings)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
-        until(lambda: server.started)
+        wait_until(lambda: server.started)
         client = OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0)
         stream = client.chat.completions.create(model="small", messages=HI, stream=True)
         text = next(stream).choices[0].delta.content or ""
@@ -121,7 +115,7 @@ def test_ready_is_a_server_with_a_card_that_works(serve: Serve, fake: FakeOpenAI
     with serve(cards=ModelPool([card(fake, "small")])) as url:
         told = httpx.get(f"{url}/readyz")
         assert (told.status_code, told.json()["cards"]) == (200, {"small": "ok"})
-        until(
+        wait_until(
             lambda: (
                 httpx.post(
                     f"{url}/v1/chat/completions", json={"model": "small", "messages": HI}
@@ -140,7 +134,7 @@ def test_the_figures_are_those_of_the_bill(
     list(client.chat.completions.create(model="small", messages=HI, stream=True))
     written = fake.bill.of("small").totals.completion_tokens
     line = f'xrouter_tokens_total{{card="small",direction="output"}} {written}.0'
-    until(lambda: line in httpx.get(f"{url}/metrics").text)  # the last word goes out before
+    wait_until(lambda: line in httpx.get(f"{url}/metrics").text)  # the last word goes out before
     text = httpx.get(f"{url}/metrics").text
     assert 'xrouter_answers_total{route="large"} 1.0' in text
     assert 'xrouter_requests_total{endpoint="/v1/chat/completions",status="200"} 3.0' in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 
+from tests.support.waiting import comes_about
 from tests.tracing.routed import USAGE, Worker, app_around, question, routed_graph
 from xrouter_lg.tracing import Recorder, TraceStore
 
@@ -259,14 +260,22 @@ async def test_a_child_that_never_ended_is_swept_with_its_root(recorder: Recorde
 
 
 async def test_a_long_request_shows_as_pending_before_it_ends(recorder: Recorder) -> None:
-    task = asyncio.create_task(
-        routed_graph(Worker(delay_s=0.4)).ainvoke(question(), {"callbacks": [recorder]})
-    )
-    await asyncio.sleep(0.2)
-    assert [(run["name"], run["status"]) for run in written(recorder)] == [
-        ("xrouter", "pending"),
-        ("route", "success"),
-    ]
+    go_on = asyncio.Event()
+
+    class Waits(Worker):
+        async def _agenerate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+            await go_on.wait()
+            return await super()._agenerate(messages, *args, **kwargs)
+
+    task = asyncio.create_task(routed_graph(Waits()).ainvoke(question(), {"callbacks": [recorder]}))
+    pending = [("xrouter", "pending"), ("route", "success")]
+
+    def shown() -> list[tuple[Any, Any]]:
+        runs = written(recorder) if recorder.store.find("", limit=1) else []
+        return [(run["name"], run["status"]) for run in runs]
+
+    await comes_about(lambda: shown() == pending)
+    go_on.set()
     await task
     assert {run["status"] for run in written(recorder)} == {"success"}
 
@@ -302,15 +311,15 @@ def test_threads_share_one_recorder(recorder: Recorder) -> None:
 
 def test_a_request_never_waits_for_the_disk(store: TraceStore) -> None:
     with Recorder(store) as recorder:
-        slow = store.write
+        slow, go_on = store.write, threading.Event()
 
-        def crawl(*args: Any) -> None:
-            time.sleep(0.5)
+        def stuck(*args: Any) -> None:
+            assert go_on.wait(60)
             slow(*args)
 
-        store.write = crawl  # type: ignore[method-assign]
-        started = time.perf_counter()
+        store.write = stuck  # type: ignore[method-assign]
         for _ in range(3):
             RunnableLambda(lambda x: x).invoke(1, {"callbacks": [recorder]})
-            time.sleep(0.06)
-        assert time.perf_counter() - started < 0.5
+        go_on.set()
+        assert recorder.flush(60)
+        assert store.counts()["runs"] == 3

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableLambda
 
+from tests.support.waiting import wait_until
 from xrouter_lg.errors import ConfigurationError, StoreError
 from xrouter_lg.tracing import Recorder, TraceStore
 
@@ -234,24 +234,17 @@ def test_a_killed_process_leaves_whole_traces_in_a_readable_file(db: Path) -> No
     """
     process = subprocess.Popen(script(body, str(db)), cwd=ROOT)
     try:
-        wait_for(db.exists)
+        wait_until(db.exists)
         with TraceStore(db) as store:
-            wait_for(lambda: store.counts()["traces"] > 100)
+            wait_until(lambda: store.counts()["traces"] > 100)
             process.send_signal(signal.SIGKILL)
-            process.wait(10)
+            process.wait(60)
             traces = store.find("", limit=100_000)
             broken = [trace for trace in traces if len(store.runs(trace)) != 2]
     finally:
         process.kill()
     assert len(traces) > 100
     assert len(broken) <= 1  # the border of the last batch may run through one
-
-
-def wait_for(happened: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_forked_child_records_for_itself(db: Path) -> None:
