@@ -17,6 +17,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from tests.faults.surfaces import SURFACES
 from tests.support.apps import app, ask, options, pool, prefers
+from tests.support.waiting import wait_until
 from xrouter_lg import Budget, ChatXRouter, Recorder, XRouterNode
 from xrouter_lg.errors import (
     AllCandidatesFailedError,
@@ -336,13 +337,14 @@ def test_a_model_that_is_asked_after_the_reader_has_left_is_not_asked(
 
     def late(state: MessagesState) -> Any:
         left.wait()
-        time.sleep(0.5)  # until the stream is closing
+        wait_until(lambda: parts.gi_running)
+        time.sleep(0.5)  # until the stream, which is being closed, has said so
         return {"messages": [model.invoke(state["messages"])]}
 
     both = StateGraph(MessagesState).add_node("late", late)
     both.add_node("beside", lambda state: {"messages": []})
     both.add_edge(START, "late").add_edge(START, "beside")
-    parts = compiled(both).stream(ask(), stream_mode="updates")
+    parts: Any = compiled(both).stream(ask(), stream_mode="updates")
     next(parts)
     left.set()
     parts.close()

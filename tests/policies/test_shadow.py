@@ -370,10 +370,12 @@ async def test_a_request_resumed_by_another_process_has_lost_its_shadow(
     saver = InMemorySaver()
     graph = app(node, saver)
     fake.faults = FaultPlan({"small": first(1, hang())})
-    task = asyncio.create_task(graph.ainvoke(ask(), options(thread_id="t")))
+    thread = options(thread_id="t")
+    task = asyncio.create_task(graph.ainvoke(ask(), thread))
     while not fake.requests:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
+    while not any("shadow" in str(kept) for kept in saver.list(thread)):
+        await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

