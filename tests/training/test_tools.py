@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -19,6 +21,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from tests.support.tiny_chat_model import write_tiny_chat_base
 from training.config.grpo import GrpoSettings
+from training.config.run import BaseConfig, RunConfig
 from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
@@ -26,6 +29,7 @@ from training.data.outcome_source import RecordedOutcomes
 from training.data.reward import Reward
 from training.grpo.episodes import Episodes, whole_pool
 from training.stage.callbacks import Report
+from training.tools import stage
 from training.tools.environment import ToolEpisodes, environment_class, result_of
 from training.tools.imitation import tool_row, tool_rows, train_tool_rows
 from training.tools.trainer import ToolsGRPOTrainer, arguments, train_tools
@@ -33,6 +37,7 @@ from training.train import main
 from xrouter_lg import ModelCard, ModelPool
 from xrouter_lg.checkpoints.aliases import promote
 from xrouter_lg.checkpoints.folder import verify
+from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.judge.run import JudgeSettings, judge_checkpoint
 from xrouter_lg.judge.score import MIN_WEIGHTS
 from xrouter_lg.policies.chat import PromptedPolicy
@@ -349,6 +354,32 @@ def test_too_few_episodes_and_a_template_without_tools_are_refused(
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     with pytest.raises(ValueError, match="does not support tool calling"):
         train_tools(model, tokenizer, episodes_of(80), settings, ToolsConfig(), folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "can't render tool calls"),
+        (
+            "{% for m in messages %}{{ m.content }}{{ m.tool_calls | string }}{% endfor %}",
+            "is none whose calls TRL can read",
+        ),
+    ],
+)
+def test_a_base_whose_template_shows_only_once_it_is_fetched_is_refused_before_it_learns(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, problem: str
+) -> None:
+    """A GGUF file or a hub's name has no template to look at: it would learn to say nothing."""
+    fetched = tmp_path / "fetched"
+    shutil.copytree(folder, fetched)
+    (fetched / "chat_template.jinja").write_text(template)
+    monkeypatch.setattr(stage, "materialise", lambda *_, **__: fetched)
+    config = RunConfig(codec="tools", base=BaseConfig(path="base.gguf", model_id="tiny-chat"))
+    work = SimpleNamespace(config=config, folder=tmp_path / "run")
+
+    with pytest.raises(ConfigurationError, match=problem):
+        stage.run_tools(cast(Any, work), lambda *_: None)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_run_of_the_tools_codec_ends_in_an_adapter(folder: Path, tmp_path: Path) -> None:

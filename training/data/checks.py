@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.processes import process_count
 from xrouter_lg.errors import ConfigurationError, XRouterError
@@ -111,14 +112,32 @@ def _check_tools(config: RunConfig) -> None:
     path = Path(config.base.path)
     if path.is_dir():
         from transformers import AutoTokenizer
-        from trl.chat_template_utils import supports_tool_calling
 
-        if not supports_tool_calling(AutoTokenizer.from_pretrained(str(path))):
-            raise ConfigurationError(
-                f"codec is 'tools', and the chat template of {config.base.path!r} can't render "
-                "tool calls; take a base whose template knows them, such as "
-                "Qwen/Qwen2.5-0.5B-Instruct, or codec=slots"
-            )
+        check_template(AutoTokenizer.from_pretrained(str(path)), config.base.path)
+
+
+def check_template(tokenizer: Any, base: str) -> None:
+    """Whether calls of tools can be written and read in a base's chat template. Without, a model
+    learns to say nothing. A base that is no folder shows its template only once it is fetched.
+
+    Raises:
+        ConfigurationError: they can't.
+    """
+    from trl.chat_template_utils import add_response_schema, supports_tool_calling
+
+    problem = None
+    if not supports_tool_calling(tokenizer):
+        problem = "can't render tool calls"
+    elif getattr(tokenizer, "response_template", None) is None:
+        try:
+            add_response_schema(copy.copy(tokenizer))
+        except ValueError:  # of a template that TRL does not know
+            problem = "is none whose calls TRL can read"
+    if problem is not None:
+        raise ConfigurationError(
+            f"codec is 'tools', and the chat template of {base!r} {problem}; take a base whose "
+            "template does it, such as Qwen/Qwen2.5-0.5B-Instruct, or codec=slots"
+        )
 
 
 def check_machine(config: RunConfig) -> None:

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.chat_template_utils import add_response_schema
 
+from training.data.checks import check_template
 from training.data.inputs import Plan
 from training.data.lesson import lesson_of
 from training.data.outcome_source import RecordedOutcomes
@@ -61,6 +62,7 @@ def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> Manife
     """All stages; the manifest of the checkpoint, or None in a process that helps the main one.
 
     Raises:
+        ConfigurationError: the base's chat template knows no calls of tools.
         TrainingInterruptedError: a signal asked for the stop; what is done is saved.
     """
     config, use_cpu = work.config, work.config.trainer.use_cpu
@@ -71,6 +73,7 @@ def run_tools(work: Plan, progress: Progress, *, resume: bool = False) -> Manife
                 config.base.path, work.folder / "base", model_id=config.base.model_id
             )
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        check_template(tokenizer, config.base.path)
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=getattr(torch, config.base.dtype)
         )
