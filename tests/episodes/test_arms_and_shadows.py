@@ -7,7 +7,7 @@ from langchain_core.messages import HumanMessage
 from typer.testing import CliRunner
 
 from tests.episodes.captured import Captured
-from tests.policies.test_shadow import WAIT_S, likes
+from tests.policies.rollout.shadows import WAIT_S, likes
 from tests.support import apps
 from tests.support.langsmith_server import forget_variables
 from xrouter_lg import PromptedPolicy, Recorder, TraceStore, XRouterNode
