@@ -25,8 +25,7 @@ from xrouter_lg.langsmith.errors import (
     NoKeyError,
     ProjectNotFoundError,
 )
-from xrouter_lg.langsmith.polite import Patience, RateLimit, unreadable
-from xrouter_lg.langsmith.redirects import KeptKeySession
+from xrouter_lg.langsmith.polite import KeptKeySession, Patience, RateLimit, unreadable
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
 from xrouter_lg.langsmith.traces import flaw_of
 

@@ -1,4 +1,5 @@
-"""Manners towards a shared service: never faster than allowed, and patient when told to wait."""
+"""Manners towards a shared service: never faster than allowed, patient when told to wait, and
+its key is shown to nobody else."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
+import requests
 from tenacity import RetryCallState, Retrying, retry_if_result
 
 from xrouter_lg.calls.failures import chain
@@ -32,6 +35,9 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionErro
 
 _LONGEST_ASKED_S = 300.0
 """A server that asks for a longer pause is given up on."""
+
+_KEYS = ("x-api-key", "x-service-key", "x-service-jwt-token", "authorization")
+"""Headers with a key. Clients take only the last off a request that is redirected elsewhere."""
 
 _DETAIL = 300
 """Characters of a server's own words that a message quotes."""
@@ -260,3 +266,36 @@ def _said(response: Any) -> str:
 def _scrubbed(text: str) -> str:
     text = scrub_text(" ".join(text.split()), known_secrets())
     return text if len(text) <= _DETAIL else text[:_DETAIL] + "..."
+
+
+class KeptKeySession(requests.Session):
+    """A session that takes the key along to no other host."""
+
+    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+        super().rebuild_auth(prepared_request, response)
+        if self.should_strip_auth(response.request.url, prepared_request.url):
+            for name in _KEYS:
+                prepared_request.headers.pop(name, None)
+
+
+def keep_key_here(api: Any) -> None:
+    """The same for the client of the second API, where it has what that takes."""
+    http, home = getattr(api, "_client", None), str(getattr(api, "base_url", ""))
+    hooks = getattr(http, "event_hooks", None)
+    if not isinstance(hooks, dict):
+        return
+    origin = _origin(home)
+
+    async def kept(request: Any) -> None:
+        if _origin(str(request.url)) != origin:
+            for name in _KEYS:
+                request.headers.pop(name, None)
+
+    # Of httpx's own: it is asked before every request, each step of a redirect among them.
+    http.event_hooks = {**hooks, "request": [*hooks.get("request", ()), kept]}  # type: ignore[union-attr]
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port

@@ -11,7 +11,7 @@ import orjson
 from langsmith import Client
 
 from xrouter_lg.json_text import shown
-from xrouter_lg.langsmith.redirects import keep_key_here
+from xrouter_lg.langsmith.polite import keep_key_here
 from xrouter_lg.portal import run_sync
 
 FIELDS = (
