@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.backfill.world import World, models
+from tests.backfill.world import World, echo, models
 from xrouter_lg.backfill import BackfillError, Grader
 from xrouter_lg.backfill.results import merged
 from xrouter_lg.json_text import to_json
@@ -24,19 +23,17 @@ from xrouter_lg.testing import (
 async def test_answers_reach_the_table_while_the_run_goes_on(
     tmp_path: Path, server: FakeOpenAIServer
 ) -> None:
-    for model in models(latency_s=0.05):
+    for model in models(latency_s=0.02):
         server.add_model(model)
-    world = World(tmp_path, server, prompts=40)
     heights: list[int] = []
 
-    async def watch() -> None:
-        while True:
-            await asyncio.sleep(0.02)
-            heights.append(world.outcomes.height)
+    def seen(body: dict[str, Any]) -> str:
+        heights.append(world.outcomes.height)
+        return echo(body)
 
-    watcher = asyncio.create_task(watch())
-    await world.run(conditions={"write_every_s": 0.2, "concurrency": 4})
-    watcher.cancel()
+    server.add_model(FakeModel(name="medium", reply=seen, latency_s=0.02))
+    world = World(tmp_path, server, prompts=40)
+    await world.run(conditions={"write_every_s": 0.02, "concurrency": 4})
     assert heights == sorted(heights), "never less than before"
     assert [height for height in heights if 40 < height < 120]
     assert world.outcomes.height == 120

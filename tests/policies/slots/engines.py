@@ -18,13 +18,13 @@ def loaded(policy: CheckpointPolicy) -> Engine:
 
 
 def hold(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[int]]:
-    """Make the engine wait before each pass; how many questions each pass had."""
+    """Make the engine wait before each pass; how many questions each pass has."""
     go_on, sizes = threading.Event(), list[int]()
     real = engine._pass
 
     def slow(at: int, questions: Any) -> Any:
-        assert go_on.wait(30)
         sizes.append(len(questions))
+        assert go_on.wait(60)
         return real(at, questions)
 
     monkeypatch.setattr(engine, "_pass", slow)

@@ -16,6 +16,7 @@ from tests.support.tiny_checkpoint import (
     pool,
     request,
 )
+from tests.support.waiting import comes_about
 from xrouter_lg import XRouterNode
 from xrouter_lg.checkpoints.aliases import promote, rollback
 from xrouter_lg.policies import following
@@ -76,12 +77,12 @@ async def test_a_record_names_the_version_that_answered(
     first = policy.version
     current = policy.current
     assert isinstance(current, CheckpointPolicy)
-    go_on, _ = hold(loaded(current), monkeypatch)
+    go_on, sizes = hold(loaded(current), monkeypatch)
     builder = StateGraph(MessagesState)
     builder.add_node("model", XRouterNode(pool(), policy=policy))
     builder.add_edge(START, "model")
     slow = asyncio.create_task(builder.compile().ainvoke({"messages": [HumanMessage("hello")]}))
-    await asyncio.sleep(0.05)
+    await comes_about(lambda: sizes == [1])
     # The alias moves on while the first request still waits for its answer.
     promote(root / "two", root=root, force="better")
     policy._look()

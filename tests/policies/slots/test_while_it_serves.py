@@ -21,6 +21,7 @@ from tests.support.tiny_checkpoint import (
     request,
 )
 from tests.support.tiny_model import write_tiny_base
+from tests.support.waiting import comes_about
 from xrouter_lg import XRouterNode
 from xrouter_lg.checkpoints.manifest import CheckpointError
 from xrouter_lg.errors import PolicyError
@@ -60,14 +61,16 @@ async def test_a_request_that_gave_up_costs_no_pass(
     policy: CheckpointPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.to_thread(policy.warm_up)
-    go_on, sizes = hold(loaded(policy), monkeypatch)
-    tasks = []
-    for i in range(6):
+    engine = loaded(policy)
+    go_on, sizes = hold(engine, monkeypatch)
+    tasks = [asyncio.create_task(policy.propose(request("q0"), pool().cards))]
+    await comes_about(lambda: sizes == [1])
+    for i in range(1, 6):
         tasks.append(asyncio.create_task(policy.propose(request(f"q{i}"), pool().cards)))
-        await asyncio.sleep(0.01)
+        await comes_about(lambda waiting=i: engine._queue.qsize() == waiting)
     for task in tasks[2:5]:
         task.cancel()
-    await asyncio.sleep(0.01)
+    await asyncio.wait(tasks[2:5])
     go_on.set()
 
     found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -160,9 +163,9 @@ async def test_closing_answers_who_waits_and_a_later_request_loads_again(
 ) -> None:
     await asyncio.to_thread(policy.warm_up)
     engine = loaded(policy)
-    go_on, _ = hold(engine, monkeypatch)
+    go_on, sizes = hold(engine, monkeypatch)
     tasks = [asyncio.create_task(policy.propose(request("hi"), pool().cards)) for _ in range(3)]
-    await asyncio.sleep(0.02)
+    await comes_about(lambda: sum(sizes) + engine._queue.qsize() == 3)
     closing = asyncio.create_task(asyncio.to_thread(policy.close))
     await asyncio.sleep(0.02)
     go_on.set()
