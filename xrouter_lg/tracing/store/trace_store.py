@@ -22,7 +22,7 @@ from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run, utc_text
 from xrouter_lg.tracing.store import connect, erase, intake, schema, transfer
 from xrouter_lg.tracing.store import trace_files as files
-from xrouter_lg.tracing.store.query import RouteFilters
+from xrouter_lg.tracing.store.query import RouteFilters, as_written
 from xrouter_lg.tracing.store.read import snapshot
 from xrouter_lg.tracing.store.reader import StoreReader
 from xrouter_lg.tracing.store.rows import RowMaker
@@ -191,7 +191,8 @@ class TraceStore(StoreReader):
         table = schema.cursors
         statement = select(table.c.value).where(table.c.name == name)
         for row in self.rows(statement):
-            value: dict[str, Any] = from_json(row["value"])
+            with as_written(f"cursor {name!r}"):
+                value: dict[str, Any] = from_json(row["value"])
             return value
         return None
 
