@@ -44,6 +44,7 @@
     │   ├── ProjectNotFoundError (LookupError)    no project or dataset of that name
     │   ├── UnreachableError                 down, or still busy after every retry
     │   ├── LangSmithRefusedError            a request that LangSmith does not take
+    │   ├── UnreadableAnswerError (ValueError)    an answer that is none, or that never ends
     │   ├── HiddenInputsError                runs came without inputs or outputs
     │   ├── RetentionError                   asked for what LangSmith has deleted
     │   ├── FeedbackNotSentError             kept in the local store, not in LangSmith

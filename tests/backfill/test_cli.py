@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.backfill.world import World, models
+from tests.backfill.world import World
 from xrouter_lg.cli.backfill import app
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, always, faults
-
-
-@pytest.fixture
-def server() -> Iterator[FakeOpenAIServer]:
-    with FakeOpenAIServer(models()) as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.backfill.world import World, models
+from tests.support.forked import Forks
 from xrouter_lg.backfill import conversation_of
 from xrouter_lg.backfill.answer import key_base
 from xrouter_lg.testing import FakeOpenAIServer, FaultPlan, faults, sometimes
@@ -31,68 +30,15 @@ def server() -> Iterator[FakeOpenAIServer]:
         yield running
 
 
-class Starter:
-    """Starts ``xrouter`` in processes of its own, each forked from one that has imported the
-    providers' packages: a fresh interpreter would spend two seconds of CPU on them every time."""
-
-    def __init__(self, folder: Path) -> None:
-        self.said, self.errors = folder / "said.txt", folder / "errors.txt"
-        self._parent = subprocess.Popen(
-            [sys.executable, "-c", _PARENT, str(self.said), str(self.errors)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def start(self, *arguments: str) -> int:
-        """The process id of ``xrouter`` with these arguments."""
-        assert self._parent.stdin is not None
-        self._parent.stdin.write(json.dumps(arguments) + "\n")
-        self._parent.stdin.flush()
-        return int(self._line())
-
-    def wait(self) -> int:
-        """Its exit code; below 0 the number of the signal that ended it."""
-        return int(self._line())
-
-    def _line(self) -> str:
-        assert self._parent.stdout is not None
-        return self._parent.stdout.readline()
-
-    def close(self) -> None:
-        assert self._parent.stdin is not None
-        self._parent.stdin.close()
-        self._parent.wait(timeout=60)
-        assert self._parent.stdout is not None
-        self._parent.stdout.close()
-
-
-_PARENT = """
-import json, os, sys
-import langchain_openai, langsmith, rich.progress, sqlalchemy, typer  # none of them starts a thread
-from xrouter_lg.cli import main
-for line in sys.stdin:
-    pid = os.fork()
-    if pid == 0:
-        for number, path in zip((1, 2), sys.argv[1:]):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
-        sys.argv = ["xrouter", *json.loads(line)]
-        main()
-        os._exit(0)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
 class Cli:
     """``xrouter backfill`` of one world."""
 
-    def __init__(self, world: World, starter: Starter, *options: str) -> None:
+    def __init__(self, world: World, starter: Forks, *options: str) -> None:
         self.world, self.starter, self.options = world, starter, options
 
     def start(self) -> int:
         return self.starter.start(
+            "tests.support.forked:cli",
             "backfill",
             str(self.world.folder),
             f"--pool={self.world.pool_file}",
@@ -127,10 +73,9 @@ class Cli:
 
 
 @pytest.fixture
-def starter(tmp_path: Path) -> Iterator[Starter]:
-    opened = Starter(tmp_path)
-    yield opened
-    opened.close()
+def starter(tmp_path: Path) -> Iterator[Forks]:
+    with Forks(tmp_path, "langchain_openai, langsmith, rich.progress, sqlalchemy, typer") as opened:
+        yield opened
 
 
 def settled(server: FakeOpenAIServer) -> None:
@@ -143,7 +88,7 @@ def settled(server: FakeOpenAIServer) -> None:
 
 
 def test_ten_kills_lose_nothing_double_nothing_and_pay_nothing_twice(
-    tmp_path: Path, server: FakeOpenAIServer, starter: Starter
+    tmp_path: Path, server: FakeOpenAIServer, starter: Forks
 ) -> None:
     prompts, kills = 100, 10
     world = World(tmp_path, server, prompts)
@@ -196,7 +141,7 @@ def test_ten_kills_lose_nothing_double_nothing_and_pay_nothing_twice(
 
 
 def test_a_budget_that_runs_out_between_kills_is_never_exceeded(
-    tmp_path: Path, server: FakeOpenAIServer, starter: Starter
+    tmp_path: Path, server: FakeOpenAIServer, starter: Forks
 ) -> None:
     world = World(tmp_path, server, prompts=40)
     cli = Cli(world, starter, "--budget-usd=0.004")
@@ -220,7 +165,7 @@ def test_a_budget_that_runs_out_between_kills_is_never_exceeded(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
 def test_ctrl_c_keeps_what_was_paid_for_and_the_same_command_goes_on(
-    tmp_path: Path, server: FakeOpenAIServer, starter: Starter, number: signal.Signals
+    tmp_path: Path, server: FakeOpenAIServer, starter: Forks, number: signal.Signals
 ) -> None:
     world = World(tmp_path, server, prompts=20)
     cli = Cli(world, starter, "--budget-usd=0.05")

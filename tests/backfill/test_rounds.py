@@ -18,6 +18,7 @@ from xrouter_lg.backfill import Backfill, Grader, Runner
 from xrouter_lg.backfill.selection import Worklist
 from xrouter_lg.cli.backfill import app
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer
+from xrouter_lg.value.purchases import next_round
 
 KINDS = ("sum of integers", "rhyme about spring", "capital of a country")
 EACH = 60
@@ -90,7 +91,7 @@ async def test_the_second_round_goes_by_what_the_first_has_taught(
     from xrouter_lg.backfill import choice
 
     scores: list[int] = []
-    real = choice.next_round
+    real = next_round
 
     def watched(features: Any, evidence: Any, *args: Any, **options: Any) -> Any:
         scores.append(len(evidence))

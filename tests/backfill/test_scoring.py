@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.backfill.world import World, models
+from tests.backfill.world import World
 from xrouter_lg.backfill import BackfillError, Grader
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply, ToolCall
 from xrouter_lg.verifiers import UnprovenVerifierError, VerifierConfigError
 
 MODULE = "tests.backfill.test_scoring"
-
-
-@pytest.fixture
-def server() -> Iterator[FakeOpenAIServer]:
-    with FakeOpenAIServer(models()) as running:
-        yield running
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
     ToolMessage,
 )
-from langchain_core.messages.tool import InvalidToolCall, ToolCall
+from langchain_core.messages.tool import ToolCall
 from langchain_openai.chat_models.base import _convert_message_to_dict
 
 from xrouter_lg import ModelCard

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain.agents import create_agent
@@ -15,9 +15,11 @@ from langchain.agents.middleware import (
 )
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import ToolException, tool
+from langgraph.graph import START, StateGraph
 
 from tests.support.apps import ask, card, scripted
 from xrouter_lg import ChatXRouter, ModelPool, Recorder, XRouterMiddleware
+from xrouter_lg.chat.middleware import RoutedAgentState
 from xrouter_lg.errors import ConfigurationError
 from xrouter_lg.routing.trajectory import steps_of
 from xrouter_lg.testing import (
@@ -251,3 +253,28 @@ def test_it_takes_a_routed_model_or_that_models_options(cards: ModelPool) -> Non
         XRouterMiddleware(model, policy="cheapest")
     with pytest.raises(ConfigurationError, match="per is 'message'; it must be 'run' or 'step'"):
         XRouterMiddleware(cards, per="message")  # type: ignore[arg-type]
+
+
+class SecondLayer(XRouterMiddleware):
+    """Another layer: an agent takes one of a class."""
+
+
+async def test_of_two_layers_the_inner_one_answers(cards: ModelPool) -> None:
+    layers = [
+        XRouterMiddleware(cards, policy="fixed:small"),
+        SecondLayer(cards, policy="fixed:large"),
+    ]
+    state = await create_agent(own_model(), middleware=layers).ainvoke(ask())
+    assert routes(state) == ["large"]
+    assert state["xrouter"]["route"] == "large"
+
+
+async def test_two_agents_side_by_side_tell_their_routes_in_one_state(cards: ModelPool) -> None:
+    builder = StateGraph(RoutedAgentState)
+    for card_name in ("small", "large"):
+        layer = XRouterMiddleware(cards, policy=f"fixed:{card_name}")
+        builder.add_node(card_name, create_agent(own_model(), middleware=[layer]))
+        builder.add_edge(START, card_name)
+    state: Any = await builder.compile().ainvoke(cast("Any", ask()))
+    assert sorted(route for route in routes(state) if route) == ["large", "small"]
+    assert state["xrouter"]["route"] in ("small", "large")

@@ -176,6 +176,10 @@ def test_a_head_that_lies_elsewhere_is_refused(name: str, folder: Path) -> None:
     refused(resealed(folder, lambda data: data["files"].update({name: "0" * 64})))
 
 
+def test_a_field_of_any_length_is_named_in_a_short_error(folder: Path) -> None:
+    refused(resealed(folder, lambda data: data["cards"][0].update({"[" * 3_000: 1})))
+
+
 @pytest.mark.parametrize("share", [0, 7, 8, 100, -1])
 def test_a_truncated_head_is_refused(share: int, folder: Path) -> None:
     raw = (folder / HEAD_FILE).read_bytes()

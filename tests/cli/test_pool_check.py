@@ -278,12 +278,12 @@ async def test_cards_are_called_at_the_same_time() -> None:
     answered: list[int] = []
 
     def reply(body: Any) -> str:
-        answered.append(len(server.bill))
+        answered.append(len(fake.bill))
         return "Yes."
 
     models = [FakeModel(name=name, latency_s=1.0, reply=reply) for name in ("small", "large")]
-    with FakeOpenAIServer(models) as server:
-        await live(*at(server))
+    with FakeOpenAIServer(models) as fake:
+        await live(*at(fake))
     assert answered == [0, 0]
 
 

@@ -34,7 +34,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         [sys.executable, "-m", "pytest", str(SUITES), *options],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=540,
         cwd=ROOT,
     )
     assert report.exists(), done.stdout + done.stderr

@@ -9,7 +9,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,9 +83,9 @@ def patterns() -> tuple[Used, ...]:
                 re.findall(rf"\b{name}\.(search|match|fullmatch|sub|find\w+)\(", source)
             )
             found += [Used(where, name, p, used or frozenset({"search"})) for p in _inside(value)]
-        for name, pattern, method in _inline(ast.parse(source)):
+        for place, pattern, method in _inline(ast.parse(source)):
             if pattern is not None:
-                found.append(Used(where, name or "", re.compile(pattern), frozenset({method})))
+                found.append(Used(where, place or "", re.compile(pattern), frozenset({method})))
     first = {(used.pattern, used.methods): used for used in reversed(found)}
     return tuple(first.values())
 
@@ -155,14 +155,14 @@ def test_a_pattern_takes_no_longer_than_its_text_is_long(used: Used) -> None:
     shapes = [*attacks(used.pattern), *(("", body, "\x00") for body in COMMON)]
     for method in used.methods:
         for shape in shapes:
-            why = growth(run(used.pattern, method), lambda n, s=shape: grown(*s, n), 128_000)
+            why = growth(run(used.pattern, method), partial(grown, *shape), 128_000)
             assert why is None, f"{used.module}.{used.name} ({method}) on {shape!r}: {why}"
 
 
 def test_the_attacks_find_a_pattern_that_is_not_linear() -> None:
     quadratic = re.compile(r"_(?=[A-Za-z0-9][\w.-]{15})[\w.-]*\d")
     assert any(
-        growth(run(quadratic, "search"), lambda n, s=shape: grown(*s, n), 40_000)
+        growth(run(quadratic, "search"), partial(grown, *shape), 40_000)
         for shape in attacks(quadratic)
     )
 
@@ -210,5 +210,5 @@ LONG_SHAPES = (
 @pytest.mark.parametrize("name", WHOLE)
 def test_anything_that_may_be_sent_is_read_in_linear_time(name: str) -> None:
     for body in LONG_SHAPES:
-        why = growth(WHOLE[name], lambda n, b=body: grown("", b, "", n), LONGEST)
+        why = growth(WHOLE[name], partial(grown, "", body, ""), LONGEST)
         assert why is None, f"{name} on {body!r}: {why}"

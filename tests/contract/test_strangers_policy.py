@@ -51,7 +51,7 @@ def check_types(tmp_path: Path, use: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "mypy", *options, str(module)],
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=540,
         cwd=ROOT,
     )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from langchain_core.messages import HumanMessage
-from langsmith.utils import get_env_var
 from typer.testing import CliRunner
 
 from tests.episodes.captured import Captured
-from tests.policies.test_shadow import WAIT_S, likes
+from tests.policies.rollout.shadows import WAIT_S, likes
 from tests.support import apps
+from tests.support.langsmith_server import forget_variables
 from xrouter_lg import PromptedPolicy, Recorder, TraceStore, XRouterNode
 from xrouter_lg.cli import traces as traces_command
 from xrouter_lg.episodes.episode import Episode
@@ -73,12 +73,12 @@ def test_a_paid_shadow_makes_no_run_and_no_trace_of_its_own(
         ("LANGSMITH_API_KEY", "lsv2_pt_test"),
     ):
         monkeypatch.setenv(name, value)
-    get_env_var.cache_clear()
+    forget_variables()
     monkeypatch.setattr("langsmith.run_trees._CLIENT", captured.client)
     guide = PromptedPolicy(apps.card(fake, "guide"))
     policy = ShadowPolicy("fixed:small", guide, wait_s=WAIT_S)
     captured.ask(apps.app(XRouterNode(apps.pool(fake), policy=policy)), "hi")
-    get_env_var.cache_clear()
+    forget_variables()
     assert {line.model for line in fake.bill} == {"small", "guide"}
     runs = [*captured.server.runs.values()]
     assert len({run["trace_id"] for run in runs}) == 1

@@ -14,6 +14,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from tests.episodes.captured import Captured
 from tests.support import apps
 from xrouter_lg import Action, ModelPool, Proposal, Recorder, XRouterNode, add_router
+from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import (
     BESIDE,
     HASHED,
@@ -21,7 +22,6 @@ from xrouter_lg.episodes.extract import (
     HIDDEN_ANSWER,
     NO_RECORD,
     REDACTED,
-    Episode,
     episodes,
 )
 from xrouter_lg.testing import FakeModel, FakeOpenAIServer, Reply, ToolCall

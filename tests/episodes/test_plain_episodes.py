@@ -19,13 +19,13 @@ from langsmith.wrappers import wrap_openai
 from tests.episodes.captured import Captured
 from tests.support import apps
 from xrouter_lg import ModelCard, ModelPool, Recorder
+from xrouter_lg.episodes.episode import Episode
 from xrouter_lg.episodes.extract import (
     HASHED,
     HIDDEN,
     HIDDEN_ANSWER,
     NO_MODEL,
     UNANSWERED,
-    Episode,
     ExtractReport,
     episodes,
 )

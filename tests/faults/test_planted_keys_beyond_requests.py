@@ -20,7 +20,8 @@ from xrouter_lg.serve.app import create_app
 from xrouter_lg.serve.engine import routed
 from xrouter_lg.serve.run import running
 from xrouter_lg.testing import FakeOpenAIServer, Fault, FaultPlan, always
-from xrouter_lg.testing.faults import ErrorAnswer, error_body
+from xrouter_lg.testing.faults import ErrorAnswer
+from xrouter_lg.testing.payloads import error_body
 
 ASKED = "/v1/chat/completions"
 

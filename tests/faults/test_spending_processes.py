@@ -45,7 +45,7 @@ def test_a_thousand_requests_of_four_processes_never_pass_the_limit(
     """An answer costs 0.0002 of the 0.00028 or so that it may cost: at least seventy fit."""
     fake.add_model(FakeModel(name="small", reply="a", prompt_tokens=1, completion_tokens=100))
     processes = [spender(fake, database, 250) for _ in range(4)]
-    told: list[dict[str, Any]] = [json.loads(it.communicate(timeout=150)[0]) for it in processes]
+    told: list[dict[str, Any]] = [json.loads(it.communicate(timeout=540)[0]) for it in processes]
     assert [one["why"] for one in told] == [None] * 4
     answered = sum(one["answered"] for one in told)
     assert answered + sum(one["refused"] for one in told) == 1_000

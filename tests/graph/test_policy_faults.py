@@ -231,7 +231,7 @@ async def test_a_router_model_that_can_not_bind_tools_costs_a_fallback(
         def bind_tools(self, *args: Any, **kwargs: Any) -> Any:
             raise NotImplementedError
 
-    node = XRouterNode(pool(fake), policy=Plain(["x"]))
+    node = XRouterNode(pool(fake), policy=Plain(script=["x"]))
     assert record(await app(node).ainvoke(ask()))["fallbacks"][0]["error"] == "policy"
 
 

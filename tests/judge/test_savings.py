@@ -17,8 +17,9 @@ from tests.support import apps
 from tests.tracing.routed import a_record
 from xrouter_lg import ModelPool
 from xrouter_lg.cli import app
+from xrouter_lg.judge.traffic.fixed_cards import FixedCard
 from xrouter_lg.judge.traffic.logged import LiveRequest
-from xrouter_lg.judge.traffic.savings import FixedCard, Savings, find_savings
+from xrouter_lg.judge.traffic.savings import Savings, find_savings
 
 CARDS = ("large", "small")
 USD = np.array([[0.010, 0.001], [0.002, 0.0002]])

@@ -76,8 +76,10 @@ def test_an_export_gives_what_a_pull_gives(
     with TraceStore(tmp_path / "second.db") as second:
         second.import_runs(read_bulk_export([exported], project=PROJECT))
         assert stored(second) == stored(store)
-        names = ("parent_run_id", "dotted_order", "run_type", "start_time", "end_time", "status")
-        names += ("tags", "inputs", "outputs", "extra", "session_name", "total_tokens")
+        names = (
+            *("parent_run_id", "dotted_order", "run_type", "start_time", "end_time", "status"),
+            *("tags", "inputs", "outputs", "extra", "session_name", "total_tokens"),
+        )
         for trace in store.iter_traces():
             for ours, theirs in zip(trace.runs, second.runs(trace.id), strict=True):
                 assert {n: ours[n] for n in names} == {n: theirs[n] for n in names}

@@ -9,12 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from langsmith.utils import get_env_var
 from typer.testing import CliRunner
 
 from integrations.langsmith.__main__ import main
 from tests.langsmith.conftest import KEY, PROJECT, add_trace, days_ago, stored, there
-from tests.support.langsmith_server import LangSmithServer
+from tests.support.langsmith_server import LangSmithServer, forget_variables
 from xrouter_lg import cli
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.tracing.store.trace_store import TraceStore
@@ -24,12 +23,12 @@ from xrouter_lg.tracing.store.trace_store import TraceStore
 def locked(monkeypatch: pytest.MonkeyPatch) -> Iterator[LangSmithServer]:
     """A server that demands the key, which is in the environment."""
     monkeypatch.setenv("LANGSMITH_API_KEY", KEY)
-    get_env_var.cache_clear()
+    forget_variables()
     with LangSmithServer(key=KEY) as running:
         running.session(PROJECT)
         monkeypatch.setenv("LANGSMITH_ENDPOINT", running.url)
         yield running
-    get_env_var.cache_clear()
+    forget_variables()
 
 
 def xrouter(*args: str | Path) -> Any:

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 
 import pytest
-from langsmith.utils import get_env_var
 
 from tests.langsmith.conftest import (
     KEY,
@@ -17,7 +16,7 @@ from tests.langsmith.conftest import (
     pulled,
     stored,
 )
-from tests.support.langsmith_server import LangSmithServer
+from tests.support.langsmith_server import LangSmithServer, forget_variables
 from xrouter_lg.errors import MissingKeyError, XRouterError
 from xrouter_lg.langsmith.connection import LangSmith
 from xrouter_lg.langsmith.errors import (
@@ -38,9 +37,9 @@ from xrouter_lg.tracing.store.trace_store import TraceStore
 @pytest.fixture(autouse=True)
 def _forget_environment() -> Iterator[None]:
     """The client reads each variable once."""
-    get_env_var.cache_clear()
+    forget_variables()
     yield
-    get_env_var.cache_clear()
+    forget_variables()
 
 
 def test_without_a_key_the_hosted_service_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from xrouter_lg.checkpoints.aliases import read_alias
 from xrouter_lg.checkpoints.folder import read_manifest
 from xrouter_lg.cli import app
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.judge.one_sided import conclude_from_log
 from xrouter_lg.learn import run as night
 from xrouter_lg.learn.report import write_report
 from xrouter_lg.learn.run import learn
@@ -228,7 +229,7 @@ def test_the_command_reports_on_one_page_and_ends_with_a_code_for_a_scheduler(
 def test_a_checkpoint_that_is_not_promoted_ends_with_3(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = night.conclude_from_log
+    real = conclude_from_log
 
     def against(*args: Any, **options: Any) -> Any:
         return dataclasses.replace(real(*args, **options), use="as it is", reason="held")

@@ -26,7 +26,11 @@ ROWS = [
     ("b", "u", "1", "large", None, 2.0),
     ("b", "u", "2", "stranger", 1.0, 0.1),
 ]
-TEXTS = [("a", "t", "1", "one"), ("a", "t", "2", "two"), ("b", "u", "1", "three")]
+TEXTS: list[tuple[str, ...]] = [
+    ("a", "t", "1", "one"),
+    ("a", "t", "2", "two"),
+    ("b", "u", "1", "three"),
+]
 TEXTS += [("b", "u", "2", "four"), ("c", "v", "9", "nobody answered this")]
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from xrouter_lg.errors import PoolError
 from xrouter_lg.pool.card import ModelCard
-from xrouter_lg.pool.file import MOST_BYTES
 from xrouter_lg.pool.pool import ModelPool
+from xrouter_lg.yaml_text import MOST_BYTES
 
 CARD = "name: small, model: m, base_url: 'http://127.0.0.1:1/v1'"
 TEN = "[" + ", ".join(["l"] * 10) + "]"

@@ -83,7 +83,9 @@ def test_a_chat_model_that_was_handed_in_is_known_by_its_class() -> None:
     from langchain_anthropic import ChatAnthropic
 
     named = ModelCard(name="a", model="anthropic:claude-sonnet-4-5")
-    handed = ChatAnthropic(model_name="claude-sonnet-4-5", api_key=SecretStr("k"))
+    handed = ChatAnthropic(
+        model_name="claude-sonnet-4-5", api_key=SecretStr("k"), timeout=None, stop=None
+    )
     card = ModelCard(name="a", model=handed)
     assert card.maker == named.maker == "anthropic"
     assert (card.capabilities, card.context_window) == (named.capabilities, named.context_window)

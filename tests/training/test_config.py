@@ -85,5 +85,7 @@ def test_a_bad_override_is_refused_by_name(path: Path, override: str, said: str)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no config file"):
+    with pytest.raises(
+        ConfigurationError, match=r"can't read the config file .*; see training/configs"
+    ):
         load_config(tmp_path / "none.yaml")

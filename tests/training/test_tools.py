@@ -38,8 +38,9 @@ from xrouter_lg import ModelCard, ModelPool
 from xrouter_lg.checkpoints.aliases import promote
 from xrouter_lg.checkpoints.folder import verify
 from xrouter_lg.errors import ConfigurationError
-from xrouter_lg.judge.run import JudgeSettings, judge_checkpoint
+from xrouter_lg.judge.run import judge_checkpoint
 from xrouter_lg.judge.score import MIN_WEIGHTS
+from xrouter_lg.judge.settings import JudgeSettings
 from xrouter_lg.policies.chat import PromptedPolicy
 from xrouter_lg.policies.following import FollowingPolicy
 from xrouter_lg.policies.resolve import resolve_policy

@@ -117,6 +117,30 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {verifier: exact, where: 5}", "entry 1: `where` is 5; it must be a pattern"),
+        ("- {verifier: exact, where: [a, 5]}", r"`where` is \['a', 5\]; .* or a list of them"),
+        ("- {verifier: exact, where: }", "`where` is None"),
+        ("- {verifier: exact, good: 3}", "exact: `good` is 3; it must be a list of cases"),
+        ("- {verifier: exact, bad: {answer: x}}", "exact: `bad` is .*must be a list of cases"),
+        ("- {verifier: exact, good: [{answer: a, meta: 3}]}", "`meta` is 3; it must be a mapping"),
+        ("- {verifier: exact, 5: a, b: c}", "exact: unknown 5, b; it takes"),
+        ("- {verifier: [exact]}", r"`verifier` is \['exact'\]; it must be a name: exact"),
+        ("- {}", "`verifier` is None; it must be a name"),
+        ("", r"spec\.yaml: expected a list of verifiers .*, got None"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_entry(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    spec = write(tmp_path, text)
+    with pytest.raises(VerifierConfigError, match=said) as refused:
+        Suite.from_yaml(spec)
+    assert spec in str(refused.value)
+
+
 def test_the_command_proves_a_spec(tmp_path: Path) -> None:
     spec = write(tmp_path, "verifiers:\n- {verifier: exact, strip: false}\n- feedback\n")
     result = CliRunner().invoke(app, ["check", spec, "--json"])

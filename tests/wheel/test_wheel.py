@@ -156,8 +156,8 @@ def test_traces_become_outcomes_that_a_verifier_scored(user: User) -> None:
 
 
 def test_the_other_card_is_asked_within_a_budget(user: User, provider: str) -> None:
-    options = ("--pool", "pool.yaml", "--verifiers", "verifiers.yaml", "--json")
-    options += ("--strategy", "random")  # all of it: the judge wants both cards' answers
+    all_of_it = ("--strategy", "random")  # the judge wants both cards' answers
+    options = ("--pool", "pool.yaml", "--verifiers", "verifiers.yaml", "--json", *all_of_it)
     for table, count in (("outcomes", LEARNED), ("held_out", HELD_OUT)):
         told = json.loads(user.xrouter("backfill", table, "--budget-usd", "1", *options))
         assert told["stopped"] == "done" and sum(told["answered"].values()) == count

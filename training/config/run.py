@@ -8,7 +8,6 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -22,6 +21,8 @@ from training.config.tools import ToolsConfig
 from training.config.trainer import TrainerConfig
 from training.config.warm_start import WarmStartConfig
 from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.json_text import shown
+from xrouter_lg.yaml_text import NotYamlError, parse_yaml, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True, config=SETTINGS)
@@ -116,14 +117,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigurationError: no such file, no mapping, an unknown key, or a value of another type;
             the message names the key and what is allowed.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise ConfigurationError(f"no config file {str(path)!r}; see training/configs") from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{str(path)!r} is no YAML: {error}") from error
+    data = read_yaml(
+        path, "the config file", ConfigurationError, missing="see training/configs for some"
+    )
+    data = {} if data is None else data
     if not isinstance(data, dict):
-        raise ConfigurationError(f"{str(path)!r} holds a {type(data).__name__}, not a mapping")
+        raise ConfigurationError(
+            f"the config file {path} holds {shown(data)}; it must hold keys, such as `outcomes:`"
+        )
     for override in overrides:
         _apply(data, override)
     try:
@@ -142,9 +143,9 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise ConfigurationError(f"override {override!r}: {name!r} has no keys below it")
     try:
-        data[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"override {override!r}: the value is no YAML") from error
+        data[last] = parse_yaml(text)
+    except NotYamlError as error:
+        raise ConfigurationError(f"override {override!r} is not YAML: {error}") from None
 
 
 def _keys(of: type, where: str = "") -> dict[str, list[str]]:

@@ -19,9 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from rich.console import Console
 from rich.table import Table
+
+from xrouter_lg.errors import ConfigurationError
+from xrouter_lg.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from training.config.run import RunConfig
@@ -165,7 +167,7 @@ def _accelerate(file: Path) -> str:
 def _deepspeed(file: Path) -> str:
     from accelerate.commands.launch import launch_command_parser
 
-    settings = (yaml.safe_load(file.read_text()) or {}).get("deepspeed_config") or {}
+    settings = _deepspeed_settings(file)
     if not settings:
         return "no DeepSpeed"
     options = {action.dest for action in launch_command_parser()._actions}
@@ -182,7 +184,13 @@ def _deepspeed(file: Path) -> str:
 
 
 def _stage(file: Path) -> int:
-    if not file.is_file():
-        return 0
-    settings = (yaml.safe_load(file.read_text()) or {}).get("deepspeed_config") or {}
-    return int(settings.get("zero_stage", 0))
+    try:
+        return int(_deepspeed_settings(file).get("zero_stage", 0))
+    except (ConfigurationError, ValueError, TypeError):
+        return 0  # what is wrong with the file is told by the checks above
+
+
+def _deepspeed_settings(file: Path) -> Mapping[str, Any]:
+    data = read_yaml(file, "the accelerate file", ConfigurationError, missing=f"see {ACCELERATE}")
+    settings = data.get("deepspeed_config") if isinstance(data, dict) else None
+    return settings if isinstance(settings, dict) else {}

@@ -66,10 +66,11 @@ class AttemptBill:
         error = None if flaw is None else flaw.value
         said = characters(message)
         if cost is None:
-            return self._unknown(attempt, started, error, said, usage, served)
-        if flaw is not None and said and counts_on(message):
             charge = self._unknown(attempt, started, error, said, usage, served)
-            return replace(charge, estimate_usd=max(cost, charge.estimate_usd or cost))
+            least, _ = cost_of(message, self.asked.told(message), price)
+            return charge if least is None else _at_least(least, charge)
+        if flaw is not None and said and counts_on(message):
+            return _at_least(cost, self._unknown(attempt, started, error, said, usage, served))
         if self.size:
             self.usual.note(self.card, self.size, said, cost)
         return self._charge(attempt, started, cost, source, error, usage, served)
@@ -133,6 +134,11 @@ class AttemptBill:
             error=error,
             call_id=self.call.id,
         )
+
+
+def _at_least(least: Decimal, charge: Charge) -> Charge:
+    """A charge of unknown cost, of which a part is known (USD)."""
+    return replace(charge, estimate_usd=max(least, charge.estimate_usd or least))
 
 
 def characters(message: AIMessage) -> int:

@@ -25,6 +25,7 @@ from xrouter_lg.said import (
     reported_cost,
     served_region,
     served_tier,
+    told_usage_of,
     usage_of,
 )
 from xrouter_lg.types import TokenUsage
@@ -90,7 +91,13 @@ class AsAsked:
 
     def usage(self, message: Any) -> TokenUsage | None:
         """The usage of an answer, live or recorded."""
-        usage = usage_of(message)
+        return self._asked(usage_of(message))
+
+    def told(self, message: Any) -> TokenUsage | None:
+        """The same, of one side too where no more was told: the least that was used."""
+        return self._asked(told_usage_of(message))
+
+    def _asked(self, usage: TokenUsage | None) -> TokenUsage | None:
         if usage is None:
             return None
         if self.searched:

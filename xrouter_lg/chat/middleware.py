@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import ExtendedModelResponse
@@ -32,10 +32,17 @@ class RouteInState(TypedDict):
     run_id: str | None
 
 
+def _latest(before: RouteInState | None, after: RouteInState | None) -> RouteInState | None:
+    """Of two that are told in one step, by layers or agents side by side, the later one: LangGraph
+    refuses the step where nobody says which."""
+    return after
+
+
 class RoutedAgentState(AgentState[Any]):
     """The agent's state with the latest route."""
 
-    xrouter: NotRequired[RouteInState]
+    # None is never told: a type that can't be called is what keeps the key away until there is one.
+    xrouter: NotRequired[Annotated[RouteInState | None, _latest]]
 
 
 class XRouterMiddleware(AgentMiddleware[RoutedAgentState, Any, Any]):

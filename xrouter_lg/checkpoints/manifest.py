@@ -166,8 +166,8 @@ class Manifest:
                 raise TypeError(wrong)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"the manifest lacks or misspells a field: {error!r}. It was edited by hand or "
-                "damaged; copy the checkpoint again or train again"
+                f"the manifest lacks or misspells a field: {repr(error)[:300]}. It was edited "
+                "by hand or damaged; copy the checkpoint again or train again"
             ) from error
         manifest.check()
         return manifest

@@ -14,12 +14,16 @@ the value model has not seen (five folds):
   it, over the probability with which they were seen: the logged propensity, or 1 where an answer
   was bought. Right where the propensities are; wide where the log hardly ever drew.
 
-Routing is promoted where something is proved, a gain is expected, and the doubly robust estimate
-does not rule it out. On logs made of real outcomes (docs/quality.md) that lost less, against the
-log and against the best fixed card, than asking for an interval above zero, which holds what is
-even where another card is far better. One card for every request is simpler: where routing is not
-expected to beat it by a part of the standard error, that card is the conclusion, if it is shown to
-beat the log, on thirty scored answers of its own at the least.
+Three things can be concluded, the simplest first: what is, one card for every request, routing.
+Each step away from the simpler has to be ahead of it by one standard error of the doubly robust
+estimate, of the difference itself: routing mostly takes the card that it is compared with, so that
+it is told from that card where both are hardly told from the log. The card is the one whose
+estimate over the log is highest less its error, so that no luckier and less known one takes its
+place, on thirty scored answers of its own at the least. Where no card is ahead of the log, routing
+is promoted where something is proved, a gain is expected, and the doubly robust estimate does not
+rule it out. On logs made of real outcomes (docs/quality.md) that lost less, against the log and
+against the best fixed card, than asking for an interval above zero, which holds what is even where
+another card is far better, and than going by what the model expects.
 
 Without draws (a propensity below 1) and without bought answers nothing can correct the model: what
 a log of rules shows of each card, it shows on the requests that the rules sent there. Then what is,
@@ -29,13 +33,12 @@ is held.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
-from xrouter_lg.arrays import Floats, Ints
+from xrouter_lg.arrays import Bools, Floats, Ints
 from xrouter_lg.figures.bootstrap import Figure
 from xrouter_lg.fitting.aged import CardChange
 from xrouter_lg.fitting.from_log import FromLog
@@ -48,9 +51,8 @@ MIN_SCORED = 100
 MIN_DRAWN = 10
 """Scored requests on which the card was drawn, or of which another card's answer is known, below
 which the log counts as never having explored."""
-_WORTH_ROUTING = 0.3
-"""Standard errors by which routing has to be expected above one card for every request, where that
-card is shown to beat the log."""
+_STEP = 1.0
+"""Standard errors by which one card has to be ahead of the log, and routing of that card."""
 _TOLD = 30
 """Scored answers of a card, below which it is not the conclusion for every request."""
 
@@ -72,11 +74,9 @@ class EstimatedGain:
         return robust is not None and (self.model.value or 0.0) > 0 and (robust.high or 0.0) > 0
 
     @property
-    def expected(self) -> bool:
-        """Whether the model expects a gain that is not nothing beside its error."""
-        value = self.model.value or 0.0
-        error = (value - (self.model.low or 0.0)) / SURE
-        return value > _WORTH_ROUTING * error
+    def ahead(self) -> bool:
+        """Whether the draws tell of a gain that is more than its error."""
+        return self.doubly_robust is not None and _counted(self.doubly_robust) > 0
 
     @property
     def above(self) -> bool:
@@ -109,7 +109,8 @@ class Conclusion:
     """Scored requests whose card was drawn with a probability below 1, or of which another card's
     answer has a score as well."""
     fixed: str
-    """The card that is counted on most."""
+    """The best card for every request: the one that the draws tell most of; where they tell of
+    none, the one that the value model counts on most."""
     proved: float
     """Sum of the decisions' own lower bounds over the log's, per request, score points."""
     over_log: EstimatedGain | None
@@ -163,7 +164,9 @@ def conclude_from_log(
     cards = table.cards
     c_ref_usd = learned.c_ref_usd if c_ref_usd is None else c_ref_usd
     log = LoggedCalls.of(table, learned.evidence)
-    fixed = model.fixed(cost_weight, c_ref_usd)
+    gains = _Gains.of(learned, log, cost_weight, c_ref_usd, taken_N)
+    told = gains.told_most()
+    fixed = model.fixed(cost_weight, c_ref_usd) if told is None else told
     shared: dict[str, Any] = {
         "cost_weight": cost_weight,
         "c_ref_usd": c_ref_usd,
@@ -196,14 +199,17 @@ def conclude_from_log(
             proved=0.0,
             **shared,
         )
-    over, over_fixed, fixed_over, proved = _gains(learned, log, cost_weight, c_ref_usd, taken_N)
+    every = np.full(len(log.row), fixed)
+    proved = float(gains.proved.mean())
+    over, over_fixed = gains.of_choice(gains.taken), gains.of_choice(gains.taken, every)
+    fixed_over = gains.of_choice(every)
     use: Use = "as it is"
-    card_wins = fixed_over.above and int(np.isfinite(log.score_M[:, fixed]).sum()) >= _TOLD
+    card_wins = told is not None and fixed_over.ahead
     if log.drawn < MIN_DRAWN:
         reason = log.unexplored
     elif (wrong := log.contradiction(cards)) is not None:
         reason = wrong
-    elif proved > 0 and over.likely and (over_fixed.expected or not card_wins):
+    elif proved > 0 and over.likely and (over_fixed.ahead or not card_wins):
         shown = "shown" if over.above else "expected, not yet shown as a whole"
         use = "checkpoint"
         reason = (
@@ -213,8 +219,8 @@ def conclude_from_log(
     elif card_wins:
         use = "fixed"
         reason = (
-            f"routing is not expected to beat {cards[fixed]} for every request ({over_fixed}), "
-            f"which is shown to beat the log: {fixed_over}. Serve policy='fixed:{cards[fixed]}'"
+            f"{cards[fixed]} for every request is ahead of the log ({fixed_over}), and routing is "
+            f"not ahead of it by its error ({over_fixed}). Serve policy='fixed:{cards[fixed]}'"
         )
     else:
         reason = f"nothing is expected to beat the log: routing {over}, proved {proved:+.4f}"
@@ -230,83 +236,107 @@ def conclude_from_log(
     )
 
 
-def _gains(
-    learned: FromLog, log: LoggedCalls, cost_weight: float, c_ref_usd: float, taken_N: Ints | None
-) -> tuple[EstimatedGain, EstimatedGain, EstimatedGain, float]:
-    """The model's choices over the log's and over its best fixed card, and that over the log; and
-    what the choices prove one by one."""
-    shares = learned.model.shares(learned.features.plane_N_P)
-    gains = tuple(_Sums(log) for _ in range(3))
-    proved = np.zeros(len(log.row))
-    for chosen, fitted in learned.folds():
-        own = np.flatnonzero(chosen[log.row])
-        if not len(own):
-            continue
-        here = tuple(share[log.row[own]] for share in shares)
-        expected = fitted.expect(here)
-        sure = expected.utility(cost_weight, c_ref_usd)
-        taken = sure.argmax(1) if taken_N is None else taken_N[log.row[own]]
-        every = np.arange(len(own))
-        proved[own] = sure[every, taken] - sure[every, log.card[own]]
-        best = np.full(len(own), fitted.fixed(cost_weight, c_ref_usd))
-        utility = expected.utility(cost_weight, c_ref_usd, counted=False)
-        seen = _Fold(own, fitted, here, utility, expected.mean_N_M)
-        called = log.card[own]
-        for sums, one, other in zip(
-            gains, (taken, taken, best), (called, best, called), strict=True
-        ):
-            sums.add(seen, one, other)
-    policy, over_fixed, fixed = (sums.gain() for sums in gains)
-    return policy, over_fixed, fixed, float(proved.mean())
-
-
 @dataclass(frozen=True)
-class _Fold:
-    """What is expected of the log's requests of one fold."""
+class _Gains:
+    """What is expected of the log's L requests by fits that have not seen them, and what the scores
+    say beyond it."""
 
-    own: Ints
-    fitted: ValueModel
-    shares: Sequence[Floats]
+    log: LoggedCalls
+    taken: Ints
+    """[L] the cards that routing takes."""
+    proved: Floats
+    """[L] what the choice is counted on above the log's card."""
     utility_M: Floats
-    mean_M: Floats
+    """[L, M] expected."""
+    beyond_M: Floats
+    """[L, M] what a score is above the expected one, over the probability of seeing it; 0 where
+    there is none."""
+    own: Floats
+    """[L] the same of the card that was called, whatever that probability was: when the log itself
+    is what is compared with, its score is no draw but all of its value."""
+    told: Bools
+    """[L] requests that tell something: any of their scores was seen with a known probability."""
+    folds: tuple[tuple[Ints, ValueModel, tuple[Floats, ...]], ...]
+    """The requests of each part [L_part], the model that has not seen them, their shares."""
 
-
-class _Sums:
-    """The estimated gain of one choice over another, request by request."""
-
-    def __init__(self, log: LoggedCalls) -> None:
-        self._log = log
-        self.model, self.error = np.zeros((2, len(log.row)))
-        self.robust = np.full(len(log.row), np.nan)
-
-    def add(self, seen: _Fold, one: Ints, other: Ints) -> None:
-        rows = np.arange(len(seen.own))
-        self.model[seen.own] = seen.utility_M[rows, one] - seen.utility_M[rows, other]
-        self.error[seen.own] = seen.fitted.error(seen.shares, one, other)
-        score, chance = self._log.score_M[seen.own], self._log.chance_M[seen.own]
-        beyond = (score - seen.mean_M) / chance
+    @classmethod
+    def of(
+        cls,
+        learned: FromLog,
+        log: LoggedCalls,
+        cost_weight: float,
+        c_ref_usd: float,
+        taken_N: Ints | None,
+    ) -> Self:
+        shares = learned.model.shares(learned.features.plane_N_P)
+        taken = log.card.copy() if taken_N is None else taken_N[log.row]
+        proved = np.zeros(len(log.row))
+        utility, mean = np.zeros((2, *log.score_M.shape))
+        folds = []
+        for chosen, fitted in learned.folds():
+            part = np.flatnonzero(chosen[log.row])
+            if not len(part):
+                continue
+            here = tuple(share[log.row[part]] for share in shares)
+            expected = fitted.expect(here)
+            sure = expected.utility(cost_weight, c_ref_usd)
+            if taken_N is None:
+                taken[part] = sure.argmax(1)
+            rows = np.arange(len(part))
+            proved[part] = sure[rows, taken[part]] - sure[rows, log.card[part]]
+            utility[part] = expected.utility(cost_weight, c_ref_usd, counted=False)
+            mean[part] = expected.mean_N_M
+            folds.append((part, fitted, here))
+        beyond = (log.score_M - mean) / log.chance_M
         told = np.isfinite(beyond)
-        beyond = np.where(told, beyond, 0.0)
-        # A request tells where any of its scores was seen with a known probability. The log's own
-        # choice is no draw when it is what is compared with: its score is all of its value.
-        called = self._log.card[seen.own]
-        own = np.where(told[rows, called], (score - seen.mean_M)[rows, called], 0.0)
-        minus = np.where(other == called, own, beyond[rows, other])
-        said = (beyond[rows, one] - minus) / self._log.scored_L[seen.own]
-        robust = self.model[seen.own] + said
-        self.robust[seen.own] = np.where(told.any(1), robust, np.nan)
+        own = np.where(told[log.own], (log.score_M - mean)[log.own], 0.0)
+        return cls(
+            log, taken, proved, utility, np.where(told, beyond, 0.0), own, told.any(1), tuple(folds)
+        )
 
-    def gain(self) -> EstimatedGain:
-        model = _figure(float(self.model.mean()), float(self.error.mean()))
-        told = np.isfinite(self.robust)
-        if self._log.drawn < MIN_DRAWN or told.sum() < 2:
-            return EstimatedGain(model, None)
+    def told_most(self) -> int | None:
+        """The card of which the draws tell most for every request: the highest estimate over the
+        log, less its error. None where no card has enough scores."""
+        scored_M = np.isfinite(self.log.score_M).sum(0)
+        known = [int(m) for m in np.flatnonzero(scored_M >= _TOLD)]
+        every = np.ones(len(self.log.row), dtype=np.int64)
+        robust = {m: self._robust(m * every, None) for m in known}
+        counted = {m: _counted(one) for m, one in robust.items() if one is not None}
+        return max(counted, key=counted.__getitem__, default=None)
+
+    def of_choice(self, one: Ints, other: Ints | None = None) -> EstimatedGain:
+        """[L] cards over others; over those that the log called when None."""
+        instead = self.log.card if other is None else other
+        error = np.zeros(len(one))
+        for part, fitted, shares in self.folds:
+            error[part] = fitted.error(shares, one[part], instead[part])
+        model = _figure(float(self._expected(one, other).mean()), float(error.mean()))
+        return EstimatedGain(model, self._robust(one, other))
+
+    def _expected(self, one: Ints, other: Ints | None) -> Floats:
+        rows = np.arange(len(one))
+        instead = self.log.card if other is None else other
+        found: Floats = self.utility_M[rows, one] - self.utility_M[rows, instead]
+        return found
+
+    def _robust(self, one: Ints, other: Ints | None) -> Figure | None:
+        if self.log.drawn < MIN_DRAWN or self.told.sum() < 2:
+            return None
+        rows = np.arange(len(one))
+        minus = self.own if other is None else self.beyond_M[rows, other]
+        beyond = (self.beyond_M[rows, one] - minus) / self.log.scored_L
+        expected = self._expected(one, other)
+        robust = (expected + beyond)[self.told]
         # What the scores say beyond the model is the mean over the requests that have some; the
         # model's part is of all: answers are bought of some kinds of request more than of others.
-        beyond = (self.robust - self.model)[told]
-        error = float(self.robust[told].std(ddof=1)) / math.sqrt(int(told.sum()))
-        value = float(self.model.mean() + beyond.mean())
-        return EstimatedGain(model, _figure(value, error))
+        value = float(expected.mean() + beyond[self.told].mean())
+        return _figure(value, float(robust.std(ddof=1)) / math.sqrt(len(robust)))
+
+
+def _counted(gain: Figure) -> float:
+    """A gain less as much of its error as a step has to be ahead by."""
+    value = gain.value or 0.0
+    return value - _STEP * (value - (gain.low or 0.0)) / SURE
 
 
 def _figure(value: float, error: float) -> Figure:

@@ -7,7 +7,7 @@ import difflib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -18,19 +18,24 @@ from langsmith import Client
 from langsmith.schemas import Feedback
 from urllib3.util import Retry
 
+from xrouter_lg.json_text import shown
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
     LangSmithRefusedError,
     NoKeyError,
     ProjectNotFoundError,
 )
-from xrouter_lg.langsmith.polite import Patience, RateLimit
+from xrouter_lg.langsmith.polite import KeptKeySession, Patience, RateLimit, unreadable
 from xrouter_lg.langsmith.runs import FirstApi, RunPage, RunQuery, SecondApi
+from xrouter_lg.langsmith.traces import flaw_of
 
 T = TypeVar("T")
 
 PAGE_SIZE = 200
 """Runs per request of the second API: small enough for runs of 50 kB. It allows 1000."""
+
+_IDLE_PAGES = 50
+"""Pages with nothing new in succession after which a query is taken to have no end."""
 
 _FIRST_API = (14, 10.0)
 _SECOND_API = (250, 10.0)
@@ -76,6 +81,8 @@ class LangSmith:
         self.page_size = page_size
         self.requests = 0
         """How many were made, repeats included."""
+        self.left_out: dict[str, str] = {}
+        """Runs that nothing can be made of, by their id (shown), and why."""
         self._other = RateLimit(*_OTHER)
         self._runs: FirstApi | SecondApi | None = None
         self._pace: RateLimit | None = None
@@ -133,14 +140,29 @@ class LangSmith:
     # --- runs ------------------------------------------------------------------------------
 
     def pages(self, query: RunQuery) -> Iterator[list[dict[str, Any]]]:
-        """Pages of runs, as plain dicts in LangSmith's run schema."""
+        """Pages of runs, as plain dicts in LangSmith's run schema. What is no run is left out
+        (:attr:`left_out`).
+
+        Raises:
+            UnreadableAnswerError: the pages never end.
+        """
         cursor: str | None = None
+        pages = _Pages("runs", self.endpoint)
         while True:
             page = self._page(query, cursor)
-            yield page.runs
+            runs = [run for run in page.runs if self._is_run(run)]
+            pages.saw(str(run["id"]) for run in runs)
+            yield runs
             cursor = page.cursor
             if cursor is None:
                 return
+            pages.goes_on(cursor)
+
+    def _is_run(self, run: Any) -> bool:
+        flaw = flaw_of(run)
+        if flaw:
+            self.left_out[shown(run.get("id") if isinstance(run, dict) else run)] = flaw
+        return not flaw
 
     def runs(self, query: RunQuery) -> list[dict[str, Any]]:
         """All runs of a query."""
@@ -190,13 +212,16 @@ class LangSmith:
             return list(itertools.islice(found, 100))
 
         offset = 0
+        pages = _Pages("feedback", self.endpoint, idle=1)
         while True:
             page = self.ask(partial(read, offset), what="feedback")
+            pages.saw(str(entry.id) for entry in page)
             if page:
                 yield page
             if len(page) < 100:
                 return
             offset += len(page)
+            pages.goes_on(str(offset))
 
     # --- requests --------------------------------------------------------------------------
 
@@ -209,6 +234,32 @@ class LangSmith:
             return request()
 
         return self.patience.call(paced, what=what, where=self.endpoint)
+
+
+class _Pages:
+    """Sees to it that the pages of one query come to an end."""
+
+    def __init__(self, what: str, where: str, *, idle: int = _IDLE_PAGES) -> None:
+        self._what, self._where, self._most = what, where, idle
+        self._ids: set[str] = set()
+        self._cursors: set[str] = set()
+        self._idle = 0
+
+    def saw(self, ids: Iterable[str]) -> None:
+        """Note what a page holds."""
+        before = len(self._ids)
+        self._ids.update(ids)
+        self._idle = 0 if len(self._ids) > before else self._idle + 1
+
+    def goes_on(self, cursor: str) -> None:
+        """Note that there is a next page.
+
+        Raises:
+            UnreadableAnswerError: it was asked for before, or nothing new has come for long.
+        """
+        if str(cursor) in self._cursors or self._idle >= self._most:
+            raise unreadable(self._what, self._where, "its pages repeat themselves without an end")
+        self._cursors.add(str(cursor))
 
 
 def _connect(endpoint: str | None) -> Client:
@@ -235,6 +286,7 @@ def _client(endpoint: str | None, **options: Any) -> Client:
             api_url=endpoint,
             auto_batch_tracing=False,  # no background thread: nothing is traced here
             retry_config=Retry(total=0),  # patience is kept in one place
+            session=KeptKeySession(),
             **options,
         )
 

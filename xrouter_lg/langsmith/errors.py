@@ -37,6 +37,10 @@ class LangSmithRefusedError(LangSmithIntegrationError):
         super().__init__(message)
 
 
+class UnreadableAnswerError(LangSmithIntegrationError, ValueError):
+    """What came with status 200 is no answer to the question, or its pages never end."""
+
+
 class HiddenInputsError(LangSmithIntegrationError):
     """The runs hold no inputs or no outputs: there is nothing to train on."""
 

@@ -1,4 +1,5 @@
-"""Manners towards a shared service: never faster than allowed, and patient when told to wait."""
+"""Manners towards a shared service: never faster than allowed, patient when told to wait, and
+its key is shown to nobody else."""
 
 from __future__ import annotations
 
@@ -7,16 +8,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
+import requests
 from tenacity import RetryCallState, Retrying, retry_if_result
 
 from xrouter_lg.calls.failures import chain
 from xrouter_lg.calls.pauses import backoff_s, retry_after_s
+from xrouter_lg.errors import XRouterError
 from xrouter_lg.langsmith.errors import (
     AccessDeniedError,
     LangSmithIntegrationError,
     LangSmithRefusedError,
     UnreachableError,
+    UnreadableAnswerError,
 )
 from xrouter_lg.tracing.runs.redact import known_secrets, scrub_text
 
@@ -25,8 +30,14 @@ T = TypeVar("T")
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses of failures that may be over a moment later."""
 
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What the clients raise of an answer that is not what they asked for."""
+
 _LONGEST_ASKED_S = 300.0
 """A server that asks for a longer pause is given up on."""
+
+_KEYS = ("x-api-key", "x-service-key", "x-service-jwt-token", "authorization")
+"""Headers with a key. Clients take only the last off a request that is redirected elsewhere."""
 
 _DETAIL = 300
 """Characters of a server's own words that a message quotes."""
@@ -97,6 +108,7 @@ class Patience:
             AccessDeniedError: 401 or 403.
             UnreachableError: no answer, or a passing failure too often.
             LangSmithRefusedError: any other status.
+            UnreadableAnswerError: an answer of another shape than the client expects.
         """
 
         def give_up(state: RetryCallState) -> T:
@@ -111,7 +123,14 @@ class Patience:
             sleep=self._sleep,
             retry_error_callback=give_up,
         )
-        result: T | FailedRequest = asking(self._attempt, request)
+        try:
+            result: T | FailedRequest = asking(self._attempt, request)
+        except Exception as error:
+            known = isinstance(error, _UNREADABLE) or _is_clients(error)
+            if isinstance(error, XRouterError) or not known:
+                raise
+            # Without the client's exception, which may repeat all that came.
+            raise unreadable(what, where, f"{type(error).__name__}: {error}") from None
         assert not isinstance(result, FailedRequest)
         return result
 
@@ -161,8 +180,7 @@ def failure_of(error: BaseException) -> FailedRequest | None:
         if isinstance(status, int):
             headers: Mapping[str, str] = getattr(response, "headers", {})
             return FailedRequest(status, retry_after_s(headers), _said(response))
-    ours = ("langsmith", "requests", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
-    if type(error).__module__.partition(".")[0] not in ours:
+    if not _is_clients(error):
         return None
     if "NotFound" in type(error).__name__:  # raised without a response: an empty list of projects
         return FailedRequest(404, None, "not found")
@@ -208,10 +226,24 @@ def as_error(
     )
 
 
+def unreadable(what: str, where: str, why: str) -> UnreadableAnswerError:
+    """The error of an answer that is none."""
+    return UnreadableAnswerError(
+        f"{where} gave no usable answer ({what}): {_scrubbed(why)}. Is it LangSmith, or a proxy "
+        "before it? Check LANGSMITH_ENDPOINT. What was finished is kept; run it again to continue."
+    )
+
+
 def _why(failure: FailedRequest) -> str:
     if failure.status == 429:
         return "rate limit"
     return failure.detail if failure.status is None else f"HTTP {failure.status}"
+
+
+def _is_clients(error: BaseException) -> bool:
+    """Whether an exception is of the clients' own packages."""
+    ours = ("langsmith", "requests", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
+    return type(error).__module__.partition(".")[0] in ours
 
 
 def _is_connection(error: BaseException) -> bool:
@@ -234,3 +266,36 @@ def _said(response: Any) -> str:
 def _scrubbed(text: str) -> str:
     text = scrub_text(" ".join(text.split()), known_secrets())
     return text if len(text) <= _DETAIL else text[:_DETAIL] + "..."
+
+
+class KeptKeySession(requests.Session):
+    """A session that takes the key along to no other host."""
+
+    def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
+        super().rebuild_auth(prepared_request, response)
+        if self.should_strip_auth(response.request.url, prepared_request.url):
+            for name in _KEYS:
+                prepared_request.headers.pop(name, None)
+
+
+def keep_key_here(api: Any) -> None:
+    """The same for the client of the second API, where it has what that takes."""
+    http, home = getattr(api, "_client", None), str(getattr(api, "base_url", ""))
+    hooks = getattr(http, "event_hooks", None)
+    if not isinstance(hooks, dict):
+        return
+    origin = _origin(home)
+
+    async def kept(request: Any) -> None:
+        if _origin(str(request.url)) != origin:
+            for name in _KEYS:
+                request.headers.pop(name, None)
+
+    # Of httpx's own: it is asked before every request, each step of a redirect among them.
+    http.event_hooks = {**hooks, "request": [*hooks.get("request", ()), kept]}  # type: ignore[union-attr]
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port

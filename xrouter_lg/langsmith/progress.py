@@ -45,6 +45,8 @@ class PullSummary:
     """Not finished yet; the next pull reads them again."""
     given_up: int = 0
     """Unfinished for so long that they are not read again."""
+    left_out: int = 0
+    """Runs that nothing can be made of, and that are not stored."""
     hidden_inputs: int = 0
     """Traces whose runs came without inputs."""
     hidden_outputs: int = 0

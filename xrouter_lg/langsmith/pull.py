@@ -11,10 +11,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
+from xrouter_lg.errors import StoreError
 from xrouter_lg.langsmith.connection import LangSmith, Project
 from xrouter_lg.langsmith.costs import CostAudit
-from xrouter_lg.langsmith.errors import HiddenInputsError, LangSmithRefusedError, RetentionError
+from xrouter_lg.langsmith.errors import (
+    HiddenInputsError,
+    LangSmithRefusedError,
+    RetentionError,
+    UnreadableAnswerError,
+)
 from xrouter_lg.langsmith.options import PullOptions
 from xrouter_lg.langsmith.progress import OnProgress, Progress, PullSummary
 from xrouter_lg.langsmith.pull_feedback import FeedbackPull
@@ -28,6 +35,7 @@ from xrouter_lg.langsmith.state import (
     without,
 )
 from xrouter_lg.langsmith.traces import SKEW, Assembler, Run, is_open, moment, trace_start
+from xrouter_lg.tracing.runs.importing import plain_run
 from xrouter_lg.tracing.store.trace_store import TraceStore
 from xrouter_lg.tracing.store.write import pieces
 
@@ -57,6 +65,7 @@ def pull(
         ProjectNotFoundError, AccessDeniedError, UnreachableError, LangSmithRefusedError: see their
             docstrings; what was finished is kept.
         HiddenInputsError: every trace came without inputs, or without outputs.
+        UnreadableAnswerError: no run can be read, or the pages never end.
         RetentionError: nothing was there, and the window is older than what LangSmith keeps.
         StoreError: the store can't be written.
     """
@@ -207,16 +216,36 @@ class _Pull:
                     self._state.open[trace_id] = began
                 else:
                     self.summary.given_up += 1
-        counts = self._store.import_runs(
+        counts = self._stored(runs)
+        for name in ("traces", "runs", "new_runs", "routes"):
+            setattr(self.summary, name, getattr(self.summary, name) + counts[name])
+        for own in traces.values():
+            self._note(own)
+
+    def _stored(self, runs: list[Run]) -> Mapping[str, int]:
+        try:
+            return self._import(runs)
+        except StoreError:
+            good = [run for run in runs if self._is_storable(run)]
+            if len(good) == len(runs):
+                raise
+            return self._import(good)
+
+    def _import(self, runs: list[Run]) -> Mapping[str, int]:
+        return self._store.import_runs(
             runs,
             project=self._project.name,
             cursor=(self._cursor, self._state.to_dict()),
             redact=self._options.redact,
         )
-        for name in ("traces", "runs", "new_runs", "routes"):
-            setattr(self.summary, name, getattr(self.summary, name) + counts[name])
-        for own in traces.values():
-            self._note(own)
+
+    def _is_storable(self, run: Run) -> bool:
+        try:
+            plain_run(run, self._project.name)
+        except StoreError as error:
+            self._langsmith.left_out[str(run["id"])] = str(error)
+            return False
+        return True
 
     def _note(self, runs: Sequence[Run]) -> None:
         """What the summary tells about a trace that is now stored."""
@@ -245,6 +274,13 @@ class _Pull:
         """Say what is odd about the result; raise where it is of no use."""
         summary = self.summary
         where = f"project {summary.project!r}"
+        if left_out := self._langsmith.left_out:
+            summary.left_out = len(left_out)
+            told = "; ".join(f"run {run_id}: {why}" for run_id, why in islice(left_out.items(), 3))
+            said = f"{len(left_out)} runs can't be read and were left out: {told}"
+            if not summary.traces:
+                raise UnreadableAnswerError(f"{where} holds no run that can be read. {said}")
+            summary.notes.append(said)
         asked = self._now - summary.since
         if not summary.traces and not summary.up_to_date and asked > BASE_RETENTION:
             raise RetentionError(

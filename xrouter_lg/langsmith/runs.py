@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import orjson
 from langsmith import Client
 
+from xrouter_lg.json_text import shown
+from xrouter_lg.langsmith.polite import keep_key_here
 from xrouter_lg.portal import run_sync
 
 FIELDS = (
@@ -61,7 +63,7 @@ class RunQuery:
 
 
 class RunPage(NamedTuple):
-    runs: list[dict[str, Any]]
+    runs: list[Any]
     cursor: str | None
     """Of the next page; None after the last."""
 
@@ -80,7 +82,10 @@ class SecondApi:
             return None
         api = getattr(runs, "_client", None)
         # Its own repeats would hide how long we wait; there is no public switch for this client.
-        return cls(api.with_options(max_retries=0).runs if api is not None else runs)
+        if api is not None:
+            api = api.with_options(max_retries=0)
+            keep_key_here(api)
+        return cls(runs if api is None else api.runs)
 
     def page(self, query: RunQuery, cursor: str | None, size: int) -> RunPage:
         names = _LIGHT if query.light else FIELDS
@@ -138,14 +143,20 @@ class FirstApi:
             "/runs/query",
             request_kwargs={"data": orjson.dumps(given)},
         ).json()
-        return RunPage(answer.get("runs") or [], (answer.get("cursors") or {}).get("next"))
+        runs = answer.get("runs") or []
+        if not isinstance(runs, list):
+            raise TypeError(f"runs is {shown(runs)}")
+        return RunPage(runs, (answer.get("cursors") or {}).get("next"))
 
 
-def _as_first(run: Any) -> dict[str, Any]:
-    """A run of the second API under the first one's names."""
+def _as_first(run: Any) -> Any:
+    """A run of the second API under the first one's names; what is none as it comes."""
+    if not hasattr(run, "model_dump"):
+        return run
     data: dict[str, Any] = run.model_dump(exclude_unset=True)
-    ancestors = data.pop("parent_run_ids", None) or []
-    data["parent_run_id"] = ancestors[-1] if ancestors else None
+    ancestors = data.pop("parent_run_ids", None)
+    above = ancestors if isinstance(ancestors, list) else []
+    data["parent_run_id"] = above[-1] if above else None
     data["session_id"] = data.pop("project_id", None)
     for name in ("run_type", "status"):
         if data.get(name):

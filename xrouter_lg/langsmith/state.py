@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+
+from xrouter_lg.errors import StoreError
 
 Interval = tuple[datetime, datetime]
 """From, inclusive, to, exclusive."""
@@ -33,7 +35,18 @@ class PullState:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> PullState:
-        return _PLAIN.validate_python(data or {})
+        """What was kept.
+
+        Raises:
+            StoreError: it was changed by other hands.
+        """
+        try:
+            return _PLAIN.validate_python(data or {})
+        except ValidationError as error:
+            raise StoreError(
+                f"how far the project was pulled can't be read from the trace store: {error}. "
+                "Delete its row in the table `cursors`; the next pull reads everything again"
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = _PLAIN.dump_python(self, mode="json")

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from xrouter_lg.json_text import shown, storable
+
 Run = dict[str, Any]
 
 SKEW = timedelta(seconds=5)
@@ -120,6 +122,24 @@ def trace_start(run: Mapping[str, Any]) -> datetime:
         return datetime.strptime(first, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
     except ValueError:
         return start_of(run)
+
+
+def flaw_of(run: Any) -> str:
+    """Why nothing can be made of a run; empty where something can."""
+    if not isinstance(run, Mapping):
+        return f"it is no object but {shown(run)}"
+    for name in ("id", "trace_id"):
+        text = run.get(name)
+        if text is not None and (not text or storable(str(text)) != str(text)):
+            return f"its {name} is {shown(text)}"
+    if run.get("id") is None:
+        return "it has no id"
+    for name, read in (("start_time", start_of), ("end_time", end_of)):
+        try:
+            read(run)
+        except (LookupError, ValueError, OverflowError):
+            return f"its {name} is {shown(run.get(name))}"
+    return ""
 
 
 def moment(value: Any) -> datetime:

@@ -46,7 +46,7 @@ from xrouter_lg.said.runs import (
     reply_of,
     run_usage,
 )
-from xrouter_lg.said.usage import counted, usage_of
+from xrouter_lg.said.usage import counted, told_usage_of, usage_of
 
 __all__ = [
     "CUT",
@@ -85,6 +85,7 @@ __all__ = [
     "served_region",
     "served_tier",
     "text_of",
+    "told_usage_of",
     "tool_calls_of",
     "usage_of",
     "usd_of",

@@ -79,16 +79,17 @@ def run_usage(run: Run) -> TokenUsage | None:
     The reply's comes first: with several choices a provider puts the whole count on each, and the
     run's is their sum.
     """
-    if (usage := usage_of(reply_of(run))) is not None:
+    reply = reply_of(run)
+    if (usage := usage_of(reply)) is not None:
         return usage
     counts = (
         mapping(run.get("outputs")).get("usage_metadata"),
         metadata_of(run).get("usage_metadata"),
     )
     for count in counts:
-        if (usage := counted(count)) is not None:
+        if (usage := counted(count, answer=reply)) is not None:
             return usage
     prompt, completion = run.get("prompt_tokens"), run.get("completion_tokens")
     if prompt is None or completion is None:  # half a count would pass for a low cost
         return None
-    return counted({"input_tokens": prompt, "output_tokens": completion})
+    return counted({"input_tokens": prompt, "output_tokens": completion}, answer=reply)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xrouter_lg.said.bill import raw_usages
+from xrouter_lg.said.ending import says_something
 from xrouter_lg.said.hosted import hosted_units, number, told_units
 from xrouter_lg.said.message import fields_of, mapping, response_metadata_of
 from xrouter_lg.types import TokenUsage
@@ -77,10 +78,17 @@ _NAMED = frozenset(
 
 def usage_of(message: Any) -> TokenUsage | None:
     """The tokens that a provider reported with an answer, and what its own tools did. None where
-    it reported no tokens; zeros on both sides are none, since no answer is made of nothing."""
+    it reported none, or those of one side alone: no answer is made of nothing, and none that says
+    something of no tokens."""
+    usage = told_usage_of(message)
+    return None if usage is None or _is_half(usage, message) else usage
+
+
+def told_usage_of(message: Any) -> TokenUsage | None:
+    """As :func:`usage_of`, of one side too: the least that an answer can have taken."""
     fields, meta = fields_of(message), response_metadata_of(message)
     raw, provider = raw_usages(meta), meta.get("model_provider")
-    usage = counted(fields.get("usage_metadata"), raw, provider=provider)
+    usage = _counted(fields.get("usage_metadata"), raw, provider)
     if usage is None:
         return None
     extra = mapping(fields.get("additional_kwargs"))
@@ -89,10 +97,25 @@ def usage_of(message: Any) -> TokenUsage | None:
 
 
 def counted(
-    count: Any, raw: Sequence[Mapping[str, Any]] = (), *, provider: Any = None
+    count: Any,
+    raw: Sequence[Mapping[str, Any]] = (),
+    *,
+    provider: Any = None,
+    answer: Any = None,
 ) -> TokenUsage | None:
     """Tokens of a count in LangChain's form, and in the provider's own where that is known too.
-    Several of the latter are those of a stream's chunks."""
+    Several of the latter are those of a stream's chunks. ``answer`` is the message that was
+    counted, where it is known: one that says something has taken tokens. None of half a count."""
+    usage = _counted(count, raw, provider)
+    return None if usage is None or _is_half(usage, answer) else usage
+
+
+def _is_half(usage: TokenUsage, answer: Any) -> bool:
+    """Whether the tokens of one side alone were told: half a count would pass for a low cost."""
+    return not usage.input_tokens or (not usage.output_tokens and says_something(answer))
+
+
+def _counted(count: Any, raw: Sequence[Mapping[str, Any]], provider: Any) -> TokenUsage | None:
     found = _read(mapping(count))
     raw = _joined(raw, provider)
     if len(raw) > 1:

@@ -76,22 +76,38 @@ class HeaderLimit:
         await self._app(scope, receive, send)
 
 
-def limited_protocol(most: int, seconds: float) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, for a client whose headers never end or never come: the parser keeps all
-    of them in memory, and neither sets a limit. What is no HTTP/1.1 is told so as everything else
-    is."""
+def limited_protocol(most: int, seconds: float, unread_s: float) -> type[HttpToolsProtocol]:
+    """uvicorn's protocol, for a client whose headers never end or never come, or that never reads:
+    the parser keeps all of them in memory, an answer waits for its reader, and neither sets a
+    limit. What is no HTTP/1.1 is told so as everything else is."""
 
     class LimitedProtocol(HttpToolsProtocol):
         head: int | None = None
         """Bytes of a head that is not complete, less the read that it began in; else None."""
         waiting: asyncio.TimerHandle | None = None
+        unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._wait()
 
+        def pause_writing(self) -> None:
+            """More waits to be read than the connection holds."""
+            self.unread = self.loop.call_later(unread_s, self.transport.abort)
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._is_read()
+            super().resume_writing()
+
+        def _is_read(self) -> None:
+            if self.unread is not None:
+                self.unread.cancel()
+                self.unread = None
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._wait_no_more()
+            self._is_read()
             super().connection_lost(exc)
 
         def on_message_begin(self) -> None:

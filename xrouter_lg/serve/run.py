@@ -26,7 +26,9 @@ def server_for(app: Any, host: str, port: int, settings: ServerSettings) -> uvic
         app,
         host=host,
         port=port,
-        http=limited_protocol(settings.max_header_bytes, settings.body_timeout_s),
+        http=limited_protocol(
+            settings.max_header_bytes, settings.body_timeout_s, settings.read_timeout_s
+        ),
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -20,6 +20,9 @@ class ServerSettings:
     """The highest ``n`` of a request: each choice is a request of its own to a worker."""
     body_timeout_s: float = 30.0
     """How long a client may take to send the headers of a request, and then its body."""
+    read_timeout_s: float = 120.0
+    """How long a client may leave an answer unread of which more waits than its connection holds.
+    Then the connection is cut, and the call to the worker ends as if the client had left."""
     drain_s: float = 60.0
     """How long open requests may go on after the server was told to stop."""
     keep_alive_s: int = 75

@@ -13,10 +13,10 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from xrouter_lg.json_text import shown
 from xrouter_lg.plugins import VERIFIERS, plugin, plugin_names
 from xrouter_lg.verifiers.base import Case, CheckReport, Verifier, VerifierConfigError
+from xrouter_lg.yaml_text import read_yaml
 
 _BUILT_IN = {
     "math": "xrouter_lg.verifiers.math:Math",
@@ -87,17 +87,21 @@ def build(spec: str | Mapping[str, Any]) -> Verifier:
         MissingExtraError: the verifier's package is not installed.
     """
     arguments: dict[str, Any] = {"verifier": spec} if isinstance(spec, str) else dict(spec)
-    name = str(arguments.pop("verifier", None))
+    name = arguments.pop("verifier", None)
+    if not isinstance(name, str):
+        raise VerifierConfigError(
+            f"`verifier` is {shown(name)}; it must be a name: {', '.join(names())}"
+        )
     kind = _class(name)
     cases = [
         _case(name, case, good)
         for key, good in (("good", True), ("bad", False))
-        for case in arguments.pop(key, None) or ()
+        for case in _cases(name, key, arguments.pop(key, None))
     ]
     if cases:
         arguments["cases"] = cases
     known = _argument_names(kind)
-    unknown = sorted(set(arguments) - known - {"cases"})
+    unknown = sorted(map(str, set(arguments) - known - {"cases"}))
     if unknown:
         allowed = ", ".join(sorted(known - {"cases"}))
         raise VerifierConfigError(f"{name}: unknown {', '.join(unknown)}; it takes {allowed}")
@@ -118,13 +122,32 @@ def _argument_names(kind: type[Verifier]) -> set[str]:
     return found
 
 
+def _cases(name: str, key: str, given: Any) -> Sequence[Any]:
+    if given is None:
+        return ()
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise VerifierConfigError(
+            f"{name}: `{key}` is {shown(given)}; it must be a list of cases such as "
+            "[{answer: ..., reference: ...}]"
+        )
+    return given
+
+
 def _case(name: str, case: Any, good: bool) -> Case:
     fields = {"answer", "reference", "meta"}
     if not isinstance(case, Mapping) or "answer" not in case or not set(case) <= fields:
         raise VerifierConfigError(
-            f"{name}: case {case!r} is not {{answer: ..., reference: ..., meta: ...}}"
+            f"{name}: case {shown(case)} is not {{answer: ..., reference: ..., meta: ...}}"
+        )
+    if not isinstance(case.get("meta") or {}, Mapping):
+        raise VerifierConfigError(
+            f"{name}: a case's `meta` is {shown(case['meta'])}; it must be a mapping"
         )
     return Case(str(case["answer"]), case.get("reference"), good, case.get("meta") or {})
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
 def _digest(arguments: Mapping[str, Any]) -> str:
@@ -160,10 +183,15 @@ class Suite:
     @classmethod
     def from_yaml(cls, path: str | Path) -> Suite:
         """Raises: VerifierConfigError naming the file for whatever is wrong with it."""
+        data = read_yaml(
+            Path(path),
+            "the verifier file",
+            VerifierConfigError,
+            missing="name another one, or write one that begins with `verifiers:`",
+        )
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             return cls.from_specs(data)
-        except (OSError, yaml.YAMLError, VerifierConfigError) as error:
+        except VerifierConfigError as error:
             raise VerifierConfigError(f"{path}: {error}") from error
 
     @classmethod
@@ -173,17 +201,24 @@ class Suite:
         specs = [data] if isinstance(data, str | Mapping) else data
         if not isinstance(specs, Sequence) or not specs:
             raise VerifierConfigError(
-                f"expected a list of verifiers such as [{{verifier: math}}], got {data!r}"
+                f"expected a list of verifiers such as [{{verifier: math}}], got {shown(data)}"
             )
         rules: list[Rule] = []
         for number, spec in enumerate(specs, 1):
             if not isinstance(spec, str | Mapping):
-                raise VerifierConfigError(f"entry {number} is {spec!r}, not a name or a mapping")
+                raise VerifierConfigError(
+                    f"entry {number} is {shown(spec)}, not a name or a mapping"
+                )
             arguments = {"verifier": spec} if isinstance(spec, str) else dict(spec)
             where = arguments.pop("where", "*")
-            patterns = (where,) if isinstance(where, str) else tuple(where)
+            patterns = (where,) if isinstance(where, str) else where
             try:
-                rules.append(Rule(build(arguments), patterns, _digest(arguments)))
+                if not _are_texts(patterns):
+                    raise VerifierConfigError(
+                        f"`where` is {shown(where)}; it must be a pattern such as 'zeroeval/math*' "
+                        "or a list of them"
+                    )
+                rules.append(Rule(build(arguments), tuple(patterns), _digest(arguments)))
             except VerifierConfigError as error:
                 raise VerifierConfigError(f"entry {number}: {error}") from error
         return cls(rules)

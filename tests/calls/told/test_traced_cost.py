@@ -130,7 +130,10 @@ async def test_several_answers_of_one_call_lose_no_run(
             return ChatResult(generations=[first, first])
 
     twice = ModelCard(
-        name="twice", model=Twice(lambda _: "hi"), price={"input": 1, "output": 1}, max_retries=0
+        name="twice",
+        model=Twice(script=lambda _: "hi"),
+        price={"input": 1, "output": 1},
+        max_retries=0,
     )
     sent = await runs_of(app(XRouterNode(ModelPool([twice]))), langsmith, client)
     assert sent

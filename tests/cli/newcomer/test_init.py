@@ -125,8 +125,8 @@ def recorded(path: Path) -> None:
     """An app without a router that calls a published model three times, and a local one once."""
     with Recorder(path) as recorder:
         for model, times in (
-            (_Hosted(["hello"] * 3, model_name="gpt-5-nano"), 3),
-            (_Hosted(["hello"], model_name="my: own\n'model'", provider="openai"), 1),
+            (_Hosted(script=["hello"] * 3, model_name="gpt-5-nano"), 3),
+            (_Hosted(script=["hello"], model_name="my: own\n'model'", provider="openai"), 1),
         ):
             for _ in range(times):
                 model.invoke("What is the capital of France?", {"callbacks": [recorder]})
@@ -171,7 +171,7 @@ def test_the_models_of_a_langsmith_project_become_a_pool(monkeypatch: pytest.Mon
         monkeypatch.setenv("LANGSMITH_API_KEY", "lsv2_test")
         client = Client()
         with tracing_context(enabled=True, client=client, project_name="p"):
-            _Hosted(["hello"], model_name="gpt-5-nano").invoke("hi")
+            _Hosted(script=["hello"], model_name="gpt-5-nano").invoke("hi")
         client.flush()
         found = init("--langsmith", "p", "--dry-run")
     assert found.exit_code == 0, found.output

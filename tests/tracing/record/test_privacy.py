@@ -23,9 +23,8 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langsmith import tracing_context
-from langsmith.utils import get_env_var
 
-from tests.support.langsmith_server import LangSmithServer
+from tests.support.langsmith_server import LangSmithServer, forget_variables
 from tests.tracing.on_disk import readable
 from xrouter_lg import ModelCard, ModelPool, XRouterNode
 from xrouter_lg.errors import AllCandidatesFailedError
@@ -241,7 +240,7 @@ def test_what_langsmith_s_client_spills_is_redacted_too(
     spill = tmp_path / "spill"
     spill.mkdir()
     monkeypatch.setenv("LANGSMITH_FAILED_TRACES_DIR", str(spill))
-    get_env_var.cache_clear()  # LangSmith reads each variable once
+    forget_variables()  # LangSmith reads each variable once
     langsmith.status = 422
     with (
         FakeOpenAIServer([FakeModel(name="small"), FakeModel(name="large")]) as server,
@@ -249,7 +248,7 @@ def test_what_langsmith_s_client_spills_is_redacted_too(
     ):
         traced(app(server), recorder, langsmith, [HumanMessage(everything())])
     monkeypatch.undo()
-    get_env_var.cache_clear()
+    forget_variables()
     files = [path.read_bytes() for path in spill.iterdir()]
     spilled = b"".join([*files, *(unspilled(orjson.loads(file)) for file in files)])
     assert b"dotted_order" in spilled

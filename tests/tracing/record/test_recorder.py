@@ -70,7 +70,9 @@ async def test_float_costs_in_usage_do_not_lose_the_run(recorder: Recorder) -> N
         def _generate(self, *args: Any, **kwargs: Any) -> Any:
             result = super()._generate(*args, **kwargs)
             one = result.generations[0]
-            one.message.usage_metadata = {**USAGE, "input_cost": 0.1}
+            assert isinstance(one.message, AIMessage)
+            priced: Any = {**USAGE, "input_cost": 0.1}
+            one.message.usage_metadata = priced
             result.generations.append(one)
             return result
 
@@ -317,7 +319,7 @@ def test_a_request_never_waits_for_the_disk(store: TraceStore) -> None:
             assert go_on.wait(60)
             slow(*args)
 
-        store.write = stuck  # type: ignore[method-assign]
+        store.write = stuck  # type: ignore[method-assign,assignment]
         for _ in range(3):
             RunnableLambda(lambda x: x).invoke(1, {"callbacks": [recorder]})
         go_on.set()

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,10 +32,17 @@ def ask(recorder: Recorder, value: Any = 1) -> Any:
 
 def test_a_full_queue_drops_the_newest_runs_and_counts_them(db: Path) -> None:
     with Recorder(db, max_queue=4) as recorder:
-        recorder._sink._linger_s = 0.3
+        write, go_on = recorder.store.write, threading.Event()
+
+        def stuck(*args: Any) -> None:
+            assert go_on.wait(60)
+            write(*args)
+
+        recorder.store.write = stuck  # type: ignore[method-assign,assignment]
         for number in range(20):
             assert ask(recorder, number) == number
-        assert recorder.flush(10)
+        go_on.set()
+        assert recorder.flush(60)
         kept = recorder.store.counts()["runs"]
         assert recorder.dropped > 0
         assert kept + recorder.dropped == 20

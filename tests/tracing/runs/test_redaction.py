@@ -233,13 +233,14 @@ def test_a_credential_that_its_name_gives_away_is_removed(text: str) -> None:
     assert secret not in describe(RuntimeError(f"the provider said {text}"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("DB_PASSWORD", "aws_secret_access_key", "SecretAccessKey", "private_key", "passphrase"),
-        *("AccountKey", "session_token", "Ocp-Apim-Subscription-Key", "Proxy-Authorization"),
-    ],
+TELLING = (
+    *("DB_PASSWORD", "aws_secret_access_key", "SecretAccessKey", "private_key", "passphrase"),
+    *("AccountKey", "session_token", "Ocp-Apim-Subscription-Key", "Proxy-Authorization"),
+    *("encryption_key", "bot_token", "id-token", "api token", "API key"),
 )
+
+
+@pytest.mark.parametrize("name", TELLING)
 def test_the_argument_of_a_tool_that_holds_a_credential_is_removed(name: str) -> None:
     arguments = {name: "hunter2secret", "host": "db"}
     message = {"args": arguments, "raw": {"function": {"arguments": to_json(arguments)}}}
@@ -248,6 +249,12 @@ def test_the_argument_of_a_tool_that_holds_a_credential_is_removed(name: str) ->
     kept = from_json(stored)
     assert kept["args"] == {name: MASK, "host": "db"}
     assert from_json(kept["raw"]["function"]["arguments"]) == {name: MASK, "host": "db"}
+
+
+@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("form", ["{}=hunter2secret", "{}: hunter2secret", "'{}': 'hunter2secret'"])
+def test_what_is_set_to_such_a_name_is_removed_from_a_text(name: str, form: str) -> None:
+    assert "hunter2" not in scrub_text(f"sent with {form.format(name)}, and refused")
 
 
 @pytest.mark.parametrize(

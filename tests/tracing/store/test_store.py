@@ -73,7 +73,8 @@ def test_postgres_urls_get_the_psycopg_3_driver() -> None:
 
 
 def test_upserts_compile_for_postgres() -> None:
-    sql = str(postgres_upsert(schema.routes).compile(dialect=postgresql.dialect()))
+    statement: Any = postgres_upsert(schema.routes)
+    sql = str(statement.compile(dialect=postgresql.dialect()))
     assert "ON CONFLICT (id) DO UPDATE SET run_id = excluded.run_id" in sql
 
 

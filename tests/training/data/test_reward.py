@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.reward import Reward, RewardKind
+from training.config.reward import RewardKind
+from training.data.reward import Reward
 
 KINDS: tuple[RewardKind, ...] = ("linear", "success_gated")
 SCORES = st.floats(0, 1)

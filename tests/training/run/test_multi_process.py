@@ -57,7 +57,7 @@ def launch(processes: int, output: Path, base: Path, outcomes: Path) -> str:
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=540
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stderr

@@ -28,6 +28,7 @@ from training.run.estimate import estimate
 from training.tools.stage import read_answers
 from training.train import main, run_plan
 from training.warm_start.targets import log_loss
+from training.warm_start.trainer import train_slots
 from xrouter_lg.backfill import AnswerCache
 from xrouter_lg.checkpoints.folder import read_manifest, verify
 from xrouter_lg.errors import ConfigurationError
@@ -346,7 +347,6 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
         "warm_start: {frozen_layers: 1, epochs: 2, batch_size: 4, lora_rank: 4}\n"
     )
     assert command(tmp_path / "whole") == 0
-    train_slots = warm_start_stage.train_slots
 
     def pressed(*args: Any, callbacks: list[Any], **options: Any) -> None:
         class Press(TrainerCallback):  # type: ignore[misc]

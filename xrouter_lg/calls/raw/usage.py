@@ -117,8 +117,12 @@ def _keeping_anthropic(kind: Any) -> type[Any]:
         chunk, block = kind._make_message_chunk_from_anthropic_event(self, event, **kwargs)
         if chunk is not None and event.type in ("message_start", "message_delta"):
             usage = getattr(getattr(event, "message", event), "usage", None)
-            if usage is not None:
-                counted = usage.model_dump(exclude_none=True, warnings=False)
+            counted = {} if usage is None else usage.model_dump(exclude_none=True, warnings=False)
+            if chunk.response_metadata.get("stop_reason"):
+                # What a stream begins with counts its first token: without a last count there is
+                # none of the answer.
+                counted = {"output_tokens": 0, **counted}
+            if counted:
                 chunk.response_metadata[RAW_USAGE_KEY] = [counted]
         return chunk, block
 

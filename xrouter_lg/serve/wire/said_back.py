@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, ToolCall
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from xrouter_lg.errors import ErrorClass
-from xrouter_lg.said import flaw_of, served_model, usage_of
+from xrouter_lg.said import RAW_USAGE_KEY, flaw_of, served_model, usage_of
 from xrouter_lg.tracing.runs.extract import RECORD_KEY
 
 _WORDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
@@ -209,7 +209,9 @@ class ChoiceStream:
         if self.model is None:
             self.model = served_model(chunk)
         for name, value in metadata.items():
-            if name not in (RECORD_KEY, "logprobs") and value is not None:
+            if name == RAW_USAGE_KEY:  # every chunk may tell what has been used so far
+                self._metadata[name] = [*self._metadata.get(name, ()), *value]
+            elif name not in (RECORD_KEY, "logprobs") and value is not None:
                 self._metadata[name] = value
 
     def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from xrouter_lg.json_text import from_json, to_json
 
 MASK = "[redacted]"
 
-_KEY_NAME = r"(?:api|private|secret|access|account|signing|encryption|subscription)[-_]?key"
-_BEARER = r"(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_]?token"
+_KEY_NAME = (
+    r"(?:api|private|secret(?:[-_ ]?access)?|access|account|signing|encryption|subscription)"
+    r"[-_ ]?key"
+)
+_WORD = r"(?:password|passwd|passphrase|secret)"
+_BEARER = r"(?:access|refresh|auth|bearer|api|id|session|security|bot)[-_ ]?token"
 _SECRET_KEY = re.compile(
-    rf"(?:[\w.-]*{_KEY_NAME}"
-    r"|[\w-]*authorization|(?:set-)?cookie|[\w-]*(?:password|passwd|passphrase|secret)"
-    rf"|[\w-]*{_BEARER})\Z",
+    rf"(?:[\w.-]*{_KEY_NAME}|[\w-]*authorization|(?:set-)?cookie|[\w-]*{_WORD}|[\w-]*{_BEARER})\Z",
     re.IGNORECASE,
 )
 _KEY_ENDS = tuple(
@@ -98,15 +100,14 @@ _USERINFO = re.compile(r"(://)[^\s/@:\"']*+:[^\s/\"']{1,512}@")
 """User and password in a URL, in which an @ may stand too."""
 
 _NESTED = re.compile(
-    rf"(?i)((?:{_KEY_NAME}|authorization|cookie|password|passwd|passphrase|secret|{_BEARER})"
+    rf"(?i)((?:{_KEY_NAME}|authorization|cookie|{_WORD}|{_BEARER})"
     r"\\{1,15}\"\s{0,8}:\s{0,8}\\{1,15}\")(?!\[redacted\])[^\"\\]++(?:\\{1,15}[^\"\\]++)*+"
 )
 """A value under a telling key in JSON that is a text in JSON, as a tool call's arguments are."""
 _IN_NESTED = '\\":'
 
 _ASSIGNED = re.compile(
-    r"(?i)((?:(?:api|private|account|signing|access|secret(?:[-_ ]?access)?)[-_ ]?key|authorization"
-    r"|password|passwd|passphrase|secret|(?:access|auth|session|security|refresh)[-_ ]?token)\b"
+    rf"(?i)((?:{_KEY_NAME}|authorization|{_WORD}|{_BEARER})\b"
     r"\\?['\"]?\s{0,64}+[=:]\s{0,64}+\\?['\"]?)(?!\[redacted\])"
     r"(?:(?:basic|bearer|token)\s{1,8}+)?[^\s'\"&,}{]{6,}+"
 )

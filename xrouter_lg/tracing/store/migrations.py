@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, inspect, select, text
 
+from xrouter_lg.errors import StoreError
+from xrouter_lg.json_text import shown
 from xrouter_lg.tracing.runs.pack import pack
 from xrouter_lg.tracing.store import schema
 from xrouter_lg.tracing.store.write import RunWriter
@@ -77,7 +79,13 @@ def stored_version(connection: Connection) -> int:
         return 0
     meta = schema.meta
     value = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
-    return int(value) if value else 0
+    try:
+        return int(value) if value else 0
+    except ValueError:
+        raise StoreError(
+            f"the trace store's schema version is {shown(value)}, which is no number: the file was "
+            "changed by other hands, or is damaged. Take a copy of it from before"
+        ) from None
 
 
 def migrate(connection: Connection) -> None:

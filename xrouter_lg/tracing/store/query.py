@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
@@ -11,7 +12,7 @@ from typing import Any, TypedDict
 from sqlalchemy import Select, exists, or_, select
 
 from xrouter_lg.errors import BriefRecordError, StoreError
-from xrouter_lg.json_text import from_json, storable
+from xrouter_lg.json_text import from_json, shown, storable
 from xrouter_lg.route_record import RouteRecord
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
@@ -141,14 +142,35 @@ def to_route_row(row: Mapping[str, Any]) -> RouteRow:
     """
     try:
         record = RouteRecord.from_dict(from_json(unpack(row["record"])))
-    except (BriefRecordError, TypeError, ValueError) as error:
+        created_at = datetime.fromisoformat(row["created_at"])
+    except (BriefRecordError, *UNREADABLE) as error:
         raise StoreError(
             f"route {row['id']!r}: its record was written by another version of xrouter_lg "
             f"({error}). Read it with that version, or leave it out with a filter."
         ) from error
     values = {field.name: row[field.name] for field in dataclasses.fields(RouteRow)}
-    created_at = datetime.fromisoformat(row["created_at"])
     return RouteRow(**{**values, "created_at": created_at, "record": record})
+
+
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What reading a row raises that was changed by other hands."""
+
+
+@contextmanager
+def as_written(what: str) -> Iterator[None]:
+    """For reading rows: those that nobody of us has written are a StoreError.
+
+    Raises:
+        StoreError: a row can't be read.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise StoreError(
+            f"{what} of the trace store can't be read ({type(error).__name__}: "
+            f"{shown(str(error))}): it was changed by other hands, or the file is damaged. Delete "
+            "it there, or take a copy of the file from before"
+        ) from error
 
 
 def feedback_dict(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Select, or_, select
 from xrouter_lg.tracing.runs.importing import utc_text
 from xrouter_lg.tracing.runs.pack import unpack
 from xrouter_lg.tracing.store import schema
-from xrouter_lg.tracing.store.query import feedback_dict
+from xrouter_lg.tracing.store.query import as_written, feedback_dict
 from xrouter_lg.tracing.store.write import pieces, read_line
 
 
@@ -40,10 +40,12 @@ def runs_of(connection: Connection, trace_ids: Sequence[str]) -> dict[str, list[
     found: dict[str, list[dict[str, Any]]] = {trace_id: [] for trace_id in trace_ids}
     for some in pieces(trace_ids):
         rows = list(connection.execute(select(runs).where(runs.c.trace_id.in_(some))).mappings())
-        lines = _lines(connection, {row["payload"] for row in rows})
+        with as_written("a payload"):
+            lines = _lines(connection, {row["payload"] for row in rows})
         for row in rows:
             run = {name: row[name] for name in _SLIM}
-            run.update(read_line(lines[row["payload"]][row["line"]]))
+            with as_written(f"run {row['id']!r}"):
+                run.update(read_line(lines[row["payload"]][row["line"]]))
             found[row["trace_id"]].append(run)
     for listed in found.values():
         listed.sort(key=lambda run: str(run["dotted_order"]))
@@ -74,7 +76,8 @@ def feedback_of(
             select(table).where(table.c.trace_id.in_(some)).order_by(table.c.created_at, table.c.id)
         )
         for row in connection.execute(statement).mappings():
-            found[row["trace_id"]].append(feedback_dict(dict(row)))
+            with as_written(f"feedback {row['id']!r}"):
+                found[row["trace_id"]].append(feedback_dict(dict(row)))
     return found
 
 

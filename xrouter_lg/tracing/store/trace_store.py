@@ -20,10 +20,9 @@ from sqlalchemy import Connection, select
 from xrouter_lg.errors import StoreError
 from xrouter_lg.json_text import from_json, to_json
 from xrouter_lg.tracing.runs.importing import plain_feedback, plain_run, utc_text
-from xrouter_lg.tracing.store import connect as _engine
-from xrouter_lg.tracing.store import erase, intake, schema, transfer
+from xrouter_lg.tracing.store import connect, erase, intake, schema, transfer
 from xrouter_lg.tracing.store import trace_files as files
-from xrouter_lg.tracing.store.query import RouteFilters
+from xrouter_lg.tracing.store.query import RouteFilters, as_written
 from xrouter_lg.tracing.store.read import snapshot
 from xrouter_lg.tracing.store.reader import StoreReader
 from xrouter_lg.tracing.store.rows import RowMaker
@@ -47,20 +46,20 @@ class TraceStore(StoreReader):
 
     def __init__(
         self,
-        url: str | os.PathLike[str] = _engine.DEFAULT_STORE,
+        url: str | os.PathLike[str] = connect.DEFAULT_STORE,
         *,
         create: bool = True,
         busy_timeout_s: float = 5.0,
         synchronous: Literal["normal", "full"] = "normal",
     ) -> None:
-        self.url = _engine.resolve_url(url)
+        self.url = connect.resolve_url(url)
         if synchronous not in ("normal", "full"):
             raise StoreError(f"synchronous must be 'normal' or 'full', got {synchronous!r}")
         self._open = partial(
-            _engine.open_engine, self.url, busy_timeout_s=busy_timeout_s, synchronous=synchronous
+            connect.open_engine, self.url, busy_timeout_s=busy_timeout_s, synchronous=synchronous
         )
         self._engine = self._open(create=create)
-        self._file = _engine.file_of(self.url)
+        self._file = connect.file_of(self.url)
 
     def __enter__(self) -> TraceStore:
         return self
@@ -69,7 +68,7 @@ class TraceStore(StoreReader):
         self.close()
 
     def __repr__(self) -> str:
-        return f"TraceStore({_engine.shown(self.url)!r})"
+        return f"TraceStore({connect.shown(self.url)!r})"
 
     def close(self) -> None:
         """Close the connections; the store can't be used afterwards."""
@@ -86,7 +85,7 @@ class TraceStore(StoreReader):
         Raises:
             StoreError: the database does not take them, or its folder is gone.
         """
-        if _engine.file_of(self.url) != self._file:
+        if connect.file_of(self.url) != self._file:
             self._open_anew()
         with self._writing("write to") as connection:
             writer = RunWriter(connection)
@@ -192,7 +191,8 @@ class TraceStore(StoreReader):
         table = schema.cursors
         statement = select(table.c.value).where(table.c.name == name)
         for row in self.rows(statement):
-            value: dict[str, Any] = from_json(row["value"])
+            with as_written(f"cursor {name!r}"):
+                value: dict[str, Any] = from_json(row["value"])
             return value
         return None
 
@@ -216,7 +216,7 @@ class TraceStore(StoreReader):
         """
         if by not in get_args(erase.By):
             raise StoreError(f"delete by one of {', '.join(get_args(erase.By))}, not {by!r}")
-        with _engine.store_errors(self.url, "delete from"):
+        with connect.store_errors(self.url, "delete from"):
             with snapshot(self._engine) as connection:
                 ids = erase.chosen_ids(connection, by, value)
                 if dry_run:
@@ -238,7 +238,7 @@ class TraceStore(StoreReader):
         for the store to use at most ``max_bytes`` (SQLite only). A hundred at a time, so that
         writers are not held up; ``limit`` bounds how many. Returns counts as :meth:`delete`.
         """
-        with _engine.store_errors(self.url, "prune"):
+        with connect.store_errors(self.url, "prune"):
             return erase.prune(
                 self._engine, before=before, max_bytes=max_bytes, limit=limit, progress=progress
             )
@@ -249,11 +249,11 @@ class TraceStore(StoreReader):
         Raises:
             StoreError: another process holds the store; nothing is lost, try again later.
         """
-        with _engine.store_errors(self.url, "compact"):
-            done = _engine.compact(self._engine)
+        with connect.store_errors(self.url, "compact"):
+            done = connect.compact(self._engine)
         if not done:
             raise StoreError(
-                f"the log of {_engine.shown(self.url)!r} could not be emptied: another process "
+                f"the log of {connect.shown(self.url)!r} could not be emptied: another process "
                 "reads the store. What was deleted is gone from it, but copies may be left in the "
                 "log file. Compact again when that process has closed it."
             )
@@ -276,14 +276,14 @@ class TraceStore(StoreReader):
 
     def used_bytes(self) -> int:
         """Bytes on disk that the content takes (SQLite only)."""
-        with _engine.store_errors(self.url, "read"), self._engine.connect() as connection:
+        with connect.store_errors(self.url, "read"), self._engine.connect() as connection:
             return erase.used_bytes(connection)
 
     @contextmanager
     def _writing(self, verb: str) -> Iterator[Connection]:
         with (
-            _engine.store_errors(self.url, verb),
-            _engine.write_transaction(self._engine) as connection,
+            connect.store_errors(self.url, verb),
+            connect.write_transaction(self._engine) as connection,
         ):
             yield connection
 
@@ -291,7 +291,7 @@ class TraceStore(StoreReader):
         _log.warning("%r was deleted or replaced under way; it is opened anew", self)
         self._engine.dispose()
         self._engine = self._open(create=True)
-        self._file = _engine.file_of(self.url)
+        self._file = connect.file_of(self.url)
 
     def _json(self, value: Any, key: str) -> str | None:
         if value is None:

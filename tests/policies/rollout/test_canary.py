@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from tests.policies.test_shadow import checkpoints
+from tests.policies.rollout.shadows import checkpoints
 from tests.support.apps import Says, app, ask, options, pool, prefers, record
 from xrouter_lg import Action, ModelPool, Proposal, Router, XRouterNode
 from xrouter_lg.errors import PolicyConfigError
