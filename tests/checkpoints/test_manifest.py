@@ -80,6 +80,41 @@ def test_writing_replaces_a_checkpoint_and_leaves_nothing_else(checkpoint: Path)
     verify(checkpoint)
 
 
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"thesis.txt": "years of work"},
+        {"manifest.json": json.dumps({"name": "an app of somebody's"}), "app.js": "1"},
+        {"manifest.json": "{", "app.js": "1"},
+    ],
+)
+def test_a_folder_of_something_else_is_never_replaced(
+    there: dict[str, str], tmp_path: Path
+) -> None:
+    for name, text in there.items():
+        tmp_path.joinpath(name).write_text(text)
+    with pytest.raises(CheckpointError, match=r"no checkpoint; name a folder of its own"):
+        write_checkpoint(tmp_path, manifest(), weights)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == there
+
+
+def test_a_file_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"notes' is a file; name a folder of its own"):
+        write_checkpoint(path, manifest(), weights)
+    assert path.read_text() == "years of work"
+
+
+def test_an_empty_folder_and_a_damaged_checkpoint_are_written_to(checkpoint: Path) -> None:
+    checkpoint.joinpath("manifest.json").write_text("{")
+    empty = checkpoint.parent / "empty"
+    empty.mkdir()
+    for folder in (checkpoint, empty):
+        write_checkpoint(folder, manifest(), weights)
+        verify(folder)
+
+
 def test_a_failed_write_leaves_the_old_checkpoint_alone(checkpoint: Path) -> None:
     def broken(folder: Path) -> None:
         weights(folder)

@@ -191,10 +191,10 @@ def test_references_are_found_by_id_and_by_text_however_it_is_spaced(tmp_path: P
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", "line 2"),
-        ("{}", "line 2"),
-        ('{"prompt": "x"}', "line 2"),
-        ("[1]", "line 2"),
+        ("nonsense", "line 2 is 'nonsense'; it must be JSON with `prompt_id` or `prompt`, and"),
+        ("{}", "line 2 is '{}'; it must be JSON"),
+        ('{"prompt": "x"}', "line 2 is .*, and `reference`"),
+        ("[1]", "line 2 is "),
         ('{"prompt": "A", "reference": "c"}', "line 2: another line has another"),
     ],
 )

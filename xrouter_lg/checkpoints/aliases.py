@@ -241,19 +241,24 @@ def report_name(report: str | Path) -> str:
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise AliasError(f"report {str(report)!r} can't be read: {error}") from error
+        raise AliasError(
+            f"report {str(report)!r} can't be read: {error.strerror}; {_WANTED}"
+        ) from error
     return f"{path.name} sha256:{digest}"
+
+
+_WANTED = "give the JSON that `xrouter judge --report` wrote"
 
 
 def _read_report(report: Path) -> dict[str, Any]:
     try:
         data = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise NotPromotedError(f"report {str(report)!r} can't be read: {error}") from error
-    if not isinstance(data, dict) or "pools" not in data:
         raise NotPromotedError(
-            f"{str(report)!r} is no report: give the JSON that `xrouter judge --report` wrote"
-        )
+            f"report {str(report)!r} can't be read: {error}; {_WANTED}"
+        ) from error
+    if not isinstance(data, dict) or "pools" not in data:
+        raise NotPromotedError(f"{str(report)!r} is no report: {_WANTED}")
     return data
 
 

@@ -40,7 +40,11 @@ def write_checkpoint(
 
     ``write_files`` puts weights and tokenizer files into the folder it is given. A checkpoint
     that is there already is replaced, and never half.
+
+    Raises:
+        CheckpointError: something else is there.
     """
+    check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder) as temporary:
         temporary.mkdir()
@@ -49,6 +53,37 @@ def write_checkpoint(
         text = json.dumps(complete.to_dict(), indent=1, sort_keys=True, allow_nan=False)
         temporary.joinpath(MANIFEST_FILE).write_text(text, encoding="utf-8")
     return complete
+
+
+def check_target(folder: Path) -> None:
+    """Whether a checkpoint may be written there: one takes the place of all that a folder holds.
+
+    Raises:
+        CheckpointError: a file, or a folder with something that is no checkpoint.
+    """
+    if folder.is_dir():
+        if not any(folder.iterdir()) or _is_checkpoint(folder):
+            return
+        what = "holds something that is no checkpoint"
+    elif folder.exists():
+        what = "is a file"
+    else:
+        return
+    raise CheckpointError(f"{str(folder)!r} {what}; name a folder of its own")
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Of any version, and also a damaged one. Others have a file named manifest.json too."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return False
+    if any(folder.glob("*.safetensors")):
+        return True
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and {"schema_version", "cards"} <= data.keys()
 
 
 def read_manifest(folder: str | Path) -> Manifest:

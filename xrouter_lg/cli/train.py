@@ -85,6 +85,7 @@ def train(
         raise typer.BadParameter("--head and --cascade are two kinds of checkpoint; name one")
     if output is None and not splits:
         raise typer.BadParameter("give the new checkpoint's folder with --output")
+    from xrouter_lg.checkpoints.folder import check_target
     from xrouter_lg.fitting.read_lesson import LessonSettings
 
     how = LessonSettings(
@@ -99,7 +100,7 @@ def train(
     judged = _half_splits(outcomes, how, splits, turns, as_json) if cascade and splits else None
     written, concluded = None, None
     if output is not None:
-        _check_output(output)
+        check_target(output)
         if cascade:
             written = _train_cascade(outcomes, output, how, turns)
         else:
@@ -160,17 +161,6 @@ def _half_splits(
     if not quiet:
         echo(summary("plans", rows))
     return [asdict(row) for row in rows]
-
-
-def _check_output(output: Path) -> None:
-    """A checkpoint may be replaced; nothing else may."""
-    from xrouter_lg.checkpoints.folder import MANIFEST_FILE
-    from xrouter_lg.errors import ConfigurationError
-
-    if output.is_dir() and any(output.iterdir()) and not output.joinpath(MANIFEST_FILE).is_file():
-        raise ConfigurationError(
-            f"{str(output)!r} holds something that is no checkpoint; name a folder of its own"
-        )
 
 
 def _plain(

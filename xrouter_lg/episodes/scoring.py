@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from xrouter_lg.json_text import shown
 from xrouter_lg.outcomes.schema import OutcomeError, normalise_prompt
 from xrouter_lg.verifiers import Suite
 from xrouter_lg.verifiers.feedback import Feedback
@@ -36,7 +37,8 @@ def read_references(path: str | Path) -> dict[str, Any]:
             reference = row["reference"]
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise OutcomeError(
-                f"{path}, line {number}: needs prompt_id or prompt, and reference ({error!r})"
+                f"{path}, line {number} is {shown(line)}; it must be JSON with `prompt_id` or "
+                "`prompt`, and `reference`"
             ) from error
         if found.setdefault(key, reference) != reference:
             raise OutcomeError(

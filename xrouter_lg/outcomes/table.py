@@ -62,7 +62,10 @@ class OutcomeTable:
         files: list[Path] = []
         for path in map(Path, paths):
             if not path.exists():
-                raise OutcomeError(f"{path}: there is no such file or folder")
+                raise OutcomeError(
+                    f"{path}: there is no such file or folder; `xrouter outcomes build --to "
+                    "FOLDER` writes one"
+                )
             files += files_in(path) if path.is_dir() else [path]
         return cls([scan(path) for path in files])
 

@@ -61,7 +61,9 @@ def _class(name: Any) -> type[Verifier]:
     if name not in _BUILT_IN and (brought := plugin(VERIFIERS, str(name))) is not None:
         return _brought(brought)
     if name not in _BUILT_IN:
-        raise VerifierConfigError(f"no verifier is named {name!r}; there are {', '.join(names())}")
+        raise VerifierConfigError(
+            f"no verifier is named {shown(name)}; there are {', '.join(names())}"
+        )
     module, _, attribute = _BUILT_IN[name].partition(":")
     kind: type[Verifier] = getattr(import_module(module), attribute)
     return kind

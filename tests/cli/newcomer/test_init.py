@@ -73,6 +73,12 @@ def test_a_dry_run_prints_the_file_and_writes_nothing() -> None:
     assert Path("pool.yaml").read_text() == shown
 
 
+def test_a_folder_that_is_not_there_is_told_with_what_to_do() -> None:
+    found = init("--output", "gone/pool.yaml", OPENAI_API_KEY=SECRET)
+    assert found.exit_code == 2
+    assert "can't write 'gone/pool.yaml': No such file or directory; name another" in found.stderr
+
+
 def test_a_file_that_is_there_is_left_as_it_is() -> None:
     Path("pool.yaml").write_text("mine")
     found = init(OPENAI_API_KEY=SECRET)

@@ -63,8 +63,13 @@ def init(
         text, found = _of_traces(traces, langsmith, since, project)
     pool = ModelPool.from_dict(yaml.safe_load(text))
     if not dry_run:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with output.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise ConfigurationError(
+                f"can't write {str(output)!r}: {error.strerror}; name another file with --output"
+            ) from error
     if as_json:
         written = {"output": str(output), "written": not dry_run}
         print_json({**written, **found, "cards": pool.names, "default": pool.default, "text": text})
