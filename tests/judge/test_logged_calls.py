@@ -82,6 +82,16 @@ def test_what_a_card_scored_before_it_changed_is_no_score() -> None:
     assert LoggedCalls.of(table, replace(evidence, worth_R=worth)).scored == 3
 
 
+def test_thumbs_are_set_right_for_how_often_they_are_wrong() -> None:
+    table = six_requests()
+    evidence = Evidence.of(table)
+    wrong = replace(evidence, error_R=np.where(evidence.prompt_R < 3, 0.1, 0.0))
+    log = LoggedCalls.of(table, wrong)
+    assert log.score_M[0, 0] == pytest.approx(1.125)
+    assert log.score_M[2] == pytest.approx([-0.125, N, 1.125], nan_ok=True)
+    assert log.score_M[3] == pytest.approx([1.0, 0.0, N], nan_ok=True)
+
+
 def called(chances: list[float], cards: list[int], requests: int) -> LoggedCalls:
     """A log of which only the calls and their chances are known."""
     count = len(cards)
@@ -104,6 +114,11 @@ def called(chances: list[float], cards: list[int], requests: int) -> LoggedCalls
         (0.32, 50, 100, False),  # 1.56 of all, ± 0.16: within four of them
         (0.44, 5_000, 10_000, True),  # 1.14 of all, ± 0.01
         (0.46, 5_000, 10_000, False),  # 1.09 of all: what rounding may do
+        (0.5, 5_490, 10_000, False),  # a tenth more
+        (0.5, 5_510, 10_000, True),
+        (0.1, 140, 1_000, False),  # 0.40 above 1, and four errors are 0.44
+        (0.1, 145, 1_000, True),  # 0.450 above, and they are 0.445
+        (1.0, 1_200, 1_000, True),
     ],
 )
 def test_calls_can_not_stand_for_more_requests_than_there_are(
