@@ -64,7 +64,9 @@ class Router:
                 f"pool is {pool!r}; give a ModelPool, for instance ModelPool.from_yaml('pool.yaml')"
             )
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-            raise ConfigurationError(f"max_turns is {max_turns!r}; it must be 1 or more")
+            raise ConfigurationError(
+                f"max_turns is {max_turns!r}; it must be a whole number, 1 or more"
+            )
         self.exploration = as_exploration(exploration)
         if budget is None and pool.budget is not None:
             budget = Budget.from_dict(pool.budget)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from tests.tracing.routed import a_record
 from xrouter_lg.errors import StoreError
-from xrouter_lg.tracing import TraceStore
+from xrouter_lg.tracing import Recorder, TraceStore
 from xrouter_lg.tracing.runs.extract import ExtractedRoute
 from xrouter_lg.tracing.runs.pack import pack
 from xrouter_lg.tracing.store import migrations, schema
@@ -295,10 +295,17 @@ def test_feedback_without_an_id_adds_up(store: TraceStore) -> None:
     assert len(store.feedback("t")) == 2
 
 
-@pytest.mark.parametrize("score", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_refused(store: TraceStore, score: float) -> None:
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), "yes", [1.0], 10**400])
+def test_a_score_that_is_no_number_is_refused(store: TraceStore, score: Any) -> None:
     with pytest.raises(StoreError, match=r"'quality' of trace 't'.*not a finite number"):
         store.record_feedback("t", "quality", score)
+
+
+@pytest.mark.parametrize("target", [None, 5, ["traces.db"]])
+def test_a_store_that_is_no_place_is_named(target: Any) -> None:
+    for open_store in (TraceStore, Recorder):
+        with pytest.raises(StoreError, match=r"the trace store is .*; give a path such as"):
+            open_store(target)
 
 
 def test_feedback_without_a_key_is_refused(store: TraceStore) -> None:

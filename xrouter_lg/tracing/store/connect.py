@@ -31,6 +31,11 @@ DEFAULT_STORE = "xrouter_traces.db"
 
 def resolve_url(target: str | os.PathLike[str]) -> URL:
     """A path or a SQLAlchemy URL, as a URL. Postgres URLs get the psycopg 3 driver."""
+    if not isinstance(target, str | os.PathLike):
+        raise StoreError(
+            f"the trace store is {target!r}; give a path such as 'xrouter_traces.db', or "
+            "a postgresql:// URL"
+        )
     text = os.fspath(target)
     if "://" not in text:
         if not text or text == ":memory:":

@@ -115,7 +115,7 @@ class TraceStore(StoreReader):
         """
         if not key or not trace_id:
             raise StoreError(f"feedback needs a trace id and a key, got {trace_id!r} and {key!r}")
-        if score is not None and not math.isfinite(score):
+        if score is not None and not _is_finite(score):
             raise StoreError(
                 f"feedback {key!r} of trace {trace_id!r}: score {score!r} is not a finite number. "
                 "Leave it None when there is no score."
@@ -369,3 +369,10 @@ class TraceStore(StoreReader):
             lambda said: self.import_feedback(said, redact=redact),
             progress,
         )
+
+
+def _is_finite(score: Any) -> bool:
+    try:
+        return math.isfinite(score)
+    except (TypeError, ValueError, OverflowError):  # a text, an integer beyond all floats
+        return False
