@@ -243,3 +243,24 @@ def test_a_clock_that_is_years_ahead_stretches_no_log() -> None:
     assert usual is not None
     table.more["observed_at"][::100] += 10 * 365 * 86_400
     assert requests_per_day(table) == pytest.approx(usual, rel=0.02)
+
+
+def test_thumbs_of_a_card_that_users_praise_whatever_it_said_are_not_counted() -> None:
+    world = World.of(3000)
+    table = world.log(np.full((3000, 3), 1 / 3), scored=0.5, wrong=0.1)
+    rng = np.random.default_rng(5)
+    praised = np.isfinite(table.score[:, 0]) & (rng.random(3000) < 0.5)
+    table.score[praised, 0] = 1.0
+    table.more["feedback"] = table.score.copy()
+    verified = np.isfinite(table.score) & (rng.random(3000) < 0.3)[:, None]
+    table.score[verified] = world.score_N_M[verified]
+    table.more["scored_by"][verified] = "exact"
+    learned, found = concluded(table)
+    (unlike,) = learned.unlike
+    assert (unlike.card, unlike.said) == ("small", "up")
+    assert str(unlike) in found.to_json()["reasons"]
+    counted = learned.evidence.card_R == 0
+    assert counted.sum() == verified[:, 0].sum()
+    assert (learned.evidence.error_R[counted] == 0.0).all()
+    # The other cards' thumbs are counted as ever.
+    assert (learned.evidence.error_R[~counted] > 0.0).any()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from xrouter_lg.outcomes import OutcomeTable
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.value.evidence import THUMB_ERROR, Evidence
-from xrouter_lg.value.thumbs import thumb_error
+from xrouter_lg.value.thumbs import thumb_error, unlike_thumbs
 
 Cell = tuple[float | None, str | None, float | None]
 """Score, who gave it, and what users said."""
@@ -117,3 +117,53 @@ def _tells(cells: Sequence[Cell]) -> bool:
         score is not None and said is not None and by != "feedback" and (1 - 2 * score) ** 2 > 0
         for score, by, said in cells
     )
+
+
+def judged_twice(seed: int, *, praised: float = 0.0, blamed: float = 0.0) -> OutcomeGrid:
+    """150 answers of each of three cards that a verifier and a user judged; a tenth of the users is
+    wrong, and of the first card a share says up, or down, whatever it said."""
+    rng = np.random.default_rng(seed)
+    shape = (150, 3)
+    right = rng.random(shape) < np.array([0.7, 0.6, 0.9])
+    up = right ^ (rng.random(shape) < 0.1)
+    up[:, 0] |= rng.random(150) < praised
+    up[:, 0] &= rng.random(150) >= blamed
+    return OutcomeGrid(
+        keys=tuple(("s", "t", str(n)) for n in range(150)),
+        prompts=tuple(f"q{n}" for n in range(150)),
+        families=("f",) * 150,
+        models=("kind", "plain", "good"),
+        score=right.astype(float),
+        cost=np.full(shape, 0.001),
+        more={"feedback": up.astype(float), "scored_by": np.full(shape, "exact", dtype=object)},
+    )
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_card_that_users_praise_or_blame_whatever_it_said_is_named(way: str) -> None:
+    found = others = 0
+    for seed in range(20):
+        share = {"praised" if way == "up" else "blamed": 0.5}
+        unlike = unlike_thumbs(judged_twice(seed, **share))
+        found += ("kind", way) in {(one.card, one.said) for one in unlike}
+        others += any(one.card != "kind" for one in unlike)
+    assert found >= 18
+    assert others <= 2
+
+
+def test_cards_that_users_treat_alike_are_not_told_apart_however_good_they_are() -> None:
+    assert sum(bool(unlike_thumbs(judged_twice(seed))) for seed in range(200)) <= 10
+
+
+def test_what_is_said_of_such_a_card_names_the_answers_that_tell_it() -> None:
+    (found,) = unlike_thumbs(judged_twice(0, praised=0.9))
+    assert str(found).startswith(
+        f"users say 'up' to {found.misjudged} of {found.judged} answers of kind that a verifier "
+        "calls wrong"
+    )
+    assert found.misjudged > 0.7 * found.judged
+    assert found.usual < 0.3
+
+
+def test_without_a_verdict_no_card_is_unlike_the_others() -> None:
+    assert unlike_thumbs(grid([(1.0, "feedback", 1.0), (0.0, "exact", None)])) == ()

@@ -31,10 +31,11 @@ from xrouter_lg.fitting.read_lesson import LessonSettings
 from xrouter_lg.fitting.trained_on import reference_of
 from xrouter_lg.outcomes.grid import OutcomeGrid, fingerprint_of, unit_usd
 from xrouter_lg.value.evidence import Evidence
+from xrouter_lg.value.evidence import thumbs as thumbs_of
 from xrouter_lg.value.features import Features
 from xrouter_lg.value.grouping import Grouping, group
 from xrouter_lg.value.model import ValueModel
-from xrouter_lg.value.thumbs import ThumbError, thumb_error
+from xrouter_lg.value.thumbs import ThumbError, UnlikeThumbs, thumb_error, unlike_thumbs
 
 FOLDS = 5
 
@@ -55,6 +56,8 @@ class FromLog:
     """How often users are taken to be wrong."""
     aged: Aged
     """What of the log no longer holds; evidence, model and the table's costs are without it."""
+    unlike: tuple[UnlikeThumbs, ...] = ()
+    """Cards whose thumbs are not in the evidence."""
 
     def without(self, chosen_N: Bools) -> ValueModel | None:
         """The value model fitted without what is known of these prompts; None where nothing would
@@ -98,6 +101,11 @@ def learned_from(
         )
     thumbs = thumb_error(table)
     evidence = Evidence.of(table, thumb_error=thumbs.value)
+    unlike = unlike_thumbs(table)
+    if unlike:
+        own_M = np.isin(table.cards, [one.card for one in unlike])
+        told = thumbs_of(table) & own_M
+        evidence = evidence.of_rows(~told[evidence.prompt_R, evidence.card_R])
     scored = len(np.unique(evidence.prompt_R))
     if scored < how.min_prompts:
         raise ConfigurationError(
@@ -130,6 +138,7 @@ def learned_from(
         table.cards[best],
         thumbs,
         left,
+        unlike,
     )
 
 
@@ -174,6 +183,7 @@ def write_from_log(
             "router_usd_per_request": 0.0,
             "grouping": learned.grouping.tried,
             "thumbs": str(learned.thumbs),
+            "unlike_thumbs": [str(one) for one in learned.unlike],
             "half_life_s": learned.aged.half_life_s,
             "changes": [str(change) for change in learned.aged.changes],
             **(metrics or {}),

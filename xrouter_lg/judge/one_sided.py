@@ -122,7 +122,8 @@ class Conclusion:
     changes: tuple[CardChange, ...]
     """What of the log no longer holds."""
     left_out: tuple[str, ...] = ()
-    """What of the table is of no card that can be chosen, in words."""
+    """What of the table is not counted, in words: outcomes of cards that can't be chosen, thumbs of
+    a card to which users are not as they are to the others."""
 
     @property
     def promote(self) -> bool:
@@ -179,9 +180,12 @@ def conclude_from_log(
             model, cards, cost_weight, c_ref_usd, requests_per_day=requests_per_day(table)
         ),
         "changes": learned.aged.changes,
-        "left_out": tuple(
-            f"{count} scored outcomes of {name}, which can't be chosen, are left out"
-            for name, count in table.omitted.strangers.items()
+        "left_out": (
+            *(
+                f"{count} scored outcomes of {name}, which can't be chosen, are left out"
+                for name, count in table.omitted.strangers.items()
+            ),
+            *map(str, learned.unlike),
         ),
     }
     if log.scored < MIN_SCORED:
