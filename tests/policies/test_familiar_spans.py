@@ -27,6 +27,8 @@ TEXTS = (
     "Zxqv kwpt mmrl! Write poem about the red river in spring\n\nqqzt wrrp the red",
     f"{TOOLS}\nWhat is the capital of Peru, zxqv kwpt mmrl",
     f"Now write poem. Then what {TOOLS} is the capital of Peru, zxqv kwpt mmrl",
+    "\n".join([SEEN[0]] * 3),
+    "zxqv kwpt. mmrl qqzt wrrp. vlkt brrn lkmn. zzqk",  # of which every rest is as strange
 )
 
 
@@ -343,12 +345,22 @@ def test_known_words_between_strange_ones_go_with_them(head: FamilyHead) -> None
         ("What is the capital of Peru\n\nwrite poem zxqv", [SEEN[0]]),
         ("Write poem zxqv\nwhat is the capital of Peru", [SEEN[0]]),
         (f"{SEEN[0]}\n{SEEN[1]}", [SEEN[0], SEEN[1]]),
+        ("\n".join([SEEN[0]] * 3), [SEEN[0]] * 2),  # two of the four that are
         ("What is the capital of Peru. Write poem zxqv", []),
         ("What is zxqv kwpt\n\nwrite qqzt wrrp", []),
         ("Write poem about the red river in\nzxqv", ["write poem about the red river in"]),
         ("What is the capital of\nzxqv kwpt qqzt", []),
     ],
-    ids=["before", "behind", "both", "no paragraph", "like nothing", "about like", "hardly like"],
+    ids=[
+        "before",
+        "behind",
+        "both",
+        "alike",
+        "no paragraph",
+        "like nothing",
+        "about like",
+        "hardly like",
+    ],
 )
 def test_of_a_text_that_is_not_strange_paragraphs_alone_are_left(
     head: FamilyHead, text: str, expected: list[str]
