@@ -65,6 +65,11 @@ def test_two_answers_of_one_time_are_nobodys_turn() -> None:
     assert len(LoggedCalls.of(table, Evidence.of(table)).row) == 0
 
 
+def test_a_score_of_which_no_cost_is_known_was_a_call() -> None:
+    table = grid([[N, 1, N]], [[N, N, N]])
+    assert LoggedCalls.of(table, Evidence.of(table)).card.tolist() == [1]
+
+
 def test_a_log_that_nobody_scored_is_heard_as_it_is() -> None:
     table = grid([[N, N, N]] * 2, [[1, N, N], [N, 2, N]])
     log = LoggedCalls.of(table, Evidence.of(table))

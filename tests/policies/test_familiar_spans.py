@@ -238,6 +238,21 @@ def test_both_ends_are_moved_in_the_better_order(head: FamilyHead) -> None:
     assert words_of(head, "What is the zxqv")._refined((0, 3)) is not None
 
 
+def test_of_both_orders_that_is_taken_of_which_more_is_left(head: FamilyHead) -> None:
+    better: set[int] = set()
+    for found in (words_of(head, text) for text in TEXTS[:3]):
+        for span in itertools.combinations(range(0, len(found.words) + 1, 2), 2):
+            worth: dict[int, float] = {}
+            for side in (0, 1):
+                _, half = found._moved(span, side)
+                worth[side], _ = found._moved(half, 1 - side)
+            refined = found._refined(span)
+            assert refined is not None
+            assert every_span(found)[refined] == pytest.approx(max(worth.values()), abs=1e-5)
+            better |= {side for side in (0, 1) if worth[side] > worth[1 - side] + 1e-3}
+    assert better == {0, 1}
+
+
 def test_where_too_little_is_left_whatever_is_done_nothing_is_moved(head: FamilyHead) -> None:
     short = words_of(head, f"{TOOLS} what is")
     assert short._moved((0, 1), 0) == (-np.inf, (0, 1))
