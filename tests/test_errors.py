@@ -29,8 +29,8 @@ from xrouter_lg.serve.live import ClientLeftError
 from xrouter_lg.testing.service import FakeRefusedError
 
 ROOT = Path(__file__).parents[1]
-ALONE = {"NotPlainError"}
-"""Of code that runs in a sandbox, without the package."""
+ALONE = {"NotPlainError", "NotYamlError"}
+"""Of code that runs in a sandbox, without the package; and what each reader makes its own error of."""
 
 _DRAWN = re.compile(r"^    (?P<bars>[│ ]*)[├└]── (?P<name>\w+)(?: \((?P<bases>[\w, ]+)\))?", re.M)
 

@@ -14,7 +14,7 @@ from xrouter_lg.fitting.from_log import learned_from, write_from_log
 from xrouter_lg.fitting.read_lesson import LessonSettings, read_log
 
 runner = CliRunner()
-N = 4000
+N = 1500
 
 
 def log(folder: Path, seed: int) -> Path:

@@ -14,16 +14,12 @@ the value model has not seen (five folds):
   it, over the probability with which they were seen: the logged propensity, or 1 where an answer
   was bought. Right where the propensities are; wide where the log hardly ever drew.
 
-Three things can be concluded, the simplest first: what is, one card for every request, routing.
-Each step away from the simpler has to be ahead of it by one standard error of the doubly robust
-estimate, of the difference itself: routing mostly takes the card that it is compared with, so that
-it is told from that card where both are hardly told from the log. The card is the one whose
-estimate over the log is highest less its error, so that no luckier and less known one takes its
-place, on thirty scored answers of its own at the least. Where no card is ahead of the log, routing
-is promoted where something is proved, a gain is expected, and the doubly robust estimate does not
-rule it out. On logs made of real outcomes (docs/quality.md) that lost less, against the log and
-against the best fixed card, than asking for an interval above zero, which holds what is even where
-another card is far better, and than going by what the model expects.
+Routing is promoted where something is proved, a gain is expected, and the doubly robust estimate
+does not rule it out. On logs made of real outcomes (docs/quality.md) that lost less, against the
+log and against the best fixed card, than asking for an interval above zero, which holds what is
+even where another card is far better. One card for every request is simpler: where routing is not
+expected to beat it by a part of the standard error, that card is the conclusion, if it is shown to
+beat the log, on thirty scored answers of its own at the least.
 
 Without draws (a propensity below 1) and without bought answers nothing can correct the model: what
 a log of rules shows of each card, it shows on the requests that the rules sent there. Then what is,
@@ -51,8 +47,9 @@ MIN_SCORED = 100
 MIN_DRAWN = 10
 """Scored requests on which the card was drawn, or of which another card's answer is known, below
 which the log counts as never having explored."""
-_STEP = 1.0
-"""Standard errors by which one card has to be ahead of the log, and routing of that card."""
+_WORTH_ROUTING = 0.3
+"""Standard errors by which routing has to be expected above one card for every request, where that
+card is shown to beat the log."""
 _TOLD = 30
 """Scored answers of a card, below which it is not the conclusion for every request."""
 
@@ -74,9 +71,11 @@ class EstimatedGain:
         return robust is not None and (self.model.value or 0.0) > 0 and (robust.high or 0.0) > 0
 
     @property
-    def ahead(self) -> bool:
-        """Whether the draws tell of a gain that is more than its error."""
-        return self.doubly_robust is not None and _counted(self.doubly_robust) > 0
+    def expected(self) -> bool:
+        """Whether the model expects a gain that is not nothing beside its error."""
+        value = self.model.value or 0.0
+        error = (value - (self.model.low or 0.0)) / SURE
+        return value > _WORTH_ROUTING * error
 
     @property
     def above(self) -> bool:
@@ -109,8 +108,7 @@ class Conclusion:
     """Scored requests whose card was drawn with a probability below 1, or of which another card's
     answer has a score as well."""
     fixed: str
-    """The best card for every request: the one that the draws tell most of; where they tell of
-    none, the one that the value model counts on most."""
+    """The card that is counted on most."""
     proved: float
     """Sum of the decisions' own lower bounds over the log's, per request, score points."""
     over_log: EstimatedGain | None
@@ -166,8 +164,7 @@ def conclude_from_log(
     c_ref_usd = learned.c_ref_usd if c_ref_usd is None else c_ref_usd
     log = LoggedCalls.of(table, learned.evidence)
     gains = _Gains.of(learned, log, cost_weight, c_ref_usd, taken_N)
-    told = gains.told_most()
-    fixed = model.fixed(cost_weight, c_ref_usd) if told is None else told
+    fixed = model.fixed(cost_weight, c_ref_usd)
     shared: dict[str, Any] = {
         "cost_weight": cost_weight,
         "c_ref_usd": c_ref_usd,
@@ -203,17 +200,16 @@ def conclude_from_log(
             proved=0.0,
             **shared,
         )
-    every = np.full(len(log.row), fixed)
     proved = float(gains.proved.mean())
-    over, over_fixed = gains.of_choice(gains.taken), gains.of_choice(gains.taken, every)
-    fixed_over = gains.of_choice(every)
+    over, over_fixed = gains.of_choice(gains.taken), gains.of_choice(gains.taken, gains.best)
+    fixed_over = gains.of_choice(gains.best)
     use: Use = "as it is"
-    card_wins = told is not None and fixed_over.ahead
+    card_wins = fixed_over.above and int(np.isfinite(log.score_M[:, fixed]).sum()) >= _TOLD
     if log.drawn < MIN_DRAWN:
         reason = log.unexplored
     elif (wrong := log.contradiction(cards)) is not None:
         reason = wrong
-    elif proved > 0 and over.likely and (over_fixed.ahead or not card_wins):
+    elif proved > 0 and over.likely and (over_fixed.expected or not card_wins):
         shown = "shown" if over.above else "expected, not yet shown as a whole"
         use = "checkpoint"
         reason = (
@@ -223,8 +219,8 @@ def conclude_from_log(
     elif card_wins:
         use = "fixed"
         reason = (
-            f"{cards[fixed]} for every request is ahead of the log ({fixed_over}), and routing is "
-            f"not ahead of it by its error ({over_fixed}). Serve policy='fixed:{cards[fixed]}'"
+            f"routing is not expected to beat {cards[fixed]} for every request ({over_fixed}), "
+            f"which is shown to beat the log: {fixed_over}. Serve policy='fixed:{cards[fixed]}'"
         )
     else:
         reason = f"nothing is expected to beat the log: routing {over}, proved {proved:+.4f}"
@@ -248,6 +244,8 @@ class _Gains:
     log: LoggedCalls
     taken: Ints
     """[L] the cards that routing takes."""
+    best: Ints
+    """[L] the card that is counted on most for every request."""
     proved: Floats
     """[L] what the choice is counted on above the log's card."""
     utility_M: Floats
@@ -274,6 +272,7 @@ class _Gains:
     ) -> Self:
         shares = learned.model.shares(learned.features.plane_N_P)
         taken = log.card.copy() if taken_N is None else taken_N[log.row]
+        best = log.card.copy()
         proved = np.zeros(len(log.row))
         utility, mean = np.zeros((2, *log.score_M.shape))
         folds = []
@@ -286,6 +285,7 @@ class _Gains:
             sure = expected.utility(cost_weight, c_ref_usd)
             if taken_N is None:
                 taken[part] = sure.argmax(1)
+            best[part] = fitted.fixed(cost_weight, c_ref_usd)
             rows = np.arange(len(part))
             proved[part] = sure[rows, taken[part]] - sure[rows, log.card[part]]
             utility[part] = expected.utility(cost_weight, c_ref_usd, counted=False)
@@ -295,18 +295,16 @@ class _Gains:
         told = np.isfinite(beyond)
         own = np.where(told[log.own], (log.score_M - mean)[log.own], 0.0)
         return cls(
-            log, taken, proved, utility, np.where(told, beyond, 0.0), own, told.any(1), tuple(folds)
+            log,
+            taken,
+            best,
+            proved,
+            utility,
+            np.where(told, beyond, 0.0),
+            own,
+            told.any(1),
+            tuple(folds),
         )
-
-    def told_most(self) -> int | None:
-        """The card of which the draws tell most for every request: the highest estimate over the
-        log, less its error. None where no card has enough scores."""
-        scored_M = np.isfinite(self.log.score_M).sum(0)
-        known = [int(m) for m in np.flatnonzero(scored_M >= _TOLD)]
-        every = np.ones(len(self.log.row), dtype=np.int64)
-        robust = {m: self._robust(m * every, None) for m in known}
-        counted = {m: _counted(one) for m, one in robust.items() if one is not None}
-        return max(counted, key=counted.__getitem__, default=None)
 
     def of_choice(self, one: Ints, other: Ints | None = None) -> EstimatedGain:
         """[L] cards over others; over those that the log called when None."""
@@ -335,12 +333,6 @@ class _Gains:
         # model's part is of all: answers are bought of some kinds of request more than of others.
         value = float(expected.mean() + beyond[self.told].mean())
         return _figure(value, float(robust.std(ddof=1)) / math.sqrt(len(robust)))
-
-
-def _counted(gain: Figure) -> float:
-    """A gain less as much of its error as a step has to be ahead by."""
-    value = gain.value or 0.0
-    return value - _STEP * (value - (gain.low or 0.0)) / SURE
 
 
 def _figure(value: float, error: float) -> Figure:
