@@ -30,7 +30,7 @@ from xrouter_lg.testing.service import FakeRefusedError
 
 ROOT = Path(__file__).parents[1]
 ALONE = {"NotPlainError", "NotYamlError"}
-"""Of code that runs in a sandbox, without the package; and what each reader makes its own error of."""
+"""Of code that runs in a sandbox, without the package, and what each reader makes its own of."""
 
 _DRAWN = re.compile(r"^    (?P<bars>[│ ]*)[├└]── (?P<name>\w+)(?: \((?P<bases>[\w, ]+)\))?", re.M)
 

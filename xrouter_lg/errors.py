@@ -73,8 +73,8 @@
     ├── NotRecordedError (LookupError)       nobody asked this model that question
     └── CommandFailedError (RuntimeError)    a command of the demo's loop ended with an error
 
-Beside the tree stand ``NotPlainError`` of the verifiers' wire, which lives in a sandbox, without this
-package, and ``NotYamlError``, of which each reader of a file makes the error of its own kind.
+Beside the tree stand ``NotPlainError`` of the verifiers' wire, which lives in a sandbox, without
+this package, and ``NotYamlError``, of which each reader of a file makes the error of its own kind.
 
 Configuration and request errors reach the caller as they are. Policy and worker errors are
 classified at the boundary where they happen, recorded in the route record, and reach the caller
