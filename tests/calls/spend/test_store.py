@@ -24,6 +24,7 @@ from xrouter_lg.errors import (
     ConfigurationError,
     StoreError,
 )
+from xrouter_lg.serve.access.keys import KeyStore
 
 DAY = 86_400.0
 NOON = 20_000 * DAY + DAY / 2
@@ -393,3 +394,13 @@ async def test_where_there_can_be_no_file_any_more_no_call_is_made(tmp_path: Pat
     folder.mkdir()
     await store.hold(given, Decimal("0.6"))
     store.close()
+
+
+@pytest.mark.parametrize(("store", "named"), [(SpendStore, "spend store"), (KeyStore, "key store")])
+def test_a_file_that_is_no_database_is_named_as_what_it_was_to_be(
+    store: Callable[[Path], object], named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but notes that somebody has taken\n" * 50)
+    with pytest.raises(StoreError, match=f"can't open the {named} .*Move the file away"):
+        store(path)

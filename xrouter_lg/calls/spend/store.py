@@ -71,7 +71,7 @@ class SpendStore:
         self.url = resolve_url(target)
         self.clock, self._timeout_s = clock, timeout_s
         self._engine = database_engine(self.url, busy_timeout_s=timeout_s / 2)
-        with store_errors(self.url, "open"):
+        with store_errors(self.url, "open", "spend store"):
             create_once(self._engine, metadata, LOCK_NUMBER)
         self._clerk = Clerk(
             self._engine,
@@ -154,7 +154,7 @@ class SpendStore:
         """
         c = counters.c
         query = select(c.spent).where(c.per == place.per, c.who == place.who)
-        with store_errors(self.url, "read"), self._engine.connect() as connection:
+        with store_errors(self.url, "read", "spend store"), self._engine.connect() as connection:
             return usd_of(connection.scalar(query.where(c.period == place.period)) or 0)
 
     def flush(self, timeout_s: float = 10.0) -> bool:

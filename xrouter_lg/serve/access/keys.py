@@ -106,7 +106,7 @@ class KeyStore:
         self._target, url = target, resolve_url(target)
         self.shown = shown(url)
         self._engine = database_engine(url)
-        with store_errors(url, "open"):
+        with store_errors(url, "open", "key store"):
             create_once(self._engine, _metadata, _LOCK_NUMBER)
 
     @cached_property

@@ -149,14 +149,14 @@ def database_engine(
 
 
 @contextmanager
-def store_errors(url: URL, verb: str) -> Iterator[None]:
+def store_errors(url: URL, verb: str, what: str = "trace store") -> Iterator[None]:
     """Turn database errors into a StoreError that names the store and what to do."""
     try:
         yield
     except SQLAlchemyError as error:
         cause = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         cause = cause.splitlines()[0] if cause else type(error).__name__
-        where = f"the trace store {shown(url)!r}"
+        where = f"the {what} {shown(url)!r}"
         raise StoreError(f"can't {verb} {where}: {cause}. {_fix(cause)}") from error
 
 
