@@ -120,9 +120,10 @@ def write(
             data = {"questions": probe_questions(), "contrasts": rows}
             (target / PROBE_FILE).write_text(json.dumps(data))
 
-    folder.mkdir(parents=True)
-    write_tokenizer(folder)
-    digest = tokenizer_hash(_Tokenizer(folder))
+    draft = folder.with_name(f"{folder.name}-tokenizer")
+    draft.mkdir(parents=True)
+    write_tokenizer(draft)
+    digest = tokenizer_hash(_Tokenizer(draft))
     write_checkpoint(folder, manifest(digest), write_files)
     return folder
 
