@@ -163,7 +163,6 @@ def conclude_from_log(
     cards = table.cards
     c_ref_usd = learned.c_ref_usd if c_ref_usd is None else c_ref_usd
     log = LoggedCalls.of(table, learned.evidence)
-    gains = _Gains.of(learned, log, cost_weight, c_ref_usd, taken_N)
     fixed = model.fixed(cost_weight, c_ref_usd)
     shared: dict[str, Any] = {
         "cost_weight": cost_weight,
@@ -200,6 +199,7 @@ def conclude_from_log(
             proved=0.0,
             **shared,
         )
+    gains = _Gains.of(learned, log, cost_weight, c_ref_usd, taken_N)
     proved = float(gains.proved.mean())
     over, over_fixed = gains.of_choice(gains.taken), gains.of_choice(gains.taken, gains.best)
     fixed_over = gains.of_choice(gains.best)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import hypergeom
 
-from xrouter_lg.arrays import Bools
+from xrouter_lg.arrays import Bools, Floats
 from xrouter_lg.outcomes.grid import OutcomeGrid
 from xrouter_lg.value.evidence import THUMB_ERROR, THUMBS
 
@@ -61,11 +61,7 @@ def thumb_error(table: OutcomeGrid) -> ThumbError:
     which is the share of disagreements where scores are 0 or 1; an answer that is half right tells
     nothing. A Beta prior (mean 0.1, worth 20 answers) holds few of them back.
     """
-    feedback = table.more.get("feedback")
-    if feedback is None:
-        return ThumbError(THUMB_ERROR, 0, True)
-    said = np.asarray(feedback, dtype=np.float64)
-    both = np.isfinite(said) & np.isfinite(table.score) & ~_from_users(table)
+    said, both = _judged_twice(table)
     told = 1.0 - 2.0 * table.score[both]
     weight = float((told**2).sum())
     overlap = int(both.sum())
@@ -102,11 +98,7 @@ def unlike_thumbs(table: OutcomeGrid) -> tuple[UnlikeThumbs, ...]:
     """Cards whose wrong answers get a thumb up, or right ones a thumb down, more often than the
     others' by more than chance (Fisher's exact test, corrected for the number of cards). Where no
     answer has both a thumb and a verifier's verdict, none is found."""
-    feedback = table.more.get("feedback")
-    if feedback is None:
-        return ()
-    said = np.asarray(feedback, dtype=np.float64)
-    both = np.isfinite(said) & np.isfinite(table.score) & ~_from_users(table)
+    said, both = _judged_twice(table)
     ways: tuple[tuple[Literal["up", "down"], Bools, Bools], ...] = (
         ("up", both & (table.score <= 0.0), said > 0.5),
         ("down", both & (table.score >= 1.0), said < 0.5),
@@ -121,6 +113,15 @@ def unlike_thumbs(table: OutcomeGrid) -> tuple[UnlikeThumbs, ...]:
             usual = float(wrong_M.sum() - wrong_M[m]) / max(others, 1)
             found.append(UnlikeThumbs(table.cards[m], word, int(wrong_M[m]), int(own_M[m]), usual))
     return tuple(found)
+
+
+def _judged_twice(table: OutcomeGrid) -> tuple[Floats, Bools]:
+    """[N, M] what users said, NaN where nothing, and the answers that a verifier judged as well."""
+    feedback = table.more.get("feedback")
+    if feedback is None:
+        return np.full(table.score.shape, np.nan), np.zeros(table.score.shape, dtype=np.bool_)
+    said = np.asarray(feedback, dtype=np.float64)
+    return said, np.isfinite(said) & np.isfinite(table.score) & ~_from_users(table)
 
 
 def _from_users(table: OutcomeGrid) -> Bools:
